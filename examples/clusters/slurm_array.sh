@@ -1,0 +1,22 @@
+#!/bin/bash
+# A SLURM array whose jobs all join one study: sbatch slurm_array.sh
+#
+# Each job runs the ordinary command. They share the work through the database alone, so jobs may
+# start, end and be requeued at any time. SLURM sends SIGTERM before the time limit: running trials
+# are saved, handed back, and another job (or the next submission of this file) goes on with them.
+#SBATCH --job-name=lrsearch
+#SBATCH --array=1-8
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=04:00:00
+#SBATCH --signal=TERM@60
+#SBATCH --requeue
+
+# postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, from a file that only you can read
+LRSEARCH_STORAGE=$(cat "$HOME/.lrsearch-storage")
+
+exec lrsearch run \
+  --task cifar10 --data-dir "$SLURM_SUBMIT_DIR/data" \
+  --trials 500 \
+  --storage "$LRSEARCH_STORAGE" \
+  --out "$SLURM_SUBMIT_DIR/lrsearch-results"

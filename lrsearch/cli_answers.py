@@ -1,0 +1,260 @@
+"""The commands that answer: report, confirm, train, dashboard, show, studies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lrsearch.storage import Storage
+
+Call = Callable[[argparse.Namespace], int]
+STORAGE = "sqlite:///lrsearch.db"
+
+
+def _out(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _silent(text: str) -> None:
+    """Nothing."""
+
+
+def _storage_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--storage", metavar="URL", default=STORAGE, help="database URL (default: %(default)s)"
+    )
+
+
+def _json_argument(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _machine_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument(
+        "--precision", metavar="auto|fp32|bf16|fp16", help="number format of forward and backward"
+    )
+    sub.add_argument("--data-dir", metavar="DIR", help="where data sets lie")
+
+
+def _study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
+    """The study that was named, and its database."""
+    from lrsearch.search.study import load_study
+    from lrsearch.storage import open_storage, redact
+
+    storage = open_storage(args.storage, create=False)
+    return load_study(storage, args.study, redact(args.storage)), storage
+
+
+# report
+
+
+def _add_report(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY")
+    _storage_argument(sub)
+    sub.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE.html",
+        help="where to write (default: lrsearch-results/STUDY/report.html)",
+    )
+    sub.add_argument("--png", metavar="DIR", help="also write the figures as PNG (needs kaleido)")
+    sub.add_argument("--csv", metavar="DIR", help="also write the tables as CSV")
+    return _report
+
+
+def _report(args: argparse.Namespace) -> int:
+    from lrsearch.report.confirmed import ATTR
+    from lrsearch.report.page import write_report
+
+    study, storage = _study(args)
+    if ATTR in study.user_attrs:  # a confirmation is a part of its search's report
+        args.study = study.user_attrs[ATTR]["of"]
+        study, storage = _study(args)
+    path = Path(args.output) if args.output else _folder(study) / "report.html"
+    written = write_report(
+        study,
+        storage,
+        path,
+        png=Path(args.png) if args.png else None,
+        csv=Path(args.csv) if args.csv else None,
+    )
+    for file in written:
+        _out(str(file))
+    return 0
+
+
+def _folder(study: optuna.Study) -> Path:
+    from lrsearch.search.run import results_folder
+
+    stored: dict[str, Any] = study.user_attrs.get("lrsearch") or {}
+    out = (stored.get("config") or {}).get("out") or "lrsearch-results"
+    return results_folder(out, study.study_name)
+
+
+# confirm
+
+
+def _add_confirm(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY")
+    _storage_argument(sub)
+    sub.add_argument(
+        "--top", type=int, default=3, metavar="N", help="best distinct schedules (default: 3)"
+    )
+    sub.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="fresh seeds for each (default: 5)"
+    )
+    _machine_arguments(sub)
+    sub.add_argument("--fuse", metavar="auto|off|K", help="train so many as one stacked model")
+    sub.add_argument("--quiet", action="store_true", help="show the end only")
+    _json_argument(sub)
+    return _confirm
+
+
+def _confirm(args: argparse.Namespace) -> int:
+    from lrsearch.confirm import confirm, results
+    from lrsearch.report.confirmed import print_confirmed
+    from lrsearch.search.interrupt import Interrupted
+
+    study, storage = _study(args)
+    overrides = {key: getattr(args, key) for key in ("device", "precision", "data_dir", "fuse")}
+    try:
+        found = confirm(
+            study,
+            storage,
+            top=args.top,
+            seeds=args.seeds,
+            overrides=overrides,
+            note=_silent if args.quiet or args.json else _note,
+        )
+    except Interrupted as stop:
+        _note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        return stop.exit_code
+    if args.json:
+        _out(json.dumps(results(found)))
+        return 0
+    print_confirmed(found)
+    _out(f"\nNext    lrsearch report {study.study_name}    everything on one page")
+    return 0
+
+
+# train
+
+
+def _add_train(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("file", metavar="FILE.yaml", help="what lrsearch run or export wrote")
+    sub.add_argument("--epochs", type=int, metavar="N", help="another budget; the curve stretches")
+    sub.add_argument("--seed", type=int, metavar="N", help="default: the study's")
+    sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
+    _machine_arguments(sub)
+    sub.add_argument("--quiet", action="store_true", help="show the end only")
+    _json_argument(sub)
+    return _train
+
+
+def _train(args: argparse.Namespace) -> int:
+    from lrsearch.train import lines, train
+
+    result = train(
+        args.file,
+        epochs=args.epochs,
+        seed=args.seed,
+        out=args.output,
+        device=args.device or "auto",
+        precision=args.precision or "auto",
+        data_dir=args.data_dir,
+        note=_silent if args.quiet or args.json else _note,
+    )
+    if args.json:
+        _out(json.dumps(result.to_dict()))
+    else:
+        _out("\n".join(lines(result)))
+    return 0
+
+
+# dashboard
+
+
+def _add_dashboard(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY", nargs="?", help="the one to open (default: all)")
+    _storage_argument(sub)
+    sub.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="of 127.0.0.1 (default: %(default)s)"
+    )
+    return _dashboard
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from lrsearch.dashboard import open_dashboard
+    from lrsearch.storage import open_storage
+
+    if args.study is not None:
+        _study(args)
+    storage = open_storage(args.storage, create=False)
+    _note("reading studies ...")
+    dashboard = open_dashboard(storage, args.study, args.port)
+    _out(f"{dashboard.url}   (Ctrl-C ends it)")
+    sys.stdout.flush()
+    dashboard.run()
+    return 0
+
+
+# show, studies
+
+
+def _add_show(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY")
+    _storage_argument(sub)
+    _json_argument(sub)
+    return _show
+
+
+def _show(args: argparse.Namespace) -> int:
+    from lrsearch.report.status import print_status, study_status
+
+    status = study_status(*_study(args))
+    if args.json:
+        _out(json.dumps(status))
+    else:
+        print_status(status)
+    return 0
+
+
+def _add_studies(sub: argparse.ArgumentParser) -> Call:
+    _storage_argument(sub)
+    _json_argument(sub)
+    return _studies
+
+
+def _studies(args: argparse.Namespace) -> int:
+    from lrsearch.report.status import print_studies, studies
+    from lrsearch.storage import open_storage, redact
+
+    rows = studies(open_storage(args.storage, create=False))
+    if args.json:
+        _out(json.dumps(rows))
+    else:
+        print_studies(rows, redact(args.storage))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]] = {
+    "report": (_add_report, "one HTML page with the answer and everything behind it"),
+    "confirm": (_add_confirm, "is it really better? fresh seeds, test data, honest statistics"),
+    "train": (_add_train, "train an exported configuration, on its budget or another"),
+    "dashboard": (_add_dashboard, "every trial in the browser (optuna-dashboard)"),
+    "show": (_add_show, "the state of a study"),
+    "studies": (_add_studies, "the studies of a database"),
+}

@@ -1,0 +1,333 @@
+"""``lrsearch confirm``: is the winner really better? Fresh seeds, paired, and the test data.
+
+The best schedules of a search that differ as curves, and every baseline, are trained again on
+seeds that the search has not seen, the same for all. Each (schedule, seed) is one trial of a study
+``NAME-confirm`` in the same database, so that it is resumed, shared and shown like any other. This
+and ``lrsearch train`` are the only places that look at test data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.callable import make_callable
+from lrsearch.config import StudyConfig, make
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
+from lrsearch.report.distinct import choose_arms
+from lrsearch.report.tables import load
+from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.loop import Resident, Worker
+from lrsearch.search.plan import Plan, make_plan
+from lrsearch.search.run import make_runner, results_folder, single_runner
+from lrsearch.search.study import ATTR as STUDY_ATTR
+from lrsearch.search.study import METRIC, stored_config, versions
+from lrsearch.storage import history, trials
+from lrsearch.storage.cache import Cache
+from lrsearch.storage.owners import new_owner
+from lrsearch.storage.trials import Claim
+from lrsearch.training import device as devices
+from lrsearch.training.evaluation import evaluate
+from lrsearch.training.results import Runner
+
+if TYPE_CHECKING:
+    from lrsearch.storage.engine import Storage
+
+make_callable(__name__)
+
+FIRST_SEED = 1001
+
+
+Note = Callable[[str], None]
+
+
+def confirm(
+    study: optuna.Study,
+    storage: Storage,
+    *,
+    top: int = 3,
+    seeds: int = 5,
+    overrides: Mapping[str, Any] | None = None,
+    task: Any = None,
+    note: Note = lambda line: None,
+) -> Confirmed:
+    """Train the best distinct schedules and every baseline again on fresh seeds.
+
+    The same call goes on with what is missing; a greater ``top`` or ``seeds`` adds runs.
+
+    Args:
+        study: The search.
+        storage: Its database.
+        top: Schedules besides the baselines, at least 1.
+        seeds: Seeds, at least 2.
+        overrides: Settings for this machine instead of the stored ones (``device``, ``data_dir``,
+            ``precision``, ``fuse``).
+        task: The task, where the search was given a Python object.
+        note: Called with one line for the user.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UsageError: ``top`` or ``seeds`` is out of range.
+        LrsearchError: No trial of the search is complete, or every run of the winner failed.
+        Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
+    """
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, got {top}")
+    if seeds < 2:
+        raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
+    table = load(study, storage)
+    arms = choose_arms(table, top)
+    config = _config(study, overrides or {}, runs=len(arms) * seeds)
+    fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
+    interrupt = Interrupt()
+    with interrupt.listening():
+        plan = make_plan(config, task)
+        again = open_confirmation(study, storage, plan, arms, fresh)
+        order = again.user_attrs[ATTR]["slots"]
+        note(f"confirm {study.study_name}: {len(arms)} schedules, {seeds} fresh seeds each")
+        for arm in arms:
+            note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
+        worker = make_confirm_worker(plan, again, storage, arms, order, interrupt, note)
+        worker.run()
+    found = read_confirmed(storage, study.study_name)
+    if found is None:
+        raise LrsearchError(
+            f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
+            f"lrsearch show {study.study_name}{SUFFIX} tells why"
+        )
+    return found
+
+
+def _config(study: optuna.Study, overrides: Mapping[str, Any], runs: int) -> StudyConfig:
+    """The search's configuration, for this machine."""
+    stored = {k: v for k, v in stored_config(study).items() if k not in ("storage", "name")}
+    given = {k: v for k, v in overrides.items() if v is not None}
+    config = make({**stored, "lr": None, **given})
+    return dataclasses.replace(config, name=study.study_name, trials=runs)
+
+
+def open_confirmation(
+    study: optuna.Study,
+    storage: Storage,
+    plan: Plan,
+    arms: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+) -> optuna.Study:
+    """The study ``NAME-confirm``, with a slot for every arm and seed; what it has stays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        again = optuna.create_study(
+            study_name=study.study_name + SUFFIX,
+            storage=Cache(storage),
+            direction="minimize",
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        stored = again.user_attrs.get(ATTR)
+        if stored is None:
+            if again.get_trials(deepcopy=False):
+                raise UsageError(
+                    f"study {again.study_name!r} exists and is no confirmation; delete it with "
+                    "optuna delete-study, or give the search another --name"
+                )
+            again.set_metric_names([METRIC])
+            info = {
+                "config": plan.config.to_dict() | {"storage": storage.label},
+                "plan": plan.to_dict(),
+                "versions": versions(),
+                "uid": uuid.uuid4().hex[:12],
+            }
+            again.set_user_attr(STUDY_ATTR, info)
+    order = [list(slot) for slot in (stored or {}).get("slots", [])]
+    have = {tuple(slot) for slot in order}
+    order += [[a["key"], s] for s in seeds for a in arms if (a["key"], s) not in have]
+    known = {a["key"]: a for a in (stored or {}).get("all_arms", [])} | {a["key"]: a for a in arms}
+    again.set_user_attr(
+        ATTR,
+        {
+            "of": study.study_name,
+            "arms": list(arms),
+            "seeds": list(seeds),
+            "slots": order,
+            "all_arms": list(known.values()),
+        },
+    )
+    return again
+
+
+def make_confirm_worker(
+    plan: Plan,
+    study: optuna.Study,
+    storage: Storage,
+    arms: Sequence[Mapping[str, Any]],
+    order: Sequence[Sequence[Any]],
+    interrupt: Interrupt,
+    note: Note,
+) -> ConfirmWorker:
+    """The worker of this process; it trains the arms of one seed together where that is faster."""
+    fuse = max(1, min(plan.choice.fuse, len(arms)))
+    choice = dataclasses.replace(plan.choice, fuse=fuse)
+
+    def of_seed(seed: int, alone: bool) -> Runner:
+        config = dataclasses.replace(plan.config, seed=seed)
+        seeded = dataclasses.replace(plan, config=config, choice=choice)
+        return single_runner(seeded) if alone else make_runner(seeded)
+
+    test = TestData(plan)
+    seed = int(order[0][1])
+    checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
+    return ConfirmWorker(
+        study=study,
+        storage=storage,
+        space=plan.space,
+        runner=of_seed(seed, False),
+        fallback=lambda: of_seed(seed, True),
+        target=len(order),
+        owner=new_owner(),
+        sampler="random",
+        seed=seed,
+        baselines={},
+        checkpoints=checkpoints / study.user_attrs[STUDY_ATTR]["uid"],
+        device=devices.describe(plan.device),
+        interrupt=interrupt,
+        note=note,
+        order=order,
+        arms={a["key"]: a for a in study.user_attrs[ATTR]["all_arms"]},
+        of_seed=of_seed,
+        test=test,
+    )
+
+
+class TestData:
+    """The test split of a task, loaded when first asked for."""
+
+    __test__ = False  # it is no test case
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._data: Any = None
+
+    def __call__(self, weights: Mapping[str, Any]) -> dict[str, float]:
+        """``test_loss`` and ``test_metric`` of weights; nothing for a task without test data."""
+        plan = self._plan
+        if plan.task.test is None:
+            return {}
+        if self._data is None:
+            self._data = plan.task.test()
+        loss, metric = evaluate(
+            plan.task, weights, self._data, device=plan.device, precision=plan.choice.precision
+        )
+        return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
+
+
+@dataclass
+class ConfirmWorker(Worker):
+    """A worker whose trials are given: every (arm, seed) of a list, test data at the end.
+
+    Args:
+        order: (key of the arm, seed) of each slot.
+        arms: Key -> arm.
+        of_seed: Makes a runner for a seed, for one trial alone or as the plan says.
+        test: Weights -> test metrics.
+    """
+
+    order: Sequence[Sequence[Any]] = ()
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    of_seed: Callable[[int, bool], Runner] | None = None
+    test: Callable[[Mapping[str, Any]], dict[str, float]] = lambda weights: {}
+    held: tuple[FrozenTrial, dict[str, Any]] | None = None
+
+    def _fill(self) -> None:
+        """Take trials; one of another seed waits until the runner is empty."""
+        if self.held is not None and not self.residents:
+            (trial, how), self.held = self.held, None
+            self._admit(trial, **how)
+        super()._fill()
+
+    def _timed_out(self) -> bool:
+        return self.held is not None or super()._timed_out()
+
+    def _admit(self, trial: FrozenTrial, **how: Any) -> None:
+        seed = int(trial.user_attrs["seed"])
+        if seed != self.seed:
+            if self.residents:
+                self.held = (trial, how)
+                return
+            assert self.of_seed is not None
+            self.seed, self.runner = seed, self.of_seed(seed, False)
+            self.fallback = partial(self.of_seed, seed, True)
+        super()._admit(trial, **how)
+
+    def _ask(self, claim: Claim) -> FrozenTrial | None:
+        trial_id = claim.trial_id or trials.create_trial(self.storage, claim)
+        trial = self.storage.get_trial(trial_id)
+        if "schedule" in trial.user_attrs:
+            return trial
+        key, seed = self.order[claim.slot]
+        arm = self.arms[key]
+        attrs = {"schedule": arm["schedule"], "arm": key, "seed": seed}
+        if arm.get("baseline") is not None:
+            attrs["baseline"] = arm["baseline"]
+        trials.fill_trial(
+            self.storage,
+            trial_id,
+            params={"seed": seed},
+            distributions={"seed": IntDistribution(0, 2**31 - 1)},
+            user_attrs=attrs,
+        )
+        return self.storage.get_trial(trial_id)
+
+    def _should_prune(self, resident: Resident) -> bool:
+        return False
+
+    def _finish(self, key: int, state: TrialState, stopped: str) -> None:
+        resident = self.residents[key]
+        assert resident.last is not None
+        if state is TrialState.COMPLETE:
+            found = self.test(self.runner.weights(key))
+            finite = {k: v for k, v in found.items() if np.isfinite(v)}
+            trials.set_user_attrs(self.storage, key, finite)
+        attrs = resident.trial.user_attrs
+        value = history.DIVERGED_LOSS if resident.last.diverged else resident.last.val_loss
+        self.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  val loss {value:.4f}")
+        super()._finish(key, state, stopped)
+
+
+def results(found: Confirmed) -> dict[str, Any]:
+    """The comparison as plain values, for ``--json``."""
+    return {
+        "study": found.name,
+        "seeds": list(found.seeds),
+        "runs": {"planned": found.planned, "finished": found.finished},
+        "winner": found.winner.key,
+        "arms": [
+            {
+                "key": arm.key,
+                "label": arm.label,
+                "trial": arm.trial,
+                "baseline": arm.baseline,
+                "val_loss": dataclasses.asdict(arm.val),
+                "test_metric": None if arm.test is None else dataclasses.asdict(arm.test),
+                "lost_seeds": list(arm.lost),
+            }
+            for arm in found.arms
+        ],
+        "comparisons": [
+            dataclasses.asdict(row) | {"verdict": row.verdict()} for row in found.loss
+        ],
+    }

@@ -1,0 +1,170 @@
+"""`lrsearch doctor`: what works on this machine, and the fix for what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrsearch.errors import LrsearchError
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+EXTRAS = {
+    "postgres": ("psycopg", "PostgreSQL storage"),
+    "mysql": ("pymysql", "MySQL storage"),
+    "ray": ("ray", "--launcher ray"),
+    "png": ("kaleido", "report --png"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        what: What was looked at.
+        ok: True works, False does not, None is not there and not needed.
+        found: What was seen.
+        fix: What to do, where something can be done.
+    """
+
+    what: str
+    ok: bool | None
+    found: str
+    fix: str = ""
+
+
+def examine(storage: str, data_dir: str | None) -> Iterator[Finding]:
+    """Look at everything a search needs, cheapest first."""
+    yield _python()
+    yield from _packages()
+    yield from _devices()
+    yield from _data(data_dir)
+    yield _storage(storage)
+    yield from _extras()
+    yield _browser()
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}"
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Finding("Python", good, found, "" if good else "use Python 3.11, 3.12 or 3.13")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in ("torch", "torchvision", "optuna", "optuna-dashboard", "sqlalchemy", "plotly"):
+        try:
+            yield Finding(name, True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, False, "missing", f"python -m pip install {name}")
+
+
+def _devices() -> Iterator[Finding]:
+    """A tiny training step on each device."""
+    import torch
+
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    for name in names:
+        try:
+            weight = torch.ones(4, 4, device=name, requires_grad=True)
+            (grad,) = torch.autograd.grad((weight @ weight).sum(), weight)
+            total = float(grad.sum())
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            yield Finding(f"device {name}", False, first, "check its driver, or --device cpu")
+            continue
+        label = torch.cuda.get_device_name(name) if name.startswith("cuda") else platform.machine()
+        cores = f", {torch.get_num_threads()} threads" if name == "cpu" else ""
+        yield Finding(f"device {name}", total == 128.0, f"{label}{cores}: a step ran")
+    if len(names) == 1:
+        yield Finding(
+            "GPU", None, "none found", "fine for digits and square; image tasks are slow on a CPU"
+        )
+
+
+def _data(data_dir: str | None) -> Iterator[Finding]:
+    from lrsearch.tasks.files import CIFAR_FOLDER, FASHION_FOLDER
+
+    root = Path(data_dir or os.environ.get("LRSEARCH_DATA_DIR") or "data")
+    for task, folder in (("cifar10", CIFAR_FOLDER), ("fashion-mnist", FASHION_FOLDER)):
+        there = (root / folder).is_dir()
+        yield Finding(
+            f"data {task}",
+            True if there else None,
+            str(root / folder) if there else f"no {folder}/ in {root}/",
+            "" if there else f"lrsearch run --task {task} downloads it, or give --data-dir",
+        )
+
+
+def _storage(url: str) -> Finding:
+    from sqlalchemy import text
+
+    from lrsearch.storage import open_storage, redact
+    from lrsearch.storage.urls import parse_storage_url, sqlite_file
+
+    shown = redact(url)
+    try:
+        file = sqlite_file(parse_storage_url(url))
+        if file is not None and not file.exists():
+            good = os.access(file.parent or Path(), os.W_OK)
+            fix = "" if good else "choose a folder you may write to"
+            return Finding("storage", good, f"{shown}: will be made", fix)
+        storage = open_storage(url, create=False)
+        storage.transact(lambda connection: connection.execute(text("SELECT 1")), read=True)
+    except LrsearchError as error:
+        return Finding("storage", False, str(error), "mend the URL or start the server")
+    return Finding("storage", True, f"{shown}: reachable")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (module, purpose) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Finding(
+            f"extra [{extra}]",
+            True if there else None,
+            f"{purpose}: {'installed' if there else 'not installed'}",
+            "" if there else f"python -m pip install 'lrsearch[{extra}]'",
+        )
+
+
+def _browser() -> Finding:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None and importlib.util.find_spec("choreographer") is not None:
+        from choreographer.browsers.chromium import Chromium
+
+        found = Chromium.find_browser(skip_local=False)
+    return Finding(
+        "browser for PNG",
+        True if found else None,
+        str(found or "none found"),
+        "" if found else "install Chrome or Chromium (Debian: apt-get install chromium)",
+    )
+
+
+def print_findings(storage: str, data_dir: str | None) -> bool:
+    """Print the examination as it goes; True if nothing needed is broken."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    marks = {True: ("ok  ", "green"), False: ("BAD ", "bold red"), None: ("–   ", "dim")}
+    good = True
+    for finding in examine(storage, data_dir):
+        mark, style = marks[finding.ok]
+        line = Text(mark, style=style)
+        line.append(f"{finding.what:<20} {finding.found}", style="")
+        if finding.fix:
+            line.append(f"  → {finding.fix}", style="yellow" if finding.ok is False else "dim")
+        console.print(line)
+        good = good and finding.ok is not False
+    return good

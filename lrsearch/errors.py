@@ -1,0 +1,59 @@
+"""What a user can fix: one line with the rule, the value and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LrsearchError(Exception):
+    """Something failed for a reason the user can act on; ends with exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(LrsearchError):
+    """What the user typed or wrote is wrong; ends with exit code 2."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """One or more mistakes in a configuration, collected and raised together.
+
+    Args:
+        mistakes: One line each.
+        source: The file they are in, if any.
+    """
+
+    def __init__(self, mistakes: Iterable[str], source: str | None = None) -> None:
+        self.mistakes = list(mistakes)
+        self.source = source
+        if len(self.mistakes) == 1:
+            text = f"{source}: {self.mistakes[0]}" if source else self.mistakes[0]
+        else:
+            head = f"{source or 'configuration'}: {len(self.mistakes)} mistakes"
+            text = "\n".join([head, *(f"  {mistake}" for mistake in self.mistakes)])
+        super().__init__(text)
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name nearest to ``name``, ignoring case, or None if nothing is near."""
+    by_lower = {str(v).lower(): str(v) for v in valid}
+    near = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:
+    """The error for a name that is in no registry: nearest match, or the valid names.
+
+    Example:
+        >>> str(unknown("pruner", "medain", ["median", "none"]))
+        "unknown pruner 'medain' — did you mean median? (valid: median, none)"
+    """
+    names = list(valid)
+    near = did_you_mean(name, names)
+    question = f" — did you mean {near}?" if near else ""
+    return UsageError(
+        f"unknown {kind} {name!r}{question} ({hint or 'valid: ' + ', '.join(names)})"
+    )

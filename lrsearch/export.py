@@ -1,0 +1,153 @@
+"""The answer as a file: YAML that builds the scheduler again, or plain torch code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.files import write_text
+from lrsearch.schedules import Schedule
+from lrsearch.search.study import ATTR, versions
+from lrsearch.yamlfile import read_yaml
+
+
+def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
+    """The completed trial with the smallest loss, or the one asked for.
+
+    Raises:
+        LrsearchError: If no trial is complete.
+        UsageError: If the trial asked for does not exist or has no schedule.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is not None:
+        for trial in trials:
+            if trial.number == number and "schedule" in trial.user_attrs:
+                return trial
+        raise UsageError(
+            f"study {study.study_name!r} has no trial {number} with a schedule "
+            f"(it has {len(trials)} trials)"
+        )
+    done = [
+        t
+        for t in trials
+        if t.state == TrialState.COMPLETE and t.value is not None and "schedule" in t.user_attrs
+    ]
+    if not done:
+        raise LrsearchError(
+            f"study {study.study_name!r} has no completed trial yet; run it a little longer"
+        )
+    return min(done, key=lambda t: (t.value, t.number))
+
+
+def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    """Everything needed to use, repeat and cite a trial, as plain values.
+
+    Of a study with its own training loop (:func:`lrsearch.suggest`) only the schedule and the
+    results are known.
+    """
+    attrs = study.user_attrs.get(ATTR, {})
+    config = attrs.get("config", {})
+    plan = attrs.get("plan", {})
+    baselines = {
+        t.user_attrs["baseline"]: t.value
+        for t in study.get_trials(deepcopy=False)
+        if t.state == TrialState.COMPLETE and "baseline" in t.user_attrs
+    }
+    result: dict[str, Any] = {
+        "metric": "val_loss",
+        "value": trial.value if trial.value is not None else trial.user_attrs.get("val_loss"),
+    }
+    if (metric := trial.user_attrs.get("val_metric")) is not None:
+        result[f"val_{plan.get('metric_name', 'metric')}"] = metric
+    named: dict[str, Any] = {}
+    if config:
+        named["optimizer"] = plan.get("optimizer", dict(config["optimizer"]))
+        named["task"] = {
+            "name": config["task"],
+            **({"model": plan["model"]} if plan.get("model") else {}),
+            **{
+                key: config[key]
+                for key in ("train_samples", "batch_size")
+                if config.get(key) is not None
+            },
+        }
+    seed = {"seed": config["seed"]} if config else {}
+    return {
+        "schedule": dict(trial.user_attrs["schedule"]),
+        **named,
+        "result": {**result, "baselines": baselines},
+        "study": {"name": study.study_name, "trial": trial.number, **seed},
+        "made_by": {**attrs.get("versions", {}), "device": trial.user_attrs.get("device")}
+        if config
+        else versions(),
+    }
+
+
+def export_text(study: optuna.Study, *, trial: int | None = None, python: bool = False) -> str:
+    """The configuration of a trial (default: the best) as YAML or as Python code.
+
+    Raises:
+        LrsearchError: If there is no completed trial, or no such trial.
+    """
+    chosen = best_trial(study, trial)
+    if python:
+        from lrsearch.schedules.code import python_code
+
+        return python_code(Schedule.from_dict(chosen.user_attrs["schedule"]))
+    content = configuration(study, chosen)
+    value = content["result"]["value"]
+    name = " ".join(study.study_name.split())
+    loss = "none" if value is None else f"{value:#.4g}"
+    seed = f" (seed {content['study']['seed']})" if "seed" in content["study"] else ""
+    head = (
+        f"# study {name} · trial {chosen.number} · validation loss {loss}{seed}\n"
+        '# use it: lrsearch.load("best.yaml").build(optimizer, steps_per_epoch=len(loader))\n'
+    )
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_best(study: optuna.Study, path: Path) -> Path:
+    """Write the best configuration as YAML; returns ``path``."""
+    write_text(path, export_text(study))
+    return path
+
+
+def read_configuration(path: str | Path) -> dict[str, Any]:
+    """The content of an exported file; it may come from a stranger.
+
+    Raises:
+        UsageError: If it cannot be read or is no such file.
+    """
+    value, _ = read_yaml(Path(path))
+    if not isinstance(value, Mapping) or not isinstance(value.get("schedule"), Mapping):
+        raise UsageError(f"{path}: has no 'schedule:' block; lrsearch export STUDY writes one")
+    return dict(value)
+
+
+def load(path: str | Path) -> Schedule:
+    """The schedule in a file that ``lrsearch export`` or ``lrsearch run`` wrote.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The schedule; ``.build(optimizer, steps_per_epoch=...)`` gives the torch scheduler.
+
+    Raises:
+        UsageError: If the file is missing, damaged, or holds an impossible schedule.
+
+    Example:
+        >>> schedule = load("best.yaml")  # doctest: +SKIP
+        >>> scheduler = schedule.build(optimizer, steps_per_epoch=len(loader))  # doctest: +SKIP
+    """
+    try:
+        return Schedule.from_dict(read_configuration(path)["schedule"])
+    except UsageError as error:
+        text = str(error)
+        raise UsageError(text if text.startswith(str(path)) else f"{path}: {text}") from None

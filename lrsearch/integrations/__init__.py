@@ -1,0 +1,1 @@
+"""Schedules inside the frameworks people use; each module needs its framework installed."""

@@ -1,0 +1,108 @@
+"""Lightning: a schedule as what ``configure_optimizers`` returns, and pruning as a callback."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.objective import PruningCallback as Pruning
+
+try:
+    import lightning.pytorch as pl
+except ImportError:
+    try:
+        import pytorch_lightning as pl
+    except ImportError:
+        raise LrsearchError(
+            "Lightning is not installed: pip install 'lrsearch[lightning]'"
+        ) from None
+
+if TYPE_CHECKING:
+    import optuna
+    from torch.optim import Optimizer
+
+    from lrsearch.schedules import Schedule
+
+
+def configure(
+    schedule: Schedule, optimizer: Optimizer, trainer: pl.Trainer, monitor: str = "val_loss"
+) -> dict[str, Any]:
+    """What ``LightningModule.configure_optimizers`` returns for a schedule.
+
+    Args:
+        schedule: From :func:`lrsearch.suggest` or :func:`lrsearch.load`; another budget than the
+            trainer's ``max_epochs`` is rescaled to it.
+        optimizer: The optimizer, with any rate.
+        trainer: The trainer (``self.trainer``), which knows the steps of an epoch.
+        monitor: Logged validation loss, for ReduceLROnPlateau.
+
+    Raises:
+        UsageError: The trainer has no number of epochs.
+
+    Example:
+        >>> def configure_optimizers(self):  # doctest: +SKIP
+        ...     optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9)
+        ...     return configure(self.schedule, optimizer, self.trainer)
+    """
+    epochs = trainer.max_epochs
+    steps = trainer.estimated_stepping_batches
+    if epochs is None or epochs < 1 or not math.isfinite(steps):
+        raise UsageError(
+            f"a schedule needs the number of epochs: give Trainer(max_epochs={schedule.epochs})"
+        )
+    if epochs != schedule.epochs:
+        schedule = schedule.rescaled(epochs)
+    scheduler = schedule.build(optimizer, steps_per_epoch=max(1, math.ceil(steps / epochs)))
+    plan = {"scheduler": scheduler, "interval": schedule.interval, "monitor": monitor}
+    return {"optimizer": optimizer, "lr_scheduler": plan}
+
+
+class PruningCallback(pl.Callback):  # type: ignore[misc]
+    """Reports the validation loss of every epoch to Optuna, and ends trials not worth more.
+
+    As :class:`lrsearch.PruningCallback`: a loss that is not finite ends the trial as pruned.
+
+    Args:
+        trial: The Optuna trial.
+        monitor: Name under which the module logs its validation loss.
+        metric: Name of another logged number worth keeping, such as the accuracy.
+
+    Raises:
+        optuna.TrialPruned: Out of ``trainer.fit``, where the trial shall end.
+
+    Example:
+        >>> pl.Trainer(max_epochs=30, callbacks=[PruningCallback(trial)])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, trial: optuna.trial.BaseTrial, monitor: str = "val_loss", metric: str | None = None
+    ) -> None:
+        super().__init__()
+        self._pruning = Pruning(trial)
+        self._monitor = monitor
+        self._metric = metric
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report; on every process the same decision."""
+        import optuna
+
+        epoch = trainer.current_epoch + 1
+        if trainer.sanity_checking or epoch <= self._pruning.epoch:
+            return
+        stop = trainer.is_global_zero and self._pruning.report(
+            self._logged(trainer, self._monitor),
+            epoch=epoch,
+            val_metric=None if self._metric is None else self._logged(trainer, self._metric),
+        )
+        if trainer.strategy.broadcast(stop):
+            raise optuna.TrialPruned(f"stopped after epoch {epoch}")
+
+    def _logged(self, trainer: pl.Trainer, name: str) -> float:
+        if name not in trainer.callback_metrics:
+            logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            raise UsageError(
+                f"the module does not log {name!r}: add self.log({name!r}, ...) to "
+                f"validation_step (it logs {logged})"
+            )
+        return float(trainer.callback_metrics[name])

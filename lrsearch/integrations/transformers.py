@@ -1,0 +1,144 @@
+"""Hugging Face ``Trainer``: a schedule in place of its own, and a search with its ``hp_space``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.objective import PruningCallback, suggest
+from lrsearch.schedules.family import get_family
+
+try:
+    from transformers import Trainer
+except ImportError:
+    raise LrsearchError(
+        "transformers is not installed: pip install 'lrsearch[transformers]'"
+    ) from None
+
+if TYPE_CHECKING:
+    import optuna
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from lrsearch.schedules import Schedule
+
+
+class ScheduleMixin:
+    """Makes any ``Trainer`` class train with a schedule of ours: put it before the class.
+
+    Attributes:
+        schedule: The schedule; None leaves the trainer its own. Another budget than
+            ``num_train_epochs`` is rescaled to it.
+
+    Example:
+        >>> class MyTrainer(ScheduleMixin, Seq2SeqTrainer):  # doctest: +SKIP
+        ...     pass
+    """
+
+    schedule: Schedule | None
+    args: Any
+    optimizer: Any
+    lr_scheduler: Any
+    _pruning: PruningCallback | None = None
+
+    def __init__(self, *args: Any, schedule: Schedule | None = None, **kwargs: Any) -> None:
+        self.schedule = schedule
+        super().__init__(*args, **kwargs)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> LRScheduler:
+        """The schedule's torch scheduler, which the trainer steps after every optimizer step."""
+        schedule = self.schedule
+        if schedule is None:
+            own: LRScheduler = super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+            return own
+        epochs = max(1, round(self.args.num_train_epochs))
+        if epochs != schedule.epochs:
+            schedule = schedule.rescaled(epochs)
+        if not get_family(schedule.family).needs_metric:
+            schedule = dataclasses.replace(schedule, interval="step")
+        made = schedule.build(
+            optimizer or self.optimizer,
+            steps_per_epoch=max(1, math.ceil(num_training_steps / epochs)),
+        )
+        self.lr_scheduler = made
+        return made
+
+    def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
+        """In epochs, where the trainer's own reports in steps; a loss of NaN ends the trial."""
+        if self._pruning is None or self._pruning.trial is not trial:
+            super()._report_to_hp_search(trial, step, metrics)  # type: ignore[misc]
+            return
+        import optuna
+
+        self.objective = self.compute_objective(metrics.copy())  # type: ignore[attr-defined]
+        epoch = max(1, round(self.state.epoch))  # type: ignore[attr-defined]
+        if epoch > self._pruning.epoch and self._pruning.report(self.objective, epoch=epoch):
+            raise optuna.TrialPruned(f"stopped after epoch {epoch}")
+
+
+class ScheduleTrainer(ScheduleMixin, Trainer):  # type: ignore[misc]
+    """A ``Trainer`` with a schedule of ours.
+
+    Args:
+        *args: As ``Trainer``.
+        schedule: The schedule; None leaves the trainer its own.
+        **kwargs: As ``Trainer``.
+
+    Example:
+        >>> schedule = lrsearch.load("best.yaml")  # doctest: +SKIP
+        >>> trainer = ScheduleTrainer(model, args, schedule=schedule)  # doctest: +SKIP
+    """
+
+
+def hp_space(
+    trainer: ScheduleMixin, **space: Any
+) -> Callable[[optuna.trial.BaseTrial], dict[str, Any]]:
+    """The ``hp_space`` of ``trainer.hyperparameter_search`` that searches schedules.
+
+    Search with ``backend="optuna"``, ``direction="minimize"``, ``compute_objective=eval_loss`` and
+    an evaluation every epoch (``eval_strategy="epoch"``). With ``storage`` and ``study_name`` the
+    study is kept, and :func:`lrsearch.report` shows it.
+
+    Args:
+        trainer: A :class:`ScheduleTrainer` with ``model_init``.
+        **space: As for :func:`lrsearch.suggest`: ``schedules``, ``lr``, ``warmup``.
+
+    Raises:
+        UsageError: The trainer takes no schedule.
+
+    Example:
+        >>> trainer.hyperparameter_search(  # doctest: +SKIP
+        ...     hp_space(trainer, lr=(1e-5, 1e-2)), compute_objective=eval_loss, n_trials=20,
+        ...     direction="minimize", backend="optuna")
+    """
+    if not isinstance(trainer, ScheduleMixin):
+        raise UsageError(
+            f"a {type(trainer).__name__} takes no schedule: use ScheduleTrainer, or put "
+            "ScheduleMixin before your own class"
+        )
+
+    def suggested(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        epochs = max(1, round(trainer.args.num_train_epochs))
+        trainer.schedule = suggest(trial, epochs, **space)
+        trainer._pruning = PruningCallback(trial)
+        return {"learning_rate": trainer.schedule.lr}
+
+    return suggested
+
+
+def eval_loss(metrics: dict[str, float]) -> float:
+    """The ``compute_objective`` that a search of schedules needs: the evaluation loss.
+
+    Args:
+        metrics: What ``Trainer.evaluate`` gives.
+
+    Example:
+        >>> eval_loss({"eval_loss": 0.5, "eval_accuracy": 0.9})
+        0.5
+    """
+    return metrics["eval_loss"]

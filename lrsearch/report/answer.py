@@ -1,0 +1,112 @@
+"""The answer of a study in two sentences, as Markdown: for the page and for the dashboard."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING
+
+from lrsearch.report import words
+from lrsearch.report.confirmed import Confirmed, sentence
+from lrsearch.report.tables import Answer, StudyTable, TrialRow
+
+if TYPE_CHECKING:
+    from lrsearch.report.importance import Importance
+
+
+def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
+    """What to do, and how sure that is.
+
+    Args:
+        table: The study.
+        found: :func:`lrsearch.report.tables.answer` of it.
+        confirmed: Its confirmation, if there is one.
+    """
+    if found is None:
+        ended = len(table.having("pruned", "diverged", "failed"))
+        if not table.trials:
+            return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
+        return [
+            f"No trial has been trained to the end yet; {words.count(ended, 'trial')} ended "
+            "before.",
+            "Run the same command again to go on.",
+        ]
+    if confirmed is None or confirmed.winner.trial != found.best.number:
+        return [_what(found.best), _how_good(table, found)]
+    return [_what(found.best, confirmed), _how_good(table, found, confirmed)]
+
+
+def code(text: str) -> str:
+    """Text as Markdown code, whatever is in it."""
+    return f"`{' '.join(text.split()).replace('`', '’')}`"
+
+
+def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
+    schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
+    if confirmed is not None and not confirmed.beaten and not best.baseline:
+        strongest = confirmed.strongest
+        name = words.baseline(str(strongest.baseline)) if strongest else "the usual recipes"
+        return f"Nothing found is surely better than **{name}**: {schedule} only looked best."
+    text = f"Train with {schedule}"
+    if best.warmup:
+        text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
+    if own := words.settings(best):
+        text += f" ({own})"
+    return text + "."
+
+
+def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = None) -> str:
+    value = words.loss(found.best.value)
+    strongest = found.strongest
+    start = "It reached" if confirmed is None else "In the search, with one seed, it reached"
+    text = f"{start} a validation loss of **{value}**"
+    if found.best.baseline is not None:
+        text = (
+            f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
+            f"was tried got below its validation loss of **{value}**"
+        )
+    elif strongest is not None and strongest.gain is not None:
+        text += (
+            f", **{words.percent(strongest.gain, 1)} below** the best usual recipe, "
+            f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
+        )
+    if confirmed is None:
+        settle = code(f"lrsearch confirm {table.name}")
+        return f"{text} — measured with one seed, so not certain until {settle} has settled it."
+    return f"{text}. {sentence(confirmed)}"
+
+
+def mattered(found: Importance) -> list[str]:
+    """What mattered, in words: over all trials, and among the better half."""
+    if found.overall is None:
+        return ["Too few trials have finished to say what mattered (12 are needed)."]
+    names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
+
+    def parts(share: dict[str, float]) -> str:
+        return words.listing(
+            [f"{names.get(k, k)} explains {words.percent(v)}" for k, v in list(share.items())[:1]]
+            + [f"{names.get(k, k)} {words.percent(v)}" for k, v in list(share.items())[1:]]
+        )
+
+    text = parts(dict(found.overall.share))
+    lines = [
+        f"{text[0].upper()}{text[1:]} of the differences between all {found.overall.trials:,} "
+        f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
+    ]
+    top, share = next(iter(found.overall.share.items()))
+    error = found.overall.error.get(top, 0.0)
+    if error > share / 2:
+        lines.append(
+            f"With so few trials this is rough: give or take {words.percent(error)} and more."
+        )
+    if found.better is not None:
+        better = parts(dict(found.better.share))
+        lines.append(f"Among the better half of the trials, {better}.")
+    return lines
+
+
+def to_html(markdown: str) -> str:
+    """**bold** and `code` as HTML, everything else escaped."""
+    text = html.escape(markdown)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)

@@ -1,0 +1,172 @@
+"""Figures of what mattered and of what was stopped: small tables to plotly figures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figure_layout
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from lrsearch.report.importance import Importance
+    from lrsearch.report.tables import PruningTable
+
+FAINT = "rgba(127,127,127,0.55)"
+NAMES = {"scheduler": "scheduler", "lr": "learning rate", "warmup": "warmup"}
+
+
+def importance_figure(rows: Importance, title: str = "") -> Figure:
+    """Level one: what family, rate and warmup explain, over all trials and the better half."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    if rows.overall is None:
+        return figure
+    names = list(rows.overall.share)[::-1]
+    for shares, label, color in (
+        (rows.better, "among the better half", SKY),
+        (rows.overall, f"over all {rows.overall.trials:,} trials", BLUE),
+    ):
+        if shares is None:
+            continue
+        values = [shares.share.get(n, 0.0) for n in names]
+        figure.add_bar(
+            x=values,
+            y=[NAMES.get(n, n) for n in names],
+            orientation="h",
+            name=label,
+            marker={"color": color, "line": {"width": 0}},
+            error_x=_whiskers(values, [shares.error.get(n, 0.0) for n in names]),
+            hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
+        )
+    figure.update_yaxes(ticks="")
+    _share_axis(figure, [v for trace in figure.data for v in trace.x])
+    figure.update_layout(height=120 + 58 * len(names))
+    return figure
+
+
+def _whiskers(values: Sequence[float], errors: Sequence[float]) -> dict[str, Any]:
+    pairs = [(v, e if v else 0.0) for v, e in zip(values, errors, strict=True)]
+    return {
+        "symmetric": False,
+        "array": [min(e, 1 - v) for v, e in pairs],
+        "arrayminus": [min(e, v) for v, e in pairs],
+        "color": FAINT,
+        "thickness": 1.2,
+        "width": 0,
+    }
+
+
+def _share_axis(figure: Figure, values: Sequence[float]) -> None:
+    figure.update_xaxes(
+        tickformat=".0%",
+        range=[0, min(1.02, max(0.1, max(values, default=1.0) * 1.3))],
+        title="share it explains alone",
+    )
+    figure.update_layout(
+        barmode="group",
+        bargap=0.35,
+        bargroupgap=0.08,
+        legend={
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "x": 0,
+            "traceorder": "reversed",
+        },
+    )
+
+
+def within_figure(rows: Importance, title: str = "") -> Figure:
+    """Level two: within each family, its own parameters."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    bars = [
+        (family, name)
+        for family, shares in rows.within.items()
+        for name in shares.share
+        if name not in NAMES
+    ][::-1]
+    colors = [family_style(family).color for family, _ in bars]
+    labels = [f"{html.escape(family)} · {html.escape(name)}" for family, name in bars]
+    for found, label, opacity in (
+        (rows.within_better, "the better half of the family's trials", 0.45),
+        (rows.within, "all of the family's trials", 1.0),
+    ):
+        values = [found[f].share.get(n, 0.0) if f in found else 0.0 for f, n in bars]
+        errors = [found[f].error.get(n, 0.0) if f in found else 0.0 for f, n in bars]
+        figure.add_bar(
+            x=values,
+            y=labels,
+            orientation="h",
+            name=label,
+            marker={"color": colors, "opacity": opacity, "line": {"width": 0}},
+            error_x=_whiskers(values, errors),
+            hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
+        )
+    _share_axis(figure, [v for trace in figure.data for v in trace.x])
+    figure.update_xaxes(title="share it explains in its family")
+    figure.update_yaxes(ticks="")
+    figure.update_layout(height=130 + 30 * len(bars))
+    return figure
+
+
+def pruning_figure(rows: PruningTable, title: str = "") -> Figure:
+    """How many trials were stopped after each epoch, and how many were still training."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    epochs = list(range(1, max(1, rows.budget) + 1))
+    everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
+    gone = [0] * (len(epochs) + 1)
+    for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
+        stops = [e for family in rows.stops[status].values() for e in family]
+        if not stops:
+            continue
+        heights = [stops.count(e) for e in epochs]
+        for e in stops:
+            gone[min(e, len(epochs))] += 1
+        figure.add_bar(
+            x=epochs,
+            y=heights,
+            name=status,
+            marker={"color": color, "line": {"width": 0}},
+            hovertemplate="after epoch %{x}: %{y} " + status + "<extra></extra>",
+        )
+    left, alive = everyone, []
+    for e in epochs:
+        alive.append(left)
+        left -= gone[e]
+    figure.add_scatter(
+        x=epochs,
+        y=[a / everyone if everyone else 0 for a in alive],
+        yaxis="y2",
+        mode="lines",
+        name="still training",
+        line={"color": GREY, "width": 2, "shape": "hvh"},
+        hovertemplate="epoch %{x}: %{y:.0%} of trials train<extra></extra>",
+    )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.25,
+        height=360,
+        yaxis={"title": "trials stopped"},
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 1.02],
+            "tickformat": ".0%",
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "showgrid": False,
+            "ticks": "",
+            "title": "still training",
+            "automargin": True,
+        },
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_xaxes(title="epoch")
+    return figure

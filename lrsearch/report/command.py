@@ -1,0 +1,48 @@
+"""A study's configuration as the command line that makes it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from lrsearch.config import SETTINGS, StudyConfig
+from lrsearch.storage.urls import redact
+
+
+def command_line(name: str, config: Mapping[str, Any]) -> str:
+    """``lrsearch run`` with every setting that differs from its default.
+
+    Args:
+        name: The study's name.
+        config: Its stored configuration.
+
+    Example:
+        >>> command_line("digits", {"task": "digits", "trials": 50})
+        'lrsearch run --task digits --trials 50'
+    """
+    defaults = StudyConfig().to_dict()
+    words = ["lrsearch", "run", "--task", str(config.get("task", "digits"))]
+    for key in SETTINGS:
+        value = config.get(key, defaults[key])
+        if key in ("task", "data_dir") or value == defaults[key] or value is None:
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        if key == "optimizer" and isinstance(value, Mapping):
+            rest = {k: v for k, v in value.items() if k != "name"}
+            words += [flag, str(value["name"])] if "name" in value else []
+            for argument, given in rest.items():
+                words += ["--optimizer-arg", f"{argument}={json.dumps(given)}"]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{key.replace('_', '-')}")
+        elif key == "schedules" and isinstance(value, Mapping):
+            words += [flag, ",".join(value)]
+        elif isinstance(value, (list, tuple)):
+            words += [flag, ",".join(f"{v:g}" for v in value)]
+        else:
+            words += [flag, redact(str(value)) if key == "storage" else str(value)]
+    usual = StudyConfig(task=str(config.get("task", ""))).study_name
+    if "--name" not in words and name != usual:
+        words += ["--name", name]
+    return shlex.join(words)

@@ -1,0 +1,255 @@
+"""What ``lrsearch confirm`` found: its study -> a table of arms, and what may be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.report import words
+from lrsearch.report.tables import StudyTable, load
+from lrsearch.stats import Comparison, Summary, compare, summary
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+ATTR = "lrsearch_confirm"
+SUFFIX = "-confirm"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One schedule, trained on several seeds.
+
+    Attributes:
+        key: ``best``, ``second``, ... or the baseline's name.
+        schedule: ``Schedule.to_dict()``.
+        trial: Number of the search's trial it is.
+        baseline: Name of the usual recipe it is, or None.
+        val_loss, test_loss, test_metric: Seed -> value.
+        lost: Seeds on which it diverged or failed.
+    """
+
+    key: str
+    schedule: Mapping[str, Any]
+    trial: int
+    baseline: str | None
+    val_loss: Mapping[int, float]
+    test_loss: Mapping[int, float]
+    test_metric: Mapping[int, float]
+    lost: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """Words for a person: family and rate, or the recipe's name."""
+        family = str(self.schedule.get("family", ""))
+        lr = words.number(float(self.schedule.get("lr", float("nan"))))
+        if self.baseline is not None:
+            return f"{words.baseline(self.baseline)} baseline"
+        return f"{family}, lr {lr}"
+
+    @property
+    def val(self) -> Summary:
+        """Validation loss over seeds."""
+        return summary(list(self.val_loss.values()))
+
+    @property
+    def test(self) -> Summary | None:
+        """Test metric over seeds, where there is one."""
+        return summary(list(self.test_metric.values())) if self.test_metric else None
+
+
+@dataclass(frozen=True, repr=False)
+class Confirmed:
+    """The arms on fresh seeds, the search's winner first.
+
+    Attributes:
+        planned: Runs that are planned, arms times seeds.
+        finished: Runs that ended.
+        loss: The winner's validation loss against every other arm.
+        metric: The winner's test metric against every other arm; above 0: the winner is better.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    planned: int
+    finished: int
+    loss: tuple[Comparison, ...]
+    metric: tuple[Comparison, ...]
+    metric_name: str
+
+    def __repr__(self) -> str:
+        arms = "; ".join(f"{a.label} {words.loss(a.val.mean)}" for a in self.arms)
+        return f"{self.name}, {words.count(len(self.seeds), 'fresh seed')}: {arms}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from lrsearch.report.answer import to_html
+        from lrsearch.report.confirmed_html import confirmed_table
+        from lrsearch.report.html import in_notebook
+
+        return in_notebook(f"<p>{to_html(sentence(self))}</p>{confirmed_table(self)}")
+
+    @property
+    def winner(self) -> Arm:
+        """The best of the search: the first arm, chosen before these runs."""
+        return self.arms[0]
+
+    def against(self, key: str) -> Comparison | None:
+        """The comparison of the winner with one arm, on validation loss."""
+        return next((row for row in self.loss if row.name == key), None)
+
+    @property
+    def strongest(self) -> Arm | None:
+        """The baseline with the lowest mean validation loss, other than the winner."""
+        rows = [a for a in self.arms[1:] if a.baseline is not None and len(a.val_loss) > 1]
+        return min(rows, key=lambda a: a.val.mean, default=None)
+
+    @property
+    def beaten(self) -> list[Arm]:
+        """Baselines that the winner is better than, beyond chance."""
+        rows = [(a, self.against(a.key)) for a in self.arms[1:] if a.baseline is not None]
+        return [a for a, row in rows if row is not None and row.verdict() == "better"]
+
+    def arm(self, key: str) -> Arm:
+        """An arm by its key."""
+        return next(arm for arm in self.arms if arm.key == key)
+
+
+def read_confirmed(storage: BaseStorage, study_name: str) -> Confirmed | None:
+    """The confirmation of a study, from the same database; None if there is none yet."""
+    import optuna
+
+    try:
+        study = optuna.load_study(study_name=study_name + SUFFIX, storage=storage)
+    except KeyError:
+        return None
+    plan = study.user_attrs.get(ATTR)
+    return confirmed_of(load(study, storage), plan) if isinstance(plan, Mapping) else None
+
+
+def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None:
+    """The table of a confirmation; None before any run of the winner is finished.
+
+    Args:
+        table: The confirmation's study; its trials have the user attributes ``arm`` and ``seed``.
+        plan: Its user attribute: ``arms`` (key, schedule, trial, baseline) and ``seeds``.
+    """
+    arms = []
+    for entry in plan["arms"]:
+        rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
+        done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
+        ended = [t for t in rows if t.status in ("diverged", "failed", "pruned")]
+        values = {s: t.value for s, t in sorted(done.items()) if t.value is not None}
+        arms.append(
+            Arm(
+                entry["key"],
+                entry["schedule"],
+                int(entry["trial"]),
+                entry.get("baseline"),
+                values,
+                _attr(done, "test_loss"),
+                _attr(done, "test_metric"),
+                tuple(sorted(int(t.attrs["seed"]) for t in ended)),
+            )
+        )
+    if not arms or not arms[0].val_loss:
+        return None
+    key = arms[0].key
+    metric = {a.key: {s: -v for s, v in a.test_metric.items()} for a in arms if a.test_metric}
+    runs = sum(len(a.val_loss) + len(a.lost) for a in arms)
+    return Confirmed(
+        name=table.name,
+        arms=tuple(arms),
+        seeds=tuple(int(s) for s in plan["seeds"]),
+        planned=len(plan["arms"]) * len(plan["seeds"]),
+        finished=runs,
+        loss=tuple(compare(key, {a.key: a.val_loss for a in arms})),
+        metric=tuple(compare(key, metric)) if key in metric else (),
+        metric_name=table.metric_name,
+    )
+
+
+def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
+    found = {s: t.attrs.get(name) for s, t in sorted(done.items())}
+    return {s: float(v) for s, v in found.items() if isinstance(v, (int, float))}
+
+
+def sentence(found: Confirmed) -> str:
+    """Whether the winner is really better, in one or two plain sentences of Markdown."""
+    seeds = words.count(len(found.winner.val_loss), "fresh seed")
+    if len(found.winner.val_loss) < 2:
+        return f"It was run again on {seeds}; a comparison needs at least two."
+    baselines = [a for a in found.arms[1:] if a.baseline is not None]
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "equal": []}
+    for arm in baselines:
+        row = found.against(arm.key)
+        if row is not None:
+            groups[row.verdict()].append(words.baseline(str(arm.baseline)))
+    parts = []
+    if groups["better"]:
+        parts.append(f"it beat {words.listing(groups['better'])}")
+    if groups["worse"]:
+        parts.append(f"it lost to {words.listing(groups['worse'])}")
+    unclear = groups["unclear"] + groups["equal"]
+    if unclear:
+        parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
+    if not parts:
+        return f"On {seeds} no baseline finished to compare it with."
+    text = f"On {seeds}, paired, {', and '.join(parts)}"
+    strongest = found.strongest
+    row = found.against(strongest.key) if strongest is not None else None
+    if strongest is None or row is None or row.low is None or row.high is None:
+        return text + "."
+    name = words.baseline(str(strongest.baseline))
+    return (
+        f"{text}; against the strongest, {name}, its validation loss is "
+        f"{words.number(abs(row.difference), 2)} {'lower' if row.difference >= 0 else 'higher'} "
+        f"(95% interval {_signed(-row.high)} to {_signed(-row.low)})."
+    )
+
+
+def _signed(value: float) -> str:
+    text = words.number(abs(value), 2)
+    return f"−{text}" if value < 0 else f"+{text}"
+
+
+def print_confirmed(found: Confirmed) -> None:
+    """Print the comparison for a person."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False, width=120, soft_wrap=True)
+    test = any(arm.test for arm in found.arms)
+    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
+    heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])
+    for head in (*heads, "lower by", "95% interval", "p"):
+        grid.add_column(head, justify="left" if head == "schedule" else "right")
+    for arm in found.arms:
+        cells = [arm.label, str(arm.val.n), _mean_sd(arm.val)]
+        if test:
+            cells.append("–" if arm.test is None else _mean_sd(arm.test))
+        row = found.against(arm.key)
+        if row is None:
+            cells += ["the winner", "", ""]
+        elif row.low is None or row.high is None or row.p_corrected is None:
+            cells += [words.number(row.difference, 2), "–", "–"]
+        else:
+            interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
+            cells += [words.number(row.difference, 2), interval, f"{row.p_corrected:.3f}"]
+        grid.add_row(*cells)
+    console.print(grid)
+    console.print(
+        "Mean ± standard deviation over seeds; paired t-tests on the validation loss, "
+        "p corrected after Holm.",
+        style="dim",
+    )
+    console.print(sentence(found).replace("**", ""), markup=False)
+
+
+def _mean_sd(found: Summary) -> str:
+    mean = words.number(found.mean, 4)
+    return mean if found.sd is None else f"{mean} ± {words.number(found.sd, 2)}"

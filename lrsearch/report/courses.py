@@ -1,0 +1,230 @@
+"""Trials over their epochs: rate and loss, as tables and as figures."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lrsearch.report import words
+from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks
+from lrsearch.report.style import family_style, figure_layout
+from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from lrsearch.schedules import Schedule
+
+
+class Course(NamedTuple):
+    """One trial over its epochs.
+
+    Attributes:
+        x, lr: The rate in force from epoch x on (the last point ends it); ``level`` if it stays
+            level until the next.
+        epoch, loss, epoch_lr: After each epoch: the validation loss, and the rate it ended with.
+    """
+
+    trial: TrialRow
+    x: list[float]
+    lr: list[float]
+    level: bool
+    epoch: list[int]
+    loss: list[float | None]
+    epoch_lr: list[float | None]
+
+
+def courses_table(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
+    """Rate and loss over the epochs of the given trials."""
+    found = []
+    for trial in trials:
+        epochs = [int(e) for e in table.history.of(trial.trial_id, "epoch")]
+        rates = finite(table.history.of(trial.trial_id, "lr"))
+        losses = finite(table.history.of(trial.trial_id, "val_loss"))
+        found.append(Course(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
+    return found
+
+
+def _rate(
+    trial: TrialRow, epochs: Sequence[int], rates: Sequence[float | None]
+) -> tuple[list[float], list[float], bool]:
+    """The rate over time of a trial, whatever schedule it has stored."""
+    from lrsearch.errors import LrsearchError
+    from lrsearch.schedules import Schedule
+
+    try:
+        return trace_points(Schedule.from_dict(trial.schedule), epochs, rates)
+    except LrsearchError:
+        return _recorded(epochs, rates)
+
+
+def trace_points(
+    schedule: Schedule, epochs: Sequence[int], rates: Sequence[float | None]
+) -> tuple[list[float], list[float], bool]:
+    """A schedule as a line: from its trace, or as it was recorded where it has none.
+
+    Args:
+        schedule: The schedule.
+        epochs: Epochs after which a rate was recorded.
+        rates: Those rates.
+
+    Returns:
+        Epochs from which a rate is in force (the last point is the end), the rates, and whether
+        they stay level in between.
+    """
+    from lrsearch.errors import LrsearchError
+
+    per_step = schedule.interval == "step"
+    fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
+    try:
+        trace = [float(v) for v in schedule.trace(fine).lr]
+    except LrsearchError:
+        return _recorded(epochs, rates)
+    x = [t / fine for t in range(len(trace))]
+    return [*x, float(schedule.epochs)], [*trace, trace[-1]], not per_step
+
+
+def _recorded(
+    epochs: Sequence[int], rates: Sequence[float | None]
+) -> tuple[list[float], list[float], bool]:
+    known = [(e, r) for e, r in zip(epochs, rates, strict=True) if r is not None]
+    if not known:
+        return [], [], True
+    starts = [0, *(e for e, _ in known)]
+    return [float(e) for e in starts], [*(r for _, r in known), known[-1][1]], True
+
+
+def best_courses(table: StudyTable, most: int = 8) -> list[Course]:
+    """Courses of the best trial of each family, at most ``most``."""
+    return courses_table(table, best_of_each_family(table)[:most])
+
+
+def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False) -> Figure:
+    """lr(t) above, validation loss below, over the same epochs; a line per trial."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.42, 0.58]
+    )
+    layout = figure_layout(title)
+    axis = layout.pop("xaxis")
+    layout.pop("yaxis")
+    figure.update_layout(layout, height=540 + legend_height(len(rows)))
+    figure.update_layout(legend=LEGEND_BELOW | {"y": -0.15})
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    for row in rows:
+        style = family_style(row.trial.family)
+        line = {"color": style.color, "dash": style.dash, "width": 2.2}
+        name = html.escape(row.trial.family)
+        number = row.trial.number
+        figure.add_scatter(
+            x=row.x,
+            y=[v if v > 0 or not log_lr else None for v in row.lr],
+            mode="lines",
+            line=line | {"shape": "hv" if row.level else "linear"},
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            hovertemplate=f"#{number} {name}<br>epoch %{{x:.3~g}}: lr %{{y:.3~g}}<extra></extra>",
+            row=1,
+            col=1,
+        )
+        figure.add_scatter(
+            x=row.epoch,
+            y=row.loss,
+            mode="lines+markers" if len(row.epoch) < 3 else "lines",
+            line=line,
+            name=name,
+            legendgroup=name,
+            hovertemplate=f"#{number} {name}<br>epoch %{{x}}: loss %{{y:.4~g}}<extra></extra>",
+            row=2,
+            col=1,
+        )
+    rates = [v for r in rows for v in r.lr]
+    rate_axis = log_ticks(rates) if log_lr else {"rangemode": "tozero", "nticks": 5}
+    figure.update_yaxes(title="learning rate", row=1, col=1, **rate_axis)
+    losses = [v for r in rows for v in r.loss]
+    figure.update_yaxes(title="validation loss", row=2, col=1, **log_ticks(losses))
+    figure.update_xaxes(title="epoch", row=2, col=1)
+    last = max((r.x[-1] for r in rows if r.x), default=1)
+    figure.update_xaxes(range=[0, last * 1.01])
+    return figure
+
+
+def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
+    """The winning curve as an area; a second course, the best usual recipe, dashed over it."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    for i, row in enumerate(rows[:2]):
+        style = family_style(row.trial.family)
+        name = html.escape(row.trial.family)
+        figure.add_scatter(
+            x=row.x,
+            y=row.lr,
+            mode="lines",
+            name=name if i == 0 else f"{words.baseline(row.trial.baseline or name)} baseline",
+            fill="tozeroy" if i == 0 else None,
+            fillcolor=_pale(style.color),
+            line={
+                "color": style.color if i == 0 else RING,
+                "width": 2.6 if i == 0 else 1.6,
+                "dash": "solid" if i == 0 else "dot",
+                "shape": "hv" if row.level else "linear",
+            },
+            hovertemplate=f"{name}<br>epoch %{{x:.3~g}}: lr %{{y:.3~g}}<extra></extra>",
+        )
+    last = max((r.x[-1] for r in rows if r.x), default=1)
+    figure.update_xaxes(title="epoch", showgrid=False, range=[0, last])
+    figure.update_yaxes(rangemode="tozero", nticks=5)
+    figure.update_layout(height=280, showlegend=False, margin={"l": 44, "r": 8, "t": 12, "b": 44})
+    return figure
+
+
+def _pale(color: str) -> str:
+    """A hex colour, mostly transparent."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"
+
+
+def paths_figure(rows: Sequence[Course], title: str = "") -> Figure:
+    """The way each trial took: validation loss against the rate of that epoch, epoch by epoch."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    floor = min((r.trial.lr for r in rows), default=1.0) / 1000
+    for row in rows:
+        style = family_style(row.trial.family)
+        name = html.escape(row.trial.family)
+        kept = [
+            (max(lr, floor), loss, epoch)
+            for lr, loss, epoch in zip(row.epoch_lr, row.loss, row.epoch, strict=True)
+            if lr is not None and loss is not None
+        ]
+        n = len(kept)
+        figure.add_scatter(
+            x=[k[0] for k in kept],
+            y=[k[1] for k in kept],
+            customdata=[k[2] for k in kept],
+            mode="lines+markers",
+            name=name,
+            line={"color": style.color, "width": 1.6, "dash": style.dash},
+            marker={
+                "color": style.color,
+                "symbol": ["circle"] * (n - 1) + [style.symbol],
+                "size": [4] * (n - 1) + [12],
+            },
+            hovertemplate=(
+                f"#{row.trial.number} {name}<br>after epoch %{{customdata}}: "
+                "loss %{y:.4~g}, lr %{x:.3~g}<extra></extra>"
+            ),
+        )
+    rates = [max(v, floor) for r in rows for v in r.epoch_lr if v is not None]
+    figure.update_xaxes(title="learning rate of the epoch", **log_ticks(rates))
+    losses = [v for r in rows for v in r.loss]
+    figure.update_yaxes(title="validation loss", **log_ticks(losses))
+    figure.update_layout(height=430 + legend_height(len(rows)), legend=LEGEND_BELOW)
+    return figure

@@ -1,0 +1,77 @@
+"""Which schedules of a study are worth training again: the best that differ as curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lrsearch.errors import LrsearchError
+from lrsearch.report.courses import courses_table
+from lrsearch.report.tables import StudyTable, TrialRow
+
+SAME = 0.05
+"""Curves that differ by less than this part of their area are one schedule."""
+
+
+def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
+    """The schedules to train again: the winner, the next best that differ, every baseline.
+
+    Args:
+        table: The search.
+        top: Schedules that are no baseline, or the winner.
+
+    Returns:
+        Plain values: ``key``, ``schedule``, ``trial`` and ``baseline`` of each, the winner first.
+
+    Raises:
+        LrsearchError: No trial is complete.
+    """
+    complete = [t for t in table.complete if t.schedule]
+    if not complete:
+        raise LrsearchError(
+            f"study {table.name!r} has no completed trial to confirm; run it a little longer"
+        )
+    chosen: list[TrialRow] = []
+    curves: list[np.ndarray] = []
+    for trial in complete:
+        if len(chosen) == top:
+            break
+        if trial.baseline is not None and chosen:
+            continue
+        curve = sampled(table, trial)
+        if all(difference(curve, other) > SAME for other in curves):
+            chosen.append(trial)
+            curves.append(curve)
+    rest = [t for t in complete if t.baseline is not None and t not in chosen]
+    return [
+        {
+            "key": t.baseline if t.baseline is not None else f"#{t.number}",
+            "schedule": dict(t.schedule),
+            "trial": t.number,
+            "baseline": t.baseline,
+        }
+        for t in (*chosen, *rest)
+    ]
+
+
+def sampled(table: StudyTable, trial: TrialRow, points: int = 256) -> np.ndarray:
+    """The rate of a trial at even times of its budget, (points,)."""
+    (course,) = courses_table(table, [trial])
+    if not course.x:
+        return np.full(points, trial.lr)
+    times = (np.arange(points) + 0.5) / points * course.x[-1]
+    if not course.level:
+        return np.interp(times, course.x, course.lr)
+    last = np.searchsorted(course.x, times, side="right") - 1
+    return np.asarray(course.lr, dtype=float)[np.clip(last, 0, len(course.lr) - 1)]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Area between two curves over the area under the higher one: 0 equal, 1 nothing in common.
+
+    Example:
+        >>> float(difference(np.array([0.1, 0.1]), np.array([0.1, 0.05])))
+        0.25
+    """
+    return float(np.abs(a - b).sum() / max(float(np.maximum(a, b).sum()), 1e-300))

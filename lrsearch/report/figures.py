@@ -1,0 +1,254 @@
+"""Figures of a study, each as two functions: study -> table, table -> plotly figure.
+
+Here: rate against loss. Trials over their epochs are in :mod:`lrsearch.report.courses`, importance
+and pruning in :mod:`lrsearch.report.breakdown`, and what Optuna draws well in
+:mod:`lrsearch.report.optuna_figures`.
+Backgrounds are transparent and greys are of middle lightness, so that each figure can stand on a
+light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lrsearch.report import words
+from lrsearch.report.style import family_style, figure_layout
+from lrsearch.report.tables import StudyTable, TrialRow
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from plotly.graph_objects import Figure
+
+RING = "rgba(127,127,127,0.95)"
+
+
+class Marks(NamedTuple):
+    """Trials of one family that ended alike, as points.
+
+    Attributes:
+        status: complete, pruned or diverged.
+        loss: Final loss; of a pruned trial the loss at its stop, None of a diverged one.
+        text: What hovering shows, plain text with <br>.
+    """
+
+    family: str
+    status: str
+    number: list[int]
+    lr: list[float]
+    loss: list[float | None]
+    text: list[str]
+
+
+class LrVsLoss(NamedTuple):
+    """Peak rate against validation loss, one row per trial that ended."""
+
+    marks: list[Marks]
+    best: TrialRow | None
+    baselines: list[TrialRow]
+
+
+def hover(trial: TrialRow) -> str:
+    """What hovering over a trial shows, safe in plotly's markup."""
+    rows = [
+        f"<b>#{trial.number} {html.escape(trial.family)}</b>",
+        f"peak lr {words.number(trial.lr)}"
+        + (f", warmup {words.count(trial.warmup, 'epoch')}" if trial.warmup else ""),
+    ]
+    if own := words.settings(trial):
+        rows.append(html.escape(own))
+    if trial.status == "complete":
+        rows.append(f"validation loss {words.loss(trial.value)}")
+    elif trial.status == "pruned":
+        rows.append(f"stopped at epoch {trial.epochs}, loss {words.loss(trial.last_loss)}")
+    else:
+        rows.append(f"{trial.status} at epoch {trial.epochs}")
+    return "<br>".join(rows)
+
+
+def lr_vs_val_loss_table(table: StudyTable) -> LrVsLoss:
+    """Peak lr and loss of every trial that ended, by family."""
+    marks = []
+    for family in table.families:
+        for status in ("pruned", "diverged", "complete"):
+            rows = [t for t in table.trials if t.family == family and t.status == status]
+            if not rows:
+                continue
+            losses: list[float | None] = [
+                t.value if status == "complete" else t.last_loss if status == "pruned" else None
+                for t in rows
+            ]
+            marks.append(
+                Marks(
+                    family,
+                    status,
+                    [t.number for t in rows],
+                    [t.lr for t in rows],
+                    losses,
+                    [hover(t) for t in rows],
+                )
+            )
+    return LrVsLoss(marks, table.best, [t for t in table.complete if t.baseline])
+
+
+def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
+    """Peak lr (log axis) against validation loss: colour and symbol say the family.
+
+    Trials trained to the end are filled, pruned ones hollow at the loss they had when they were
+    stopped, diverged ones lie on a rail at the top. Rings mark the best and the usual recipes.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout(title))
+    crowd = sum(len(m.lr) for m in rows.marks)
+    shrink = 1.0 if crowd <= 400 else 0.75 if crowd <= 2500 else 0.55
+    for status in ("pruned", "diverged", "complete"):
+        for mark in (m for m in rows.marks if m.status == status):
+            style = family_style(mark.family)
+            filled = status == "complete"
+            on_rail = status == "diverged"
+            figure.add_scatter(
+                x=mark.lr,
+                y=[(0.618 * n) % 1 for n in mark.number] if on_rail else mark.loss,
+                yaxis="y2" if on_rail else "y",
+                mode="markers",
+                name=html.escape(mark.family),
+                legendgroup=mark.family,
+                showlegend=False,
+                text=mark.text,
+                hovertemplate="%{text}<extra></extra>",
+                marker={
+                    "color": style.color,
+                    "symbol": style.symbol if filled else f"{style.symbol}-open",
+                    "size": (9 if filled else 7) * shrink,
+                    "opacity": 0.95 if filled else 0.5,
+                    "line": {"width": 0.6 if filled else 1.1, "color": _edge(filled, style.color)},
+                },
+            )
+    for family in dict.fromkeys(m.family for m in rows.marks):
+        _legend_mark(figure, family)
+    _rings(figure, rows)
+    values = [v for m in rows.marks for v in m.loss if v is not None and math.isfinite(v)]
+    wide = bool(values) and min(values) > 0 and max(values) / min(values) > 3
+    rail = any(m.status == "diverged" for m in rows.marks)
+    rates = [lr for mark in rows.marks for lr in mark.lr]
+    figure.update_xaxes(title="peak learning rate", **log_ticks(rates))
+    entries = len({m.family for m in rows.marks}) + 2
+    figure.update_layout(
+        yaxis={
+            "title": "validation loss",
+            "domain": [0, 0.9 if rail else 1],
+            **(log_ticks(values) if wide else {}),
+        },
+        height=470 + legend_height(entries),
+        legend=LEGEND_BELOW,
+    )
+    if rail:
+        figure.update_layout(
+            yaxis2={
+                "domain": [0.93, 1],
+                "range": [-0.6, 1.6],
+                "fixedrange": True,
+                "showgrid": False,
+                "zeroline": False,
+                "tickvals": [0.5],
+                "ticktext": ["diverged"],
+                "ticks": "",
+                "anchor": "x",
+                "automargin": True,
+            },
+            shapes=[
+                {
+                    "type": "rect", "xref": "paper", "yref": "paper", "x0": 0, "x1": 1,
+                    "y0": 0.93, "y1": 1, "fillcolor": "rgba(127,127,127,0.08)", "layer": "below",
+                    "line": {"width": 0},
+                }
+            ],
+        )  # fmt: skip
+    return figure
+
+
+def _edge(filled: bool, color: str) -> str:
+    return "rgba(255,255,255,0.75)" if filled else color
+
+
+def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
+    """A log axis that labels 1, 2, 5 (each power of ten alone, if there are many), as 0.01."""
+    usable = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    ratio = max(usable) / min(usable) if usable else 1.0
+    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 8 else None
+    return {
+        "type": "log",
+        "exponentformat": "power",
+        "tickformat": "~g",
+        "minorloglabels": "none",
+        "dtick": dtick,
+    }
+
+
+LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
+
+
+def legend_height(entries: int) -> int:
+    """Pixels that a legend below the figure takes, about six entries a row."""
+    return 24 * math.ceil(entries / 6)
+
+
+def _legend_mark(figure: Figure, family: str) -> None:
+    """A legend entry with the family's filled symbol, whatever its trials came to."""
+    style = family_style(family)
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=html.escape(family),
+        legendgroup=family,
+        showlegend=True,
+        marker={"color": style.color, "symbol": style.symbol, "size": 9},
+    )
+
+
+def _rings(figure: Figure, rows: LrVsLoss) -> None:
+    ringed = [t for t in rows.baselines if t is not rows.best]
+    for name, trials, size in (("usual recipe", ringed, 15), ("best", [rows.best], 20)):
+        shown = [t for t in trials if t is not None]
+        if not shown:
+            continue
+        figure.add_scatter(
+            x=[t.lr for t in shown],
+            y=[t.value for t in shown],
+            mode="markers",
+            name=name,
+            marker={
+                "symbol": "circle-open",
+                "size": size,
+                "color": RING,
+                "line": {"width": 1.4 if name != "best" else 2.4},
+            },
+            text=[
+                (f"<i>{words.baseline(t.baseline)} baseline</i><br>" if t.baseline else "")
+                + hover(t)
+                for t in shown
+            ],
+            hovertemplate="%{text}<extra></extra>",
+        )
+
+
+def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
+    """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
+
+    Args:
+        study: The study.
+        storage: Its database.
+        folder: An existing folder.
+
+    Returns:
+        The files.
+    """
+    from lrsearch.report.standalone import write_standalone
+
+    return write_standalone(study, storage, folder)

@@ -1,0 +1,315 @@
+"""What mattered: importance over all trials, the stopped ones at what they are worth.
+
+Optuna's evaluators look at COMPLETE trials only. A scheduler so bad that each of its trials is
+pruned is then unknown to them, and a rate so high that each trial diverges too; and the default,
+PED-ANOVA, understates a categorical with few values. Here every finished trial counts:
+
+1. *Worth* (:func:`worth`): all finished trials in one order. Complete trials by their final loss;
+   a pruned trial keeps the place it had, when it was stopped, among the trials that went on; the
+   diverged share the last place.
+2. A derived study, in which all these trials are COMPLETE with their place as value, goes to
+   Optuna's :class:`~optuna.importance.FanovaImportanceEvaluator` (Hutter et al. 2014). Log-scaled
+   parameters enter as logarithms and categories in the order of their mean worth, because Optuna's
+   encoding of either distorts the measure.
+3. A forest also fits noise: what it finds in a shuffled copy of a parameter is taken off
+   (:func:`shares`).
+
+Level one asks this of family, lr and warmup over all trials; level two, within each family, of its
+own parameters beside lr and warmup. Both are asked again of the better half of the trials, where
+nobody is ruined by a bad rate and the finer choices show.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+SHARED = ("scheduler", "lr", "warmup")
+LEAST_TRIALS = 12
+MOST_TRIALS = 500
+_DEPTH = 6
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Parts of the differences in worth that one parameter alone explains.
+
+    Attributes:
+        share: Parameter -> part, 0 to 1, largest first.
+        error: Parameter -> standard error, from half samples.
+        trials: Trials it was computed from.
+    """
+
+    share: Mapping[str, float]
+    error: Mapping[str, float]
+    trials: int
+
+    @property
+    def rest(self) -> float:
+        """What no single parameter explains: combinations of them, and chance."""
+        return max(0.0, 1 - sum(self.share.values()))
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance at two levels.
+
+    Attributes:
+        overall: Of family ("scheduler"), lr and warmup, over all finished trials; None with fewer
+            than 12 of them.
+        better: The same over the better half of them.
+        within: Family -> of its own parameters (without prefix), lr and warmup.
+        within_better: The same over the better half of each family's trials.
+        too_few: Families with parameters but fewer than 12 finished trials -> their number.
+        counts: Trials by how they ended: complete, pruned, diverged.
+    """
+
+    overall: Shares | None
+    better: Shares | None
+    within: Mapping[str, Shares]
+    within_better: Mapping[str, Shares]
+    too_few: Mapping[str, int]
+    counts: Mapping[str, int]
+
+    def own(self, family: str) -> dict[str, float]:
+        """A family's own parameters with their shares normalised to 1, largest first."""
+        found = self.within.get(family)
+        own = {k: v for k, v in found.share.items() if k not in SHARED} if found else {}
+        total = sum(own.values())
+        return {k: v / total for k, v in own.items()} if total > 0 else {}
+
+
+def worth(table: StudyTable) -> dict[int, float]:
+    """Place of each finished trial, from 0 (best) to 1 (worst), ties sharing their mean place.
+
+    Going back from the last epoch: the trials stopped at epoch e are put among those that went on,
+    each behind as many of them as had a better loss at e. Diverged trials come last.
+
+    Returns:
+        Trial number -> place.
+    """
+    losses = {t.number: table.history.of(t.trial_id, "val_loss") for t in table.trials}
+    epochs = {t.number: table.history.of(t.trial_id, "epoch") for t in table.trials}
+    order = [t.number for t in table.complete]  # best first
+    stopped: dict[int, list[tuple[float, int]]] = {}
+    for trial in table.having("pruned"):
+        last = trial.last_loss if trial.last_loss is not None else math.inf
+        stopped.setdefault(trial.epochs, []).append((last, trial.number))
+    for epoch in sorted(stopped, reverse=True):
+        going_on = sorted(
+            float(losses[n][i])
+            for n in order
+            if (i := int(np.searchsorted(epochs[n], epoch))) < len(epochs[n])
+            and epochs[n][i] == epoch
+        )
+        behind: dict[int, list[int]] = {}
+        for loss, number in sorted(stopped[epoch]):
+            place = bisect.bisect_left(going_on, loss) if going_on else len(order)
+            behind.setdefault(min(place, len(order)), []).append(number)
+        merged: list[int] = []
+        for place in range(len(order) + 1):
+            merged += behind.get(place, [])
+            merged += order[place : place + 1]
+        order = merged
+    lost = [t.number for t in table.having("diverged")]
+    n = len(order) + len(lost)
+    places = {number: (i + 0.5) / n for i, number in enumerate(order)}
+    return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
+
+
+def importance(table: StudyTable, seed: int = 0) -> Importance:
+    """What mattered in a study; see the module's text.
+
+    Args:
+        table: The study.
+        seed: Of the forests, the shuffles and, above 500 trials (200 in a family), the sample
+            that is used.
+    """
+    places = worth(table)
+    done = [t for t in table.trials if t.status in FINISHED and t.number in places]
+    within: dict[str, Shares] = {}
+    within_better: dict[str, Shares] = {}
+    too_few: dict[str, int] = {}
+    for family in table.families:
+        mine = [t for t in done if t.family == family]
+        own = sorted({k for t in mine for k in t.params if k.startswith(f"{family}.")})
+        if not own:
+            continue
+        found = _of_trials(mine, places, own, seed)
+        if found is None:
+            too_few[family] = len(mine)
+            continue
+        within[family] = found
+        top = _of_trials(_better_half(mine, places), places, own, seed)
+        if top is not None:
+            within_better[family] = top
+    return Importance(
+        overall=_of_trials(done, places, [], seed),
+        better=_of_trials(_better_half(done, places), places, [], seed),
+        within=within,
+        within_better=within_better,
+        too_few=too_few,
+        counts={status: sum(t.status == status for t in done) for status in FINISHED},
+    )
+
+
+def _better_half(trials: Sequence[TrialRow], places: Mapping[int, float]) -> list[TrialRow]:
+    """The better half, without the diverged."""
+    ordered = sorted(trials, key=lambda t: (places[t.number], t.number))
+    return [t for t in ordered[: (len(ordered) + 1) // 2] if t.status != "diverged"]
+
+
+def _of_trials(
+    trials: Sequence[TrialRow], places: Mapping[int, float], own: Sequence[str], seed: int
+) -> Shares | None:
+    """Shares of the common parameters and ``own`` ones; None where there are too few trials.
+
+    With ``own`` parameters, all trials are of one family, whose prefix is taken off the names.
+    """
+    names = [n for n in (*SHARED, *own) if not own or n != "scheduler"]
+    rows = [t for t in trials if any(n in t.params for n in names)]
+    used = [n for n in names if rows and len({repr(t.params.get(n)) for t in rows}) > 1]
+    if len(rows) < LEAST_TRIALS or not used:
+        return None
+    if len(rows) > (most := 200 if own else MOST_TRIALS):
+        keep = np.random.default_rng(seed).choice(len(rows), most, replace=False)
+        rows = [rows[i] for i in sorted(keep)]
+    distributions = {n: next(t for t in rows if n in t.params).distributions[n] for n in used}
+    columns = {n: [t.params.get(n, _absent(n, distributions[n])) for t in rows] for n in used}
+    values = np.array([places[t.number] for t in rows])
+    found = shares(columns, distributions, values, seed, draws=2 if own else 3)
+    share = dict(found.share) | {
+        n: 0.0 for n in names if n not in used and any(n in t.params for t in rows)
+    }
+    short = {n: n.rpartition(".")[2] for n in share}
+    return Shares(
+        {short[n]: v for n, v in share.items()},
+        {short[n]: found.error.get(n, 0.0) for n in share},
+        len(rows),
+    )
+
+
+def _absent(name: str, distribution: Any) -> Any:
+    """What stands for a parameter that a trial does not have: no warmup, else a middling value."""
+    if name == "warmup":
+        return 0
+    if hasattr(distribution, "choices"):
+        return distribution.choices[0]
+    low, high = distribution.low, distribution.high
+    middle = math.sqrt(low * high) if distribution.log else (low + high) / 2
+    return round(middle) if isinstance(low, int) else middle
+
+
+def shares(
+    columns: Mapping[str, Sequence[Any]],
+    distributions: Mapping[str, BaseDistribution],
+    values: np.ndarray,
+    seed: int = 0,
+    draws: int = 3,
+) -> Shares:
+    """Part of the variance of ``values`` that each parameter alone explains, chance taken off.
+
+    Each parameter is given to the forest together with a shuffled copy of itself (a shadow, as in
+    Kursa and Rudnicki 2010). With fᵢ the fANOVA share of parameter i and gᵢ that of its shadow,
+    the share is ``max(0, fᵢ - gᵢ)``, the mean over several shuffles.
+
+    Args:
+        columns: Parameter -> its value in each trial.
+        distributions: Parameter -> what it was drawn from.
+        values: The worth of each trial, (trials,).
+        seed: Of forests and shuffles.
+        draws: Shuffles, each with a forest; more are steadier.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    if np.ptp(values) == 0:
+        zero = dict.fromkeys(columns, 0.0)
+        return Shares(zero, zero, n)
+    full = [_above_chance(columns, distributions, values, rng, trees=12) for _ in range(draws)]
+    share = {k: max(0.0, float(np.mean([f[k] for f in full]))) for k in columns}
+    total = max(1.0, sum(share.values()))
+    halves = []
+    for _ in range(draws + 1):
+        half = rng.choice(n, n // 2, replace=False)
+        part = {k: [v[j] for j in half] for k, v in columns.items()}
+        halves.append(_above_chance(part, distributions, values[half], rng, trees=6))
+    error = {k: float(np.std([h[k] for h in halves], ddof=1)) for k in share}
+    ordered = sorted(share.items(), key=lambda item: -item[1])
+    return Shares({k: v / total for k, v in ordered}, error, n)
+
+
+def _above_chance(
+    columns: Mapping[str, Sequence[Any]],
+    distributions: Mapping[str, BaseDistribution],
+    values: np.ndarray,
+    rng: np.random.Generator,
+    trees: int,
+) -> dict[str, float]:
+    """Share of each parameter less that of its shadow, by Optuna's evaluator."""
+    from optuna.importance import FanovaImportanceEvaluator
+
+    from lrsearch.report.derived import frozen, study_of
+
+    if np.ptp(values) == 0:
+        return dict.fromkeys(columns, 0.0)
+    order = rng.permutation(len(values))
+    both = {**columns, **{f"{k} shuffled": [v[i] for i in order] for k, v in columns.items()}}
+    spaces = {**distributions, **{f"{k} shuffled": d for k, d in distributions.items()}}
+    cells, spaces = encode(both, spaces, values)
+    study = study_of(
+        frozen(i, float(v), {k: cells[k][i] for k in cells}, spaces) for i, v in enumerate(values)
+    )
+    seed = int(rng.integers(2**31))
+    evaluator = FanovaImportanceEvaluator(n_trees=trees, max_depth=_DEPTH, seed=seed)
+    found = evaluator.evaluate(study, params=list(cells))
+    return {k: float(found[k] - found[f"{k} shuffled"]) for k in columns}
+
+
+def encode(
+    columns: Mapping[str, Sequence[Any]],
+    distributions: Mapping[str, BaseDistribution],
+    values: np.ndarray,
+) -> tuple[dict[str, list[Any]], dict[str, BaseDistribution]]:
+    """Parameters as fANOVA should see them: logarithms, and categories ordered by mean value.
+
+    Optuna's fANOVA takes the mean over the *linear* scale, where nearly all of a log range is its
+    last decade, and splits one-hot columns, where it averages over impossible combinations (2ᵏ
+    cells for k categories).
+    """
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    cells: dict[str, list[Any]] = {}
+    spaces: dict[str, BaseDistribution] = {}
+    for name, column in columns.items():
+        space = distributions[name]
+        if isinstance(space, CategoricalDistribution):
+            keys = [repr(v) for v in column]
+            mean = {
+                k: np.mean([v for j, v in zip(keys, values, strict=True) if j == k])
+                for k in dict.fromkeys(keys)
+            }
+            rank = {k: i for i, k in enumerate(sorted(mean, key=lambda k: (mean[k], k)))}
+            cells[name] = [rank[k] for k in keys]
+            spaces[name] = IntDistribution(0, max(1, len(rank) - 1))
+            continue
+        log = isinstance(space, (FloatDistribution, IntDistribution)) and space.log
+        numbers = [math.log(v) if log else float(v) for v in column]
+        low, high = float(getattr(space, "low", 0)), float(getattr(space, "high", 1))
+        low, high = (math.log(low), math.log(high)) if log else (low, high)
+        cells[name] = numbers
+        spaces[name] = FloatDistribution(min([low, *numbers]), max([high, *numbers]))
+    return cells, spaces

@@ -1,0 +1,84 @@
+"""The lr range test of a study as a figure: loss against rate, and the range that is searched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import optuna
+
+from lrsearch.report.style import PALETTE, figure_layout
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+ATTR = "lr_range_test"
+"""The study attribute that holds the test."""
+
+
+class RangeTest(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+        lrs: Rate of each step.
+        losses: Training loss of each step; NaN where it was not finite.
+        smoothed: Its average.
+        diverges_at: Rate of divergence, None where there was none.
+        low: Lowest rate searched.
+        high: Highest rate searched.
+    """
+
+    lrs: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    diverges_at: float | None
+    low: float
+    high: float
+
+
+def lr_range_table(study: optuna.Study) -> RangeTest | None:
+    """The range test kept with a study; None where none was run."""
+    stored: Mapping[str, Any] | None = study.user_attrs.get(ATTR)
+    if stored is None:
+        return None
+
+    def column(name: str) -> list[float]:
+        return [math.nan if v is None else float(v) for v in stored[name]]
+
+    return RangeTest(
+        column("lrs"),
+        column("losses"),
+        column("smoothed"),
+        stored["diverges_at"],
+        stored["low"],
+        stored["high"],
+    )
+
+
+def lr_range_figure(test: RangeTest) -> Figure:
+    """Training loss against the growing rate; the range searched is shaded."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout())
+    figure.add_scatter(
+        x=test.lrs,
+        y=test.losses,
+        name="each step",
+        mode="markers",
+        marker={"size": 4, "color": "rgba(127,127,127,0.5)"},
+    )
+    figure.add_scatter(
+        x=test.lrs,
+        y=test.smoothed,
+        name="smoothed",
+        mode="lines",
+        line={"color": PALETTE[0], "width": 2.4},
+    )
+    figure.add_vrect(x0=test.low, x1=test.high, fillcolor=PALETTE[0], opacity=0.12, line_width=0)
+    if test.diverges_at is not None:
+        figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": "#D55E00"})
+    seen = [value for value in test.smoothed if math.isfinite(value)]
+    figure.update_xaxes(title="learning rate", type="log", exponentformat="power")
+    figure.update_yaxes(title="training loss", range=[0, 1.3 * max(seen[0], min(seen))])
+    return figure

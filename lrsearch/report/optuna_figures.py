@@ -1,0 +1,163 @@
+"""Plots that Optuna has, of a light copy of the study and in the look of the others."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.report.derived import as_study
+from lrsearch.report.figures import log_ticks
+from lrsearch.report.style import BLUE, VERMILION, family_style, figure_layout
+from lrsearch.report.tables import StudyTable, TrialRow
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_LINES = 150
+
+
+def _drawn(plot: Callable[..., Any], *arguments: Any, **options: Any) -> Figure:
+    """One of Optuna's plots, quietly and with our layout in the place of its own."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            figure: Figure = plot(*arguments, **options)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    figure.update_layout(template="none")
+    layout = figure_layout()
+    axis = layout.pop("xaxis")
+    layout.pop("yaxis")
+    figure.update_layout(layout)
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    return figure
+
+
+def history_figure(table: StudyTable) -> Figure:
+    """Final loss of each complete trial and the best so far (``plot_optimization_history``)."""
+    from optuna.visualization import plot_optimization_history
+
+    study = as_study(table)  # all of them: this plot finds a trial by its number
+    figure = _drawn(plot_optimization_history, study, target_name="validation loss")
+    for trace in figure.data:
+        if trace.mode == "markers":
+            trace.update(name="trained to the end", marker={"color": BLUE, "size": 7})
+        else:
+            trace.update(name="best so far", line={"color": VERMILION, "width": 2, "shape": "hv"})
+    values = [t.value for t in table.complete if t.value is not None]
+    if values and min(values) > 0 and max(values) / min(values) > 6:
+        figure.update_yaxes(log_ticks(values))
+    figure.update_xaxes(title="trial", rangemode="tozero")
+    figure.update_yaxes(title="validation loss")
+    figure.update_layout(
+        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    )
+    return figure
+
+
+def epochs_figure(table: StudyTable) -> Figure:
+    """Validation loss of many trials over their epochs (``plot_intermediate_values``).
+
+    The best, and an even choice of the others, 150 in all; colour says the family, pale lines were
+    stopped.
+    """
+    from optuna.visualization import plot_intermediate_values
+
+    chosen = {t.number: t for t in spread(table, MOST_LINES)}
+    figure = _drawn(
+        plot_intermediate_values, as_study(table, lambda t: t.number in chosen, steps=True)
+    )
+    for trace in figure.data:
+        trial = chosen[int(str(trace.name).removeprefix("Trial"))]
+        style = family_style(trial.family)
+        best = table.best is not None and trial.number == table.best.number
+        trace.update(
+            mode="lines",
+            name=f"#{trial.number} {html.escape(trial.family)}",
+            line={"color": style.color, "width": 3 if best else 1.2},
+            opacity=1 if best else 0.75 if trial.status == "complete" else 0.3,
+            hovertemplate="%{fullData.name}<br>epoch %{x}: loss %{y:.4~g}<extra></extra>",
+        )
+    losses = [v for trace in figure.data for v in trace.y]
+    figure.update_yaxes(title="validation loss", **log_ticks(losses))
+    figure.update_xaxes(title="epoch")
+    figure.update_layout(height=420, showlegend=False)
+    return figure
+
+
+def spread(table: StudyTable, most: int) -> list[TrialRow]:
+    """Trials with more than one epoch: half the places to the best, half evenly to the others."""
+    usable = [
+        t
+        for t in table.having("complete", "pruned")
+        if t.epochs > 1 and t.last_loss is not None and math.isfinite(t.last_loss)
+    ]
+    if len(usable) <= most:
+        return usable
+    complete = [t for t in table.complete if t in usable][: most // 2]
+    taken = {t.number for t in complete}
+    others = [t for t in usable if t.number not in taken]
+    step = len(others) / (most - len(complete))
+    return complete + [others[int(i * step)] for i in range(most - len(complete))]
+
+
+def slice_figure(table: StudyTable, family: str) -> Figure | None:
+    """Loss against each parameter of one family (``plot_slice``); None where it has none."""
+    from optuna.visualization import plot_slice
+
+    mine = [t for t in table.complete if t.family == family]
+    own = sorted({k for t in mine for k in t.params if k.startswith(f"{family}.")})
+    if not own or len(mine) < 4:
+        return None
+    params = ["lr", *own] if all("lr" in t.params for t in mine) else own
+    study = as_study(table, lambda t: t.status == "complete" and t.family == family)
+    figure = _drawn(plot_slice, study, params=params, target_name="validation loss")
+    figure.update_traces(
+        marker={
+            "color": family_style(family).color,
+            "size": 7,
+            "opacity": 0.7,
+            "line": {"width": 0},
+            "showscale": False,
+        },
+        showlegend=False,
+    )
+    for axis in figure.select_xaxes():
+        name = str(axis.title.text or "").removeprefix(f"{family}.")
+        axis.title = {"text": html.escape(name)}
+        if axis.type == "log":
+            axis.update(tickformat="~g", minorloglabels="none", nticks=5)
+    figure.update_layout(height=330, showlegend=False, coloraxis_showscale=False)
+    return figure
+
+
+def timeline_figure(table: StudyTable, most: int = 400) -> Figure | None:
+    """When each trial ran (``plot_timeline``), the last 400; None where they ran one by one."""
+    from optuna.visualization import plot_timeline
+
+    rows = [t for t in table.trials if t.started and t.finished][-most:]
+    times = sorted((t.started, t.finished) for t in rows if t.started and t.finished)
+    if not any(b[0] < a[1] for a, b in pairwise(times)):
+        return None
+    kept = {t.number for t in rows}
+    figure = _drawn(plot_timeline, as_study(table, lambda t: t.number in kept))
+    names = {"COMPLETE": ("trained to the end", BLUE), "PRUNED": ("stopped", "#7F7F7F")}
+    for trace in figure.data:
+        name, color = names.get(str(trace.name), (str(trace.name).lower(), VERMILION))
+        trace.update(name=name, marker={"color": color, "line": {"width": 0}})
+        trace.update(hovertemplate="trial %{y}<extra></extra>", hovertext=None)
+    figure.update_xaxes(title="")
+    figure.update_yaxes(title="trial")
+    figure.update_layout(
+        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    )
+    return figure

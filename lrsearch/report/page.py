@@ -1,0 +1,281 @@
+"""The report: one self-contained HTML page that answers what a sceptical reader asks.
+
+``write_report(study, storage, path)`` reads the study once, makes the tables, then the figures,
+then the page. Nothing in it asks the network for anything; a content security policy says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import LrsearchError
+from lrsearch.files import write_text
+from lrsearch.report import breakdown, courses, figures, optuna_figures, sections, words
+from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.html import document, escape, figure
+from lrsearch.report.importance import Importance, importance
+from lrsearch.report.tables import (
+    Answer,
+    PruningTable,
+    StudyTable,
+    answer,
+    families_table,
+    load,
+    pruning,
+)
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from plotly.graph_objects import Figure
+
+NAVIGATION = (
+    ("sure", "Is it sure?"),
+    ("mattered", "What mattered?"),
+    ("others", "The others"),
+    ("stopped", "What was stopped?"),
+    ("search", "The search"),
+    ("trials", "Every trial"),
+    ("use", "Use it"),
+    ("again", "Do it again"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report shows, before it becomes HTML, PNG or CSV."""
+
+    table: StudyTable
+    found: Answer | None
+    confirmed: Confirmed | None
+    mattered: Importance
+    stopped: PruningTable
+    best: dict[str, courses.Course]
+    figures: dict[str, tuple[Figure, str]]
+    yaml: str
+    python: str
+
+
+def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Report:
+    """Read a study once and make all tables and figures of its report.
+
+    Args:
+        study: The study.
+        storage: Its database, where history and confirmation lie; the study's own if left out.
+    """
+    table = load(study, storage)
+    found = answer(table)
+    confirmed = read_confirmed(storage or study._storage, table.name)
+    mattered = importance(table)
+    stopped = pruning(table)
+    best = courses.best_courses(table, 16)
+    of_family = {c.trial.family: c for c in best}
+    drawn: dict[str, tuple[Figure, str]] = {}
+    if found is not None:
+        rows = [of_family[found.best.family]]
+        if found.strongest is not None and found.strongest.trial is not found.best:
+            rows += courses.courses_table(table, [found.strongest.trial])
+        drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
+    if table.having("complete", "pruned", "diverged"):
+        drawn["scatter"] = (
+            figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table)),
+            "peak learning rate against validation loss, a mark per trial",
+        )
+    if mattered.overall is not None:
+        drawn["importance"] = (breakdown.importance_figure(mattered), "importance")
+    if mattered.within:
+        drawn["within"] = (breakdown.within_figure(mattered), "importance within each family")
+    if best:
+        drawn["curves"] = (courses.courses_figure(best[:8]), "rate and loss over epochs")
+        if any(rate is not None for course in best for rate in course.epoch_lr):
+            drawn["paths"] = (courses.paths_figure(best[:6]), "loss against rate, epoch by epoch")
+        drawn["history"] = (optuna_figures.history_figure(table), "best loss over the trials")
+        sliced = optuna_figures.slice_figure(table, best[0].trial.family)
+        if sliced is not None:
+            drawn["slices"] = (sliced, "loss against each parameter of the winning family")
+    if stopped.counts["pruned"] or stopped.counts["diverged"]:
+        drawn["stops"] = (breakdown.pruning_figure(stopped), "trials stopped after each epoch")
+    if stopped.counts["pruned"]:
+        drawn["lines"] = (optuna_figures.epochs_figure(table), "validation loss over epochs")
+    timeline = optuna_figures.timeline_figure(table)
+    if timeline is not None:
+        drawn["timeline"] = (timeline, "when each trial ran")
+    yaml, python = _exports(study)
+    return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
+
+
+def _exports(study: optuna.Study) -> tuple[str, str]:
+    """The best configuration as YAML and as Python; empty where there is none."""
+    from lrsearch.export import export_text
+
+    texts = []
+    for python in (False, True):
+        try:
+            texts.append(export_text(study, python=python))
+        except LrsearchError:
+            texts.append("")
+    return texts[0], texts[1]
+
+
+def page(report: Report) -> str:
+    """The report as HTML."""
+    table = report.table
+    parts = {name: figure(name, *drawn) for name, drawn in report.figures.items()}
+
+    def drawn(name: str) -> str:
+        return parts.get(name, "")
+
+    family = report.found.best.family if report.found is not None else ""
+    search = sections.section(
+        "search",
+        "How did the search go?",
+        sections.text(_story(report)),
+        sections.figure_block(
+            drawn("history"), "Final loss of each trial trained to the end, in order of number."
+        ),
+        sections.figure_block(
+            drawn("paths"),
+            "The way the best of each family took: loss against the rate of that epoch. The large "
+            "mark is the end.",
+        ),
+        sections.figure_block(drawn("timeline"), "When each trial ran."),
+    )
+    links = "".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in NAVIGATION)
+    body = [
+        sections.hero(
+            table,
+            report.found,
+            report.confirmed,
+            report.stopped,
+            drawn("winner"),
+            drawn("scatter"),
+        ),
+        f'<nav aria-label="sections">{links}</nav>',
+        sections.sure(table, report.found, report.confirmed),
+        sections.what_mattered(report.mattered, drawn("importance"), drawn("within")),
+        sections.others(
+            families_table(table), report.best, drawn("curves"), drawn("slices"), family
+        ),
+        sections.what_was_stopped(report.stopped, drawn("stops"), drawn("lines")),
+        search,
+        sections.trials_table(table),
+        _use(report),
+        _again(report),
+    ]
+    title = f"{table.name} · lrsearch"
+    return document(title, f"<main>{''.join(body)}</main>", scripts=("table.js",))
+
+
+def _story(report: Report) -> str:
+    table = report.table
+    counts = report.stopped.counts
+    config = table.config
+    best = report.found.best if report.found is not None else None
+    seconds = sum(t.seconds for t in table.trials)
+    parts = [f"{words.count(len(table.trials), 'trial')} of {len(table.families)} families"]
+    if config.get("sampler"):
+        parts.append(f"proposed by {config['sampler']}, stopped by {config.get('pruner', 'none')}")
+    said = ", ".join(parts)
+    if seconds:
+        said += f"; {words.duration(seconds)} of training in all"
+    if best is not None:
+        said += f". The best was number {best.number}"
+    open_ = counts["running"] + counts["waiting"]
+    if open_:
+        said += f". {words.count(open_, 'trial')} still open"
+    if counts["failed"]:
+        said += f". {words.count(counts['failed'], 'trial')} failed"
+    return said + "."
+
+
+def _use(report: Report) -> str:
+    if not report.yaml:
+        return ""
+    parts = [
+        sections.text(
+            "Save this as `best.yaml`; durations are in epochs, with their fraction of the budget "
+            "beside them. `lrsearch train best.yaml --epochs 100` trains it on another budget."
+        ),
+        sections.snippet("yaml", "best.yaml", report.yaml),
+    ]
+    if report.python:
+        parts.append(sections.snippet("python", "the same in plain torch", report.python))
+    return sections.section("use", "Use it", *parts)
+
+
+def _again(report: Report) -> str:
+    table = report.table
+    versions: dict[str, Any] = dict(table.info.get("versions") or {})
+    devices = Counter(t.device for t in table.trials if t.device)
+    plan: dict[str, Any] = dict(table.info.get("plan") or {})
+    started = [t.started for t in table.trials if t.started]
+    finished = [t.finished for t in table.trials if t.finished]
+    when = ""
+    if started and finished:
+        when = f"{min(started):%Y-%m-%d %H:%M} to {max(finished):%Y-%m-%d %H:%M}"
+    optimizer = dict(plan.get("optimizer") or table.config.get("optimizer") or {})
+    recipe = [
+        str(optimizer.pop("name", "")),
+        *(f"{k} {words.value(v)}" for k, v in optimizer.items()),
+    ]
+    rows = [
+        ("task", str(plan.get("task") or table.config.get("task") or "")),
+        ("optimizer", ", ".join(filter(None, recipe))),
+        ("budget", words.count(table.budget, "epoch") if table.budget else ""),
+        ("batch size", str(plan.get("batch_size") or table.config.get("batch_size") or "")),
+        ("seed", str(table.config.get("seed", ""))),
+        ("device", ", ".join(f"{d} ({n})" if len(devices) > 1 else d for d, n in devices.items())),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items())),
+        ("database", table.storage_url),
+        ("when", when),
+    ]
+    parts = [sections.facts(rows)]
+    if table.config:
+        parts.insert(0, sections.snippet("command", "command", command(table)))
+    return sections.section("again", "Do it again", *parts)
+
+
+def command(table: StudyTable) -> str:
+    """The command that makes this study: what differs from the defaults."""
+    from lrsearch.report.command import command_line
+
+    return command_line(table.name, table.config)
+
+
+def write_report(
+    study: optuna.Study,
+    storage: BaseStorage | None,
+    path: Path,
+    *,
+    png: Path | None = None,
+    csv: Path | None = None,
+) -> list[Path]:
+    """Write the report of a study as one HTML file that needs no network.
+
+    Args:
+        study: The study.
+        storage: Its database.
+        path: The HTML file.
+        png: Folder for the figures as pictures, which needs kaleido and a Chrome.
+        csv: Folder for the tables.
+
+    Returns:
+        All files written, the page first.
+
+    Raises:
+        LrsearchError: A file cannot be written, or PNG is asked for and cannot be made.
+    """
+    from lrsearch.report import save
+
+    report = make_report(study, storage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page(report))
+    written = [path]
+    if csv is not None:
+        written += save.write_csv(report, csv)
+    if png is not None:
+        written += save.write_png(report, png)
+    return written

@@ -1,0 +1,129 @@
+"""Reads a study: Optuna's trials and our history of their epochs, to rows and columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrsearch.report.tables import (
+    DIVERGED_LOSS,
+    HISTORY,
+    History,
+    StudyTable,
+    TrialRow,
+    status_of,
+    with_last_loss,
+)
+from lrsearch.storage.engine import Storage
+from lrsearch.storage.history import load_history
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+ATTR = "lrsearch"
+
+
+def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
+    """Everything a report needs to know of a study; see :func:`lrsearch.report.tables.load`."""
+    source = storage if storage is not None else study._storage
+    backend = getattr(source, "_backend", source)
+    info = study.user_attrs.get(ATTR)
+    info = info if isinstance(info, Mapping) else {}
+    plan = info.get("plan") or {}
+    frozen = study.get_trials(deepcopy=False)
+    trials = [_row_of(trial) for trial in frozen]
+    history = _history_of_table(backend, study._study_id) if isinstance(backend, Storage) else None
+    if history is None:
+        history = _history_of_steps(frozen)
+    budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
+    if not budget:
+        budget = max((max(t.budget, t.epochs) for t in trials), default=0)
+    filled = with_last_loss(
+        [t if t.budget else replace(t, budget=int(budget)) for t in trials], history
+    )
+    metric = str(plan.get("metric_name") or "accuracy")
+    label = str(getattr(backend, "label", ""))
+    return StudyTable(study.study_name, filled, history, info, metric, label)
+
+
+def _row_of(trial: FrozenTrial) -> TrialRow:
+    attrs, params = trial.user_attrs, trial.params
+    schedule = attrs.get("schedule")
+    schedule = schedule if isinstance(schedule, Mapping) else {}
+    warmup = schedule.get("warmup") or {}
+    stopped = str(attrs.get("stopped", ""))
+    state = trial.state.name
+    value = trial.values[0] if trial.values else None
+    usable = state == "COMPLETE" and value is not None and math.isfinite(value)
+    baseline = attrs.get("baseline")
+    return TrialRow(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        status=status_of(state, stopped, value),
+        family=str(schedule.get("family") or params.get("scheduler") or ""),
+        lr=float(schedule.get("lr") or params.get("lr") or math.nan),
+        warmup=int(warmup.get("epochs", 0) if isinstance(warmup, Mapping) else warmup),
+        params=params,
+        distributions=trial.distributions,
+        value=value if usable else None,
+        metric=_number(attrs.get("val_metric")),
+        epochs=int(attrs.get("epochs") or 0),
+        budget=int(schedule.get("epochs") or 0),
+        seconds=_number(attrs.get("seconds")) or 0.0,
+        baseline=None if baseline is None else str(baseline),
+        schedule=schedule,
+        stopped=str(attrs.get("error") or stopped) if state == "FAIL" else stopped,
+        device=str(attrs.get("device", "")),
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+        attrs=attrs,
+    )
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _history_of_table(storage: Storage, study_id: int) -> History | None:
+    """Our own table, where it has rows of this study."""
+    found = load_history(storage, study_id, columns=HISTORY)
+    if not len(found):
+        return None
+    return _history({name: getattr(found, name) for name in ("trial_id", "epoch", *HISTORY)})
+
+
+def _history_of_steps(trials: Iterable[FrozenTrial]) -> History:
+    """Optuna's intermediate values, in the place of a history."""
+    rows = [(t._trial_id, e, v) for t in trials for e, v in t.intermediate_values.items()]
+    return _history(
+        {
+            "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
+            "epoch": np.array([row[1] for row in rows], dtype=np.int64),
+            "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
+        }
+    )
+
+
+def _history(columns: Mapping[str, np.ndarray]) -> History:
+    """Sort by trial and epoch, and index; losses of diverged epochs become infinite."""
+    trial_id = np.asarray(columns["trial_id"], dtype=np.int64)
+    epoch = np.asarray(columns["epoch"], dtype=np.int64)
+    order = np.lexsort((epoch, trial_id))
+    trial_id, epoch = trial_id[order], epoch[order]
+    missing = np.full(len(order), np.nan)
+    kept = {
+        name: np.asarray(columns[name], dtype=np.float64)[order] if name in columns else missing
+        for name in HISTORY
+    }
+    kept["val_loss"] = np.where(kept["val_loss"] >= DIVERGED_LOSS, np.inf, kept["val_loss"])
+    ids, starts = np.unique(trial_id, return_index=True)
+    stops = [*starts, len(trial_id)][1:]
+    spans = {int(i): (int(a), int(b)) for i, a, b in zip(ids, starts, stops, strict=True)}
+    return History(epoch, kept, spans)

@@ -1,0 +1,149 @@
+"""A report's figures as PNG and its tables as CSV, for papers and notebooks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import LrsearchError
+from lrsearch.files import write_text
+from lrsearch.report.tables import families_table
+
+if TYPE_CHECKING:
+    from lrsearch.report.page import Report
+
+NEEDS = (
+    "PNG needs kaleido and a Chrome or Chromium: pip install 'lrsearch[png]', and install "
+    "chromium (or run plotly_get_chrome); the HTML report needs neither"
+)
+
+
+def write_png(report: Report, folder: Path) -> list[Path]:
+    """Every figure of a report as a PNG of 2400 pixels width.
+
+    Raises:
+        LrsearchError: Says what to install where kaleido or a browser is missing.
+    """
+    import copy
+    import importlib.util
+
+    if importlib.util.find_spec("kaleido") is None:
+        raise LrsearchError(f"cannot write PNG: kaleido is not installed. {NEEDS}")
+    import plotly.io
+
+    _make(folder)
+    drawn, paths = [], []
+    for name, (figure, _) in report.figures.items():
+        copied = copy.deepcopy(figure)
+        copied.update_layout(
+            template="none", paper_bgcolor="white", plot_bgcolor="white", font_color="#333333"
+        )
+        drawn.append(copied)
+        paths.append(folder / f"{name}.png")
+    try:
+        plotly.io.write_images(
+            drawn,
+            [str(p) for p in paths],
+            width=1200,
+            height=[int(figure.layout.height or 480) for figure in drawn],
+            scale=2,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise LrsearchError(f"cannot write PNG: {_first_line(error)}. {NEEDS}") from None
+    return paths
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def write_csv(report: Report, folder: Path) -> list[Path]:
+    """trials.csv, history.csv, families.csv, importance.csv and, if confirmed, confirm.csv."""
+    table = report.table
+    _make(folder)
+    params = sorted({name for t in table.trials for name in t.params})
+    head = ["number", "status", "family", "lr", "warmup", "baseline", "val_loss", "last_val_loss"]
+    head += ["val_metric", "epochs", "seconds", "device", "stopped", *params]
+    trials = [
+        [
+            t.number, t.status, t.family, t.lr, t.warmup, t.baseline, t.value, t.last_loss,
+            t.metric, t.epochs, t.seconds, t.device, t.stopped, *(t.params.get(p) for p in params),
+        ]
+        for t in table.trials
+    ]  # fmt: skip
+    names = list(table.history.columns)
+    history = [
+        [t.number, int(epoch), *(float(table.history.columns[n][i]) for n in names)]
+        for t in table.trials
+        for i, epoch in enumerate(
+            table.history.of(t.trial_id, "epoch"), table.history.spans.get(t.trial_id, (0, 0))[0]
+        )
+    ]
+    families = [
+        [r.family, r.best.number if r.best else None, r.best.value if r.best else None, r.median,
+         r.complete, r.pruned, r.diverged, r.failed]
+        for r in families_table(table)
+    ]  # fmt: skip
+    found = report.mattered
+    levels = [("all trials", "", found.overall), ("better half", "", found.better)]
+    levels += [("all trials", family, s) for family, s in found.within.items()]
+    levels += [("better half", family, s) for family, s in found.within_better.items()]
+    shares = [
+        [over, family, name, share, s.error.get(name), s.trials]
+        for over, family, s in levels
+        if s is not None
+        for name, share in s.share.items()
+    ]
+    tables: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
+        "trials": (head, trials),
+        "history": (["number", "epoch", *names], history),
+        "families": (
+            ["family", "best", "val_loss", "median_val_loss", "complete", "pruned", "diverged",
+             "failed"],
+            families,
+        ),
+        "importance": (["over", "family", "parameter", "share", "error", "trials"], shares),
+    }  # fmt: skip
+    if report.confirmed is not None:
+        tables["confirm"] = (
+            ["arm", "family", "lr", "baseline", "seed", "val_loss", "test_loss", "test_metric"],
+            [
+                [a.key, a.schedule.get("family"), a.schedule.get("lr"), a.baseline, seed, value,
+                 a.test_loss.get(seed), a.test_metric.get(seed)]
+                for a in report.confirmed.arms
+                for seed, value in a.val_loss.items()
+            ],
+        )  # fmt: skip
+    written = []
+    for name, (columns, rows) in tables.items():
+        path = folder / f"{name}.csv"
+        write_text(path, _csv(columns, rows))
+        written.append(path)
+    return written
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(v) for v in row] for row in rows])
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text_like = isinstance(value, str) and value[:1] in "=+-@\t\r"
+    return f"'{value}" if text_like else value  # a spreadsheet must not run it
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LrsearchError(f"cannot make {folder} ({error.strerror or error})") from None

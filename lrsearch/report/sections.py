@@ -1,0 +1,328 @@
+"""The sections of the report, each from tables to HTML; figures come in ready-made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lrsearch.report import words
+from lrsearch.report.answer import mattered, sentences, to_html
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed import sentence as confirmed_sentence
+from lrsearch.report.confirmed_html import confirmed_table, metric_words
+from lrsearch.report.courses import Course
+from lrsearch.report.html import as_json, escape
+from lrsearch.report.importance import Importance
+from lrsearch.report.svg import mark, shares_bar, sparkline
+from lrsearch.report.tables import Answer, FamilyRow, PruningTable, StudyTable
+
+
+def section(name: str, question: str, *parts: str) -> str:
+    """One section with its heading."""
+    return f'<section id="{name}"><h2>{escape(question)}</h2>{"".join(parts)}</section>'
+
+
+def text(*lines: str, kind: str = "") -> str:
+    """Paragraphs of Markdown."""
+    attribute = f' class="{kind}"' if kind else ""
+    return "".join(f"<p{attribute}>{to_html(line)}</p>" for line in lines if line)
+
+
+def figure_block(drawing: str, caption: str) -> str:
+    """A figure with its caption."""
+    if not drawing:
+        return ""
+    return f"<figure>{drawing}<figcaption>{to_html(caption)}</figcaption></figure>"
+
+
+def hero(
+    table: StudyTable,
+    found: Answer | None,
+    confirmed: Confirmed | None,
+    stopped: PruningTable,
+    curve: str,
+    scatter: str,
+) -> str:
+    """The first screen: the answer, the winning curve, and all trials at a glance."""
+    lines = sentences(table, found, confirmed)
+    plan = table.info.get("plan") or {}
+    kicker = " · ".join(
+        ["lrsearch", table.name, *([str(plan["task"])] if plan.get("task") else [])]
+    )
+    head = f'<p class="kicker">{escape(kicker)}</p><h1>{to_html(lines[0])}</h1>'
+    lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""
+    caption = ""
+    if found is not None:
+        recipe = found.strongest is not None and found.strongest.trial is not found.best
+        caption = "Learning rate over the budget" + (
+            "; dashed, the best usual recipe" if recipe else ""
+        )
+    keys = key_figures(table, found, stopped, confirmed)
+    return (
+        f'<header class="hero"><div class="answer">{head}{lead}</div>'
+        f"{figure_block(curve, caption)}</header>{keys}"
+        + figure_block(
+            scatter,
+            "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
+            "**hollow** ones were stopped early and stand at the loss they had then, marks on the "
+            "rail **diverged**. Rings: the best, and the usual recipes.",
+        )
+    )
+
+
+def key_figures(
+    table: StudyTable,
+    found: Answer | None,
+    stopped: PruningTable,
+    confirmed: Confirmed | None = None,
+) -> str:
+    """A row of the few numbers that people quote; of fresh seeds, where there are some."""
+    cells: list[tuple[str, str]] = []
+    if found is not None and confirmed is not None:
+        winner, strongest = confirmed.winner, confirmed.strongest
+        seeds = words.count(winner.val.n, "fresh seed")
+        cells.append((words.loss(winner.val.mean), f"validation loss, {seeds}"))
+        if winner.test is not None:
+            cells.append(
+                (metric_words(winner.test, table.metric_name), f"test {table.metric_name}")
+            )
+        if strongest is not None and strongest.val.mean > 0:
+            gain = winner.val.mean / strongest.val.mean - 1
+            name = words.baseline(str(strongest.baseline))
+            cells.append((words.percent(gain, 1, sign=True), f"against {name}, {seeds}"))
+    elif found is not None:
+        cells.append((words.loss(found.best.value), "validation loss"))
+        if found.best.metric is not None:
+            name = f"validation {table.metric_name}"
+            share = table.metric_name == "accuracy"
+            metric = found.best.metric
+            cells.append((words.percent(metric, 1) if share else words.number(metric, 4), name))
+        if found.strongest is not None and not found.best.baseline:
+            gain = found.strongest.gain or 0.0
+            against = f"against {words.baseline(found.strongest.name)}"
+            cells.append((words.percent(-gain, 1, sign=True), against))
+    ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
+    cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
+    if stopped.saved > 0:
+        cells.append((words.percent(stopped.saved), "of epochs saved"))
+    return (
+        '<dl class="keys">'
+        + "".join(f"<div><dt>{escape(b)}</dt><dd>{escape(a)}</dd></div>" for a, b in cells)
+        + "</dl>"
+    )
+
+
+def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> str:
+    """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
+    if found is None:
+        return ""
+    parts = [gains(found)]
+    near = len(found.close)
+    if near:
+        others = {t.family for t in found.close if t.family != found.best.family}
+        word = f"{words.count(near, 'other trial')} came within 2% of the best"
+        word += f", of {words.count(len(others) + 1, 'family', 'families')}" if others else ""
+        parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
+    if confirmed is None:
+        parts.append(
+            text(
+                "All of this is one seed, and the best of many trials looks better than it is. "
+                f"`lrsearch confirm {table.name.replace('`', '')}` trains the best schedules and "
+                "every baseline again on fresh seeds, and looks at the test data for the first "
+                "time."
+            )
+        )
+    else:
+        parts += [text(confirmed_sentence(confirmed)), confirmed_table(confirmed)]
+    return section("sure", "Is it sure?", *parts)
+
+
+def gains(found: Answer) -> str:
+    """The best against each usual recipe, as bars from the best's loss."""
+    if not found.gains:
+        return text("No usual recipe was run in this study, so there is nothing to compare with.")
+    rows = []
+    highest = max((g.value for g in found.gains if g.value is not None), default=0.0)
+    best = found.best.value or 0.0
+    top = max(highest, best) or 1.0
+    listed = [("this search's best", best, None, True)] + [
+        (words.baseline(g.name), g.value, g.gain, False)
+        for g in found.gains
+        if g.trial is not found.best
+    ]
+    for name, value, gain, ours in listed:
+        width = 0.0 if value is None else 100 * max(0.0, value) / top
+        shown = words.loss(value) if value is not None else "did not finish"
+        effect = "" if gain is None else words.percent(-gain, 1, sign=True)
+        rows.append(
+            f'<tr class="{"ours" if ours else ""}"><th scope="row">{escape(name)}</th>'
+            f'<td class="bar"><i style="width:{width:.1f}%"></i></td>'
+            f'<td class="num">{shown}</td><td class="num">{effect}</td></tr>'
+        )
+    return (
+        '<table class="bars"><thead><tr><th scope="col">schedule</th><td class="bar"></td>'
+        '<th scope="col" class="num">validation loss</th><th scope="col" class="num">the best is'
+        f"</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def what_mattered(found: Importance, overall: str, within: str) -> str:
+    """What mattered? Two levels."""
+    lines = mattered(found)
+    how = (
+        "Measured with Optuna's fANOVA over all finished trials: a pruned one counts at the place "
+        "it had when it was stopped, a diverged one as the worst; what a shuffled copy of a "
+        "parameter explains is taken off. Whiskers: standard error from half samples."
+    )
+    parts = [text(*lines), figure_block(overall, how) if overall else ""]
+    if within:
+        parts.append("<h3>Within each family</h3>")
+        parts.append(
+            figure_block(
+                within,
+                "Each family's own parameters, beside learning rate and warmup. Full bars: all "
+                "its trials; pale bars: their better half.",
+            )
+        )
+    if found.too_few:
+        names = words.listing(list(found.too_few))
+        parts.append(text(f"Too few trials (under 12) to look inside {names}.", kind="note"))
+    return section("mattered", "What mattered?", *parts)
+
+
+def others(
+    rows: Sequence[FamilyRow], courses: Mapping[str, Course], curves: str, slices: str, name: str
+) -> str:
+    """How did the other families go?"""
+    body = []
+    best = next((r.best.value for r in rows if r.best is not None), None)
+    for row in rows:
+        course = courses.get(row.family)
+        shape = sparkline(course.x, course.lr, course.level, row.family) if course else ""
+        value = row.best.value if row.best is not None else None
+        behind = ""
+        if best and value is not None and value > best > 0:
+            behind = words.percent(value / best - 1, 1, sign=True)
+        counts = [
+            ("complete", row.complete), ("pruned", row.pruned), ("diverged", row.diverged),
+            ("failed", row.failed),
+        ]  # fmt: skip
+        settings = words.settings(row.best) if row.best is not None else ""
+        rate = f"lr {words.number(row.best.lr)}" if row.best is not None else ""
+        body.append(
+            f'<tr><th scope="row">{mark(row.family)}{escape(row.family)}'
+            f"<small>{escape(', '.join(filter(None, [rate, settings])))}</small></th>"
+            f"<td>{shape}</td><td class=num>{words.loss(value)}</td>"
+            f"<td class=num>{behind}</td><td class=num>{row.trials:,}</td>"
+            f"<td>{shares_bar(counts)}</td></tr>"
+        )
+    legend = "".join(
+        f'<span class="{kind}"><i></i>{label}</span>'
+        for kind, label in (
+            ("complete", "trained to the end"), ("pruned", "pruned"), ("diverged", "diverged"),
+            ("failed", "failed"),
+        )
+    )  # fmt: skip
+    listing = (
+        '<div class="wide"><table class="plain families"><thead><tr><th scope="col">family</th>'
+        '<th scope="col">its best curve</th><th scope="col" class=num>best loss</th>'
+        '<th scope="col" class=num>behind</th><th scope="col" class=num>trials</th>'
+        f'<th scope="col">how they ended</th></tr></thead><tbody>{"".join(body)}</tbody></table>'
+        f'</div><p class="key note">{legend}</p>'
+    )
+    parts = [listing, figure_block(curves, "The best trial of each family over its epochs.")]
+    if slices:
+        parts.append(f"<h3>Inside {escape(name)}</h3>")
+        parts.append(
+            figure_block(slices, "Trials of the winning family that were trained to the end.")
+        )
+    return section("others", "How did the others go?", *parts)
+
+
+def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
+    """What was stopped, and what did that save?"""
+    pruned, diverged = rows.counts["pruned"], rows.counts["diverged"]
+    if not pruned and not diverged:
+        say = "No trial was stopped: every one was trained to the end."
+        return section("stopped", "What was stopped?", text(say))
+    ended = sum(rows.counts[status] for status in ("complete", "pruned", "diverged"))
+    say = (
+        f"{words.count(pruned, 'trial')} {'was' if pruned == 1 else 'were'} pruned and "
+        f"{diverged:,} diverged, of {ended:,}. "
+        f"That took {rows.epochs_run:,} of {rows.epochs_full:,} epochs: "
+        f"**{words.percent(rows.saved)} saved**."
+    )
+    return section(
+        "stopped",
+        "What was stopped, and what did that save?",
+        text(say),
+        figure_block(drawn, "Trials stopped after each epoch, and the part still in training."),
+        figure_block(
+            lines,
+            "Validation loss over the epochs, coloured by family; pale lines were stopped. "
+            "A high rate holds the loss up until it comes down: a line above the others may be a "
+            "better schedule half-way.",
+        ),
+    )
+
+
+def trials_table(table: StudyTable) -> str:
+    """All trials, drawn by table.js as they scroll into view."""
+    families = table.families
+    index = {name: i for i, name in enumerate(families)}
+    statuses = ["complete", "pruned", "diverged", "failed", "running", "waiting"]
+    rows = table.trials
+    data: dict[str, Any] = {
+        "families": families,
+        "marks": [mark(f) for f in families],
+        "statuses": statuses,
+        "metric": table.metric_name,
+        "columns": {
+            "number": [t.number for t in rows],
+            "family": [index.get(t.family, -1) for t in rows],
+            "lr": [_short(t.lr) for t in rows],
+            "warmup": [t.warmup for t in rows],
+            "params": [words.settings(t) for t in rows],
+            "status": [statuses.index(t.status) if t.status in statuses else 3 for t in rows],
+            "loss": [_short(t.value if t.value is not None else t.last_loss) for t in rows],
+            "metric": [_short(t.metric) for t in rows],
+            "epochs": [t.epochs for t in rows],
+            "seconds": [_short(t.seconds) for t in rows],
+            "note": [t.baseline or "" for t in rows],
+        },
+    }
+    return section(
+        "trials",
+        "Every trial",
+        '<div class="tools"><input type="search" id="filter" placeholder="filter: StepLR, pruned" '
+        'aria-label="filter trials"><span id="shown" class="note" aria-live="polite"></span></div>'
+        '<div class="scroll" id="grid" tabindex="0" role="region" aria-label="trials"></div>'
+        f'<script type="application/json" id="rows">{as_json(data)}</script>',
+    )
+
+
+def _short(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.5g}")
+
+
+def snippet(name: str, label: str, content: str) -> str:
+    """Text to copy, with a button."""
+    return (
+        f'<div class="snippet"><div class="bar"><span>{escape(label)}</span>'
+        f'<button type="button" data-copy="{name}">copy</button></div>'
+        f'<pre id="{name}" tabindex="0">{escape(content)}</pre></div>'
+    )
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values, a row each."""
+    return (
+        '<table class="plain facts"><tbody>'
+        + "".join(
+            f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in rows if v
+        )
+        + "</tbody></table>"
+    )

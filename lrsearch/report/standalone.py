@@ -1,0 +1,92 @@
+"""The figures that a run leaves behind: small pages of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrsearch.files import write_text
+from lrsearch.report import breakdown, courses, figures
+from lrsearch.report.html import document, escape, figure
+from lrsearch.report.importance import importance
+from lrsearch.report.lr_range import lr_range_figure, lr_range_table
+from lrsearch.report.tables import StudyTable, load
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from plotly.graph_objects import Figure
+
+Part = tuple[str, "Figure", str, str]  # id, figure, heading, caption
+
+MARKS = (
+    "Filled marks were trained to the end. Hollow ones were stopped early and stand at the loss "
+    "they had then. Marks on the rail diverged."
+)
+RANGE = (
+    "One model, trained for a few steps while the rate grows. Shaded: what is searched; dashed: "
+    "where it diverged."
+)
+WORTH = (
+    "Pruned trials count at the place they had when they were stopped, diverged ones as the worst."
+)
+
+
+def write_standalone(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
+    """See :func:`lrsearch.report.figures.write_figures`."""
+    table = load(study, storage)
+    written = []
+    drawn = pages(table)
+    if (test := lr_range_table(study)) is not None:
+        part: Part = ("range", lr_range_figure(test), "Learning-rate range test", RANGE)
+        drawn["lr_range"] = [part]
+    for name, parts in drawn.items():
+        path = folder / f"{name}.html"
+        heading = f"<header><p class='kicker'>lrsearch</p><h1>{escape(table.name)}</h1></header>"
+        body = "".join(_section(*part) for part in parts)
+        title = f"{table.name} · {name.replace('_', ' ')}"
+        write_text(path, document(title, f"<main>{heading}{body}</main>", kind="single"))
+        written.append(path)
+    return written
+
+
+def pages(table: StudyTable) -> dict[str, list[Part]]:
+    """The pages' figures: file name -> parts."""
+    mattered = importance(table)
+    scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
+    best = courses.best_courses(table)
+    matter: list[Part] = [
+        ("importance", breakdown.importance_figure(mattered), "What mattered", WORTH)
+    ]
+    if mattered.within:
+        text = (
+            "Each family's own parameters; full bars: all its trials, pale ones: its better half."
+        )
+        matter.append(("within", breakdown.within_figure(mattered), "Within each family", text))
+    return {
+        "importance": matter,
+        "lr_vs_val_loss": [
+            ("scatter", scatter, "Peak learning rate against validation loss", MARKS),
+            (
+                "paths",
+                courses.paths_figure(best[:6]),
+                "The way the best ones took",
+                "Rate and validation loss of each epoch; the large mark is the end.",
+            ),
+        ],
+        "curves": [
+            (
+                "curves",
+                courses.courses_figure(best),
+                "The best of each family over its epochs",
+                "Learning rate above, validation loss below.",
+            )
+        ],
+    }
+
+
+def _section(name: str, drawn: Figure, heading: str, caption: str) -> str:
+    return (
+        f"<section><h2>{escape(heading)}</h2><p class='note'>{escape(caption)}</p>"
+        f"{figure(name, drawn, heading)}</section>"
+    )

@@ -1,0 +1,260 @@
+"""The state of a study, and the studies of a database: rows for a terminal, plain values."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.report import words
+from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
+from lrsearch.report.confirmed import confirmed_of, read_confirmed, sentence
+from lrsearch.report.tables import StudyTable, TrialRow, answer, families_table, load, pruning
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lrsearch.storage.engine import Storage
+
+NEWEST_RUNNING = 12
+
+
+def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
+    """A study at this moment, as plain values.
+
+    Args:
+        study: The study.
+        storage: Its database.
+
+    Returns:
+        ``study``, ``task``, ``target``, ``trials`` (by how they ended), ``epochs``, ``best``,
+        ``baselines``, ``families``, ``running`` and ``confirmed``.
+    """
+    table = load(study, storage)
+    stopped = pruning(table)
+    again = study.user_attrs.get(CONFIRM_ATTR)  # many seeds: the lowest loss says nothing
+    found = None if again is not None else answer(table)
+    plan = table.info.get("plan") or {}
+    status: dict[str, Any] = {
+        "study": table.name,
+        "task": plan.get("task") or table.config.get("task"),
+        "target": table.config.get("trials"),
+        "trials": {"all": len(table.trials), **stopped.counts},
+        "epochs": {
+            "budget": table.budget,
+            "run": stopped.epochs_run,
+            "saved": round(stopped.saved, 4),
+        },
+        "best": None if found is None else _trial(found.best, table),
+        "baselines": {} if found is None else {g.name: g.value for g in found.gains},
+        "families": [
+            {
+                "family": row.family,
+                "best": None if row.best is None else row.best.value,
+                "complete": row.complete,
+                "pruned": row.pruned,
+                "diverged": row.diverged,
+                "failed": row.failed,
+            }
+            for row in families_table(table)
+        ],
+        "running": [_trial(t, table) for t in table.having("running")],
+        "failures": sorted({t.stopped.splitlines()[0] for t in table.having("failed")}),
+        "storage": table.storage_url,
+    }
+    if again is not None:
+        confirmed = confirmed_of(table, again)
+    else:
+        confirmed = read_confirmed(storage, table.name)
+    status["confirmed"] = (
+        None
+        if confirmed is None
+        else {
+            "study": confirmed.name,
+            "finished": confirmed.finished,
+            "planned": confirmed.planned,
+            "says": sentence(confirmed).replace("**", ""),
+        }
+    )
+    return status
+
+
+def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
+    rates = table.history.of(trial.trial_id, "lr")
+    return {
+        "number": trial.number,
+        "family": trial.family,
+        "lr": trial.lr if math.isfinite(trial.lr) else None,
+        "warmup": trial.warmup,
+        "params": dict(trial.schedule.get("params") or {}),
+        "epoch": trial.epochs,
+        "lr_now": float(rates[-1]) if len(rates) else None,
+        "val_loss": trial.value if trial.value is not None else trial.last_loss,
+        "val_metric": trial.metric,
+        "settings": words.settings(trial),
+    }
+
+
+def studies(storage: Storage) -> list[dict[str, Any]]:
+    """The studies of a database, the latest first, as plain values.
+
+    Returns:
+        ``study``, ``trials``, ``complete``, ``running``, ``best`` (validation loss), ``last``
+        (when its latest trial began or ended, in UTC) and ``ours`` of each.
+    """
+    import sqlalchemy as sa
+
+    from lrsearch.storage.schema import TRIAL_VALUES, TRIALS
+
+    counts_query = sa.select(
+        TRIALS.c.study_id,
+        TRIALS.c.state,
+        sa.func.count().label("n"),
+        sa.func.max(TRIALS.c.datetime_start).label("started"),
+        sa.func.max(TRIALS.c.datetime_complete).label("ended"),
+    ).group_by(TRIALS.c.study_id, TRIALS.c.state)
+    best_query = (
+        sa.select(TRIALS.c.study_id, sa.func.min(TRIAL_VALUES.c.value))
+        .join_from(TRIALS, TRIAL_VALUES, TRIALS.c.trial_id == TRIAL_VALUES.c.trial_id)
+        .where(TRIALS.c.state == "COMPLETE")
+        .group_by(TRIALS.c.study_id)
+    )
+
+    def work(connection: sa.engine.Connection) -> tuple[list[Any], list[Any]]:
+        return (
+            list(connection.execute(counts_query).all()),
+            list(connection.execute(best_query).all()),
+        )
+
+    counts, best_rows = storage.transact(work, read=True)
+    best = {row[0]: row[1] for row in best_rows}
+    listed = []
+    for study in storage.get_all_studies():
+        mine = [row for row in counts if row.study_id == study._study_id]
+        states = {getattr(row.state, "name", str(row.state)): int(row.n) for row in mine}
+        times = [t for row in mine for t in (row.started, row.ended) if t is not None]
+        listed.append(
+            {
+                "study": study.study_name,
+                "trials": sum(states.values()),
+                "complete": states.get("COMPLETE", 0),
+                "pruned": states.get("PRUNED", 0),
+                "failed": states.get("FAIL", 0),
+                "running": states.get("RUNNING", 0),
+                "waiting": states.get("WAITING", 0),
+                "best": best.get(study._study_id),
+                "last": max(times).isoformat(timespec="seconds") if times else None,
+                "ours": "lrsearch" in study.user_attrs,
+            }
+        )
+    return sorted(listed, key=lambda row: row["last"] or "", reverse=True)
+
+
+# terminal
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Print what :func:`study_status` gave."""
+    from rich.table import Table
+
+    console = _console()
+    trials, epochs = status["trials"], status["epochs"]
+    done = sum(trials[k] for k in ("complete", "pruned", "diverged", "failed"))
+    target = f"/{status['target']}" if status["target"] else ""
+    ended = ", ".join(
+        f"{trials[k]:,} {k}" for k in ("complete", "pruned", "diverged", "failed") if trials[k]
+    )
+    console.print(f"{status['study']}  {status['task'] or ''}", markup=False)
+    console.print(
+        f"{done:,}{target} trials ended" + (f" ({ended})" if ended else "")
+        + (f", {trials['running']} running" if trials["running"] else "")
+        + (f", {trials['waiting']} waiting" if trials["waiting"] else "")
+        + f"; {words.percent(epochs['saved'])} of epochs saved"
+    )  # fmt: skip
+    for failure in status["failures"][:3]:
+        console.print(f"failed: {failure[:160]}", markup=False)
+    best = status["best"]
+    if best is not None:
+        console.print()
+        against = "   ".join(
+            f"{words.baseline(name)} {words.percent(best['val_loss'] / value - 1, 1, sign=True)}"
+            for name, value in status["baselines"].items()
+            if value
+        )
+        what = ", ".join(
+            filter(
+                None,
+                [
+                    f"{best['family']}  lr {words.number(best['lr'])}",
+                    f"warmup {best['warmup']}" if best["warmup"] else "",
+                    best["settings"],
+                ],
+            )
+        )
+        console.print(f"best    #{best['number']} {what}", markup=False)
+        console.print(f"        val loss {words.loss(best['val_loss'])}   {against}", markup=False)
+    if status["confirmed"] is not None:
+        console.print(f"sure?   {status['confirmed']['says']}", markup=False)
+    if status["running"]:
+        console.print()
+        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+        for name in ("running", "", "epoch", "lr", "val loss"):
+            grid.add_column(
+                name, justify="right" if name in ("epoch", "lr", "val loss") else "left"
+            )
+        for row in status["running"][-NEWEST_RUNNING:]:
+            lr_now = row["lr_now"] if row["lr_now"] is not None else row["lr"]
+            grid.add_row(
+                f"#{row['number']}",
+                f"{row['family']} {row['settings']}",
+                f"{row['epoch']}/{epochs['budget']}",
+                words.number(lr_now),
+                words.loss(row["val_loss"]),
+            )
+        console.print(grid)
+
+
+def print_studies(rows: list[dict[str, Any]], url: str) -> None:
+    """Print what :func:`studies` gave."""
+    from rich.table import Table
+
+    console = _console()
+    if not rows:
+        console.print(f"{url} has no study yet. Start one with lrsearch run", markup=False)
+        return
+    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
+    for name in ("study", "trials", "complete", "running", "best val loss", "last"):
+        grid.add_column(name, justify="left" if name in ("study", "last") else "right")
+    for row in rows:
+        best = (
+            words.loss(row["best"]) if row["ours"] or row["best"] is None else f"{row['best']:g}"
+        )
+        grid.add_row(
+            row["study"],
+            f"{row['trials']:,}",
+            f"{row['complete']:,}",
+            f"{row['running']:,}" if row["running"] else "",
+            best,
+            _ago(row["last"]) + ("" if row["ours"] else "  (not by lrsearch run)"),
+        )
+    console.print(grid)
+
+
+def _ago(last: str | None) -> str:
+    if last is None:
+        return "never"
+    then = datetime.fromisoformat(last).replace(tzinfo=UTC)
+    seconds = (datetime.now(UTC) - then).total_seconds()
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600 * 48:
+        return f"{words.duration(seconds)} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def _console() -> Any:
+    import sys
+
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 140)

@@ -1,0 +1,328 @@
+"""A study as rows: one read of all trials and their history, and small views of it.
+
+Everything a report shows starts here: :func:`load` reads the study once, the other functions turn
+it into the small tables that :mod:`lrsearch.report.figures` draws. Nothing here knows plotly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+
+DIVERGED_LOSS = 1e6
+FINISHED = ("complete", "pruned", "diverged")
+HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        number: Optuna's trial number.
+        trial_id: Key of the trial in the database.
+        status: complete, pruned, diverged, failed, running or waiting.
+        family: Scheduler type by torch class name, "" while none is chosen.
+        lr: Peak learning rate; NaN while none is chosen.
+        warmup: Epochs of linear warmup.
+        params: All Optuna parameters, with their distributions beside them.
+        value: Final validation loss; None unless complete.
+        metric: Validation metric (accuracy) at the end, where it was measured.
+        last_loss: Validation loss of the last epoch that was run; None before the first.
+        epochs: Epochs run.
+        budget: Epochs of a full trial.
+        seconds: Training time.
+        baseline: Name of the usual recipe this trial is, or None.
+        schedule: ``Schedule.to_dict()``.
+        stopped: Why it ended, in words.
+    """
+
+    number: int
+    trial_id: int
+    status: str
+    family: str = ""
+    lr: float = math.nan
+    warmup: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    value: float | None = None
+    metric: float | None = None
+    last_loss: float | None = None
+    epochs: int = 0
+    budget: int = 0
+    seconds: float = 0.0
+    baseline: str | None = None
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    stopped: str = ""
+    device: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def own_params(self) -> dict[str, Any]:
+        """The family's own parameters, without the family's prefix."""
+        prefix = f"{self.family}."
+        return {k[len(prefix) :]: v for k, v in self.params.items() if k.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class History:
+    """Per-epoch rows of all trials, as columns sorted by trial and epoch.
+
+    Attributes:
+        epoch: Epochs finished, (rows,).
+        columns: ``lr``, ``train_loss``, ``val_loss``, ... each (rows,), NaN where not measured.
+        spans: trial_id -> (first row, one past the last row).
+    """
+
+    epoch: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    spans: Mapping[int, tuple[int, int]]
+
+    def of(self, trial_id: int, column: str) -> np.ndarray:
+        """One column of one trial; ``epoch`` too. Empty for a trial without history."""
+        start, stop = self.spans.get(trial_id, (0, 0))
+        values = self.epoch if column == "epoch" else self.columns[column]
+        return values[start:stop]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """A study: its name, its stored settings, its trials in order of number, their history."""
+
+    name: str
+    trials: tuple[TrialRow, ...]
+    history: History
+    info: Mapping[str, Any] = field(default_factory=dict)
+    metric_name: str = "accuracy"
+    storage_url: str = ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The study's stored configuration; empty for a study of another maker."""
+        stored = self.info.get("config")
+        return stored if isinstance(stored, Mapping) else {}
+
+    @property
+    def budget(self) -> int:
+        """Epochs of a full trial."""
+        return max((t.budget for t in self.trials), default=0) or int(
+            self.config.get("epochs") or 0
+        )
+
+    def having(self, *statuses: str) -> list[TrialRow]:
+        """The trials with one of these statuses."""
+        return [t for t in self.trials if t.status in statuses]
+
+    @property
+    def complete(self) -> list[TrialRow]:
+        """Complete trials, best first; equal values in order of number."""
+        rows = [t for t in self.trials if t.status == "complete" and t.value is not None]
+        return sorted(rows, key=lambda t: (t.value or 0.0, t.number))
+
+    @property
+    def best(self) -> TrialRow | None:
+        """The complete trial with the lowest validation loss."""
+        return min(
+            (t for t in self.trials if t.status == "complete" and t.value is not None),
+            key=lambda t: (t.value or 0.0, t.number),
+            default=None,
+        )
+
+    @property
+    def families(self) -> list[str]:
+        """Families that occur, in the order of their best finished trial, then by name."""
+        best: dict[str, float] = {}
+        for trial in self.trials:
+            if trial.family:
+                value = trial.value if trial.value is not None else math.inf
+                best[trial.family] = min(best.get(trial.family, math.inf), value)
+        return sorted(best, key=lambda family: (best[family], family))
+
+
+def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
+    """Read a study once.
+
+    Args:
+        study: The study; any Optuna storage.
+        storage: The storage it lives in, for its history; ``study``'s own if left out.
+
+    Returns:
+        Its trials and history. Where no history is kept (an in-memory study), the intermediate
+        values stand in for it, as ``val_loss``.
+    """
+    from lrsearch.report import rows
+
+    return rows.read(study, storage)
+
+
+def status_of(state: str, stopped: str, last_loss: float | None) -> str:
+    """Optuna's state and our reason -> one of the six statuses."""
+    if state == "PRUNED":
+        lost = last_loss is not None and not last_loss < DIVERGED_LOSS
+        return "diverged" if stopped == "diverged" or lost else "pruned"
+    return {"COMPLETE": "complete", "FAIL": "failed"}.get(state, state.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What the best schedule gains over one usual recipe.
+
+    ``gain`` is the part of the baseline's loss that is saved, ``1 - best / value``; None where the
+    baseline did not finish or its loss is not positive.
+    """
+
+    name: str
+    trial: TrialRow
+    value: float | None
+    gain: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a study.
+
+    Attributes:
+        best: The best complete trial.
+        gains: One row per baseline, the strongest first.
+        close: Complete trials that are no baseline, other than the best, within 2% of its loss.
+    """
+
+    best: TrialRow
+    gains: tuple[Gain, ...]
+    close: tuple[TrialRow, ...]
+
+    @property
+    def strongest(self) -> Gain | None:
+        """The baseline with the lowest loss, if any finished."""
+        return next((g for g in self.gains if g.value is not None), None)
+
+
+def answer(table: StudyTable, close: float = 0.02) -> Answer | None:
+    """The best schedule and what it gains over each baseline; None before a trial is complete."""
+    best = table.best
+    if best is None or best.value is None:
+        return None
+    gains = []
+    for trial in table.trials:
+        if trial.baseline is None:
+            continue
+        usable = trial.value is not None and trial.value > 0
+        gain = 1 - best.value / trial.value if usable and trial.value else None
+        gains.append(Gain(trial.baseline, trial, trial.value, gain))
+    gains.sort(key=lambda g: (g.value is None, g.value or 0.0))
+    limit = best.value + abs(best.value) * close
+    near = [
+        t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
+    ]
+    return Answer(best, tuple(gains), tuple(near))
+
+
+def best_of_each_family(table: StudyTable) -> list[TrialRow]:
+    """The best complete trial of each family, best first."""
+    seen: dict[str, TrialRow] = {}
+    for trial in table.complete:
+        seen.setdefault(trial.family, trial)
+    return list(seen.values())
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyRow:
+    """How one family did: its best trial and how its trials ended."""
+
+    family: str
+    best: TrialRow | None
+    median: float | None
+    complete: int
+    pruned: int
+    diverged: int
+    failed: int
+
+    @property
+    def trials(self) -> int:
+        """Trials that ended."""
+        return self.complete + self.pruned + self.diverged + self.failed
+
+
+def families_table(table: StudyTable) -> list[FamilyRow]:
+    """One row per family, in the order of its best trial; those without one last."""
+    found = []
+    for family in table.families:
+        mine = [t for t in table.trials if t.family == family]
+        ended = {s: [t for t in mine if t.status == s] for s in (*FINISHED, "failed")}
+        finals = [t.value for t in ended["complete"] if t.value is not None]
+        best = min(ended["complete"], key=lambda t: t.value or 0.0, default=None)
+        median = float(np.median(finals)) if finals else None
+        counts = [len(ended[s]) for s in (*FINISHED, "failed")]
+        found.append(FamilyRow(family, best, median, *counts))
+    return found
+
+
+@dataclass(frozen=True)
+class PruningTable:
+    """Where trials were stopped, and what that saved.
+
+    Attributes:
+        stops: Status (pruned, diverged) -> family -> epochs at which its trials stopped.
+        epochs_run: Epochs of all finished trials together.
+        epochs_full: What they would have taken without stopping any.
+    """
+
+    budget: int
+    stops: Mapping[str, Mapping[str, Sequence[int]]]
+    epochs_run: int
+    epochs_full: int
+    counts: Mapping[str, int]
+
+    @property
+    def saved(self) -> float:
+        """Part of the full cost that was not spent, 0 to 1."""
+        return 1 - self.epochs_run / self.epochs_full if self.epochs_full else 0.0
+
+
+def pruning(table: StudyTable) -> PruningTable:
+    """Who was stopped where, and how many epochs that saved."""
+    done = table.having(*FINISHED)
+    stops: dict[str, dict[str, list[int]]] = {"pruned": {}, "diverged": {}}
+    for trial in done:
+        if trial.status in stops:
+            stops[trial.status].setdefault(trial.family, []).append(trial.epochs)
+    return PruningTable(
+        budget=table.budget,
+        stops=stops,
+        epochs_run=sum(t.epochs for t in done),
+        epochs_full=sum(t.budget or table.budget for t in done),
+        counts={
+            status: len(table.having(status))
+            for status in (*FINISHED, "failed", "running", "waiting")
+        },
+    )
+
+
+def finite(values: Iterable[float]) -> list[float | None]:
+    """NaN and infinities as None, which plotly leaves out."""
+    return [float(v) if math.isfinite(v) else None for v in values]
+
+
+def with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
+    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history."""
+    losses = history.columns["val_loss"]
+    filled = []
+    for trial in trials:
+        start, stop = history.spans.get(trial.trial_id, (0, 0))
+        if stop > start:
+            last, epochs = float(losses[stop - 1]), int(history.epoch[stop - 1])
+            trial = replace(trial, last_loss=last, epochs=trial.epochs or epochs)
+        filled.append(trial)
+    return tuple(filled)

@@ -1,0 +1,116 @@
+"""Numbers and schedules as a person writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lrsearch.report.tables import TrialRow
+
+BASELINE_NAMES = {
+    "constant": "constant rate",
+    "ConstantLR": "constant rate",
+    "StepLR": "step decay",
+    "CosineAnnealingLR": "cosine",
+    "OneCycleLR": "one-cycle",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits; tiny and huge ones as 2e-05.
+
+    Example:
+        >>> number(0.21), number(4.1e-5), number(12345.6), number(None)
+        ('0.21', '4.1e-05', '12,346', '–')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits}g}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def loss(value: float | None) -> str:
+    """A loss with four significant digits, zeros kept, so that losses line up.
+
+    Example:
+        >>> loss(0.412), loss(0.0531), loss(2.31)
+        ('0.4120', '0.05310', '2.310')
+    """
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if value == 0 or not 1e-4 <= abs(value) < 1e4:
+        return f"{value:.3e}" if value else "0"
+    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def percent(part: float | None, digits: int = 0, sign: bool = False) -> str:
+    """A part of one as a percentage, with a real minus sign.
+
+    Example:
+        >>> percent(0.514), percent(-0.0589, 1, sign=True)
+        ('51%', '−5.9%')
+    """
+    if part is None or not math.isfinite(part):
+        return "–"
+    text = f"{abs(part) * 100:.{digits}f}%"
+    minus = "−" if part < 0 and text.strip("0.%") else ""
+    return minus + text if minus or not sign else f"+{text}"
+
+
+def count(n: int, singular: str, plural: str | None = None) -> str:
+    """``1 trial``, ``1,200 trials``."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``43 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def listing(parts: Sequence[str], last: str = "and") -> str:
+    """``a, b and c``."""
+    parts = list(parts)
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"
+
+
+def value(raw: Any) -> str:
+    """Any parameter's value, short."""
+    if isinstance(raw, bool) or raw is None:
+        return str(raw).lower()
+    if isinstance(raw, (int, float)):
+        return number(float(raw), 3) if isinstance(raw, float) else f"{raw}"
+    if isinstance(raw, Mapping):
+        return " ".join(f"{k} {value(v)}" for k, v in raw.items())
+    if isinstance(raw, Sequence) and not isinstance(raw, str):
+        return f"[{', '.join(map(value, raw))}]"
+    return str(raw)
+
+
+def settings(trial: TrialRow) -> str:
+    """The family's parameters of a trial that were free: ``T_max 19, eta_min 0.0004``."""
+    own = trial.schedule.get("params") or trial.own_params
+    return ", ".join(f"{name} {value(raw)}" for name, raw in own.items() if _told(trial, name))
+
+
+def _told(trial: TrialRow, name: str) -> bool:
+    """Whether a parameter says something, and is no constant of its family."""
+    from lrsearch.schedules import FAMILIES
+
+    family = FAMILIES.get(trial.family)
+    argument = None if family is None else family.args.get(name)
+    return argument is None or argument.shown
+
+
+def baseline(name: str) -> str:
+    """A baseline's name in words: ``cosine`` for ``CosineAnnealingLR``."""
+    return BASELINE_NAMES.get(name, name)

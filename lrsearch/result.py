@@ -1,0 +1,211 @@
+"""A study and what it found, for programs and notebooks."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrsearch.config import StudyConfig
+from lrsearch.errors import LrsearchError
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from plotly.graph_objects import Figure
+
+    from lrsearch.report.page import Report
+    from lrsearch.report.tables import TrialRow
+    from lrsearch.schedules import Schedule
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A study and what it found; a notebook shows it as a table, and its figures as plots.
+
+    Args:
+        study: The Optuna study.
+        storage: Where it is kept.
+        files: What the run has written.
+
+    Example:
+        >>> result = lrsearch.report("digits")  # doctest: +SKIP
+        >>> result.schedule.lr, result.value  # doctest: +SKIP
+        (0.21, 0.412)
+    """
+
+    study: optuna.Study
+    storage: BaseStorage
+    files: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study_name
+
+    @property
+    def schedule(self) -> Schedule:
+        """The best schedule; ``.build(optimizer, steps_per_epoch=...)`` makes torch's scheduler.
+
+        Raises:
+            LrsearchError: No trial has been trained to the end yet.
+        """
+        from lrsearch.export import best_trial
+        from lrsearch.schedules import Schedule
+
+        return Schedule.from_dict(best_trial(self.study).user_attrs["schedule"])
+
+    @property
+    def value(self) -> float:
+        """Validation loss of the best schedule.
+
+        Raises:
+            LrsearchError: No trial has been trained to the end yet.
+        """
+        from lrsearch.export import best_trial
+
+        return float(best_trial(self.study).value or 0.0)
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Validation loss of each usual recipe that was trained to the end."""
+        return {
+            trial.baseline: trial.value
+            for trial in self.trials
+            if trial.baseline is not None and trial.value is not None
+        }
+
+    @property
+    def trials(self) -> tuple[TrialRow, ...]:
+        """Every trial as a row: ``number``, ``status``, ``family``, ``lr``, ``value``, ..."""
+        return self.tables.table.trials
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many trials are complete, pruned, diverged, failed, running and waiting."""
+        return {key: n for key, n in self.tables.stopped.counts.items() if n}
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """Share of the differences between trials that each parameter explains, largest first.
+
+        Empty where too few trials have finished to say.
+        """
+        overall = self.tables.mattered.overall
+        return {} if overall is None else dict(overall.share)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """plotly figures by name: ``scatter``, ``winner``, ``curves``, ``importance``, ..."""
+        return {name: figure for name, (figure, _) in self.tables.figures.items()}
+
+    @cached_property
+    def tables(self) -> Report:
+        """Everything that the report shows, read once; make a new result to see more trials."""
+        from lrsearch.report.page import make_report
+
+        return make_report(self.study, self.storage)
+
+    def write(
+        self,
+        path: str | Path | None = None,
+        *,
+        png: str | Path | None = None,
+        csv: str | Path | None = None,
+    ) -> list[Path]:
+        """Write the report as one HTML page that needs no network.
+
+        Args:
+            path: The page; None for ``lrsearch-results/STUDY/report.html``.
+            png: Folder for the figures as pictures (needs ``lrsearch[png]``).
+            csv: Folder for the tables.
+
+        Returns:
+            All files written.
+
+        Raises:
+            LrsearchError: A file cannot be written.
+        """
+        from lrsearch.report.page import write_report
+        from lrsearch.search.run import results_folder
+
+        return write_report(
+            self.study,
+            self.storage,
+            Path(path)
+            if path is not None
+            else results_folder(self._out, self.name) / "report.html",
+            png=None if png is None else Path(png),
+            csv=None if csv is None else Path(csv),
+        )
+
+    def export(
+        self,
+        path: str | Path | None = None,
+        *,
+        trial: int | None = None,
+        python: bool = False,
+    ) -> str:
+        """The best configuration as YAML (for :func:`load`) or as plain torch code.
+
+        Args:
+            path: Also write it there.
+            trial: This trial instead of the best.
+            python: Code that needs torch alone.
+
+        Raises:
+            LrsearchError: There is no such trial, or none is complete.
+        """
+        from lrsearch.export import export_text
+        from lrsearch.files import write_text
+
+        text = export_text(self.study, trial=trial, python=python)
+        if path is not None:
+            write_text(Path(path), text)
+        return text
+
+    @property
+    def _out(self) -> str:
+        stored = self.study.user_attrs.get("lrsearch") or {}
+        return str((stored.get("config") or {}).get("out") or StudyConfig.out)
+
+    def _lines(self) -> list[str]:
+        ended = ", ".join(f"{n} {status}" for status, n in self.counts.items())
+        head = f"study {self.name}: {ended or 'no trials yet'}"
+        try:
+            best = self.schedule
+        except LrsearchError:
+            return [head]
+        against = ", ".join(f"{name} {loss:#.4g}" for name, loss in self.baselines.items())
+        return [
+            head,
+            f"best {best.describe()}  lr {best.lr:.4g}  validation loss {self.value:#.4g}",
+            *([f"usual recipes: {against}"] if against else []),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n  ".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        from lrsearch.report import answer, svg
+        from lrsearch.report.courses import best_courses
+        from lrsearch.report.html import in_notebook
+
+        tables = self.tables
+        said = answer.sentences(tables.table, tables.found, tables.confirmed)
+        parts = [f"<p>{answer.to_html(line)}</p>" for line in said]
+        parts.append(f"<p><small>{html.escape(self._lines()[0])}</small></p>")
+        courses = best_courses(tables.table, 5)
+        if courses:
+            rows = []
+            for course in courses:
+                trial = course.trial
+                line = svg.sparkline(course.x, course.lr, course.level, trial.family)
+                cells = (trial.family, f"{trial.lr:.3g}", f"{trial.value:#.4g}")
+                text = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+                rows.append(f"<tr>{text}<td>{line}</td></tr>")
+            head = "<tr><th>family</th><th>peak lr</th><th>val loss</th><th>rate</th></tr>"
+            parts.append(f"<table>{head}{''.join(rows)}</table>")
+        return in_notebook("".join(parts))

@@ -1,0 +1,194 @@
+"""How torch builds each family: (optimizer, arguments in scheduler steps, job) -> scheduler.
+
+torch's own object wherever it can do it. Only a floor that differs between parameter groups
+(``eta_min`` is one number in torch) is built as a ``LambdaLR`` of the same curve.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.schedules import shapes
+from lrsearch.schedules.family import Job
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Args = dict[str, Any]
+Build = Callable[["Optimizer", Args, Job], "LRScheduler"]
+
+
+def warmup(optimizer: Optimizer, job: Job) -> LRScheduler:
+    """The linear warmup: ``warmup_start`` of the peak to the peak in ``job.warmup`` steps."""
+    from torch.optim.lr_scheduler import LinearLR
+
+    return LinearLR(optimizer, start_factor=job.warmup_start, total_iters=job.warmup)
+
+
+def behind_warmup(optimizer: Optimizer, args: Args, job: Job, build: Build) -> LRScheduler:
+    """``build``'s scheduler, after a warmup where there is one."""
+    if not job.warmup:
+        return build(optimizer, args, job)
+    first = warmup(optimizer, job)
+    return sequential(optimizer, [first, build(optimizer, args, job)], [job.warmup])
+
+
+def sequential(
+    optimizer: Optimizer, legs: list[LRScheduler], milestones: list[int]
+) -> LRScheduler:
+    """torch's ``SequentialLR``, without the warning that torch 2.8 to 2.10 give at each switch."""
+    from torch.optim.lr_scheduler import LRScheduler, SequentialLR
+
+    if hasattr(LRScheduler, "_update_lr"):
+        return SequentialLR(optimizer, legs, milestones)
+
+    class Quiet(SequentialLR):
+        def step(self) -> None:  # type: ignore[override]
+            if self.last_epoch + 1 not in self._milestones:
+                return super().step()
+            with warnings.catch_warnings():  # torch itself uses the argument it deprecates
+                warnings.filterwarnings("ignore", message="The epoch parameter")
+                return super().step()
+
+    return Quiet(optimizer, legs, milestones)
+
+
+def constant(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ConstantLR
+
+    return ConstantLR(optimizer, **args)
+
+
+def step(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import StepLR
+
+    return StepLR(optimizer, **args)
+
+
+def multi_step(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import MultiStepLR
+
+    return MultiStepLR(optimizer, **args)
+
+
+def exponential(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ExponentialLR
+
+    return ExponentialLR(optimizer, **args)
+
+
+def linear(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import LinearLR
+
+    return LinearLR(optimizer, **args)
+
+
+def polynomial(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import PolynomialLR
+
+    return PolynomialLR(optimizer, **args)
+
+
+def cosine(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+
+    eta_min = job.one_or_each(job.scaled(args["eta_min"]))
+    if isinstance(eta_min, list):
+        return LambdaLR(optimizer, shapes.Cosine(args["T_max"], args["eta_min"] / job.lr))
+    return CosineAnnealingLR(optimizer, T_max=args["T_max"], eta_min=eta_min)
+
+
+def warm_restarts(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
+
+    eta_min = job.one_or_each(job.scaled(args["eta_min"]))
+    if isinstance(eta_min, list):
+        shape = shapes.Restarts(args["T_0"], args["T_mult"], args["eta_min"] / job.lr)
+        return LambdaLR(optimizer, shape)
+    return CosineAnnealingWarmRestarts(optimizer, args["T_0"], args["T_mult"], eta_min)
+
+
+def one_cycle(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import OneCycleLR
+
+    if args["pct_start"] * args["total_steps"] == 1:  # torch would divide by zero
+        args = args | {"pct_start": args["pct_start"] * (1 + 1e-9)}
+    max_lr = job.one_or_each(list(job.rates))
+    return OneCycleLR(optimizer, max_lr, cycle_momentum=job.cycle_momentum, **args)
+
+
+def cyclic(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import CyclicLR
+
+    base_lr = job.one_or_each(job.scaled(args["base_lr"]))
+    max_lr = job.one_or_each(list(job.rates))
+    rest = args | {"base_lr": base_lr, "max_lr": max_lr}
+    return CyclicLR(optimizer, cycle_momentum=job.cycle_momentum, **rest)
+
+
+def lambda_lr(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import LambdaLR
+
+    shape: shapes.InverseSqrt | shapes.Trapezoid | shapes.Rex
+    match args["lr_lambda"]:
+        case "inverse_sqrt":
+            shape = shapes.InverseSqrt(args["timescale"])
+        case "trapezoid":
+            shape = shapes.Trapezoid(args["total_iters"], args["decay"])
+        case _:
+            shape = shapes.Rex(args["total_iters"])
+    return LambdaLR(optimizer, shape)
+
+
+def multiplicative(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ChainedScheduler, MultiplicativeLR
+
+    if not job.warmup:
+        return MultiplicativeLR(optimizer, shapes.Ratio(args["factor"]))
+    first = warmup(optimizer, job)
+    then = MultiplicativeLR(optimizer, shapes.Ratio(args["factor"], start=job.warmup))
+    return ChainedScheduler([first, then], optimizer=optimizer)
+
+
+def plateau(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    rest = args | {"min_lr": job.one_or_each(job.scaled(args["min_lr"]))}
+    return ReduceLROnPlateau(optimizer, **rest)
+
+
+def hold_then_decay(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ConstantLR
+
+    hold, end, left = args["hold"], args["end_factor"], max(1, job.steps - args["hold"])
+    legs: list[LRScheduler] = [ConstantLR(optimizer, factor=1.0, total_iters=hold)]
+    if args["decay"] == "CosineAnnealingLR":
+        legs.append(cosine(optimizer, {"T_max": left, "eta_min": job.lr * end}, job))
+    elif args["decay"] == "LinearLR":
+        decay = {"start_factor": 1.0, "end_factor": end, "total_iters": left}
+        legs.append(linear(optimizer, decay, job))
+    else:
+        legs.append(exponential(optimizer, {"gamma": end ** (1 / left)}, job))
+    milestones = [hold]
+    if job.warmup:
+        legs.insert(0, warmup(optimizer, job))
+        milestones = [job.warmup, job.warmup + hold]
+    return sequential(optimizer, legs, milestones)
+
+
+def chained(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
+
+    first = ConstantLR(optimizer, factor=args["factor"], total_iters=args["total_iters"])
+    return ChainedScheduler([first, ExponentialLR(optimizer, args["gamma"])], optimizer=optimizer)
+
+
+def points(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+    from torch.optim.lr_scheduler import LambdaLR
+
+    times = [epoch for epoch, _ in args["points"]]
+    factors = [lr / job.lr for _, lr in args["points"]]
+    return LambdaLR(optimizer, shapes.Polyline(times, factors, job.steps_per_epoch))

@@ -1,0 +1,174 @@
+"""A schedule as plain torch code, for people who want no dependency on lrsearch."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from lrsearch.errors import UsageError
+from lrsearch.schedules import shapes
+from lrsearch.schedules.family import Family, get_family
+from lrsearch.schedules.schedule import Schedule
+
+_PER_EPOCH = "steps_per_epoch"
+
+
+def python_code(schedule: Schedule) -> str:
+    """A module with ``make_scheduler``, which needs torch alone and gives the same trace.
+
+    Args:
+        schedule: Of a built-in family.
+
+    Raises:
+        UsageError: A family of the user's own: its code is not known here.
+    """
+    family = get_family(schedule.family)
+    args = _sources(family, schedule)
+    legs, classes, shape = _legs(schedule, args)
+    lines = [f'"""{schedule.describe()}, lr {schedule.lr!r}, {schedule.epochs} epochs."""', ""]
+    if shape is not None:
+        extra = {"Polyline": ["import bisect"], "InverseSqrt": ["import math"]}
+        lines += [*extra.get(shape.__name__, []), "from dataclasses import dataclass", ""]
+    first = "optimizer" if schedule.interval == "epoch" else "optimizer, steps_per_epoch"
+    body = _compose(schedule, legs)
+    used = sorted(classes | {name for name in ("SequentialLR", "LinearLR") if name in body})
+    lines += [f"from torch.optim.lr_scheduler import {', '.join(used)}", ""]
+    if shape is not None:
+        lines += ["", inspect.getsource(shape).rstrip(), ""]
+    lines += ["", f"def make_scheduler({first}):"]
+    lines += [f'    """The optimizer must have been made with lr={schedule.lr!r}."""']
+    lines += [f"    return {body}", "", "", *_usage(schedule, first)]
+    return "\n".join(lines) + "\n"
+
+
+def _usage(schedule: Schedule, first: str) -> list[str]:
+    call = f"scheduler = make_scheduler({first.replace('steps_per_epoch', 'len(loader)')})"
+    lines = [f"# optimizer = torch.optim.SGD(model.parameters(), lr={schedule.lr!r}, ...)"]
+    lines += [f"# {call}", f"# for epoch in range({schedule.epochs}):"]
+    if schedule.interval == "step":
+        lines += ["#     for x, y in loader:", "#         ...", "#         optimizer.step()"]
+        return [*lines, "#         scheduler.step()"]
+    metric = "validation_loss" if get_family(schedule.family).needs_metric else ""
+    return [*lines, "#     ...  # train for an epoch", f"#     scheduler.step({metric})"]
+
+
+def _times(value: float, schedule: Schedule) -> str:
+    """Epochs as source that counts scheduler steps."""
+    return repr(value) if schedule.interval == "epoch" else f"{value!r} * {_PER_EPOCH}"
+
+
+def _sources(family: Family, schedule: Schedule) -> dict[str, str]:
+    """Each argument as source that counts scheduler steps."""
+    out: dict[str, str] = {}
+    for name, value in schedule.params.items():
+        arg = family.args[name]
+        if arg.kind in ("epochs", "span"):
+            out[name] = _times(value, schedule)
+        elif arg.kind == "milestones":
+            out[name] = f"[{', '.join(_times(each, schedule) for each in value)}]"
+        elif arg.per_epoch and schedule.interval == "step" and value != 1.0:
+            out[name] = f"{value!r} ** (1 / {_PER_EPOCH})"
+        else:
+            out[name] = repr(value)
+    return out
+
+
+def _call(name: str, args: dict[str, str]) -> str:
+    words = ", ".join(["optimizer", *(f"{key}={value}" for key, value in args.items())])
+    return f"{name}({words})"
+
+
+def _legs(schedule: Schedule, args: dict[str, str]) -> tuple[list[str], set[str], type | None]:
+    """(schedulers one after the other as source, torch classes used, curve of our own)."""
+    match schedule.family:
+        case "OneCycleLR":
+            params = schedule.params
+            if schedule.interval == "epoch" and params["pct_start"] * params["total_steps"] == 1:
+                args = args | {"pct_start": repr(params["pct_start"] * (1 + 1e-9))}
+            return (
+                [_call("OneCycleLR", {"max_lr": repr(schedule.lr)} | args)],
+                {"OneCycleLR"},
+                None,
+            )
+        case "CyclicLR":
+            return [_call("CyclicLR", {"max_lr": repr(schedule.lr)} | args)], {"CyclicLR"}, None
+        case "LambdaLR":
+            shape, source = _lambda(args)
+            return [f"LambdaLR(optimizer, {source})"], {"LambdaLR"}, shape
+        case "MultiplicativeLR":
+            start = _times(schedule.warmup, schedule)
+            ratio = f"Ratio({args['factor']}, start={start})"
+            leg = f"MultiplicativeLR(optimizer, {ratio})"
+            names = {"MultiplicativeLR"} | ({"ChainedScheduler"} if schedule.warmup else set())
+            return [leg], names, shapes.Ratio
+        case "SequentialLR":
+            return _hold(schedule)
+        case "ChainedScheduler":
+            constant = {key: args[key] for key in ("factor", "total_iters")}
+            both = [
+                _call("ConstantLR", constant),
+                _call("ExponentialLR", {"gamma": args["gamma"]}),
+            ]
+            names = {"ChainedScheduler", "ConstantLR", "ExponentialLR"}
+            return [f"ChainedScheduler([{', '.join(both)}], optimizer=optimizer)"], names, None
+        case "Points":
+            times = [epoch for epoch, _ in schedule.params["points"]]
+            factors = [lr / schedule.lr for _, lr in schedule.params["points"]]
+            steps = "1" if schedule.interval == "epoch" else _PER_EPOCH
+            source = f"Polyline({times!r}, {factors!r}, {steps})"
+            return [f"LambdaLR(optimizer, {source})"], {"LambdaLR"}, shapes.Polyline
+    import torch
+
+    if not hasattr(torch.optim.lr_scheduler, schedule.family):
+        raise UsageError(
+            f"{schedule.family} is a family of your own, so there is no plain torch code for it; "
+            "export YAML and use lrsearch.load"
+        )
+    return [_call(schedule.family, args)], {schedule.family}, None
+
+
+def _lambda(args: dict[str, str]) -> tuple[type, str]:
+    if "timescale" in args:
+        return shapes.InverseSqrt, f"InverseSqrt({args['timescale']})"
+    if "decay" in args:
+        return shapes.Trapezoid, f"Trapezoid({args['total_iters']}, {args['decay']})"
+    return shapes.Rex, f"Rex({args['total_iters']})"
+
+
+def _hold(schedule: Schedule) -> tuple[list[str], set[str], type | None]:
+    params: Any = schedule.params
+    epochs = max(1, schedule.epochs - schedule.warmup - params["hold"])
+    left, end = _times(epochs, schedule), params["end_factor"]
+    hold = _call("ConstantLR", {"factor": "1.0", "total_iters": _times(params["hold"], schedule)})
+    decay = {
+        "CosineAnnealingLR": {"T_max": left, "eta_min": repr(schedule.lr * end)},
+        "LinearLR": {"start_factor": "1.0", "end_factor": repr(end), "total_iters": left},
+        "ExponentialLR": {
+            "gamma": f"{end!r} ** (1 / {left})"
+            if " " not in left
+            else f"{end!r} ** (1 / ({left}))"
+        },
+    }[params["decay"]]
+    legs = [hold, _call(params["decay"], decay)]
+    return legs, {"ConstantLR", params["decay"], "SequentialLR"}, None
+
+
+def _compose(schedule: Schedule, legs: list[str]) -> str:
+    """One expression: the legs, behind a warmup where there is one."""
+    milestones = []
+    if schedule.family == "SequentialLR":
+        milestones = [schedule.warmup + schedule.params["hold"]]
+    if schedule.warmup:
+        warmup = {"start_factor": repr(schedule.warmup_start)}
+        warmup["total_iters"] = _times(schedule.warmup, schedule)
+        legs = [_call("LinearLR", warmup), *legs]
+        milestones = [schedule.warmup, *milestones]
+    if len(legs) == 1:
+        return legs[0]
+    inner = ",\n".join(f"            {leg}" for leg in legs)
+    if schedule.family == "MultiplicativeLR":
+        head = "ChainedScheduler(\n        [\n"
+        return f"{head}{inner},\n        ],\n        optimizer=optimizer,\n    )"
+    at = ", ".join(_times(each, schedule) for each in milestones)
+    head = "SequentialLR(\n        optimizer,\n        [\n"
+    return f"{head}{inner},\n        ],\n        milestones=[{at}],\n    )"

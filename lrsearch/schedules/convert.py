@@ -1,0 +1,89 @@
+"""Arguments for another unit of time, another budget, or an optimizer with rates of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import UsageError
+from lrsearch.schedules.args import MAX_EPOCHS
+from lrsearch.schedules.family import Family
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+def in_steps(family: Family, params: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Arguments counted in epochs -> arguments counted in scheduler steps, ``k`` to the epoch."""
+    out: dict[str, Any] = {}
+    for name, value in params.items():
+        arg = family.args[name]
+        if arg.kind in ("epochs", "span"):
+            value = value * k
+        elif arg.kind == "milestones":
+            value = [each * k for each in value]
+        elif arg.per_epoch:
+            value = value ** (1 / k)
+        out[name] = value
+    return out
+
+
+def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> dict[str, Any]:
+    """``params`` for ``new`` epochs after the warmup instead of ``old``."""
+    ratio = new / old
+    out: dict[str, Any] = {}
+    for name, value in params.items():
+        arg = family.args[name]
+        if arg.kind == "epochs":
+            # a first cycle rounded down would restart once more at the very end
+            scaled = (
+                math.ceil(value * ratio - 1e-9) if name == "T_0" else round_half_up(value * ratio)
+            )
+            value = min(max(int(arg.low), scaled), MAX_EPOCHS)
+        elif arg.kind == "span":
+            value = value * ratio
+        elif arg.kind == "milestones":
+            scaled_list = sorted({max(1, round_half_up(each * ratio)) for each in value})
+            value = [each for each in scaled_list if each < new] or scaled_list[:1]
+        elif arg.kind == "points":
+            value = [[epoch * ratio, lr] for epoch, lr in value]
+        elif arg.per_epoch:
+            value = max(value ** (1 / ratio), 1e-300)
+        out[name] = value
+    if "hold" in out:
+        out["hold"] = max(1, min(out["hold"], new - 1))
+    return out
+
+
+def round_half_up(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def set_rates(optimizer: Optimizer, lr: float, keep_lr: bool) -> tuple[float, ...]:
+    """Peak rate of each group, written into the optimizer as if it were new."""
+    groups = getattr(optimizer, "param_groups", None)
+    if not groups:
+        raise UsageError(f"expected a torch optimizer, got {type(optimizer).__name__}")
+    own = [
+        float(group["lr"] if keep_lr else group.get("initial_lr", group["lr"])) for group in groups
+    ]
+    top = max(own)
+    if not all(math.isfinite(rate) and rate >= 0 for rate in own) or top == 0:
+        raise UsageError(f"the optimizer's learning rates must be finite and not all 0, got {own}")
+    # lr * (rate / top) is exactly lr where rate is top
+    rates = own if keep_lr else [lr * (rate / top) for rate in own]
+    for group, rate in zip(groups, rates, strict=True):
+        is_tensor = hasattr(group["lr"], "clone")  # Adam(lr=tensor, capturable=True)
+        group["lr"] = group["lr"].detach().clone().fill_(rate) if is_tensor else rate
+        group.pop("initial_lr", None)  # set once by torch, later changes of lr are ignored
+    return tuple(rates)
+
+
+def has_momentum(optimizer: Optimizer) -> bool:
+    """Whether every group has momentum or beta1 above 0, so that cycling it changes no method."""
+    if "betas" in optimizer.defaults:
+        return all(float(group["betas"][0]) > 0 for group in optimizer.param_groups)
+    if "momentum" in optimizer.defaults:
+        return all(float(group["momentum"]) > 0 for group in optimizer.param_groups)
+    return False

@@ -1,0 +1,69 @@
+"""A schedule as an array: the real torch scheduler, stepped on a one-parameter dummy optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from lrsearch.errors import UsageError
+from lrsearch.schedules.family import get_family
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch.optim import Optimizer
+
+    from lrsearch.schedules.schedule import Schedule
+
+Kind = Literal["sgd", "adam"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the optimizer gets at each step.
+
+    Args:
+        lr: (steps,) float64; ``lr[t]`` is used by optimizer step ``t``.
+        momentum: (steps,) float64, momentum or beta1; None where the optimizer has none.
+    """
+
+    lr: npt.NDArray[np.float64]
+    momentum: npt.NDArray[np.float64] | None
+
+
+def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind) -> Trace:
+    """The trace of ``schedule``; see :meth:`Schedule.trace`."""
+    import numpy as np
+
+    if get_family(schedule.family).needs_metric:
+        raise UsageError(
+            f"{schedule.family} has no trace: its rate depends on the loss; train to see it"
+        )
+    optimizer = _dummy(kind, momentum)
+    scheduler = schedule.build(optimizer, steps_per_epoch)
+    optimizer.step()  # torch warns when the scheduler is stepped first
+    group: dict[str, Any] = optimizer.param_groups[0]
+    per_step = schedule.interval == "step"
+    count = schedule.epochs * (steps_per_epoch if per_step else 1)
+    repeat = 1 if per_step else steps_per_epoch
+    lrs = np.empty(count)
+    momenta = np.empty(count)
+    for t in range(count):
+        if t:
+            scheduler.step()
+        lrs[t] = group["lr"]
+        momenta[t] = group["betas"][0] if kind == "adam" else group["momentum"]
+    has_momentum = kind == "adam" or momentum != 0
+    return Trace(np.repeat(lrs, repeat), np.repeat(momenta, repeat) if has_momentum else None)
+
+
+def _dummy(kind: Kind, momentum: float) -> Optimizer:
+    """An optimizer of one parameter without gradient."""
+    import torch
+
+    params = [torch.nn.Parameter(torch.zeros(()))]
+    if kind == "adam":
+        return torch.optim.Adam(params, lr=1.0, betas=(momentum, 0.999))
+    if kind == "sgd":
+        return torch.optim.SGD(params, lr=1.0, momentum=momentum)
+    raise UsageError(f"optimizer kind must be sgd or adam, got {kind!r}")

@@ -1,0 +1,216 @@
+"""What the trials of a study did so far, as arrays: the input of pruner, sampler and replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.schedules import FAMILIES, Schedule
+from lrsearch.search.surrogate import Array, trace_features
+from lrsearch.storage import history
+from lrsearch.storage.engine import Storage
+
+RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
+STEPS = 100  # in which a schedule that steps within the epoch is looked at
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Trials of one study; epoch ``e`` is column ``e - 1``.
+
+    Attributes:
+        lr: Rate of each epoch of the whole budget, known ahead; (n, E).
+        raw: Validation loss after each epoch, NaN beyond ``reached``; (n, E). Epochs without a
+            validation hold the one before.
+        avg: The same of the running average of the weights; (n, E).
+        reached: Epochs run; (n,).
+        state: ``RUNNING``, ``COMPLETE``, ``STOPPED`` or ``DIVERGED``; (n,).
+        features: :func:`trace_features` of ``lr``; (n, d).
+    """
+
+    lr: Array
+    raw: Array
+    avg: Array
+    reached: NDArray[np.int64]
+    state: NDArray[np.int64]
+    features: Array
+
+    @property
+    def epochs(self) -> int:
+        """The budget E."""
+        return int(self.lr.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.lr)
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Curves:
+        """Some of the trials, by index or mask."""
+        return Curves(
+            self.lr[rows],
+            self.raw[rows],
+            self.avg[rows],
+            self.reached[rows],
+            self.state[rows],
+            self.features[rows],
+        )
+
+
+def lr_per_epoch(schedule: Schedule, seen: Array | None = None) -> Array:
+    """Rates of all epochs, (E,): the trace, and for ``ReduceLROnPlateau`` what is known of it.
+
+    Args:
+        schedule: Of the trial.
+        seen: Rates of the epochs run so far; a family without a trace is taken to hold the last.
+    """
+    if not FAMILIES[schedule.family].needs_metric:
+        per_epoch = -(-STEPS // schedule.epochs) if schedule.interval == "step" else 1
+        lr = schedule.trace(per_epoch).lr
+        return np.asarray(lr.reshape(schedule.epochs, per_epoch).mean(axis=1), dtype=np.float64)
+    seen = np.zeros(0) if seen is None else seen[~np.isnan(seen)]
+    out = np.full(schedule.epochs, seen[-1] if len(seen) else schedule.lr)
+    out[: len(seen)] = seen
+    return out
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial of :class:`Curves`."""
+
+    lr: Array
+    raw: Array
+    avg: Array
+    reached: int
+    state: int
+    traced: bool = True
+
+
+class Reader:
+    """Reads the curves of a study; keeps what never changes: finished trials, known rates."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, int], Row | None] = {}
+        self._rates: dict[tuple[str, int], Array] = {}
+
+    def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, Row]:
+        """The rows of ``trials`` that have a schedule, by trial number.
+
+        Raw losses are Optuna's intermediate values. Averaged losses are in the history table of
+        our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
+        """
+        name = study.study_name
+        new = [t for t in trials if (name, t.number) not in self._rows]
+        averages = _averages(study, [t for t in new if "schedule" in t.user_attrs])
+        rows: dict[int, Row] = {}
+        for trial in trials:
+            key = (name, trial.number)
+            row = self._rows.get(key)
+            if key not in self._rows:
+                row = _row(trial, averages.get(trial.number), self._rates.get(key))
+                if row is not None and row.traced:
+                    self._rates[key] = row.lr
+                if trial.state.is_finished():
+                    self._rows[key] = row
+            if row is not None:
+                rows[trial.number] = row
+        return rows
+
+
+def load_curves(
+    study: optuna.Study, trials: list[FrozenTrial] | None = None, reader: Reader | None = None
+) -> Curves:
+    """The trials of a study as arrays, in order of their numbers.
+
+    Trials without ``user_attrs["schedule"]``, failed ones, and those of another budget than the
+    latest are left out.
+
+    Args:
+        study: Any Optuna study whose trials have ``user_attrs["schedule"]``
+            (:meth:`Schedule.to_dict`), on any storage.
+        trials: Some of its trials; None for all.
+        reader: Keeps what it read of finished trials from call to call.
+    """
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    rows = (reader or Reader()).rows(study, trials)
+    return stack([rows[number] for number in sorted(rows)])
+
+
+def stack(rows: list[Row]) -> Curves:
+    """Rows as arrays; those of another budget than the last one's are left out."""
+    epochs = len(rows[-1].lr) if rows else 0
+    rows = [row for row in rows if len(row.lr) == epochs]
+    lr = np.array([row.lr for row in rows]).reshape(len(rows), epochs)
+    return Curves(
+        lr,
+        np.array([row.raw for row in rows]).reshape(lr.shape),
+        np.array([row.avg for row in rows]).reshape(lr.shape),
+        np.array([row.reached for row in rows], dtype=np.int64),
+        np.array([row.state for row in rows], dtype=np.int64),
+        trace_features(lr) if rows else np.zeros((0, 0)),
+    )
+
+
+def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[str, Any]]:
+    """By trial number: epochs, averaged losses and rates from our own storage."""
+    storage = study._storage
+    storage = getattr(storage, "_backend", storage)  # Optuna wraps relational ones in a cache
+    if not isinstance(storage, Storage) or not trials:
+        return {}
+    found = history.load_history(
+        storage,
+        study._study_id,
+        trial_ids=[t._trial_id for t in trials],
+        columns=("avg_val_loss", "lr"),
+    )
+    return {
+        number: {"epoch": part.epoch, "avg": part.avg_val_loss, "lr": part.lr}
+        for number, part in found.trials()
+    }
+
+
+def _row(trial: FrozenTrial, stored: dict[str, Any] | None, lr: Array | None = None) -> Row | None:
+    if "schedule" not in trial.user_attrs or trial.state == TrialState.FAIL:
+        return None
+    schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+    budget = schedule.epochs
+    steps = sorted(step for step in trial.intermediate_values if 1 <= step <= budget)
+    losses = [trial.intermediate_values[step] for step in steps]
+    raw = _filled(budget, steps, losses)
+    seen = None
+    if stored is not None:
+        avg = _filled(budget, stored["epoch"], stored["avg"])
+        seen = _filled(budget, stored["epoch"], stored["lr"])
+    else:
+        listed = trial.user_attrs.get("avg_val_losses", losses)
+        avg = _filled(budget, steps[: len(listed)], listed)
+    avg = np.where(np.isnan(avg), raw, avg)
+    reached = steps[-1] if steps else 0
+    if lr is None:
+        lr = lr_per_epoch(schedule, seen)
+    traced = not FAMILIES[schedule.family].needs_metric
+    return Row(lr, raw, avg, reached, _state(trial, raw, reached), traced)
+
+
+def _filled(budget: int, epochs: Any, values: Any) -> Array:
+    """Values at some epochs as (E,): between two, the earlier one's; NaN after the last."""
+    out = np.full(budget, np.nan)
+    past = 0
+    for epoch, value in zip(epochs, values, strict=False):
+        out[past:epoch] = out[past - 1] if past else value
+        out[epoch - 1] = value
+        past = epoch
+    return out
+
+
+def _state(trial: FrozenTrial, raw: Array, reached: int) -> int:
+    last = raw[reached - 1] if reached else np.nan
+    if not trial.state.is_finished():
+        return RUNNING
+    if reached and not last < history.DIVERGED_LOSS:
+        return DIVERGED
+    return COMPLETE if trial.state == TrialState.COMPLETE else STOPPED

@@ -1,0 +1,234 @@
+"""What a person sees while a study runs: a live display, plain lines, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lrsearch.search.notebook import NotebookDisplay, in_notebook
+from lrsearch.search.progress import Progress, Row
+
+MAX_RUNNING_ROWS = 12
+
+
+class Display(Protocol):
+    """Shows progress and notes."""
+
+    def update(self, progress: Progress) -> None:
+        """Show the state of the study."""
+
+    def note(self, line: str) -> None:
+        """Show one line that stays."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def loss(value: float | None) -> str:
+    """A loss for the screen: four significant digits."""
+    return "–" if value is None else f"{value:#.4g}"
+
+
+class QuietDisplay:
+    """Shows nothing."""
+
+    def update(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def note(self, line: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LineDisplay:
+    """One line per finished trial, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._seen: set[int] | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Print the trials that ended since the last call."""
+        ended = [row for row in progress.rows if row.stopped != "running"]
+        if self._seen is None:  # a study that goes on: do not repeat what an earlier run printed
+            self._seen = {row.number for row in ended}
+            return
+        best = progress.best
+        for row in ended:
+            if row.number in self._seen:
+                continue
+            self._seen.add(row.number)
+            self._write(finished_line(row, len(self._seen), progress, best))
+
+    def note(self, line: str) -> None:
+        """Print the line."""
+        self._write(line)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def finished_line(row: Row, count: int, progress: Progress, best: Row | None) -> str:
+    """``[ 63/200] #62 CosineAnnealingLR  lr 0.21 ...  completed 20/20  val loss 0.4120``."""
+    width = len(str(progress.target))
+    star = "  best so far" if best is not None and best.number == row.number else ""
+    what = f"{row.baseline} baseline" if row.baseline else row.description
+    result = row.error if row.stopped == "failed" else f"val loss {loss(row.value)}"
+    if row.stopped == "diverged":
+        result = "loss not finite"
+    return (
+        f"[{count:>{width}}/{progress.target}] #{row.number:<{width}} "
+        f"{row.family:<27} lr {row.lr:<8.3g} {what:<44} "
+        f"{row.stopped} {row.epochs}/{progress.budget}  {result}{star}"
+    )
+
+
+class LiveDisplay:
+    """Progress of the study and of each running trial, redrawn in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+        self._began = time.monotonic()
+        self._first: tuple[int, int] | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Redraw."""
+        if self._first is None:
+            self._first = (progress.finished, progress.epochs_run)
+        self._live.update(self._render(progress), refresh=True)
+
+    def note(self, line: str) -> None:
+        """Print the line above the display."""
+        self._console.print(Text(line, style="yellow"))
+
+    def close(self) -> None:
+        """Remove the display."""
+        self._live.stop()
+
+    def _eta(self, progress: Progress) -> str:
+        done_before = self._first[0] if self._first else 0
+        done = progress.finished - done_before
+        left = progress.target - progress.finished
+        if done < 3 or left <= 0:
+            return ""
+        seconds = (time.monotonic() - self._began) / done * left
+        return f"eta {int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _render(self, progress: Progress) -> Group:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", justify="right")
+        grid.add_column()
+        parts = [f"{progress.finished}/{progress.target}"]
+        for name in ("pruned", "diverged", "failed", "completed"):
+            if n := progress.count(name):
+                parts.append(f"{n} {'complete' if name == 'completed' else name}")
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=max(1, progress.target), completed=progress.finished, width=34),
+            " · ".join(parts),
+            self._eta(progress),
+        )
+        grid.add_row("trials", line)
+        epochs = f"{progress.epochs_run:,} of {progress.budget * len(progress.rows):,}"
+        saved = f" ({progress.saved:.0%} saved by pruning)" if progress.saved > 0.005 else ""
+        grid.add_row("epochs", epochs + saved)
+        if best := progress.best:
+            grid.add_row("best", self._best(best, progress))
+        return Group(Text(""), grid, Text(""), self._running(progress))
+
+    def _best(self, best: Row, progress: Progress) -> Text:
+        text = Text(f"#{best.number} {best.family}  lr {best.lr:.3g}  {best.description}  ")
+        text.append(f"val loss {loss(best.value)}", style="bold green")
+        others = [
+            f"{name} {loss(value)}"
+            for name, value in progress.baselines.items()
+            if name != best.baseline
+        ]
+        if others:
+            text.append(f"  (baselines: {', '.join(others)})", style="dim")
+        return text
+
+    def _running(self, progress: Progress) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("running", ""):
+            table.add_column(name, no_wrap=True)
+        table.add_column("", width=10)
+        for name in ("epoch", "lr", "val loss"):
+            table.add_column(name, justify="right", no_wrap=True)
+        rows = progress.running
+        for row in rows[:MAX_RUNNING_ROWS]:
+            table.add_row(
+                f"#{row.number} {row.family}",
+                Text(row.baseline + " baseline" if row.baseline else row.description),
+                ProgressBar(total=progress.budget, completed=row.epochs, width=10),
+                f"{row.epochs}/{progress.budget}",
+                f"{row.lr:.3g}",
+                loss(row.value),
+            )
+        if len(rows) > MAX_RUNNING_ROWS:
+            table.add_row(f"and {len(rows) - MAX_RUNNING_ROWS} more", "", "", "", "", "")
+        return table
+
+
+def make_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
+    """Live where ``stream`` (stderr by default) is a terminal, HTML in a notebook, else lines."""
+    if quiet:
+        return QuietDisplay()
+    if stream is None and in_notebook():
+        return NotebookDisplay()
+    stream = stream or sys.stderr
+    return LiveDisplay(stream) if stream.isatty() else LineDisplay(stream)
+
+
+@contextmanager
+def watching(read: Callable[[], Progress], display: Display) -> Iterator[None]:
+    """Update ``display`` from the database beside the work inside, at a small share of its time.
+
+    A read that takes long makes the pauses longer: the display never costs more than 2%.
+    """
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def watch() -> None:
+        pause = 0.0
+        while not stop.wait(pause):
+            began = time.perf_counter()
+            try:
+                display.update(read())
+            except Exception as error:  # noqa: BLE001 - shown below; the study must not end by it
+                failed.append(error)
+                return
+            pause = max(0.5, 50 * (time.perf_counter() - began))
+
+    thread = threading.Thread(target=watch, name="lrsearch-display", daemon=True)
+    display.update(read())
+    thread.start()
+    try:
+        yield
+        stop.set()
+        thread.join()
+        display.update(read())
+    finally:
+        stop.set()
+        thread.join()
+        display.close()
+        if failed:
+            display.note(f"the display stopped: {failed[0]}")

@@ -1,0 +1,89 @@
+"""A trial before it exists: asks the sampler for all parameters, then is stored at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+
+class Draft:
+    """Looks like an Optuna trial to :meth:`Space.suggest`, and writes no parameters.
+
+    Optuna's own trial stores every suggested parameter in a transaction of its own. Here the
+    sampler is asked exactly as Optuna asks it, and ``params`` and ``distributions`` go to the
+    database together.
+
+    Args:
+        study: The study; its sampler proposes.
+        trial: The stored RUNNING trial they are for: some samplers (TPE, CMA-ES, GP) write
+            attributes to it. Parameters that it has already (a user queued them) are kept.
+        fixed: Values that are not asked for (a baseline's).
+    """
+
+    def __init__(
+        self, study: optuna.Study, trial: FrozenTrial, fixed: dict[str, Any] | None = None
+    ) -> None:
+        self._study = study
+        self._fixed = {**trial.system_attrs.get("fixed_params", {}), **(fixed or {})}
+        self._frozen = trial
+        self._relative: dict[str, Any] = {}
+        if not fixed:
+            # Samplers read the trials through a cache that only ask() and tell() ever empty.
+            study._thread_local.cached_all_trials = None
+            sampler = study.sampler
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler.before_trial(study, self._frozen)
+                space = sampler.infer_relative_search_space(study, self._frozen)
+                self._relative = sampler.sample_relative(study, self._frozen, space)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values suggested so far."""
+        return self._frozen.params
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The distributions they came from."""
+        return self._frozen.distributions
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """As :meth:`optuna.trial.Trial.suggest_float`."""
+        return float(self._suggest(name, FloatDistribution(low, high, log=log)))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """As :meth:`optuna.trial.Trial.suggest_int`."""
+        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """As :meth:`optuna.trial.Trial.suggest_categorical`."""
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if name in self.params:
+            return self.params[name]
+        if name in self._fixed:
+            value = self._fixed[name]
+        elif name in self._relative and distribution._contains(
+            distribution.to_internal_repr(self._relative[name])
+        ):
+            value = self._relative[name]
+        else:
+            value = self._study.sampler.sample_independent(
+                self._study, self._frozen, name, distribution
+            )
+        self.params[name] = value
+        self.distributions[name] = distribution
+        return value

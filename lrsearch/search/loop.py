@@ -1,0 +1,376 @@
+"""The worker loop: claim a slot, ask, train, report and prune, tell; one trial or K fused."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.errors import LrsearchError
+from lrsearch.schedules import Schedule, Space
+from lrsearch.search.draft import Draft
+from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.study import set_sampler
+from lrsearch.storage import history, slots, trials
+from lrsearch.storage.cache import frozen
+from lrsearch.storage.engine import Storage
+from lrsearch.storage.owners import Heartbeat
+from lrsearch.storage.trials import Claim, LostTrialError
+from lrsearch.training import checkpoint
+from lrsearch.training.results import EpochResult, Runner
+
+DIVERGED_LOSS = history.DIVERGED_LOSS
+FAILURES_IN_A_ROW = 5
+CHECKPOINT_SECONDS = 5.0
+WAIT_SECONDS = 0.5
+
+
+@dataclass
+class Resident:
+    """A trial that is being trained by this worker."""
+
+    trial: FrozenTrial
+    schedule: Schedule
+    started: float
+    saved: float
+    alone: bool
+    last: EpochResult | None = None
+
+
+@dataclass
+class Worker:
+    """Runs trials of one study until its target is met, it is interrupted, or time is up.
+
+    Args:
+        study: The study, with its pruner set.
+        storage: Its database.
+        space: What is searched.
+        runner: Trains; may hold several trials at once.
+        fallback: Makes a runner for one trial, for when the fused one fails.
+        target: Finished trials the study shall have.
+        owner: Unique name of this worker.
+        sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
+        seed: The study's seed.
+        baselines: Optuna parameters of the usual recipes; they take the first slots.
+        checkpoints: Folder for checkpoints.
+        device: Text for the record of each trial.
+        interrupt: Set by Ctrl-C and SIGTERM.
+        deadline: ``time.monotonic()`` after which no new trial starts.
+        note: Called with one line for the user.
+        tracker: Optuna callback that is told of every trial this worker ends.
+    """
+
+    study: optuna.Study
+    storage: Storage
+    space: Space
+    runner: Runner
+    fallback: Callable[[], Runner]
+    target: int
+    owner: str
+    sampler: str
+    seed: int
+    baselines: Mapping[str, dict[str, Any]]
+    checkpoints: Path
+    device: str
+    interrupt: Interrupt
+    deadline: float | None = None
+    note: Callable[[str], None] = lambda line: None
+    tracker: Callable[[optuna.Study, FrozenTrial], None] | None = None
+    residents: dict[int, Resident] = field(default_factory=dict)
+    failures: int = 0
+
+    def run(self) -> None:
+        """Work until nothing is left to do.
+
+        Raises:
+            Interrupted: On Ctrl-C or SIGTERM, after the running trials were saved and handed back.
+            LrsearchError: After several failing trials in a row.
+        """
+        with Heartbeat(self.storage, self.owner):
+            try:
+                while True:
+                    self.interrupt.check()
+                    self._fill()
+                    if self.residents:
+                        self._advance()
+                    elif self._others_at_work():
+                        self.interrupt.sleep(WAIT_SECONDS)
+                    else:
+                        self._tidy()
+                        return
+            except BaseException:
+                self._hand_back()
+                raise
+
+    def _timed_out(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def _others_at_work(self) -> bool:
+        """Whether a trial may still come back to the queue, so that leaving now is too early."""
+        return (
+            not self._timed_out()
+            and slots.progress(self.storage, self.study._study_id).running > 0
+        )
+
+    # ask
+
+    def _fill(self) -> None:
+        """Take trials until the runner is full or none is left."""
+        while len(self.residents) < self.runner.capacity and not self._timed_out():
+            if any(resident.alone for resident in self.residents.values()):
+                return
+            claim = slots.claim(
+                self.storage,
+                self.study._study_id,
+                self.target,
+                self.owner,
+                suspects=not self.residents,
+            )
+            if claim is None:
+                return
+            try:
+                trial = self._ask(claim)
+            except LostTrialError:
+                continue
+            if trial is not None:
+                resumed = claim.trial_id is not None
+                self._admit(trial, resumed=resumed, alone=claim.suspect)
+
+    def _ask(self, claim: Claim) -> FrozenTrial | None:
+        """The trial of a slot, with its parameters; None if a user queued impossible ones.
+
+        It may be one to go on with, a baseline, one that a user queued, or the sampler's choice.
+        """
+        names = list(self.baselines)
+        name = names[claim.slot] if claim.slot < len(names) else None
+        trial_id = claim.trial_id
+        if trial_id is None and name is None:
+            trial_id = self._queued(claim)
+        if trial_id is None:
+            trial_id = trials.create_trial(self.storage, claim)
+        trial = self.storage.get_trial(trial_id)
+        if "schedule" in trial.user_attrs:
+            return trial
+        set_sampler(self.study, self.sampler, self.seed, claim.slot, self.space)
+        attrs: dict[str, Any] = {} if name is None else {"baseline": name}
+        try:
+            draft = Draft(self.study, trial, None if name is None else self.baselines[name])
+            attrs["schedule"] = self.space.suggest(draft).to_dict()
+        except ValueError as error:
+            self._fail(trial_id, error)
+            return None
+        trials.fill_trial(
+            self.storage,
+            trial_id,
+            params=draft.params,
+            distributions=draft.distributions,
+            user_attrs=attrs,
+        )
+        return self.storage.get_trial(trial_id)
+
+    def _queued(self, claim: Claim) -> int | None:
+        """A trial that a user queued (``study.enqueue_trial``), now in our slot."""
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if trials.adopt(self.storage, claim, waiting._trial_id):
+                return waiting._trial_id
+        return None
+
+    def _admit(self, trial: FrozenTrial, *, resumed: bool, alone: bool) -> None:
+        """Start a trial, or go on with one from its checkpoint."""
+        now = time.monotonic()
+        key = trial._trial_id
+        try:
+            schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+            state = self._load_checkpoint(trial) if resumed else None
+            if resumed:
+                epoch = 0 if state is None else int(state["epoch"])
+                history.forget_epochs(self.storage, key, epoch)
+                for step in [s for s in trial.intermediate_values if s > epoch]:
+                    del trial.intermediate_values[step]
+            self.residents[key] = Resident(trial, schedule, now, now, alone)
+            self.runner.add(key, schedule, state)
+        except Exception as error:  # noqa: BLE001 - the user's model may raise anything
+            self._fail(key, error)
+
+    def _load_checkpoint(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        path = self._checkpoint_path(trial._trial_id)
+        try:
+            return checkpoint.load(path)
+        except checkpoint.CheckpointError as error:
+            self.note(f"trial {trial.number} starts over: {error}")
+            return None
+
+    # train, report, prune, tell
+
+    def _advance(self) -> None:
+        """One epoch (to the next validation) of every resident trial."""
+        try:
+            with self.interrupt.may_break():
+                results = self.runner.epoch()
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - the user's model may raise anything
+            if len(self.residents) > 1 or self.runner.capacity > 1:
+                self._unfuse(error)
+            else:
+                self._fail(next(iter(self.residents)), error)
+            return
+        self._record(results)
+
+    def _record(self, results: Mapping[int, EpochResult]) -> None:
+        lost = history.record_epochs(self.storage, list(results.items()), owner=self.owner)
+        with frozen(self.study):
+            for key, result in results.items():
+                self._judge(key, result, lost=key in lost)
+
+    def _judge(self, key: int, result: EpochResult, *, lost: bool) -> None:
+        """Finish a trial, or let it go on."""
+        resident = self.residents[key]
+        resident.last = result
+        if lost:
+            self.note(f"trial {resident.trial.number} was taken over by another worker")
+            self._drop(key)
+            return
+        value = DIVERGED_LOSS if result.diverged else result.val_loss
+        resident.trial.intermediate_values[result.epoch] = value
+        self.failures = 0
+        if result.diverged:
+            self._finish(key, TrialState.PRUNED, "diverged")
+        elif result.epoch >= self.space.epochs:
+            self._finish(key, TrialState.COMPLETE, "completed")
+        elif self._should_prune(resident):
+            self._finish(key, TrialState.PRUNED, "pruned")
+        elif time.monotonic() - resident.saved > CHECKPOINT_SECONDS:
+            self._save(key)
+
+    def _should_prune(self, resident: Resident) -> bool:
+        if "baseline" in resident.trial.user_attrs:
+            return False  # the answer is "how much better than the usual recipe"
+        if isinstance(self.study.pruner, (SuccessiveHalvingPruner, HyperbandPruner)):
+            # They note on the stored trial which rungs it has passed.
+            attrs = self.storage.get_trial_system_attrs(resident.trial._trial_id)
+            resident.trial.system_attrs = attrs
+        return self.study.pruner.prune(self.study, resident.trial)
+
+    def _finish(self, key: int, state: TrialState, stopped: str) -> None:
+        resident = self.residents[key]
+        result = resident.last
+        assert result is not None
+        value = DIVERGED_LOSS if result.diverged else result.val_loss
+        attrs: dict[str, Any] = {
+            "stopped": stopped,
+            "epochs": result.epoch,
+            "seconds": round(time.monotonic() - resident.started, 3),
+            "device": self.device,
+        }
+        if not result.diverged:
+            attrs["val_metric"] = result.val_metric
+            attrs["avg_val_loss"] = result.avg_val_loss
+        self.study.sampler.after_trial(self.study, resident.trial, state, [value])
+        mine = trials.finish(self.storage, key, state, value, attrs, owner=self.owner)
+        self._drop(key)
+        if mine:
+            self._checkpoint_path(key).unlink(missing_ok=True)
+            self._track(key)
+
+    def _track(self, key: int) -> None:
+        """Tell the tracker of an ended trial; where it fails, the study goes on without it."""
+        if self.tracker is None:
+            return
+        try:
+            self.tracker(self.study, self.storage.get_trial(key))
+        except Exception as error:  # noqa: BLE001 - a server far away must not end the study
+            self.tracker = None
+            self.note(f"tracking stopped: {type(error).__name__}: {error}"[:300])
+
+    def _fail(self, key: int, error: Exception) -> None:
+        """Record a trial that raised; several in a row end the study."""
+        resident = self.residents.get(key)
+        text = f"{type(error).__name__}: {error}"[:2000]
+        attrs = {
+            "stopped": "failed",
+            "error": text,
+            "traceback": "".join(traceback.format_exception(error))[-4000:],
+            "device": self.device,
+        }
+        trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
+        if resident is not None:
+            self._drop(key)
+        self._checkpoint_path(key).unlink(missing_ok=True)
+        self.failures += 1
+        number = self.storage.get_trial(key).number
+        self.note(f"trial {number} failed: {text.splitlines()[0]}")
+        self._track(key)
+        if self.failures >= FAILURES_IN_A_ROW:
+            raise LrsearchError(
+                f"{self.failures} trials in a row failed, the last with {text.splitlines()[0]}. "
+                "Mend the cause, then run the same command again"
+            ) from error
+
+    def _unfuse(self, error: Exception) -> None:
+        """The stacked model failed: go on with the same trials one at a time."""
+        self.note(
+            f"fused training failed ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
+            "going on with one trial at a time"
+        )
+        slots.release(self.storage, self.owner)
+        self.residents.clear()
+        self.runner = self.fallback()
+
+    def _drop(self, key: int) -> None:
+        del self.residents[key]
+        self.runner.remove(key)
+
+    # saving
+
+    def _checkpoint_path(self, key: int) -> Path:
+        return self.checkpoints / f"{key}.pt"
+
+    def _save(self, key: int) -> None:
+        path, resident = self._checkpoint_path(key), self.residents[key]
+        state = self.runner.state(key)
+        recorded = 0 if resident.last is None else resident.last.epoch
+        if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
+            return  # going on from there would leave a gap in the history: the older file stays
+        try:
+            checkpoint.save(path, state)
+        except OSError as error:
+            raise LrsearchError(
+                f"the checkpoint {path} could not be written ({error.strerror or error}); what is "
+                "finished is kept: make room, then run the same command again"
+            ) from None
+        resident.saved = time.monotonic()
+
+    def _hand_back(self) -> None:
+        """Save what stands at an epoch's end and give all trials back to the queue."""
+        try:
+            if not self.interrupt.broke:
+                for key in self.residents:
+                    self._save(key)
+        except LrsearchError as error:
+            self.note(str(error))
+        try:
+            slots.release(self.storage, self.owner)
+        except LrsearchError:  # others take them when our heart has stopped
+            self.note("the running trials could not be handed back; they go on in a minute")
+
+    def _tidy(self) -> None:
+        """Remove what workers that were killed left of trials that have ended."""
+        if not self.checkpoints.is_dir():
+            return
+        ended = {
+            t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
+        }
+        ids = {str(key) for key in ended}
+        left = [path for path in self.checkpoints.glob("*.pt") if path.stem in ids]
+        if len(ended) >= self.target:
+            left += self.checkpoints.glob(".*.pt-*")  # half written
+        for path in left:
+            path.unlink(missing_ok=True)

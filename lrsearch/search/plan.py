@@ -1,0 +1,172 @@
+"""A plan: a configuration with everything resolved that needs the task and the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.config import StudyConfig
+from lrsearch.errors import UsageError
+from lrsearch.schedules import Space
+from lrsearch.tasks import Task, given_task, load_task
+from lrsearch.training import device as devices
+from lrsearch.training.auto import Choice, choose
+from lrsearch.training.lr_range import lr_range_test
+from lrsearch.training.optimizers import resolve_optimizer
+
+if TYPE_CHECKING:
+    import optuna
+    import torch
+
+
+LR_RANGE_ATTR = "lr_range_test"
+"""The study attribute that keeps the range test of ``lr: auto``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to run trials.
+
+    Attributes:
+        config: The configuration as given.
+        task: Model, data, loss.
+        space: What is searched.
+        optimizer: Class name in ``torch.optim``.
+        optimizer_args: Its arguments without ``lr``.
+        device: Where tensors live.
+        choice: Trials fused, workers, threads and precision, and why.
+    """
+
+    config: StudyConfig
+    task: Task
+    space: Space
+    optimizer: str
+    optimizer_args: dict[str, Any]
+    device: torch.device
+    choice: Choice
+
+    @property
+    def epochs(self) -> int:
+        """The budget: epochs of one full trial."""
+        return self.space.epochs
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is kept with the study, as plain values."""
+        return {
+            "task": self.task.describe(),
+            "model": self.task.model_name,
+            "metric_name": self.task.metric_name if self.task.metric else None,
+            "epochs": self.epochs,
+            "steps_per_epoch": self.task.steps_per_epoch,
+            "batch_size": self.task.batch_size,
+            "validate_every": self.task.validate_every,
+            "lr": list(self.space.lr),
+            "optimizer": {"name": self.optimizer, **self.optimizer_args},
+        }
+
+
+def make_plan(config: StudyConfig, task: Any = None) -> Plan:
+    """Load the task and resolve every "default" and "auto" but ``lr: auto``.
+
+    Args:
+        config: What was asked for.
+        task: A task given as a Python object (a :class:`Task` or what makes one); ``config.task``
+            is then only its name.
+
+    Raises:
+        LrsearchError: On an unknown task, model, device, optimizer; missing data; a budget too
+            short for a family asked for.
+    """
+    device = devices.resolve(config.device)
+    task = _task(config, task)
+    given = dict(config.optimizer)
+    name = given.pop("name", None)
+    optimizer, arguments = (
+        resolve_optimizer(name, given)
+        if name is not None and name.lower() != task.optimizer.lower()
+        else resolve_optimizer(task.optimizer, {**task.optimizer_args, **given})
+    )
+    lr = task.lr_range if config.lr is None or isinstance(config.lr, str) else config.lr
+    epochs = config.epochs or task.epochs
+    if epochs % task.validate_every and epochs > task.validate_every:
+        raise UsageError(
+            f"--epochs {epochs}: task {task.name} validates every {task.validate_every} epochs; "
+            f"give a multiple of {task.validate_every}"
+        )
+    if epochs < task.validate_every:
+        task = dataclasses.replace(task, validate_every=epochs)
+    space = Space(
+        families=None if config.schedules is None else tuple(config.schedules),
+        epochs=epochs,
+        lr=lr,
+        interval=config.interval,
+        warmup=config.warmup,
+        overrides={
+            f"{family}.{parameter}": value
+            for family, ranges in (config.schedules or {}).items()
+            for parameter, value in ranges.items()
+        },
+    )
+    return Plan(
+        config=config,
+        task=task,
+        space=space,
+        optimizer=optimizer,
+        optimizer_args=arguments,
+        device=device,
+        choice=choose(
+            task,
+            device,
+            optimizer,
+            config.trials,
+            config.fuse,
+            config.workers,
+            devices.resolve_precision(config.precision, device, task),
+            arguments,
+        ),
+    )
+
+
+def _task(config: StudyConfig, given: Any) -> Task:
+    if given is None:
+        return load_task(
+            config.task,
+            model=config.model,
+            data_dir=config.data_dir,
+            train_samples=config.train_samples,
+            batch_size=config.batch_size,
+        )
+    if config.model is not None:
+        raise UsageError(f"a task given as an object has one model; leave out {config.model!r}")
+    return given_task(given, train_samples=config.train_samples, batch_size=config.batch_size)
+
+
+def with_lr_range(plan: Plan, study: optuna.Study) -> tuple[Plan, str]:
+    """The plan with ``lr: auto`` resolved, and a line that says how; other plans as they are.
+
+    The range test runs once, when the study begins, and is kept with it, so that all workers
+    search the same range.
+    """
+    if plan.config.lr != "auto":
+        return plan, ""
+    if LR_RANGE_ATTR not in study.user_attrs:
+        found = lr_range_test(
+            plan.task,
+            optimizer=plan.optimizer,
+            optimizer_args=plan.optimizer_args,
+            seed=plan.config.seed,
+            device=plan.device,
+            precision=plan.choice.precision,
+        ).to_dict()
+        for key in ("losses", "smoothed"):  # JSON has no infinity
+            found[key] = [v if math.isfinite(v) else None for v in found[key]]
+        study.set_user_attr(LR_RANGE_ATTR, found)
+    stored = study.user_attrs[LR_RANGE_ATTR]
+    low, high = float(stored["low"]), float(stored["high"])
+    at = stored["diverges_at"]
+    seen = f"diverges above {at:.2g}" if at is not None else "nothing diverges up to 10"
+    space = dataclasses.replace(plan.space, lr=(low, high))
+    line = f"lr range test: {seen}, searching {low:.2g} to {high:.2g}"
+    return dataclasses.replace(plan, space=space), line

@@ -1,0 +1,328 @@
+"""`lrsearch run`: open or join a study, work until its target is met, write the results."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from lrsearch import __version__
+from lrsearch.config import StudyConfig
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.search.display import Display, make_display, watching
+from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.loop import Worker
+from lrsearch.search.plan import Plan, make_plan, with_lr_range
+from lrsearch.search.progress import Progress, Row, read_progress
+from lrsearch.search.study import ATTR, make_pruner, open_study
+from lrsearch.search.workers import Crew
+from lrsearch.storage import Storage, open_storage, redact
+from lrsearch.storage.owners import new_owner
+from lrsearch.tracking import check_log, make_tracker
+from lrsearch.training import device as devices
+from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.loop import SingleRunner
+from lrsearch.training.results import Runner
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves.
+
+    Attributes:
+        study: The study.
+        storage: Its database.
+        plan: What was run.
+        progress: The state at the end.
+        files: Result files written.
+    """
+
+    study: optuna.Study
+    storage: Storage
+    plan: Plan
+    progress: Progress
+    files: list[Path]
+
+
+def run(
+    config: StudyConfig,
+    *,
+    task: Any = None,
+    quiet: bool = True,
+    display: Display | None = None,
+) -> Outcome:
+    """Search schedules as a configuration says, until the study has its target of trials.
+
+    Running the same configuration again completes what is missing.
+
+    Args:
+        config: What to search.
+        task: A task given as a Python object; None loads ``config.task``.
+        quiet: Show nothing while it runs.
+        display: Shows progress; None chooses by ``quiet`` and the terminal.
+
+    Raises:
+        LrsearchError: On anything a user can mend; the study keeps what is finished.
+        Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
+    """
+    interrupt = Interrupt()
+    with interrupt.listening():
+        check_log(config.log)
+        storage = open_storage(config.storage)
+        plan = make_plan(config, task)
+        study = open_study(storage, config, plan.to_dict())
+        study.pruner = make_pruner(config.pruner, plan.epochs)
+        folder = results_folder(config.out, study.study_name)
+        display = display or make_display(quiet=quiet)
+        plan, ranged = with_lr_range(plan, study)
+        for line in [*header(plan, config), *([ranged] if ranged else [])]:
+            display.note(line)
+        for line in storage.warnings:
+            display.note(line)
+        storage.on_wait = display.note
+        interrupt.hurry.append(storage.hurry)
+        interrupt.check()
+
+        def read() -> Progress:
+            return read_progress(study, config.trials, plan.epochs)
+
+        with watching(read, display):
+            crew = make_crew(plan, storage, folder, interrupt, display.note, task=task)
+            if crew is not None:
+                crew.run()
+            else:
+                make_worker(plan, study, storage, folder, interrupt, display.note).run()
+        progress = read()
+    if progress.best is None:
+        errors = [row.error for row in progress.rows if row.error]
+        raise LrsearchError(
+            f"study {study.study_name!r}: no trial ran to its end"
+            + (f"; the last error was {errors[-1]}" if errors else "")
+        )
+    return Outcome(study, storage, plan, progress, write_results(study, storage, folder))
+
+
+def make_worker(
+    plan: Plan,
+    study: optuna.Study,
+    storage: Storage,
+    folder: Path,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+) -> Worker:
+    """The worker of this process."""
+    config = plan.config
+    return Worker(
+        study=study,
+        storage=storage,
+        space=plan.space,
+        runner=make_runner(plan),
+        fallback=lambda: single_runner(plan),
+        target=config.trials,
+        owner=new_owner(),
+        sampler=config.sampler,
+        seed=config.seed,
+        baselines=plan.space.baselines(plan.task.lr) if config.baselines else {},
+        checkpoints=folder / "checkpoints" / study.user_attrs[ATTR]["uid"],
+        device=devices.describe(plan.device),
+        interrupt=interrupt,
+        deadline=None if config.timeout is None else time.monotonic() + config.timeout,
+        note=note,
+        tracker=None if config.log is None else make_tracker(config.log),
+    )
+
+
+def make_crew(
+    plan: Plan,
+    storage: Storage,
+    folder: Path,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+    *,
+    task: Any = None,
+) -> Crew | None:
+    """The worker processes of this machine; None if one is enough: this process.
+
+    Raises:
+        UsageError: If several are asked for, and the task is an object of this process.
+    """
+    config = plan.config
+    if plan.choice.workers == 1:
+        return None
+    if task is not None:
+        if config.workers == "auto":
+            return None
+        raise UsageError(
+            f"{config.workers} workers cannot share a task that is an object of this process; put "
+            "it into a file and give file.py:name, or take one worker"
+        )
+    deadline = None if config.timeout is None else time.monotonic() + config.timeout
+    return Crew(plan, storage, folder, interrupt, note, deadline)
+
+
+def single_runner(plan: Plan) -> Runner:
+    """Trains one trial at a time with plain torch.optim."""
+    return SingleRunner(
+        plan.task,
+        optimizer=plan.optimizer,
+        optimizer_args=plan.optimizer_args,
+        seed=plan.config.seed,
+        device=plan.device,
+        precision=plan.choice.precision,
+        compile=plan.config.compile,
+    )
+
+
+def make_runner(plan: Plan) -> Runner:
+    """The runner that the plan chose: one trial at a time, or K fused."""
+    torch.set_num_threads(plan.choice.threads)
+    if plan.choice.fuse == 1:
+        return single_runner(plan)
+    return EnsembleRunner(
+        plan.task,
+        k=plan.choice.fuse,
+        optimizer=plan.optimizer,
+        optimizer_args=plan.optimizer_args,
+        seed=plan.config.seed,
+        device=plan.device,
+        precision=plan.choice.precision,
+        compile=plan.config.compile,
+    )
+
+
+def header(plan: Plan, config: StudyConfig) -> list[str]:
+    """The lines above the display: what is searched, on what, where it is kept."""
+    return [
+        f"lrsearch {__version__} · study {config.study_name} · {redact(config.storage)} "
+        f"· seed {config.seed}",
+        f"task {plan.task.name}: {plan.task.describe()}, {plan.epochs} epochs a trial",
+        f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
+        f"{len(plan.space.names)} schedule families",
+        f"device {devices.describe(plan.device)}: {plan.choice.why}",
+    ]
+
+
+def _optimizer(plan: Plan) -> str:
+    """``optimizer SGD (momentum 0.9, nesterov)``."""
+    words = [
+        name if value is True else f"{name} {value}"
+        for name, value in plan.optimizer_args.items()
+        if value is not False
+    ]
+    return f"optimizer {plan.optimizer}" + (f" ({', '.join(words)})" if words else "")
+
+
+def results_folder(out: str, name: str) -> Path:
+    """``out/STUDY``, where STUDY cannot leave ``out`` whatever the study is called."""
+    import hashlib
+    import re
+
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
+    if slug != name:
+        slug = f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path(out) / slug
+
+
+def write_results(study: optuna.Study, storage: Storage, folder: Path) -> list[Path]:
+    """Write best.yaml and the figures.
+
+    Raises:
+        LrsearchError: If the folder cannot be written; the study is safe in the database.
+    """
+    from lrsearch.export import write_best
+    from lrsearch.report.figures import write_figures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [write_best(study, folder / "best.yaml"), *write_figures(study, storage, folder)]
+    except OSError as error:
+        raise LrsearchError(
+            f"results could not be written to {folder} ({error.strerror or error}); the study is "
+            f"safe in its database: lrsearch export {study.study_name} -o FILE"
+        ) from None
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The end of a run as one JSON object."""
+    progress = outcome.progress
+    best = progress.best
+    assert best is not None
+    return {
+        "study": outcome.study.study_name,
+        "trials": progress.finished,
+        "completed": progress.count("completed"),
+        "pruned": progress.count("pruned"),
+        "diverged": progress.count("diverged"),
+        "failed": progress.count("failed"),
+        "epochs": progress.epochs_run,
+        "epochs_saved": round(progress.saved, 4),
+        "best": {
+            "trial": best.number,
+            "value": best.value,
+            "metric": best.metric,
+            "schedule": outcome.study.trials[best.number].user_attrs["schedule"],
+        },
+        "baselines": progress.baselines,
+        "files": [str(path) for path in outcome.files],
+    }
+
+
+def closing(outcome: Outcome, stream: Any = None) -> None:
+    """The end of a run for a person."""
+    from rich.console import Console
+    from rich.text import Text
+
+    progress, study = outcome.progress, outcome.study
+    best = progress.best
+    assert best is not None
+    assert best.value is not None
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    line = Text("\nBest schedule  ", style="bold")
+    line.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
+    line.append(f"  {best.description}" if best.description else "", style="")
+    console.print(line)
+    console.print(f"  val loss {best.value:#.4g}{_metric(outcome, best)}")
+    against = [
+        f"{name} {100 * (best.value / value - 1):+.1f}%"
+        for name, value in progress.baselines.items()
+        if name != best.baseline and value > 0
+    ]
+    if best.baseline:
+        console.print(f"  It is the {best.baseline} baseline: nothing tried was better.")
+    if against:
+        console.print(f"  against the usual recipes: {', '.join(against)}")
+    ended = ", ".join(
+        f"{n} {name}"
+        for name in ("completed", "pruned", "diverged", "failed")
+        if (n := progress.count(name))
+    )
+    console.print(f"  {progress.finished} trials ({ended}), {progress.saved:.0%} of epochs saved")
+    folder = outcome.files[0].parent
+    console.print(f"\nFiles   {folder}/  " + "  ".join(path.name for path in outcome.files))
+    name = shlex.quote(study.study_name)
+    where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
+    for command, why in (
+        (f"report {name}{where}", "everything on one page"),
+        (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
+        (f"dashboard {name}{where}", "every trial, in the browser"),
+        (f"train {folder / 'best.yaml'} --epochs {4 * outcome.plan.epochs}", "a longer run"),
+    ):
+        console.print(
+            f"{'Next' if command.startswith('report') else '':<7} lrsearch {command:<44} {why}"
+        )
+
+
+def _metric(outcome: Outcome, best: Row) -> str:
+    """``, accuracy 97.3%``, where the task has a metric."""
+    task = outcome.plan.task
+    if best.metric is None or not task.metric_name:
+        return ""
+    shown = f"{best.metric:.1%}" if task.metric_name == "accuracy" else f"{best.metric:.4g}"
+    return f", {task.metric_name} {shown}"

@@ -1,0 +1,181 @@
+"""A study in the database: made once, joined by anyone with the same configuration."""
+
+from __future__ import annotations
+
+import platform
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+
+from lrsearch import __version__
+from lrsearch.config import StudyConfig, difference
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.schedules import Space
+from lrsearch.search.pruning import SchedulePruner
+from lrsearch.search.sampling import TraceSampler
+from lrsearch.storage import Storage, redact
+from lrsearch.storage.cache import Cache
+from lrsearch.storage.studies import set_once
+
+ATTR = "lrsearch"
+METRIC = "validation loss"
+
+
+#: Name -> how to make it from the study's seed and a seed of the trial's own. With the latter a
+#: study that was interrupted goes on with the draws it would have had. CMA-ES and QMC keep a
+#: sequence in the database, which only the study's seed belongs to.
+#: The trace sampler draws by the trial's number, and keeps the curves it has read: it stays.
+SAMPLERS: dict[str, Callable[[int, int, Space], BaseSampler]] = {
+    "trace": lambda seed, draw, space: TraceSampler(space, seed=seed),
+    "tpe": lambda seed, draw, space: optuna.samplers.TPESampler(
+        seed=draw, multivariate=True, group=True
+    ),
+    "random": lambda seed, draw, space: optuna.samplers.RandomSampler(seed=draw),
+    "gp": lambda seed, draw, space: optuna.samplers.GPSampler(seed=draw),
+    "cmaes": lambda seed, draw, space: optuna.samplers.CmaEsSampler(
+        seed=seed,
+        independent_sampler=optuna.samplers.RandomSampler(seed=draw),
+    ),
+    "qmc": lambda seed, draw, space: optuna.samplers.QMCSampler(
+        seed=seed,
+        scramble=True,
+        independent_sampler=optuna.samplers.RandomSampler(seed=draw),
+    ),
+}
+
+PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
+    "schedule": lambda epochs: SchedulePruner(),
+    "median": lambda epochs: optuna.pruners.MedianPruner(
+        n_startup_trials=8, n_warmup_steps=max(1, epochs // 5)
+    ),
+    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=max(1, epochs // 16), reduction_factor=3
+    ),
+    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
+        min_resource=1, max_resource=epochs, reduction_factor=3
+    ),
+    "none": lambda epochs: optuna.pruners.NopPruner(),
+}
+
+
+def make_sampler(name: str, seed: int, slot: int, space: Space) -> BaseSampler:
+    """The sampler called ``name`` for the trial in a slot."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return SAMPLERS[name](seed, (seed * 1_000_003 + slot) % 2**32, space)
+
+
+def set_sampler(study: optuna.Study, name: str, seed: int, slot: int, space: Space) -> None:
+    """Give a study the sampler called ``name`` for the trial in a slot."""
+    if name != "trace" or not isinstance(study.sampler, TraceSampler):
+        study.sampler = make_sampler(name, seed, slot, space)
+
+
+def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
+    """The pruner called ``name`` for a budget of ``epochs``."""
+    return PRUNERS[name](epochs)
+
+
+def study_names(storage: Storage) -> list[str]:
+    """The names of all studies in a database."""
+    return [s.study_name for s in storage.get_all_studies()]
+
+
+def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
+    """An existing study.
+
+    Raises:
+        UsageError: If there is none of that name; says which there are.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=Cache(storage))
+    except KeyError:
+        names = study_names(storage)
+    near = did_you_mean(name, names)
+    question = f" — did you mean {near}?" if near else ""
+    if not names:
+        raise UsageError(f"no study {name!r}: {url} has none yet. Start one with lrsearch run")
+    raise UsageError(f"no study {name!r} in {url}{question} (it has: {', '.join(names[:20])})")
+
+
+def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -> optuna.Study:
+    """Create the study of a configuration, or join it if it is there.
+
+    Args:
+        storage: The database.
+        config: What was asked for; kept with the study.
+        plan: What it was resolved to (optimizer, model, budget, ...), plain values; kept as well.
+
+    The study gets a ``uid``, so that checkpoints of another database are never taken for its own.
+
+    Raises:
+        UsageError: If a study of that name was made with another configuration.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=config.study_name,
+            storage=Cache(storage),
+            direction="minimize",
+            load_if_exists=True,
+        )
+        stored = study.user_attrs.get(ATTR)
+        if stored is None:
+            if study.get_trials(deepcopy=False) and ATTR not in study.user_attrs:
+                raise UsageError(
+                    f"study {config.study_name!r} exists and was not made by lrsearch run; "
+                    "choose another --name"
+                )
+            study.set_metric_names([METRIC])
+            stored = set_once(
+                storage,
+                study._study_id,
+                ATTR,
+                {
+                    "config": {**config.to_dict(), "storage": redact(config.storage)},
+                    "identity": config.identity(),
+                    "plan": dict(plan),
+                    "versions": versions(),
+                    "uid": uuid.uuid4().hex[:12],
+                },
+            )
+    rows = difference(stored["identity"], config)
+    if rows:
+        raise UsageError(
+            f"study {config.study_name!r} was made with {'; '.join(rows)}. "
+            "Keep what it has, or choose another --name"
+        )
+    return study
+
+
+def stored_config(study: optuna.Study) -> Mapping[str, Any]:
+    """The configuration a study was made with.
+
+    Raises:
+        LrsearchError: If the study is not one of ours.
+    """
+    stored = study.user_attrs.get(ATTR)
+    if stored is None:
+        raise LrsearchError(
+            f"study {study.study_name!r} was not made by lrsearch run, so its training cannot be "
+            "repeated here: train its best schedule on other seeds where it was made"
+        )
+    config: Mapping[str, Any] = stored["config"]
+    return config
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import torch
+
+    return {
+        "lrsearch": __version__,
+        "torch": str(torch.__version__),
+        "optuna": optuna.__version__,
+        "python": platform.python_version(),
+    }

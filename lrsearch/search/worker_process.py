@@ -1,0 +1,85 @@
+"""One worker process: told what to do on stdin, it runs the loop and says on stdout what happens.
+
+First line in: a JSON object with the configuration. End of stdin: save, hand back and leave; so a
+worker never outlives the process that started it, even if that one was killed. Lines out: JSON
+objects with ``owner``, ``note`` or ``error``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from lrsearch.config import make
+from lrsearch.errors import LrsearchError
+from lrsearch.search.interrupt import Interrupt, Interrupted
+
+
+class Say(Protocol):
+    """Tells the process that started us something."""
+
+    def __call__(self, **message: str) -> None: ...
+
+
+def main() -> int:
+    """Run one worker; returns its exit code."""
+    words = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # what the user's model prints is none of ours
+
+    def say(**message: str) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            words.write(json.dumps(message) + "\n")
+
+    interrupt = Interrupt()
+    with interrupt.listening():
+        order = json.loads(sys.stdin.readline())
+        threading.Thread(target=_leave_with, args=(sys.stdin,), daemon=True).start()
+        try:
+            _work(order, interrupt, say)
+        except Interrupted as stop:
+            return stop.exit_code
+        except LrsearchError as error:
+            say(error=str(error))
+            return 1
+    return 0
+
+
+def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
+    from lrsearch.search.plan import make_plan, with_lr_range
+    from lrsearch.search.run import make_worker
+    from lrsearch.search.study import make_pruner, open_study
+    from lrsearch.storage import open_storage
+    from lrsearch.storage.engine import PATIENCE_SECONDS
+
+    config = make(order["config"])
+    storage = open_storage(config.storage, patience=PATIENCE_SECONDS)
+    interrupt.hurry.append(storage.hurry)
+    plan = make_plan(config)
+    plan = dataclasses.replace(
+        plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
+    )
+    study = open_study(storage, config, plan.to_dict())
+    plan, _ = with_lr_range(plan, study)
+    study.pruner = make_pruner(config.pruner, plan.epochs)
+    worker = make_worker(
+        plan, study, storage, Path(order["folder"]), interrupt, lambda line: say(note=line)
+    )
+    say(owner=worker.owner)
+    worker.run()
+
+
+def _leave_with(stream: IO[str]) -> None:
+    """When whoever started us is gone, or closes the pipe, be as if SIGTERM had come."""
+    stream.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

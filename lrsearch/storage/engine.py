@@ -1,0 +1,285 @@
+"""Optuna's relational storage, opened so that many processes share it and outages cost only time.
+
+`open_storage` gives an `optuna.storages.RDBStorage` whose engine is tuned per database and whose
+methods wait for a server that went away. `Storage.transact` runs our own statements the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from lrsearch.errors import LrsearchError
+from lrsearch.storage.failures import driver_text, explain, is_transient
+from lrsearch.storage.reading import read_trial, read_trials
+from lrsearch.storage.schema import SchemaMismatch, create_schema, is_current, is_optunas
+from lrsearch.storage.tuning import engine_kwargs, reading
+from lrsearch.storage.urls import (
+    check_sqlite_file,
+    is_writable,
+    network_file_system,
+    parse_storage_url,
+    redact,
+    redact_text,
+    sqlite_file,
+)
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 900.0  # how long a call waits for a database that went away in mid-run
+HURRY_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+
+
+def persist(
+    call: Callable[[], T],
+    url: str,
+    *,
+    patience: Callable[[], float],
+    on_wait: Callable[[str], None] | None = None,
+) -> tuple[T, bool]:
+    """Repeat ``call``, a whole transaction, until the database answers.
+
+    Args:
+        call: Must be safe to run again: an answer may get lost after the commit.
+        url: For the error text, which holds no password.
+        patience: Seconds after the first failure in which it is tried again; may change meanwhile.
+        on_wait: Called once with one line when the wait becomes noticeable.
+
+    Returns:
+        What ``call`` returned, and whether it had to wait.
+
+    Raises:
+        LrsearchError: If waiting does not cure it, or did not within ``patience``.
+    """
+    since: float | None = None
+    pause = _FIRST_PAUSE
+    told = False
+    while True:
+        try:
+            return call(), since is not None
+        except (SQLAlchemyError, StorageInternalError) as error:
+            since = time.monotonic() if since is None else since
+            if not is_transient(error) or time.monotonic() - since >= patience():
+                raise explain(error, url) from None
+            if not told and pause > 0.5 and on_wait is not None:
+                told = True
+                on_wait(f"waiting for {redact(url)}: {redact_text(driver_text(error), url)}")
+        resume = time.monotonic() + random.uniform(0.5, 1.0) * pause
+        while (now := time.monotonic()) < min(resume, since + patience()):
+            time.sleep(min(0.1, resume - now))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _close(engine: Engine, pid: int) -> None:
+    if os.getpid() == pid:  # connections that a fork inherited belong to its parent
+        engine.dispose()
+
+
+class Storage(RDBStorage):
+    """`RDBStorage` with a tuned engine, retries, and transactions of our own.
+
+    Attributes:
+        label: The URL without its password, for the screen.
+        warnings: Lines a person should see once, such as "on a network file system".
+        on_wait: Called with one line when the database went away and the call waits for it.
+        patience: Seconds a call waits for a database that went away; lower it to leave sooner, in
+            a call under way too.
+        recovered_at: ``time.monotonic()`` when this process last came back from such a wait.
+        close: Call it to close the connections; the end of the object or the process does it too.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], label: str) -> None:
+        self.label = label
+        self.warnings: list[str] = []
+        self.on_wait: Callable[[str], None] | None = None
+        self.patience = PATIENCE_SECONDS
+        self.recovered_at: float | None = None
+        # Optuna formats the URL as a template: {SCHEMA_VERSION}.
+        template = url.replace("{", "{{").replace("}", "}}")
+        super().__init__(
+            template, engine_kwargs, skip_compatibility_check=True, skip_table_creation=True
+        )
+        self.close = weakref.finalize(self, _close, self.engine, os.getpid())
+
+    def hurry(self) -> None:
+        """Wait no longer than a moment for a database that is away: somebody wants to leave."""
+        self.patience = HURRY_SECONDS
+
+    def attempt(self, call: Callable[[], T], *, read: bool = False) -> T:
+        """`persist` with this storage's patience; ``read``: takes no write lock on SQLite."""
+
+        def once() -> T:
+            with reading(read):
+                return call()
+
+        result, waited = persist(
+            once, self.url, patience=lambda: self.patience, on_wait=self.on_wait
+        )
+        if waited:
+            self.recovered_at = time.monotonic()
+        return result
+
+    def transact(self, work: Callable[[Connection], T], *, read: bool = False) -> T:
+        """Run ``work(connection)`` in one transaction and return its result after the commit.
+
+        Args:
+            work: Gets the connection; it must be safe to run again.
+            read: True if it only reads: then it never waits for a writer.
+        """
+
+        def once() -> T:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return self.attempt(once, read=read)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """One trial, read by `lrsearch.storage.reading`."""
+        trial = self.transact(lambda c: read_trial(c, trial_id), read=True)
+        if trial is None:
+            raise KeyError(models.NOT_FOUND_MSG)
+        return trial
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        wanted = None if states is None else [s for s in TrialState if s in states]
+        return self.transact(
+            lambda c: read_trials(c, study_id, wanted, included_trial_ids, trial_id_greater_than),
+            read=True,
+        )
+
+
+def _waiting(name: str, *, read: bool) -> Callable[..., Any]:
+    """Optuna's method ``name``, repeated while the database is away."""
+    original = getattr(RDBStorage, name)
+
+    @functools.wraps(original)
+    def method(self: Storage, *args: Any, **kwargs: Any) -> Any:
+        return self.attempt(lambda: original(self, *args, **kwargs), read=read)
+
+    return method
+
+
+#: Methods of Optuna that open one transaction each. A test fails if Optuna adds one.
+READS = (
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_trial_user_attrs",
+    "get_trial_system_attrs",
+    "get_all_studies",
+    "get_trial_param",
+    "get_trial_id_from_study_id_trial_number",
+    "_get_best_trial_id",
+    "_get_stale_trial_ids",
+)
+WRITES = (
+    "create_new_study",
+    "delete_study",
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "_create_new_trial",
+    "_set_trial_param",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "record_heartbeat",
+)
+for _name in READS:
+    setattr(Storage, _name, _waiting(_name, read=True))
+for _name in WRITES:
+    setattr(Storage, _name, _waiting(_name, read=False))
+
+
+def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Storage:
+    """Open the database at ``url`` for Optuna and for our own tables.
+
+    Any number of processes may open, and create, the same one at the same time. On SQLite the
+    write-ahead log is on (not on a network file system, where it does not work); on servers,
+    connections are checked before use. Later calls wait up to 15 minutes for a server that went
+    away.
+
+    Args:
+        url: See `lrsearch.storage.urls.parse_storage_url`.
+        create: Make the file and the tables where they are missing. With False a missing database
+            is an error, and a read-only SQLite file can be read.
+        patience: Seconds to wait for a server that does not answer now.
+
+    Raises:
+        UsageError: If the URL is wrong or its driver is not installed.
+        LrsearchError: If the database cannot be reached, read or written, is no database, or was
+            made by another version of Optuna. One line, without the password.
+
+    Example:
+        >>> storage = open_storage("sqlite:///lrsearch.db")  # doctest: +SKIP
+    """
+    parsed = parse_storage_url(url)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings: list[str] = []
+    path = sqlite_file(parsed)
+    wal = True
+    if path is not None:
+        check_sqlite_file(path, create=create)
+        kind = network_file_system(path)
+        if kind is not None:
+            wal = False
+            warnings.append(
+                f"{path} lies on a network file system ({kind}), where SQLite's locks are not "
+                "safe: use one process, or a postgresql:// storage"
+            )
+    if path is not None and not create and not is_writable(path):
+        parsed, wal = _read_only_url(parsed, path), False
+    full_url = parsed.render_as_string(hide_password=False)
+
+    def construct() -> Storage:
+        engine = sqlalchemy.create_engine(full_url, **engine_kwargs(parsed, wal=wal))
+        try:
+            with reading(True):
+                current = is_current(engine)
+            if not current:
+                if not create and not is_optunas(engine):
+                    raise SchemaMismatch("holds no lrsearch study; lrsearch run makes one")
+                create_schema(engine)  # also beside the studies of a plain Optuna script
+        finally:
+            engine.dispose()
+        with reading(True):
+            return Storage(full_url, engine_kwargs(parsed, wal=wal), redact(url))
+
+    try:
+        storage, _ = persist(construct, full_url, patience=lambda: patience)
+    except SchemaMismatch as error:
+        raise LrsearchError(f"storage {redact(url)}: {error}") from None
+    storage.warnings = warnings
+    return storage
+
+
+def _read_only_url(url: URL, path: Path) -> URL:
+    """SQLite cannot lock a file it may not write beside; such a file does not change either."""
+    return url.set(database=f"file:{quote(str(path.resolve()))}").update_query_dict(
+        {"mode": "ro", "immutable": "1", "uri": "true"}
+    )

@@ -1,0 +1,253 @@
+"""Who runs what: exactly as many trials as asked for, each run by one worker at a time.
+
+A study with target N has N *slots*. A worker claims a slot, makes a trial in it or goes on with
+the one that is there, and finishes both together (`lrsearch.storage.trials`). A slot whose worker
+let go of it or died is claimed again, with its trial: same number, parameters and history. Trials
+that nobody runs are WAITING, a state that Optuna's samplers skip. A failed trial has used
+its slot.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import TrialState
+from sqlalchemy import func, select, update
+from sqlalchemy.engine import Connection, Row
+
+from lrsearch.storage.engine import Storage
+from lrsearch.storage.owners import STALE_SECONDS, is_dead
+from lrsearch.storage.schema import SLOTS, TRIALS, lock_study, server_now
+from lrsearch.storage.trials import (
+    SUSPECT_ATTEMPTS,
+    Claim,
+    end_trial,
+    set_trial_state,
+    update_slot,
+)
+
+#: A trial is given up after so many workers died over it with no epoch finished in between.
+MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Slots of a study: finished (trials in a final state), running, and waiting for a worker."""
+
+    finished: int
+    running: int
+    waiting: int
+
+
+def claim(
+    storage: Storage,
+    study_id: int,
+    target: int,
+    owner: str,
+    *,
+    suspects: bool = True,
+    stale_seconds: float = STALE_SECONDS,
+    max_attempts: int = MAX_ATTEMPTS,
+) -> Claim | None:
+    """Take the next thing to do: a slot whose worker is gone, else a new one, else a suspect.
+
+    Workers of this machine are known to be gone at once, those of other machines when their heart
+    has not beaten for ``stale_seconds`` by the database's clock.
+
+    Args:
+        storage: From `open_storage`.
+        study_id: Optuna's number of the study.
+        target: Trials the study is to have in the end; slots beyond are left alone.
+        owner: From `new_owner`.
+        suspects: Whether to take trials over which several workers died (`Claim.suspect`).
+        stale_seconds: See above.
+        max_attempts: Deaths after which a trial is given up (FAIL, with the last error).
+
+    Returns:
+        None if there is nothing to do now; others may still be running (`progress`).
+    """
+
+    def work(connection: Connection) -> Claim | None:
+        lock_study(connection, study_id)
+        _sweep(storage, connection, study_id, stale_seconds, max_attempts)
+        orphan = connection.execute(
+            select(SLOTS)
+            .where(
+                SLOTS.c.study_id == study_id,
+                SLOTS.c.finished == 0,
+                SLOTS.c.owner.is_(None),
+                SLOTS.c.slot < target,
+            )
+            .order_by(SLOTS.c.attempts, SLOTS.c.slot)
+            .limit(1)
+        ).first()
+        if orphan is not None and orphan.attempts < SUSPECT_ATTEMPTS:
+            return _take(connection, orphan, owner)
+        highest = connection.execute(
+            select(func.max(SLOTS.c.slot)).where(SLOTS.c.study_id == study_id)
+        ).scalar()
+        slot = 0 if highest is None else highest + 1
+        if slot < target:
+            connection.execute(
+                SLOTS.insert().values(study_id=study_id, slot=slot, owner=owner, beat=server_now())
+            )
+            return Claim(study_id, slot, owner)
+        return _take(connection, orphan, owner) if orphan is not None and suspects else None
+
+    return storage.transact(work)
+
+
+def _take(connection: Connection, orphan: Row[Any], owner: str) -> Claim:
+    update_slot(connection, orphan, owner=owner, beat=server_now())
+    if orphan.trial_id is not None:
+        set_trial_state(connection, orphan.trial_id, TrialState.WAITING, TrialState.RUNNING)
+    return Claim(
+        orphan.study_id, orphan.slot, owner, orphan.trial_id, orphan.epoch, orphan.attempts
+    )
+
+
+def sweep(
+    storage: Storage,
+    study_id: int,
+    *,
+    stale_seconds: float = STALE_SECONDS,
+    max_attempts: int = MAX_ATTEMPTS,
+) -> None:
+    """Free the slots of dead workers, as `claim` does, without claiming one."""
+
+    def work(connection: Connection) -> None:
+        lock_study(connection, study_id)
+        _sweep(storage, connection, study_id, stale_seconds, max_attempts)
+
+    storage.transact(work)
+
+
+def _sweep(
+    storage: Storage,
+    connection: Connection,
+    study_id: int,
+    stale_seconds: float,
+    max_attempts: int,
+) -> None:
+    # After an outage all hearts look stale: give every worker time to find the database again.
+    since = storage.recovered_at
+    trust_beats = since is None or time.monotonic() - since > stale_seconds
+    rows = connection.execute(
+        select(SLOTS, TRIALS.c.state, server_now().label("now"))
+        .outerjoin(TRIALS, TRIALS.c.trial_id == SLOTS.c.trial_id)
+        .where(SLOTS.c.study_id == study_id, SLOTS.c.finished == 0)
+        .order_by(SLOTS.c.slot)
+    ).all()
+    for row in rows:
+        if row.state is not None and row.state.is_finished():  # told by another program
+            update_slot(connection, row, finished=1)
+            continue
+        if row.owner is None:
+            continue
+        if is_dead(row.owner):
+            _free(connection, row, "its worker's process ended", max_attempts)
+        elif trust_beats and row.now - row.beat > stale_seconds:
+            reason = f"its worker was not heard of for {row.now - row.beat:.0f} s"
+            _free(connection, row, reason, max_attempts, stale_seconds)
+
+
+def _free(
+    connection: Connection,
+    row: Row[Any],
+    reason: str,
+    max_attempts: int,
+    stale_seconds: float | None = None,
+) -> None:
+    """Take a slot from a dead worker, unless it gave a sign of life since ``row`` was read."""
+    attempts = row.attempts + 1
+    statement = (
+        update(SLOTS)
+        .where(
+            SLOTS.c.study_id == row.study_id,
+            SLOTS.c.slot == row.slot,
+            SLOTS.c.owner == row.owner,
+            SLOTS.c.finished == 0,
+        )
+        .values(owner=None, attempts=attempts)
+    )
+    if stale_seconds is not None:
+        statement = statement.where(SLOTS.c.beat < server_now() - stale_seconds)
+    if connection.execute(statement).rowcount != 1 or row.trial_id is None:
+        return
+    if attempts < max_attempts:
+        set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
+        return
+    error = f"given up after {attempts} workers ended over it; the last: {row.error or reason}"
+    end_trial(
+        connection,
+        row,
+        TrialState.FAIL,
+        None,
+        {"error": error, "stopped": f"failed: {error}"},
+    )
+
+
+def release(storage: Storage, owner: str, *, error: str | None = None) -> list[int]:
+    """Hand back all that ``owner`` runs, for any worker to go on with.
+
+    Args:
+        storage: From `open_storage`.
+        owner: Whose slots.
+        error: Why it died, if it did: counts as a death over each of its trials.
+
+    Returns:
+        The trials handed back, or given up after too many deaths.
+    """
+
+    def work(connection: Connection) -> list[int]:
+        mine = (SLOTS.c.owner == owner, SLOTS.c.finished == 0)
+        rows = connection.execute(
+            select(SLOTS).where(*mine).order_by(SLOTS.c.slot).with_for_update()
+        ).all()
+        for row in rows:
+            if error is not None:
+                update_slot(connection, row, error=error[:2000])
+                reread = connection.execute(
+                    select(SLOTS).where(SLOTS.c.study_id == row.study_id, SLOTS.c.slot == row.slot)
+                ).one()
+                _free(connection, reread, error, MAX_ATTEMPTS)
+                continue
+            update_slot(connection, row, owner=None)
+            if row.trial_id is not None:
+                set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
+        return [row.trial_id for row in rows if row.trial_id is not None]
+
+    return storage.transact(work)
+
+
+def has_worked(storage: Storage, owner: str) -> bool:
+    """Whether a trial that ``owner`` ran, or runs, has an epoch on record."""
+
+    def work(connection: Connection) -> bool:
+        mine = (SLOTS.c.owner == owner, SLOTS.c.epoch > 0)
+        return connection.execute(select(SLOTS.c.slot).where(*mine).limit(1)).first() is not None
+
+    return storage.transact(work, read=True)
+
+
+def progress(storage: Storage, study_id: int) -> Progress:
+    """How many slots of the study are finished, running and waiting."""
+
+    def work(connection: Connection) -> Progress:
+        rows = connection.execute(
+            select(SLOTS.c.finished, SLOTS.c.owner.is_(None), func.count())
+            .where(SLOTS.c.study_id == study_id)
+            .group_by(SLOTS.c.finished, SLOTS.c.owner.is_(None))
+        ).all()
+        counts = {(bool(f), bool(free) and not f): 0 for f, free, _ in rows}
+        for finished, free, count in rows:
+            counts[(bool(finished), bool(free) and not finished)] += count
+        return Progress(
+            finished=counts.get((True, False), 0),
+            running=counts.get((False, False), 0),
+            waiting=counts.get((False, True), 0),
+        )
+
+    return storage.transact(work, read=True)

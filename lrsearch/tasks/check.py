@@ -1,0 +1,157 @@
+"""One dry batch through a task: what is wrong with it is said before the first trial."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrsearch.errors import LrsearchError
+from lrsearch.tasks.data import brief
+from lrsearch.tasks.task import Data, Split, Task
+
+
+def check(task: Task) -> None:
+    """Try one training step and one validation batch of a task, on the CPU.
+
+    Raises:
+        LrsearchError: The first mistake found: no model, a model that does not fit the data, a
+            loss that is no finite scalar or does not depend on the model, an empty loader, batches
+            that are no (x, y), labels out of range, a metric that is no number.
+
+    Example:
+        >>> check(load_task("digits"))
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _made(task)
+        x, y = _batch(task, task.train, "train")
+        outputs = _outputs(task, model, x, "train")
+        loss = _scalar(task, "loss", task.loss, outputs, y)
+        if not loss.requires_grad:
+            raise _wrong(
+                task,
+                "the loss does not depend on the model's parameters (is a detach() "
+                "or no_grad() in the way?)",
+            )
+        _call(task, "the backward pass", loss.backward)
+        _check_labels(task, outputs)
+        model.eval()
+        with torch.no_grad():
+            x, y = _batch(task, task.validation, "validation")
+            outputs = _outputs(task, model, x, "validation")
+            _scalar(
+                task,
+                "validation_loss" if task.validation_loss else "loss",
+                task.validation_loss or task.loss,
+                outputs,
+                y,
+            )
+            if task.metric is not None:
+                _scalar(task, "metric", task.metric, outputs, y)
+    _check_length(task)
+
+
+def _wrong(task: Task, why: str) -> LrsearchError:
+    return LrsearchError(f"task {task.name}: {why}")
+
+
+def _call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """``function(*args)``; what it raises, and a silent broadcast of targets, is the user's."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")
+            return function(*args)
+    except Exception as error:  # the user's code may raise anything
+        raise _wrong(task, f"{what} fails: {brief(error)}") from error
+
+
+def _made(task: Task) -> nn.Module:
+    model = _call(task, "making the model", task.model)
+    if not isinstance(model, nn.Module):
+        raise _wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise _wrong(task, f"the model {type(model).__name__} has no trainable parameters")
+    return model.train()
+
+
+def _batch(task: Task, data: Data, part: str) -> tuple[Any, Any]:
+    """The first batch, transformed."""
+    if isinstance(data, Split):
+        x, y = data.x[: task.batch_size], data.y[: task.batch_size]
+        if task.augment is not None and part == "train" and x.dim() != 4:
+            raise _wrong(task, f"augment needs images (n, C, H, W), got x {tuple(data.x.shape)}")
+    else:
+        batches = iter(_call(task, f"going through {part}", iter, data))
+        batch = _call(task, f"loading the first batch of {part}", next, batches, None)
+        if batch is None:
+            raise _wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch")
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            kind = type(batch).__name__
+            size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
+            raise _wrong(
+                task,
+                f"{part} must give batches (x, y), got a {kind}{size}; make pairs of them (in the "
+                "Dataset or its collate_fn), or keep your own loop and use lrsearch.suggest",
+            )
+        x, y = batch
+    if task.transform is not None:
+        x = _call(task, f"transform of {_shape(x)}", task.transform, x)
+    return x, y
+
+
+def _outputs(task: Task, model: nn.Module, x: Any, part: str) -> Any:
+    what = f"the model {type(model).__name__} on a {part} batch {_shape(x)}"
+    outputs = _call(task, what, model, x)
+    return outputs.float() if _is_float(outputs) else outputs
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _scalar(task: Task, name: str, function: Callable[..., Any], outputs: Any, y: Any) -> Tensor:
+    what = f"the {name} of outputs {_shape(outputs)} and targets {_shape(y)}"
+    value = _call(task, what, function, outputs, y)
+    if isinstance(value, (int, float)) and name == "metric":
+        value = torch.tensor(float(value))
+    if not isinstance(value, Tensor):
+        raise _wrong(task, f"{name} must give a scalar tensor, got a {type(value).__name__}")
+    if value.numel() != 1 or value.dim() > 1:
+        mean = "; take its mean over the batch" if "loss" in name else ""
+        raise _wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
+    if not math.isfinite(value.item()):
+        raise _wrong(task, f"the first {name} is {value.item()}; look at the data and the model")
+    return value
+
+
+def _check_labels(task: Task, outputs: Any) -> None:
+    """All classes are among the logits (a CUDA device would only say "assert triggered")."""
+    if task.loss is not F.cross_entropy or not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        return
+    for part, data in (("train", task.train), ("validation", task.validation)):
+        if isinstance(data, Split) and not data.y.is_floating_point():
+            labels = data.y[data.y != -100]  # what cross_entropy ignores
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
+                raise _wrong(
+                    task,
+                    f"{part} labels go from {int(labels.min())} to {int(labels.max())}, "
+                    f"but the model gives {outputs.shape[1]} classes",
+                )
+
+
+def _check_length(task: Task) -> None:
+    if task.steps_per_epoch < 1:
+        raise _wrong(task, f"train is empty: its {type(task.train).__name__} has length 0")
+
+
+def _shape(value: Any) -> str:
+    """``(64, 10) float32`` for messages."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"of type {type(value).__name__}"

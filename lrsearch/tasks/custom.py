@@ -1,0 +1,229 @@
+"""The user's own task: found by name, completed with defaults, tried on one batch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.tasks import FROM_PYTHON
+from lrsearch.tasks.data import as_data, brief
+from lrsearch.tasks.splits import stratified_order
+from lrsearch.tasks.task import Data, Split, Task
+from lrsearch.values import short_task_name
+
+_FIELDS = {field.name: field for field in fields(Task)}
+_NEEDED = ("model", "train", "validation")
+
+
+def import_task(target: str) -> Task:
+    """The task that ``target`` names.
+
+    Args:
+        target: ``path/file.py:name`` or ``package.module:name``. The object is a :class:`Task`; a
+            function or class that gives one when called without arguments; or an object or class
+            with attributes (or a function that gives a dict with keys) named as the fields of
+            :class:`Task`. ``model``, ``train`` and ``validation`` are needed.
+
+    Raises:
+        UsageError: There is no such file, module or name.
+        LrsearchError: The code raises, or what it gives is no task.
+    """
+    place, _, name = target.partition(":")
+    if not place or not name:
+        raise UsageError(f"task {target!r} must be file.py:name or package.module:name")
+    module = import_place(target)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = [each for each in vars(module) if not each.startswith("_")]
+            near = did_you_mean(part, public)
+            question = f" — did you mean {near}?" if near else ""
+            raise UsageError(f"task {target}: {place} has no {part!r}{question}")
+        found = getattr(found, part)
+    return as_task(found, short_task_name(target), target)
+
+
+def import_place(target: str) -> ModuleType:
+    """Import the file or module of a task; what it registers is then there.
+
+    Args:
+        target: As for :func:`import_task`.
+
+    Raises:
+        UsageError: There is no such file or module.
+        LrsearchError: Its code raises.
+    """
+    if target.startswith(FROM_PYTHON):
+        raise UsageError(
+            f"task {target.removeprefix(FROM_PYTHON)} was given as a Python object: pass it again "
+            "as task=, or put it in a file and give --task file.py:name"
+        )
+    return _import(target.partition(":")[0])
+
+
+def _import(place: str) -> ModuleType:
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
+        raise UsageError(f"task file {place} does not exist")
+    try:
+        if not is_file:
+            if "" not in sys.path and str(Path.cwd()) not in sys.path:
+                sys.path.insert(0, str(Path.cwd()))
+            return importlib.import_module(place)
+        path = Path(place).resolve()
+        name = f"lrsearch_task_{path.stem}"
+        known = sys.modules.get(name)
+        if known is not None and getattr(known, "__file__", None) == str(path):
+            return known
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # so that its classes can be pickled for loader processes
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except ModuleNotFoundError as error:
+        if (
+            not is_file
+            and error.name
+            and (place == error.name or place.startswith(error.name + "."))
+        ):
+            raise UsageError(
+                f"task module {place} cannot be found; run from its folder, or give file.py:name"
+            ) from error
+        raise LrsearchError(f"task {place}: {error}") from error
+    except Exception as error:  # the user's file may raise anything
+        raise LrsearchError(f"task {place} raises when imported: {brief(error)}") from error
+
+
+def as_task(found: Any, name: str, target: str | None = None) -> Task:
+    """A :class:`Task` from what a user wrote; see :func:`import_task`.
+
+    Args:
+        found: The object.
+        name: Name of the task, where it has none itself.
+        target: How the user named it, for messages.
+    """
+    target = target or name
+    if callable(found) and not isinstance(found, (Task, nn.Module)):
+        try:
+            made = found()
+        except Exception as error:  # the user's code may raise anything
+            raise LrsearchError(f"task {target} raises when called: {brief(error)}") from error
+        found = made
+    if isinstance(found, Task):
+        return _task({key: getattr(found, key) for key in _FIELDS})
+    if isinstance(found, Mapping):
+        given = dict(found)
+        strange = [str(key) for key in given if key not in _FIELDS]
+        if strange:
+            near = did_you_mean(strange[0], _FIELDS)
+            question = f" — did you mean {near}?" if near else ""
+            raise LrsearchError(f"task {target}: unknown key {strange[0]!r}{question}")
+    else:
+        given = {key: getattr(found, key) for key in _FIELDS if hasattr(found, key)}
+    missing = [key for key in _NEEDED if given.get(key) is None]
+    if missing:
+        kind = "a Task" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise LrsearchError(
+            f"task {target} has no {' and no '.join(missing)}: {kind} needs "
+            "model (a function or class that makes the network), train and validation"
+        )
+    given.setdefault("name", name)
+    given.setdefault("model_name", _model_name(given["model"]))
+    return _task(given)
+
+
+def _task(given: dict[str, Any]) -> Task:
+    """A task from its fields, with data in the forms that training knows."""
+    name = given["name"]
+    size = given.get("batch_size", Task.batch_size)
+    train, size = as_data(given["train"], f"task {name}: train", size, shuffle=True)
+    validation, _ = as_data(given["validation"], f"task {name}: validation", size, shuffle=False)
+    test = given.get("test")
+    if test is not None:
+        given["test"] = _test_loader(test, f"task {name}: test", size)
+    model = _factory(name, given["model"])
+    return Task(
+        **given | {"model": model, "train": train, "validation": validation, "batch_size": size}
+    )
+
+
+def _test_loader(test: Any, what: str, batch_size: int) -> Callable[[], Data]:
+    """A function that loads the test part, from such a function or from the data themselves."""
+    is_function = callable(test) and not isinstance(test, (Dataset, DataLoader))
+
+    def load() -> Data:
+        data = test() if is_function else test
+        return as_data(data, what, batch_size, shuffle=False)[0]
+
+    return load
+
+
+def _factory(name: str, model: Any) -> Callable[[], nn.Module]:
+    """A function that makes a fresh model."""
+    if isinstance(model, nn.Module):
+        raise LrsearchError(
+            f"task {name}: model is a {type(model).__name__} already made; give what makes it "
+            f"(a class, a function, or lambda: {type(model).__name__}(...)), "
+            "since every trial starts with a fresh one"
+        )
+    if not callable(model):
+        raise LrsearchError(f"task {name}: model must be a class or a function, got {model!r:.80}")
+    made: Callable[[], nn.Module] = model
+    return made
+
+
+def _model_name(model: Any) -> str:
+    name = str(getattr(model, "__name__", type(model).__name__))
+    return "model" if name == "<lambda>" else name
+
+
+def take_samples(task: Task, count: int) -> Task:
+    """The task with ``count`` of its training samples, in the shares of their classes.
+
+    Raises:
+        UsageError: The data come from a loader, or there are not as many.
+    """
+    if not isinstance(task.train, Split):
+        raise UsageError(
+            f"--train-samples works on tensors, and task {task.name} trains from a "
+            f"{type(task.train).__name__}; take a part in the task itself"
+        )
+    x, y = task.train.x, task.train.y
+    if not 1 <= count <= len(y):
+        raise UsageError(f"--train-samples must be 1 to {len(y):,}, got {count:,}")
+    labels = y if y.dim() == 1 and not y.is_floating_point() else torch.zeros(len(y))
+    index = stratified_order(labels)[:count].sort().values
+    return replace(task, train=Split(x[index], y[index]))
+
+
+def with_batch_size(task: Task, batch_size: int) -> Task:
+    """The task with another batch size.
+
+    Raises:
+        UsageError: The data come from a loader, which has its own.
+    """
+    if not isinstance(task.train, Split):
+        raise UsageError(
+            f"--batch-size works on tensors, and task {task.name} trains from a "
+            f"{type(task.train).__name__}, which has its own; change it in the task itself"
+        )
+    return replace(task, batch_size=batch_size)

@@ -1,0 +1,87 @@
+"""The data of a user's own task: tensors where possible, loaders where not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.tasks.task import Data, Split
+
+
+def brief(error: BaseException) -> str:
+    """``ValueError: first line of it``."""
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def as_data(data: Any, what: str, batch_size: int, *, shuffle: bool) -> tuple[Data, int]:
+    """A :class:`Split` where the samples are tensors, else a loader; and its batch size.
+
+    Args:
+        data: A Split; a pair (x, y) of tensors or arrays; a Dataset; a DataLoader; or any other
+            iterable of (x, y) batches that can be gone through again and again.
+        what: For messages.
+        batch_size: Samples per batch, where ``data`` has none itself.
+        shuffle: Whether a Dataset is shuffled.
+    """
+    if isinstance(data, Split):
+        return data, batch_size
+    if isinstance(data, (tuple, list)) and len(data) == 2 and all(map(_is_array, data)):
+        x, y = (torch.as_tensor(part) for part in data)
+        try:
+            return Split(x, y), batch_size
+        except UsageError as error:
+            raise LrsearchError(f"{what}: {error}") from error
+    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+        return as_data(data.tensors, what, batch_size, shuffle=shuffle)
+    if isinstance(data, DataLoader):
+        return _unpacked(data, shuffle) or (data, data.batch_size or batch_size)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        size = len(data)  # type: ignore[arg-type]
+        if size == 0:
+            raise LrsearchError(f"{what} is an empty {type(data).__name__}")
+        drop_last = shuffle and size >= batch_size
+        return DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last), batch_size
+    if isinstance(data, Iterator):
+        raise LrsearchError(
+            f"{what} is a {type(data).__name__}, which is used up after one epoch; "
+            "give a DataLoader, a Dataset or tensors (x, y)"
+        )
+    if isinstance(data, Iterable):
+        return data, batch_size
+    raise LrsearchError(
+        f"{what} must be tensors (x, y), a Dataset or a DataLoader, got {data!r:.80}"
+    )
+
+
+def _is_array(part: Any) -> bool:
+    return isinstance(part, Tensor) or hasattr(part, "__array__")
+
+
+def _unpacked(loader: DataLoader[Any], shuffle: bool) -> tuple[Split, int] | None:
+    """The tensors behind a loader that only slices and shuffles them: many times faster."""
+
+    dataset, sampler = loader.dataset, loader.sampler
+    plain = type(dataset) is TensorDataset and len(dataset.tensors) == 2 and len(dataset) > 0
+    usual = loader.collate_fn is default_collate and loader.batch_size is not None
+    if not plain or not usual or not isinstance(dataset, TensorDataset):
+        return None
+    random = type(sampler) is RandomSampler and not sampler.replacement
+    random = random and getattr(sampler, "num_samples", None) == len(dataset)
+    if not (random if shuffle else random or type(sampler) is SequentialSampler):
+        return None
+    assert loader.batch_size is not None
+    return Split(*dataset.tensors), loader.batch_size

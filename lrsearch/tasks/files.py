@@ -1,0 +1,205 @@
+"""CIFAR-10 and Fashion-MNIST from the files that torchvision.datasets also reads.
+
+Read here with numpy: importing torchvision takes longer than reading the files. torchvision is
+asked only when they must be downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lrsearch.errors import LrsearchError
+from lrsearch.tasks.task import Split
+
+CIFAR_FOLDER = "cifar-10-batches-py"
+CIFAR_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
+CIFAR_TEST = ("test_batch",)
+FASHION_FOLDER = "FashionMNIST/raw"
+FASHION_FILES = {
+    True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+CLASSES = 10
+TIMEOUT_SECONDS = 30.0
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def cifar10(data_dir: Path, *, train: bool) -> Split:
+    """CIFAR-10: uint8 images (n, 3, 32, 32), stored channels last, and labels (n,).
+
+    Downloads it if the folder ``cifar-10-batches-py`` is not in ``data_dir``.
+
+    Raises:
+        LrsearchError: Files are missing, damaged, or cannot be downloaded.
+    """
+    folder = _folder(data_dir, CIFAR_FOLDER, CIFAR_TRAIN + CIFAR_TEST, _download_cifar)
+    pixels: list[Bytes] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    for name in CIFAR_TRAIN if train else CIFAR_TEST:
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                batch = _Unpickler(file, encoding="latin1").load()
+            data, targets = batch["data"], np.asarray(batch["labels"], dtype=np.int64)
+            found = data.shape, data.dtype, targets.shape
+        except (*_UNPICKLING_ERRORS, OSError) as error:
+            raise _damaged(path, _first_line(error)) from error
+        if found != ((len(targets), 3 * 32 * 32), np.uint8, (len(data),)):
+            raise _damaged(path, f"data is {found[0]} {found[1]} with {found[2]} labels")
+        pixels.append(data)
+        labels.append(targets)
+    x = torch.from_numpy(np.concatenate(pixels)).view(-1, 3, 32, 32)
+    y = torch.from_numpy(np.concatenate(labels))
+    _check_labels(folder, y)
+    return Split(x.contiguous(memory_format=torch.channels_last), y)
+
+
+def fashion_mnist(data_dir: Path, *, train: bool) -> Split:
+    """Fashion-MNIST: uint8 images (n, 1, 28, 28) and labels (n,).
+
+    Downloads it if the folder ``FashionMNIST/raw`` is not in ``data_dir``.
+
+    Raises:
+        LrsearchError: Files are missing, damaged, or cannot be downloaded.
+    """
+    names = FASHION_FILES[True] + FASHION_FILES[False]
+    folder = _folder(data_dir, FASHION_FOLDER, names, _download_fashion)
+    images, labels = FASHION_FILES[train]
+    x = torch.from_numpy(_read_idx(folder / images, dimensions=3)).unsqueeze(1)
+    y = torch.from_numpy(_read_idx(folder / labels, dimensions=1)).long()
+    if len(x) != len(y):
+        raise _damaged(folder / labels, f"{len(y)} labels for {len(x)} images")
+    _check_labels(folder, y)
+    return Split(x, y)
+
+
+def _read_idx(path: Path, dimensions: int) -> Bytes:
+    """An idx file of bytes: 0 0 8 dimensions, each length as four bytes (big first), the data."""
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise _damaged(path, _first_line(error)) from error
+    head = 4 + 4 * dimensions
+    if len(raw) < head or raw[:4].tolist() != [0, 0, 8, dimensions]:
+        raise _damaged(path, "it does not begin as an idx file of bytes does")
+    shape = raw[4:head].view(">u4").tolist()
+    if len(raw) - head != np.prod(shape, dtype=np.int64):
+        raise _damaged(path, f"{len(raw) - head:,} bytes of data for shape {tuple(shape)}")
+    return raw[head:].reshape(shape)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes numpy arrays and nothing else: a data file shall not run code."""
+
+    allowed = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer", "encode"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in self.allowed and module.split(".")[0] in ("numpy", "_codecs"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    ImportError,
+    MemoryError,
+)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120] or type(error).__name__
+
+
+def _damaged(path: Path, why: str) -> LrsearchError:
+    return LrsearchError(
+        f"{path} is damaged ({why}). Delete {path.parent} to have it downloaded again, "
+        "or pass another --data-dir"
+    )
+
+
+def _check_labels(folder: Path, y: torch.Tensor) -> None:
+    if len(y) and not (int(y.min()) >= 0 and int(y.max()) < CLASSES):
+        raise _damaged(folder / "labels", f"labels from {int(y.min())} to {int(y.max())}")
+
+
+def _folder(
+    data_dir: Path, name: str, files: Sequence[str], download: Callable[[Path], None]
+) -> Path:
+    """The folder with all ``files``, downloaded where there is none."""
+    folder = data_dir / name
+    if not folder.is_dir() and all((data_dir / file).is_file() for file in files):
+        return data_dir  # --data-dir names the innermost folder itself
+    if not folder.is_dir():
+        _fetch(data_dir, name, download)
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise LrsearchError(
+            f"{folder} lacks {', '.join(missing)}. Delete the folder to have it downloaded again, "
+            "or pass another --data-dir"
+        )
+    return folder
+
+
+def _fetch(data_dir: Path, name: str, download: Callable[[Path], None]) -> None:
+    """Download into a folder beside the goal and rename it: never half a data set."""
+    title = "CIFAR-10" if name == CIFAR_FOLDER else "Fashion-MNIST"
+    layout = f"{CIFAR_FOLDER}/" if name == CIFAR_FOLDER else f"{FASHION_FOLDER}/*-ubyte"
+    try:
+        goal = data_dir / name
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as temporary:
+            with _patient(), contextlib.redirect_stdout(sys.stderr):
+                download(Path(temporary))
+            if not goal.is_dir():  # another process may have been faster
+                shutil.move(Path(temporary) / name, goal)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", None) or _first_line(error)
+        raise LrsearchError(
+            f"{title} is not in {data_dir}/ and could not be downloaded ({reason}). Put {layout} "
+            "into a folder and pass --data-dir, or try --task digits, which needs no download"
+        ) from error
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Sockets without an answer give up after a while."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _download_cifar(folder: Path) -> None:
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    download_and_extract_archive(
+        CIFAR10.url, str(folder), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5
+    )
+
+
+def _download_fashion(folder: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    FashionMNIST(str(folder), download=True)

@@ -1,0 +1,73 @@
+"""The running average of the weights: the second signal of a trial."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+SHARE = 0.2
+"""The horizon of the average is this share of the elapsed steps,"""
+MOST_EPOCHS = 2
+"""and at most so many epochs."""
+
+
+def horizon(step: int, steps_per_epoch: int) -> float:
+    """Steps that the average looks back after ``step`` optimizer steps.
+
+    ``h(t) = clip(0.2 t, 1, 2 steps_per_epoch)``: the average forgets the start of the run, and in
+    the long run becomes an exponential one over two epochs.
+
+    Example:
+        >>> [horizon(step, 100) for step in (1, 50, 5000)]
+        [1.0, 10.0, 200.0]
+    """
+    return min(max(SHARE * step, 1.0), float(MOST_EPOCHS * steps_per_epoch))
+
+
+class WeightAverage:
+    """A copy of a model that follows its weights: ``average += (w - average) / h(t)``.
+
+    Floating-point buffers (the statistics of batch norm) follow in the same way; other buffers are
+    copied when the average is looked at.
+
+    Args:
+        model: The model that is trained.
+        steps_per_epoch: Bounds the horizon.
+    """
+
+    def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:
+        self.source = model
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.steps_per_epoch = steps_per_epoch
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look up the tensors again, for models that replace a buffer by a new one."""
+        self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._others: list[tuple[Tensor, Tensor]] = []
+        for mine, theirs in zip(_tensors(self.model), _tensors(self.source), strict=True):
+            if mine.is_floating_point():
+                self._pairs[0].append(mine.detach())
+                self._pairs[1].append(theirs.detach())
+            else:
+                self._others.append((mine, theirs))
+
+    def update(self, step: int) -> None:
+        """Follow the model after optimizer step number ``step`` (from 1), without autograd."""
+        weight = 1.0 / horizon(step, self.steps_per_epoch)
+        with torch.no_grad():
+            torch._foreach_lerp_(*self._pairs, weight)
+
+    def current(self) -> nn.Module:
+        """The averaged model, in evaluation mode."""
+        for mine, theirs in self._others:
+            mine.copy_(theirs)
+        return self.model
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -1,0 +1,281 @@
+"""Batches on the device: a pure function of seed and epoch, without a Python loop over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrsearch.tasks.task import Augment, Data, Split, Task, TransformFn
+
+CHUNK_ELEMENTS = 1 << 19
+"""Input elements gathered at once on a CPU: a few small batches, or one large one."""
+DEVICE_CHUNK_ELEMENTS = 1 << 25
+"""The same on an accelerator, where one launch for many batches counts more than a cache."""
+READY_ELEMENTS = 1 << 24
+"""Inputs of at most this size are transformed once and kept as floats, not at every step."""
+EVALUATION_ELEMENTS = 3 << 17
+"""Input elements of a validation batch on a CPU (128 images of CIFAR-10: larger ones leave the
+cache and are slower); 64 times as many on an accelerator."""
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of all that is random in an epoch (counted from 0) of a study with ``seed``."""
+    return (seed * 1_000_003 + epoch) % (1 << 63)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch does to the training samples; the same for all trials of a study.
+
+    Args:
+        perm: Order of the samples, (n,).
+        dx: Shift of each image of that order, 0 to 2 pad (pad = none), (n,); None = no shift.
+        dy: The same downwards.
+        flip: Whether each image is mirrored, (n,) bool; None = never.
+    """
+
+    perm: Tensor
+    dx: Tensor | None = None
+    dy: Tensor | None = None
+    flip: Tensor | None = None
+
+
+def epoch_plan(seed: int, epoch: int, n: int, augment: Augment | None = None) -> EpochPlan:
+    """The plan of an epoch: a pure function, so a resumed trial needs no random state.
+
+    Args:
+        seed: Of the study.
+        epoch: From 0.
+        n: Training samples.
+        augment: What is random about each image.
+
+    Returns:
+        Tensors on the CPU, the same on every machine.
+
+    Example:
+        >>> torch.equal(epoch_plan(0, 3, 10).perm, epoch_plan(0, 3, 10).perm)
+        True
+    """
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    perm = torch.randperm(n, generator=generator)
+    if augment is None:
+        return EpochPlan(perm)
+    dx = dy = flip = None
+    if augment.pad:
+        dx, dy = torch.randint(2 * augment.pad + 1, (2, n), generator=generator).unbind(0)
+    if augment.flip:
+        flip = torch.rand(n, generator=generator) < 0.5
+    return EpochPlan(perm, dx, dy, flip)
+
+
+def crop_and_flip(
+    x: Tensor, dx: Tensor | None, dy: Tensor | None, flip: Tensor | None, pad: int
+) -> Tensor:
+    """Each image framed in ``pad`` pixels of 0, cropped back at its place, and mirrored.
+
+    Args:
+        x: Images (B, C, H, W); the result keeps their memory format.
+        dx: Column of the crop in the framed image, 0 to 2 pad, (B,), on the device of ``x``.
+        dy: Row of it, (B,).
+        flip: Which images are mirrored, (B,) bool, on the CPU: there it can be counted without
+            waiting for the device.
+        pad: Width of the frame in pixels.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] > 1
+    images = x.permute(0, 2, 3, 1) if last else x
+    rows, columns = (1, 2) if last else (2, 3)
+    if dx is not None and dy is not None:
+        _, _, height, width = x.shape
+        frame = (0, 0, pad, pad, pad, pad) if last else (pad, pad, pad, pad)
+        framed = F.pad(images, frame)
+        windows = framed.unfold(rows, height, 1).unfold(columns, width, 1)
+        each = torch.arange(len(x), device=x.device)
+        if last:  # (B, 2 pad + 1, 2 pad + 1, C, H, W) -> (B, ..., H, W, C), as it lies in memory
+            images = windows.permute(0, 1, 2, 4, 5, 3)[each, dy, dx]
+        else:  # (B, C, 2 pad + 1, 2 pad + 1, H, W)
+            images = windows.permute(0, 2, 3, 1, 4, 5)[each, dy, dx]
+    if flip is not None:
+        if dx is None:
+            images = images.clone()
+        mirrored = flip.nonzero().squeeze(1).to(x.device, non_blocking=True)
+        images.index_copy_(0, mirrored, images.index_select(0, mirrored).flip(columns))
+    return images.permute(0, 3, 1, 2) if last else images
+
+
+class SplitBatches:
+    """Training batches of a :class:`Split` that lives on the device.
+
+    Args:
+        data: Training samples.
+        batch_size: Samples per step; the last, smaller batch of an epoch is dropped.
+        seed: Of order and augmentation.
+        device: Where.
+        transform: Inputs as stored -> floats.
+        augment: Random shift and mirror image, before ``transform``.
+    """
+
+    def __init__(
+        self,
+        data: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        transform: TransformFn | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.batch_size = min(batch_size, len(data))
+        self.steps = max(1, len(data) // batch_size)
+        self.seed = seed
+        self.transform = transform
+        self.augment = augment
+        self.x, self.y = to_device((data.x, data.y), device)
+        if augment is None and transform is not None and self.x.numel() <= READY_ELEMENTS:
+            self.x, self.transform = transform(self.x), None
+        elements = self.batch_size * max(1, self.x[0].numel())
+        most = CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
+        self.steps_per_chunk = max(1, most // elements)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches (x, y) of an epoch, counted from 0."""
+        plan = epoch_plan(self.seed, epoch, len(self.y), self.augment)
+        device = self.y.device
+        used = self.steps * self.batch_size
+        perm = plan.perm[:used].to(device, non_blocking=True)
+        dx, dy = (
+            None if part is None else part[:used].to(device, non_blocking=True)
+            for part in (plan.dx, plan.dy)
+        )
+        chunk = self.steps_per_chunk * self.batch_size
+        for start in range(0, used, chunk):
+            part = slice(start, start + chunk)
+            x, y = rows(self.x, perm[part]), self.y[perm[part]]
+            if self.augment is not None:
+                moves = [None if t is None else t[:used][part] for t in (dx, dy, plan.flip)]
+                x = crop_and_flip(x, moves[0], moves[1], moves[2], self.augment.pad)
+            if self.transform is not None:
+                x = self.transform(x)
+            size = self.batch_size
+            yield from zip(torch.split(x, size), torch.split(y, size), strict=True)
+
+
+class LoaderBatches:
+    """Training batches of a user's own loader, moved to the device.
+
+    Its order comes from torch's random numbers, which are set for each epoch; so does that of a
+    generator of its own.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        steps: int,
+        seed: int,
+        device: torch.device,
+        transform: TransformFn | None,
+    ) -> None:
+        self.data = data
+        self.steps = steps
+        self.seed = seed
+        self.device = device
+        self.transform = transform
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """The batches (x, y) of an epoch, counted from 0."""
+        for part in (self.data, getattr(self.data, "sampler", None)):
+            generator = getattr(part, "generator", None)
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(epoch_seed(self.seed, epoch))
+            set_epoch = getattr(part, "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(epoch)
+        for x, y in self.data:
+            x, y = to_device((x, y), self.device)
+            yield (self.transform(x) if self.transform else x), y
+
+
+def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatches | LoaderBatches:
+    """The training batches of a task on a device."""
+    if isinstance(task.train, Split):
+        return SplitBatches(
+            task.train,
+            batch_size=task.batch_size,
+            seed=seed,
+            device=device,
+            transform=task.transform,
+            augment=task.augment,
+        )
+    return LoaderBatches(
+        task.train,
+        steps=task.steps_per_epoch,
+        seed=seed,
+        device=device,
+        transform=task.transform,
+    )
+
+
+def evaluation_batches(
+    data: Data, transform: TransformFn | None, device: torch.device, least: int = 1
+) -> Callable[[], Iterator[tuple[Any, Any]]]:
+    """A function that goes through all of ``data`` in order, in large batches.
+
+    Args:
+        data: A Split (moved to the device once) or a loader.
+        transform: Inputs as stored -> floats.
+        device: Where.
+        least: Samples of a batch, at least.
+    """
+    if not isinstance(data, Split):
+
+        def from_loader() -> Iterator[tuple[Any, Any]]:
+            for x, y in data:
+                x, y = to_device((x, y), device)
+                yield (transform(x) if transform else x), y
+
+        return from_loader
+    x, y = to_device((data.x, data.y), device)
+    if transform is not None and x.numel() <= READY_ELEMENTS:
+        x, transform = transform(x), None
+    most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
+    size = max(least, most // max(1, x[0].numel()))
+    parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+
+    def from_parts() -> Iterator[tuple[Any, Any]]:
+        for x, y in parts:
+            yield (transform(x) if transform else x), y
+
+    return from_parts
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]``; images (n, C, H, W) that are stored channels last stay so."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] > 1:
+        return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return x.index_select(0, index)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors on the device, inside tuples, lists and dicts as well; all else unchanged."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, tuple):
+        parts = (to_device(part, device) for part in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return [to_device(part, device) for part in value]
+    if isinstance(value, Mapping):
+        return {key: to_device(part, device) for key, part in value.items()}
+    return value
+
+
+def seeded_model(task: Task, seed: int) -> nn.Module:
+    """The task's model on the CPU with the initial weights that all trials of a seed share."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return task.model()

@@ -1,0 +1,354 @@
+"""Up to k trials of one task in lock-step, as one stacked model.
+
+Every trial sits in a slot (a row of the stacked tensors) with its own epoch, batch order, learning
+rate, momentum and optimizer state; one that leaves makes room for the next at once. What a trial
+does never depends on its neighbours: its history is that of the same trial alone, to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.schedules.family import get_family
+from lrsearch.tasks.task import Split, Task
+from lrsearch.training import device as devices
+from lrsearch.training import stacked_optim
+from lrsearch.training.averaging import MOST_EPOCHS, SHARE
+from lrsearch.training.batches import epoch_seed, seeded_model
+from lrsearch.training.loop import build_scheduler
+from lrsearch.training.optimizers import build_optimizer
+from lrsearch.training.results import EpochResult
+from lrsearch.training.stacked import Trainer, build_stack
+from lrsearch.training.stacked_batches import StackedBatches
+from lrsearch.training.stacked_rows import Rows
+from lrsearch.training.stacked_store import Store
+from lrsearch.training.stacked_validation import StackedValidation
+
+if TYPE_CHECKING:
+    from lrsearch.schedules import Schedule
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class Slot:
+    """A resident trial; its numbers are in the row of the same position.
+
+    Args:
+        key: The trial.
+        schedule: Its schedule.
+        lr: Rate of every step of the run, (steps,); None while a loss decides.
+        momentum: Momentum or beta1 of every step, (steps,).
+        plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
+        epoch: Epochs finished.
+        last_lr: Rate of the last step.
+        loss: Sum of the training losses of ``counted`` epochs since the last validation.
+    """
+
+    key: int
+    schedule: Schedule
+    lr: Array | None
+    momentum: Array
+    plateau: Any = None
+    epoch: int = 0
+    last_lr: float = 0.0
+    loss: float = 0.0
+    counted: int = 0
+
+
+class EnsembleRunner:
+    """Trains up to k trials at once (a :class:`~lrsearch.training.results.Runner`).
+
+    Args:
+        task: Its splits must be tensors; :func:`lrsearch.training.stacked.fusable` tells.
+        k: Slots, at least 1.
+        optimizer: ``SGD``, ``Adam`` or ``AdamW``.
+        optimizer_args: Its arguments, without ``lr``.
+        seed: Of initial weights, batch order, augmentation and dropout.
+        device: Where.
+        precision: ``fp32`` or ``bf16`` (autocast).
+        compile: Without effect: a stacked model is not compiled.
+
+    Raises:
+        LrsearchError: The task or the optimizer cannot be fused.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        k: int,
+        optimizer: str,
+        optimizer_args: Mapping[str, Any],
+        seed: int,
+        device: torch.device,
+        precision: str = "fp32",
+        compile: bool = False,
+    ) -> None:
+        if k < 1:
+            raise UsageError(f"fuse must be at least 1 trial, got {k}")
+        if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
+            raise LrsearchError(f"task {task.name} cannot be fused: its data come from a loader")
+        devices.prepare(device)
+        self.capacity = k
+        self._task = task
+        self._seed = seed
+        self._device = device
+        self._optimizer, self._optimizer_args = optimizer, dict(optimizer_args)
+        self._rule = stacked_optim.build(optimizer, optimizer_args)
+        self._model = seeded_model(task, seed).to(device)
+        try:
+            self._stack = build_stack(task, self._model, task.train.y, precision)
+        except ValueError as error:
+            raise LrsearchError(
+                f"task {task.name} cannot be fused: {error}; use --fuse off"
+            ) from error
+        self._batches = StackedBatches(
+            task.train,
+            batch_size=task.batch_size,
+            seed=seed,
+            transform=task.transform,
+            augment=task.augment,
+            prepare=self._stack.prepare,
+            device=device,
+        )
+        self._validation = StackedValidation(task, self._stack, device)
+        self._initial = {name: t.clone() for name, t in self._model.state_dict().items()}
+        self._steps = self._batches.steps
+        self._slots: list[Slot] = []
+        self._rows = Rows.allocate(
+            k,
+            self._stack.width,
+            len(self._rule.states),
+            dict(self._model.named_buffers()),
+            device,
+        )
+        self._store = Store(self._model, self._stack, self._rule, self._rows)
+        self._grads = torch.zeros(k, self._stack.width, device=device)
+        self._trainers: dict[int, Trainer] = {}
+
+    # who is here
+
+    def add(self, key: int, schedule: Schedule, state: dict[str, Any] | None = None) -> None:
+        """Let trial ``key`` in, from the beginning or from a ``state`` saved earlier.
+
+        Raises:
+            UsageError: All slots are taken, or the trial is here already.
+            LrsearchError: The state is not of this task and optimizer.
+        """
+        if len(self._slots) == self.capacity:
+            raise UsageError(f"all {self.capacity} slots are taken; remove a trial first")
+        if any(slot.key == key for slot in self._slots):
+            raise UsageError(f"trial {key} is here already")
+        slot, row = self._slot(key, schedule), len(self._slots)
+        if state is None:
+            self._store.write(row, self._initial, self._initial)
+        else:
+            self._restore(row, slot, state)
+        self._slots.append(slot)
+
+    def remove(self, key: int) -> None:
+        """Let the trial go; the last row moves into its place, so that no row is empty."""
+        row = self._row(key)
+        last = len(self._slots) - 1
+        if row != last:
+            self._rows.move(last, row)
+            self._slots[row] = self._slots[last]
+        self._slots.pop()
+
+    def weights(self, key: int) -> dict[str, Tensor]:
+        """The raw (not averaged) state_dict of the trial's model."""
+        return self._store.read(self._row(key))
+
+    def state(self, key: int) -> dict[str, Any]:
+        """All of the trial after its last validation, as ``SingleRunner`` gives and takes it.
+
+        Of a scheduler only what a loss has driven is in it; the others follow from the epoch.
+        """
+        row = self._row(key)
+        slot = self._slots[row]
+        step = slot.epoch * self._steps
+        optimizer = build_optimizer(
+            self._optimizer, self._optimizer_args, self._model, lr=self._task.lr
+        )
+        build_scheduler(slot.schedule, optimizer, self._steps, self._task.validate_every)
+        state: dict[str, Any] = {
+            "epoch": slot.epoch,
+            "step": step,
+            "lr": slot.last_lr,
+            "model": _on_cpu(self._store.read(row)),
+            "average": _on_cpu(self._store.read(row, averaged=True)),
+            "scheduler": None,
+        }
+        if slot.plateau is not None:
+            optimizer.param_groups[0]["lr"] = _plateau_lr(slot)
+            state["scheduler"] = slot.plateau.state_dict()
+        state["optimizer"] = {
+            "state": self._store.read_optimizer(row, step),
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+        return state
+
+    def _row(self, key: int) -> int:
+        for row, slot in enumerate(self._slots):
+            if slot.key == key:
+                return row
+        raise KeyError(key)
+
+    def _slot(self, key: int, schedule: Schedule) -> Slot:
+        steps = schedule.epochs * self._steps
+        plain = np.broadcast_to(np.float64(self._rule.momentum), steps)
+        if get_family(schedule.family).needs_metric:
+            optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=schedule.lr)
+            plateau = build_scheduler(schedule, optimizer, self._steps, self._task.validate_every)
+            return Slot(key, schedule, None, plain, plateau)
+        trace = schedule.trace(self._steps, self._rule.momentum, self._rule.kind)
+        return Slot(key, schedule, trace.lr, plain if trace.momentum is None else trace.momentum)
+
+    def _restore(self, row: int, slot: Slot, state: Mapping[str, Any]) -> None:
+        """Set a row and its slot to a saved state."""
+        try:
+            self._store.write(row, state["model"], state["average"])
+            self._store.write_optimizer(row, state["optimizer"]["state"])
+            slot.epoch, slot.last_lr = int(state["epoch"]), float(state["lr"])
+            if state["step"] != slot.epoch * self._steps:
+                raise ValueError(f"{state['step']} steps are not {slot.epoch} epochs")
+            if slot.plateau is not None:
+                slot.plateau.load_state_dict(state["scheduler"])
+                (group,) = slot.plateau.optimizer.param_groups
+                group["lr"] = state["optimizer"]["param_groups"][0]["lr"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise LrsearchError(
+                "a saved state does not fit the task and optimizer "
+                f"({type(error).__name__}: {first})"
+            ) from error
+
+    # training
+
+    def epoch(self) -> dict[int, EpochResult]:
+        """Advance every resident trial to its next validation (``validate_every`` epochs)."""
+        if not self._slots:
+            return {}
+        began = time.perf_counter()
+        every = self._task.validate_every
+        goals = [
+            min(slot.epoch // every * every + every, slot.schedule.epochs) for slot in self._slots
+        ]
+        with torch.no_grad():
+            while rows := [i for i, goal in enumerate(goals) if self._slots[i].epoch < goal]:
+                self._advance(rows, min(goals[i] - self._slots[i].epoch for i in rows))
+            numbers = self._validation(self._rows.head(len(self._slots)))
+        seconds = time.perf_counter() - began
+        return {
+            slot.key: self._result(slot, row, seconds)
+            for slot, row in zip(self._slots, numbers, strict=True)
+        }
+
+    def _advance(self, rows: Sequence[int], count: int) -> None:
+        """Train some of the trials for some epochs."""
+        if not self._stack.random:
+            return self._advance_group(rows, count)
+        # Dropout: trials of one epoch share the random numbers of that epoch, as they would alone.
+        for epoch in sorted({self._slots[i].epoch for i in rows}):
+            group = [i for i in rows if self._slots[i].epoch == epoch]
+            with devices.random_seed(self._device, epoch_seed(self._seed, epoch)):
+                self._advance_group(group, 1)
+        return None
+
+    def _advance_group(self, index: Sequence[int], count: int) -> None:
+        slots = [self._slots[i] for i in index]
+        if len(index) == len(self._slots):
+            losses = self._train(self._rows.head(len(slots)), slots, count)
+        else:
+            part = self._rows.take(index)
+            losses = self._train(part, slots, count, apart=True)
+            self._rows.put(index, part)
+        for slot, loss in zip(slots, losses.tolist(), strict=True):
+            slot.epoch += count
+            slot.loss += loss * count
+            slot.counted += count
+
+    def _train(self, rows: Rows, slots: Sequence[Slot], count: int, apart: bool = False) -> Tensor:
+        """``count`` epochs of the trials in ``rows``; their mean losses (n,)."""
+        n, steps = len(slots), count * self._steps
+        grads = self._grads[:n]
+        trainer = None if apart else self._trainers.get(n)
+        if trainer is None:
+            trainer = self._stack.trainer(
+                rows.params, grads, rows.buffers, self._batches.batch_size
+            )
+            self._trainers = self._trainers if apart else {n: trainer}
+        columns = self._columns(slots, steps)
+        statistics = [
+            (average, rows.buffers[name]) for name, average in rows.average_buffers.items()
+        ]
+        batches = self._batches([slot.epoch for slot in slots], count)
+        for (x, y), (*factors, weight) in zip(batches, columns, strict=True):
+            trainer.step(x, y)
+            self._rule.step(rows.params, grads, rows.optim, factors)
+            rows.average.lerp_(rows.params, weight)
+            for average, value in statistics:
+                _follow(average, value, weight)
+        return trainer.take_losses(steps)
+
+    def _columns(self, slots: Sequence[Slot], steps: int) -> list[tuple[Tensor, ...]]:
+        """For each step the optimizer's factors and the weight of the average, each (n, 1)."""
+        first = np.array([slot.epoch * self._steps for slot in slots])
+        lr = np.empty((len(slots), steps))
+        momentum = np.empty((len(slots), steps))
+        for i, slot in enumerate(slots):
+            span = slice(first[i], first[i] + steps)
+            lr[i] = slot.lr[span] if slot.lr is not None else _plateau_lr(slot)
+            momentum[i] = slot.momentum[span]
+            slot.last_lr = float(lr[i, -1])
+        elapsed = first[:, None] + np.arange(1, steps + 1)
+        weight = 1 / np.clip(SHARE * elapsed, 1, MOST_EPOCHS * self._steps)
+        columns = [*self._rule.columns(lr, momentum, first), weight]
+        stacked = torch.from_numpy(np.stack(columns)).transpose(1, 2).unsqueeze(3).float()
+        per_column = [column.unbind(0) for column in stacked.to(self._device).unbind(0)]
+        return list(zip(*per_column, strict=True))
+
+    def _result(self, slot: Slot, numbers: Sequence[float], seconds: float) -> EpochResult:
+        val_loss, avg_val_loss, *metrics = numbers
+        train_loss = slot.loss / slot.counted if slot.counted else math.nan
+        slot.loss, slot.counted = 0.0, 0
+        if slot.plateau is not None:
+            slot.plateau.step(val_loss)
+        return EpochResult(
+            epoch=slot.epoch,
+            lr=slot.last_lr,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_metric=metrics[0] if metrics else None,
+            avg_val_loss=avg_val_loss,
+            avg_val_metric=metrics[1] if metrics else None,
+            seconds=seconds,
+            diverged=not (math.isfinite(train_loss) and math.isfinite(val_loss)),
+        )
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to("cpu") for name, tensor in state.items()}
+
+
+def _plateau_lr(slot: Slot) -> float:
+    return float(slot.plateau.optimizer.param_groups[0]["lr"])
+
+
+def _follow(average: Tensor, value: Tensor, weight: Tensor) -> None:
+    """Running average of a buffer (n, ...); what is no float is taken over."""
+    if average.is_floating_point():
+        average.lerp_(value, weight.view(-1, *(1,) * (value.dim() - 1)))
+    else:
+        average.copy_(value)

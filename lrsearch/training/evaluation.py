@@ -1,0 +1,107 @@
+"""Loss and metric of weights on a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrsearch.tasks.task import Data, Task
+from lrsearch.training import device as devices
+from lrsearch.training.batches import evaluation_batches
+
+Batches = Callable[[], Iterator[tuple[Any, Any]]]
+
+
+def evaluate(
+    task: Task,
+    weights: Mapping[str, Tensor],
+    data: Data,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+) -> tuple[float, float | None]:
+    """Loss and metric of a model on a part of the data, such as ``task.test()``.
+
+    Args:
+        task: The task.
+        weights: State_dict of its model, as ``Runner.weights`` gives it.
+        data: Split or loader.
+        device: Where.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns:
+        The loss (``task.validation_loss`` where there is one), and the metric or None.
+    """
+    devices.prepare(device)
+    with torch.random.fork_rng(devices=[]):
+        model = task.model()
+    model.load_state_dict(dict(weights))
+    model = devices.place(model, device)
+    batches = evaluation_batches(data, task.transform, device, least=task.batch_size)
+    numbers = measure(task, model, batches, device, precision)
+    loss, *metric = torch.stack(numbers).tolist()
+    return loss, metric[0] if metric else None
+
+
+@torch.no_grad()
+def measure(
+    task: Task, model: nn.Module, batches: Batches, device: torch.device, precision: str
+) -> list[Tensor]:
+    """Loss and, where there is one, metric as scalars on the device, without waiting for it.
+
+    ``task.loss`` and ``task.metric`` are averaged over the samples; ``task.validation_loss`` sees
+    all outputs at once.
+    """
+    training = model.training
+    model.eval()
+    losses, metrics, sizes = [], [], []
+    outputs, targets = [], []
+    for x, y in batches():
+        with devices.autocast(device, precision):
+            out = model(x)
+        out = as_float(out)
+        sizes.append(count(y))
+        if task.validation_loss is None:
+            losses.append(task.loss(out, y))
+        else:
+            outputs.append(out)
+            targets.append(y)
+        if task.metric is not None:
+            metrics.append(torch.as_tensor(task.metric(out, y), device=device))
+    model.train(training)
+    loss = (
+        _mean(losses, sizes)
+        if task.validation_loss is None
+        else task.validation_loss(_joined(outputs), _joined(targets))
+    )
+    numbers = [loss] if task.metric is None else [loss, _mean(metrics, sizes)]
+    return [number.detach().float().reshape(()) for number in numbers]
+
+
+def as_float(outputs: Any) -> Any:
+    """Outputs of autocast as float32, in which losses are computed."""
+    if isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16):
+        return outputs.float()
+    return outputs
+
+
+def count(y: Any) -> int:
+    """Samples of a batch, by its targets."""
+    return len(y) if isinstance(y, Tensor) and y.dim() else 1
+
+
+def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
+    """Mean over samples of means over batches."""
+    if len(values) == 1:
+        return values[0]
+    total = sum(
+        value.detach().reshape(()) * size for value, size in zip(values, sizes, strict=True)
+    )
+    return torch.as_tensor(total) / sum(sizes)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

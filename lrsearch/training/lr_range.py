@@ -1,0 +1,194 @@
+"""The learning-rate range test: where training starts to diverge, before any trial is spent on it.
+
+One short run while the rate grows exponentially (Smith, 2015, "Cyclical Learning Rates for
+Training Neural Networks", arXiv:1506.01186).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lrsearch.errors import UsageError
+from lrsearch.tasks.task import Task
+from lrsearch.training import device as devices
+from lrsearch.training.batches import epoch_seed, seeded_model, training_batches
+from lrsearch.training.evaluation import as_float
+from lrsearch.training.optimizers import build_optimizer
+
+SMOOTHING = 0.9
+MARGIN = 2.0
+"""The search ends this factor below divergence: a rate that grew slowly was borne longer."""
+SPAN = 500.0
+"""Highest over lowest rate searched."""
+
+
+@dataclass(frozen=True)
+class LrRange:
+    """A range test, as it is plotted and stored.
+
+    Attributes:
+        lrs: Rate of each step.
+        losses: Training loss of each step's batch, before the step.
+        smoothed: Exponential average of the losses.
+        diverges_at: Rate at which half of what was learnt was lost again; None if at none.
+        low: Lowest rate to search.
+        high: Highest rate to search.
+    """
+
+    lrs: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    diverges_at: float | None
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LrRange:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**data)
+
+    def describe(self) -> str:
+        """One line for the screen.
+
+        Example:
+            >>> LrRange([], [], [], 1.9, 0.0019, 0.95).describe()
+            'diverges above 1.9, searching 0.0019 to 0.95'
+        """
+        where = (
+            "no divergence"
+            if self.diverges_at is None
+            else f"diverges above {self.diverges_at:.2g}"
+        )
+        return f"{where}, searching {self.low:.2g} to {self.high:.2g}"
+
+
+def lr_range_test(
+    task: Task,
+    *,
+    optimizer: str,
+    optimizer_args: Mapping[str, Any],
+    seed: int,
+    device: torch.device,
+    precision: str = "fp32",
+    first: float = 1e-5,
+    last: float = 10.0,
+    steps: int = 160,
+) -> LrRange:
+    """Train one model while the rate of step t is ``first (last / first)^(t / (steps - 1))``.
+
+    It ends at the first loss that is not finite, or where the smoothed loss has risen from its
+    lowest by half of what it had fallen. The range searched ends a factor of 2 below that rate;
+    where nothing diverges it is the task's own.
+
+    Args:
+        task: What is trained; its usual batches.
+        optimizer: Class name in ``torch.optim``.
+        optimizer_args: Its arguments without ``lr``.
+        seed: Of initial weights and batch order: the same test every time.
+        device: Where.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (run as fp32: a loss scale hides divergence).
+        first: Rate of the first step, > 0.
+        last: Rate of the last step, > ``first``.
+        steps: At least 20.
+
+    Raises:
+        UsageError: If ``first``, ``last`` or ``steps`` are out of range.
+    """
+    if not 0 < first < last or steps < 20:
+        raise UsageError(
+            f"the range test needs 0 < first < last and at least 20 steps, "
+            f"got {first=}, {last=}, {steps=}"
+        )
+    devices.prepare(device)
+    model = devices.place(seeded_model(task, seed), device)
+    model.train()
+    groups = None if task.param_groups is None else task.param_groups(model)
+    built = build_optimizer(optimizer, dict(optimizer_args), model, lr=last, groups=groups)
+    shares = [
+        group["lr"] / max(g["lr"] for g in built.param_groups) for group in built.param_groups
+    ]
+    lrs, losses = np.geomspace(first, last, steps), []
+    half = "bf16" if precision == "bf16" else "fp32"
+    with devices.random_seed(device, epoch_seed(seed, 0)):
+        for lr, (x, y) in zip(lrs, _endless(task, seed, device), strict=False):
+            for group, share in zip(built.param_groups, shares, strict=True):
+                group["lr"] = float(lr) * share
+            built.zero_grad()
+            with devices.autocast(device, half):
+                outputs = model(x)
+            loss = task.loss(as_float(outputs), y)
+            torch.autograd.backward(loss)
+            built.step()
+            losses.append(float(loss.detach()))
+            if diverged_from(losses) is not None:
+                break
+    return lr_range(lrs[: len(losses)], losses, task.lr_range)
+
+
+def _endless(task: Task, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training batches, epoch after epoch."""
+    batches = training_batches(task, seed, device)
+    for epoch in itertools.count():
+        yield from batches.epoch(epoch)
+
+
+def lr_range(
+    lrs: NDArray[np.float64], losses: list[float], fallback: tuple[float, float]
+) -> LrRange:
+    """What the losses of a range test say.
+
+    Args:
+        lrs: Rate of each step, (steps,).
+        losses: Its loss, (steps,), to the first that shows divergence.
+        fallback: Range to search where nothing diverged.
+    """
+    index = diverged_from(losses)
+    at = None if index is None else float(lrs[index])
+    low, high = fallback
+    if at is not None:
+        high = float(f"{at / MARGIN:.3g}")
+        low = float(f"{high / SPAN:.3g}")
+    kept = [loss if math.isfinite(loss) else 1e6 for loss in losses]
+    smooth = [value if math.isfinite(value) else 1e6 for value in smoothed(losses)]
+    return LrRange([float(lr) for lr in lrs], kept, smooth, at, low, high)
+
+
+def smoothed(losses: list[float]) -> NDArray[np.float64]:
+    """Exponential average with ``SMOOTHING``, corrected for its start (as Adam's moments are)."""
+    average, out = 0.0, np.empty(len(losses))
+    for t, loss in enumerate(losses):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        out[t] = average / (1 - SMOOTHING ** (t + 1))
+    return out
+
+
+def diverged_from(losses: list[float]) -> int | None:
+    """The step at which training has diverged by then, or None.
+
+    A loss that is not finite; or the smoothed loss is above its lowest by half of what it had
+    fallen from its start, or by the whole size of the start where it never fell.
+    """
+    if not math.isfinite(losses[-1]):
+        return len(losses) - 1
+    smooth = smoothed(losses)
+    calm = min(20, len(losses))
+    start = float(np.mean(losses[:calm]))
+    noise = float(np.std(losses[:calm])) * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
+    best = float(smooth[calm - 1 :].min())
+    fallen = start - best
+    learnt = fallen > max(4 * noise, 0.01 * abs(start))
+    limit = best + 0.5 * fallen if learnt else start + max(abs(start), 10 * noise)
+    return len(losses) - 1 if len(losses) > calm and smooth[-1] > limit else None

@@ -1,0 +1,69 @@
+"""Validation of the weights, and of their running averages, of n trials at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lrsearch.tasks.task import Split, Task
+from lrsearch.training.batches import evaluation_batches
+from lrsearch.training.stacked import Stack
+from lrsearch.training.stacked_loss import losses_of, metrics_of
+from lrsearch.training.stacked_rows import Rows
+
+
+class StackedValidation:
+    """Losses and metrics on the validation samples, batched as for a trial alone.
+
+    Args:
+        task: Its validation split must be tensors.
+        stack: The stacked model.
+        device: Where.
+    """
+
+    def __init__(self, task: Task, stack: Stack, device: torch.device) -> None:
+        assert isinstance(task.validation, Split)
+        self.stack = stack
+        self.batches = evaluation_batches(
+            task.validation, task.transform, device, least=task.batch_size
+        )
+        self.whole = task.validation_loss is not None
+        loss = task.validation_loss or task.loss
+        self.losses = losses_of(loss, task.validation.y)
+        self.metrics = metrics_of(task.metric) if task.metric else None
+
+    def __call__(self, rows: Rows) -> list[list[float]]:
+        """Per trial: loss, averaged loss and, where there is one, metric and averaged metric."""
+        models = ((rows.params, rows.buffers), (rows.average, rows.average_buffers))
+        table: list[list[Tensor]] = []  # for each batch, columns (n,)
+        sizes: list[int] = []
+        outputs: list[list[Tensor]] = []
+        targets: list[Tensor] = []
+        for x, y in self.batches():
+            x = self.stack.prepare(x)
+            found = [self.stack.outputs(flat, buffers, x) for flat, buffers in models]
+            sizes.append(len(y))
+            if self.whole:
+                outputs.append(found)
+                targets.append(y)
+            losses = [] if self.whole else [self.losses(z, y) for z in found]
+            metrics = [self.metrics(z, y) for z in found] if self.metrics else []
+            table.append(losses + metrics)
+        columns = _mean_over_batches(table, sizes)
+        if self.whole:
+            y = torch.cat(targets)
+            joined = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
+            columns = [*(self.losses(z, y) for z in joined), *columns]
+        numbers: list[list[float]] = torch.stack([t.double() for t in columns], 1).tolist()
+        return numbers
+
+
+def _mean_over_batches(table: list[list[Tensor]], sizes: list[int]) -> list[Tensor]:
+    """Mean over samples of means over batches: one (n,) for each column of the table."""
+    if len(table) == 1:
+        return table[0]
+    weights = [size / sum(sizes) for size in sizes]
+    return [
+        torch.stack([value * w for value, w in zip(column, weights, strict=True)]).sum(0)
+        for column in zip(*table, strict=True)
+    ]

@@ -1,0 +1,134 @@
+"""n copies of any module as one, through torch.func: for all that is no plain MLP.
+
+``vmap`` turns each operator into its batched form (a convolution into a grouped one); autograd
+runs on the result, so each trial's gradient lands in its own row. Running statistics of batch norm
+are stacked like the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from lrsearch.tasks.task import LossFn
+from lrsearch.training.stacked_loss import is_cross_entropy
+
+CHUNK_FLOATS = 1 << 25
+"""Inputs (floats, over all trials) of one forward pass without gradients."""
+
+
+class VmapStack:
+    """The stacked form of a module.
+
+    Args:
+        model: A module on the device; its values do not matter, but parameters that need no
+            gradient are used as they are by all trials.
+        loss: (outputs, y) -> scalar of one trial.
+        y: All targets, to see what kind they are.
+        autocast: Makes the context for the forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFn,
+        y: Tensor,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.model = model
+        self.autocast = autocast
+        self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
+        self.width = sum(prod(shape) for shape in self.shapes.values())
+        self.random = False
+        self.labels = is_cross_entropy(loss, y)
+        self._losses = vmap(loss)
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The parameters by name, (n, *shape), as views of (n, width)."""
+        found: dict[str, Tensor] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            found[name] = flat.narrow(1, start, prod(shape)).view(len(flat), *shape)
+            start += prod(shape)
+        return found
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Inputs as the module wants them: unchanged."""
+        return x
+
+    def trainer(
+        self, params: Tensor, grads: Tensor, buffers: dict[str, Tensor], batch: int
+    ) -> VmapTrainer:
+        """A step function bound to rows of parameters and gradients (n, width)."""
+        return VmapTrainer(self, params, grads, buffers)
+
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Losses (n,) of outputs (n, B, ...) and targets y (n, B, ...)."""
+        if self.labels and outputs.dim() == 3:
+            flat = nn.functional.cross_entropy(
+                outputs.flatten(0, 1), y.flatten(), reduction="none"
+            )
+            return flat.view(y.shape).mean(1)
+        return self._losses(outputs, y)
+
+    def forward(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs (n, B, ...) for x (n, B, ...), or (1, B, ...) which all trials share."""
+        shared = len(x) == 1
+        randomness = "same" if self.random else "error"
+
+        def one(p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor) -> Tensor:
+            outputs: Tensor = functional_call(self.model, (p, b), (inputs,))
+            return outputs
+
+        stacked = vmap(one, in_dims=(0, 0, None if shared else 0), randomness=randomness)
+        with self.autocast():
+            outputs: Tensor = stacked(params, buffers, x[0] if shared else x)
+        return outputs.float()
+
+    def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode."""
+        self.model.eval()
+        rows = max(1, CHUNK_FLOATS // (len(params) * max(1, x[0].numel())))
+        views = self.views(params)
+        with torch.no_grad():
+            parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
+        return torch.cat(parts, 1)
+
+
+class VmapTrainer:
+    """Forward and backward of n trials by autograd."""
+
+    def __init__(
+        self, stack: VmapStack, params: Tensor, grads: Tensor, buffers: dict[str, Tensor]
+    ) -> None:
+        self.stack = stack
+        self.grads = grads
+        self.buffers = buffers
+        self.total: Tensor | None = None
+        self.leaves = {
+            name: view.detach().requires_grad_() for name, view in stack.views(params).items()
+        }
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """Write the gradients for one batch: x (n or 1, B, ...), y (n, B, ...)."""
+        if not self.stack.model.training:
+            self.stack.model.train()
+        with torch.enable_grad():
+            outputs = self.stack.forward(self.leaves, self.buffers, x)
+            losses = self.stack.losses(outputs, y)
+            found = torch.autograd.grad(losses.sum(), list(self.leaves.values()))
+        torch.cat([gradient.flatten(1) for gradient in found], 1, out=self.grads)
+        terms = losses.detach()
+        self.total = terms if self.total is None else self.total.add_(terms)
+
+    def take_losses(self, steps: int) -> Tensor:
+        """Mean loss (n,) of the last ``steps`` steps; starts a new sum."""
+        total, self.total = self.total, None
+        assert total is not None
+        return total.div_(steps)

@@ -1,0 +1,204 @@
+"""Raw values (text from a shell, YAML values) to checked ones; ValueError says the rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lrsearch.errors import did_you_mean
+
+
+def text(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise ValueError(f"needs a text, got {raw!r}")
+    if any(ord(c) < 32 for c in raw):
+        raise ValueError(f"has a control character: {raw!r}")
+    return raw
+
+
+def short_name(raw: Any) -> str:
+    value = text(str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw)
+    if len(value) > 128:
+        raise ValueError(f"is {len(value)} characters long; keep it under 129")
+    return value
+
+
+def integer(low: int, high: int) -> Callable[[Any], int]:
+    def parse(raw: Any) -> int:
+        try:
+            value = int(raw) if isinstance(raw, str) else raw
+        except ValueError:
+            value = None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"needs a whole number, got {raw!r}")
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:,} to {high:,}, got {value}")
+        return value
+
+    return parse
+
+
+def number(raw: Any) -> float:
+    try:
+        value = float(raw) if not isinstance(raw, bool) else math.nan
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"needs a number, got {raw!r}")
+    return value
+
+
+def flag(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    known = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if isinstance(raw, str) and raw.lower() in known:
+        return known[raw.lower()]
+    raise ValueError(f"needs true or false, got {raw!r}")
+
+
+def one_of(*names: str) -> Callable[[Any], str]:
+    def parse(raw: Any) -> str:
+        raw = "none" if raw is None and "none" in names else raw
+        text = str(raw).lower()
+        if text not in names:
+            near = did_you_mean(text, names)
+            question = f" — did you mean {near}?" if near else ""
+            raise ValueError(f"{raw!r}{question} — one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def duration(raw: Any) -> float:
+    """Seconds, or text such as ``90s``, ``15m``, ``2h``."""
+    unit = 1.0
+    text = raw
+    if isinstance(raw, str) and raw[-1:] in ("s", "m", "h"):
+        unit, text = {"s": 1.0, "m": 60.0, "h": 3600.0}[raw[-1]], raw[:-1]
+    value = number(text) * unit
+    if value <= 0:
+        raise ValueError(f"must be above 0, got {raw!r}")
+    return value
+
+
+def lr_range(raw: Any) -> tuple[float, float] | str:
+    if isinstance(raw, str) and raw.lower() == "auto":
+        return "auto"
+    pair = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise ValueError(f"needs LOW,HIGH or auto, got {raw!r}")
+    low, high = number(pair[0]), number(pair[1])
+    if low <= 0:
+        raise ValueError(f"low must be above 0, got {low:g}")
+    if low > high:
+        raise ValueError(f"low {low:g} is above high {high:g}")
+    return (low, high)
+
+
+def count_or_auto(*words: str) -> Callable[[Any], str]:
+    def parse(raw: Any) -> str:
+        raw = "off" if raw is False and "off" in words else raw  # YAML reads a bare off as False
+        text = str(raw).lower()
+        if text in words:
+            return text
+        if not text.isdecimal() or not 1 <= int(text) <= 4096:
+            raise ValueError(f"needs {', '.join(words)} or a number from 1 to 4096, got {raw!r}")
+        return str(int(text))
+
+    return parse
+
+
+def families(raw: Any) -> dict[str, dict[str, Any]]:
+    """``A,B``, a list of families, or a mapping family -> {parameter: range}."""
+    from lrsearch.schedules import FAMILIES
+
+    if isinstance(raw, str):
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if isinstance(raw, (list, tuple)):
+        raw = {str(name): None for name in raw}
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueError("needs at least one family name (lrsearch schedules lists all)")
+    mistakes: list[tuple[str, str]] = []
+    by_lower = {name.lower(): name for name in FAMILIES}
+    checked: dict[str, dict[str, Any]] = {}
+    for family, ranges in raw.items():
+        known = by_lower.get(str(family).lower())
+        if known is None:
+            near = did_you_mean(str(family), FAMILIES)
+            question = f" — did you mean {near}?" if near else ""
+            mistakes.append(
+                (
+                    str(family),
+                    f"unknown schedule family {family!r}{question} (lrsearch schedules lists all)",
+                )
+            )
+            continue
+        if ranges is not None and not isinstance(ranges, Mapping):
+            mistakes.append((known, f"needs parameter: range, got {ranges!r}"))
+            continue
+        checked[known] = {}
+        for parameter, given in (ranges or {}).items():
+            problem = _range_problem(given)
+            if problem:
+                mistakes.append((f"{family}.{parameter}", problem))
+            checked[known][str(parameter)] = given
+    if mistakes:
+        raise MistakesError(mistakes)
+    return checked
+
+
+def _range_problem(given: Any) -> str | None:
+    """What is wrong with a parameter's range: a value, [low, high], or a list of choices."""
+    values = given if isinstance(given, (list, tuple)) else [given]
+    if not values:
+        return "is empty: give a value, [low, high], or a list of choices"
+    for value in values:
+        if not isinstance(value, (int, float, str, bool)):
+            return f"needs numbers or names, got {value!r}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"needs finite numbers, got {value!r}"
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    if len(values) == 2 and numbers and values[0] > values[1]:
+        return f"low {values[0]:g} is above high {values[1]:g}"
+    return None
+
+
+def optimizer(raw: Any) -> dict[str, Any]:
+    """A name, or a mapping with ``name`` and the optimizer's own arguments."""
+    if isinstance(raw, str):
+        raw = {"name": raw}
+    if raw == {}:
+        return {}
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str):
+        raise ValueError(f"needs a name, or {{name: sgd, momentum: 0.9}}, got {raw!r}")
+    if "lr" in raw:
+        raise ValueError("lr is what is searched: give its range as the setting lr")
+    for key, value in raw.items():
+        plain = (int, float, str, bool, list, tuple, type(None))
+        if not isinstance(key, str) or not isinstance(value, plain):
+            raise ValueError(f"argument {key!r} needs a plain value, got {value!r}")
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in raw.items()}
+
+
+class MistakesError(ValueError):
+    """Several mistakes inside one setting, each with its path below that setting."""
+
+    def __init__(self, rows: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {text}" for path, text in rows))
+        self.rows = rows
+
+
+def short_task_name(target: str) -> str:
+    """The name of a task: of a user's own the last part, or its file's where that is ``task``.
+
+    Example:
+        >>> [short_task_name(t) for t in ("digits", "mine.py:Rose", "a/mine.py:task", "b.c:task")]
+        ['digits', 'Rose', 'mine', 'c']
+    """
+    place, _, last = target.rpartition(":")
+    if place and last.lower() == "task":
+        return re.split(r"[./\\]", place.removesuffix(".py"))[-1]
+    return last

@@ -1,0 +1,56 @@
+"""Reading YAML from strangers: safe loader, size limit, no aliases, the line of every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrsearch.errors import UsageError
+
+MAX_FILE_BYTES = 256 * 1024
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    """Plain values of a YAML file (safe loader, size limit) and the line of each dotted key."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise UsageError(f"{path}: larger than {MAX_FILE_BYTES // 1024} KiB, not a file of ours")
+    if b"&" in data and b"*" in data and _has_alias(data):
+        raise UsageError(f"{path}: YAML aliases (*name) are not supported; write the value out")
+    try:
+        node = yaml.compose(data, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(data)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}  " if mark else ""
+        raise UsageError(f"{path}: {line}not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path}: not valid YAML: {first}") from None
+    lines: dict[str, int] = {}
+    _collect_lines(node, "", lines)
+    return value, lines
+
+
+def _has_alias(data: bytes) -> bool:
+    """Whether the YAML uses an alias; those can blow a small file up to any size."""
+    try:
+        return any(isinstance(t, yaml.AliasToken) for t in yaml.scan(data, yaml.SafeLoader))
+    except yaml.YAMLError:
+        return False  # the parser proper will say what is wrong
+    except RecursionError:
+        return True
+
+
+def _collect_lines(node: yaml.Node | None, prefix: str, lines: dict[str, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            lines[path] = key.start_mark.line + 1
+            _collect_lines(value, f"{path}.", lines)

@@ -1,0 +1,368 @@
+"""Replay recorded learning curves through any pruner, without training.
+
+    python -m tests.benchmarks.replay digits.npz fashion.npz --orders 50 --workers 4
+    python -m tests.benchmarks.replay sqlite:///lrsearch.db --study digits
+
+Prints, for each pruner: epochs used (share of full training), regret (how much worse the best
+trial that ran to its end is than the best of all), and the share of the true best tenth stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.pruners import HyperbandPruner, MedianPruner, PercentilePruner, SuccessiveHalvingPruner
+from optuna.trial import TrialState
+
+from lrsearch.search import pruning
+from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
+from lrsearch.search.surrogate import Array, trace_features
+
+DIVERGED_LOSS = 1e6
+Stop = Callable[[int, int], bool]  # (trial, epoch) -> stop it
+
+
+@dataclass(frozen=True)
+class Record:
+    """Curves of trials that were trained in full.
+
+    Attributes:
+        name: Of the file or study.
+        lr: Rate of each epoch, (n, E).
+        raw: Validation loss after each epoch, (n, E); not finite after divergence.
+        avg: The same of the average of the weights.
+        features: Of the traces.
+    """
+
+    name: str
+    lr: Array
+    raw: Array
+    avg: Array
+    features: Array
+
+
+def read(source: str, study: str | None = None) -> Record:
+    """A curve file (``.npz``), or the completed trials of a study in a database (a URL)."""
+    if not source.endswith(".npz"):
+        return _read_study(source, study)
+    with np.load(source) as z:
+        arrays = {
+            k: np.asarray(z[k], dtype=np.float64) for k in ("lr", "val_loss", "avg_val_loss")
+        }
+    raw, avg = (_diverged(arrays[k]) for k in ("val_loss", "avg_val_loss"))
+    lr = arrays["lr"]
+    return Record(Path(source).stem, lr, raw, avg, trace_features(lr))
+
+
+def _read_study(url: str, name: str | None) -> Record:
+    from lrsearch.search.curves import load_curves
+    from lrsearch.storage import open_storage
+
+    storage = open_storage(url)
+    names = [s.study_name for s in storage.get_all_studies()]
+    if name not in names:
+        raise SystemExit(f"name one of the studies with --study: {', '.join(names)}")
+    curves = load_curves(optuna.load_study(study_name=name, storage=storage))
+    full = curves.take(np.isin(curves.state, (COMPLETE, DIVERGED)))
+    raw, avg = _diverged(full.raw), _diverged(full.avg)
+    return Record(str(name), full.lr, raw, avg, full.features)
+
+
+def _diverged(losses: Array) -> Array:
+    """From the first loss that is not finite on: infinite."""
+    bad = np.cumsum(~(np.abs(losses) < DIVERGED_LOSS), axis=1) > 0
+    return np.where(bad, np.inf, losses)
+
+
+@dataclass
+class Course:
+    """One replay: a random order of trials, and how far each has come."""
+
+    record: Record
+    order: NDArray[np.int64]
+    reached: NDArray[np.int64]
+    state: NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, record: Record, trials: int, seed: int) -> Course:
+        """``trials`` of the recorded ones in a random order."""
+        n = min(trials, len(record.lr))
+        order = np.random.default_rng(seed).permutation(len(record.lr))[:n]
+        return cls(record, order, np.zeros(n, dtype=np.int64), np.full(n, RUNNING))
+
+    def curves(self, rows: NDArray[np.int64]) -> Curves:
+        """What is known of some trials (numbers in the order)."""
+        which, reached = self.order[rows], self.reached[rows]
+        known = np.arange(self.record.lr.shape[1]) < reached[:, None]
+        return Curves(
+            self.record.lr[which],
+            np.where(known, self.record.raw[which], np.nan),
+            np.where(known, self.record.avg[which], np.nan),
+            reached,
+            self.state[rows],
+            self.record.features[which],
+        )
+
+    def run(self, stop: Stop, workers: int, told: Callable[[int, int], None]) -> None:
+        """All trials, ``workers`` at a time in lock-step; ``told(trial, state)`` as they end."""
+        epochs = self.record.lr.shape[1]
+        waiting = iter(range(len(self.order)))
+        active: list[int] = []
+        while True:
+            active += itertools.islice(waiting, workers - len(active))
+            if not active:
+                return
+            for i in list(active):
+                self.reached[i] += 1
+                epoch = int(self.reached[i])
+                state = RUNNING
+                if not np.isfinite(self.record.raw[self.order[i], epoch - 1]):
+                    state = DIVERGED
+                elif epoch == epochs:
+                    state = COMPLETE
+                elif stop(i, epoch):
+                    state = STOPPED
+                if state != RUNNING:
+                    self.state[i] = state
+                    active.remove(i)
+                    told(i, state)
+
+    def score(self) -> tuple[float, float, float]:
+        """(share of all epochs used, regret, share of the true best tenth stopped)."""
+        final = self.record.raw[self.order, -1]
+        done = self.state == COMPLETE
+        best = final.min()
+        regret = (final[done].min(initial=np.inf) - best) / abs(best)
+        tenth = np.argsort(final)[: max(1, len(final) // 10)]
+        used = self.reached.sum() / (len(final) * self.record.lr.shape[1])
+        return float(used), float(regret), float((~done[tenth]).mean())
+
+
+def replay_ours(course: Course, workers: int, chance: float) -> None:
+    """Our pruner, on the same pure functions that :class:`SchedulePruner` calls."""
+    at = set(pruning.rungs(course.record.lr.shape[1]))
+    judges: dict[int, pruning.Judge] = {}
+    memory = pruning.Memory()
+
+    def stop(i: int, epoch: int) -> bool:
+        if epoch not in at:
+            return False
+        settled = np.flatnonzero(course.state != RUNNING)
+        judge = judges.get(len(settled))
+        if judge is None:
+            judges.clear()
+            judge = judges[len(settled)] = pruning.Judge(course.curves(settled), memory)
+        begun = np.flatnonzero(course.reached > 0)
+        early = judge.finished < pruning.STARTUP
+        others = course.curves(begun[begun != i] if early else begun[:0])
+        return pruning.stops(course.curves(np.array([i])), epoch, others, judge, chance)
+
+    course.run(stop, workers, lambda i, state: None)
+
+
+def replay_optuna(
+    course: Course, workers: int, pruner: optuna.pruners.BasePruner, signal: str, seed: int
+) -> None:
+    """One of Optuna's pruners, on a study in memory; ``signal`` is ``raw`` or ``averaged``."""
+    study = optuna.create_study(study_name=f"replay-{seed}", pruner=pruner)
+    storage, losses = study._storage, course.record.raw if signal == "raw" else course.record.avg
+    ids: dict[int, int] = {}
+
+    def stop(i: int, epoch: int) -> bool:
+        if i not in ids:
+            ids[i] = storage.create_new_trial(study._study_id)
+        loss = float(losses[course.order[i], epoch - 1])
+        storage.set_trial_intermediate_value(ids[i], epoch, loss)
+        return pruner.prune(study, storage.get_trial(ids[i]))
+
+    def told(i: int, state: int) -> None:
+        epoch = int(course.reached[i])
+        if i not in ids:  # it ended before it was asked about
+            ids[i] = storage.create_new_trial(study._study_id)
+        row = course.order[i]
+        if state != STOPPED:
+            value = min(float(losses[row, epoch - 1]), DIVERGED_LOSS)
+            storage.set_trial_intermediate_value(ids[i], epoch, value)
+        done = TrialState.COMPLETE if state == COMPLETE else TrialState.PRUNED
+        value = min(float(course.record.raw[row, epoch - 1]), DIVERGED_LOSS)
+        storage.set_trial_state_values(ids[i], done, [value])
+
+    course.run(stop, workers, told)
+
+
+def _optuna(make: Callable[[int], optuna.pruners.BasePruner]) -> Callable[..., None]:
+    def run(course: Course, workers: int, signal: str, seed: int) -> None:
+        replay_optuna(course, workers, make(course.record.lr.shape[1]), signal, seed)
+
+    return run
+
+
+def _percentile(name: str) -> Callable[[int], optuna.pruners.BasePruner]:
+    share, startup, warmup = _numbers(name, (25.0, 5.0, 0.0))
+    return lambda epochs: PercentilePruner(
+        share, n_startup_trials=int(startup), n_warmup_steps=int(warmup)
+    )
+
+
+def _asha(name: str) -> Callable[[int], optuna.pruners.BasePruner]:
+    least, factor, rate = (int(v) for v in _numbers(name, (1.0, 4.0, 0.0)))
+    return lambda epochs: SuccessiveHalvingPruner(least, factor, rate)
+
+
+def _numbers(name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """``asha:1,3`` -> (1, 3, *rest of the default)."""
+    given = [float(v) for v in re.findall(r"[\d.]+", name.partition(":")[2])]
+    return (*given, *default[len(given) :])
+
+
+PRUNERS: dict[str, tuple[str, Callable[[str], Callable[..., None]]]] = {
+    "ours": ("ours[:chance]", lambda name: replay_ours),
+    "none": ("none", lambda name: _optuna(lambda epochs: optuna.pruners.NopPruner())),
+    "median": (
+        "median[:startup,warmup]",
+        lambda name: _optuna(lambda e: MedianPruner(*(int(v) for v in _numbers(name, (5, 0))))),
+    ),
+    "percentile": (
+        "percentile[:percent,startup,warmup]",
+        lambda name: _optuna(_percentile(name)),
+    ),
+    "asha": ("asha[:min,factor,rate]", lambda name: _optuna(_asha(name))),
+    "hyperband": (
+        "hyperband[:min,factor]",
+        lambda name: _optuna(
+            lambda epochs: HyperbandPruner(
+                int(_numbers(name, (1, 3))[0]), epochs, int(_numbers(name, (1, 3))[1])
+            )
+        ),
+    ),
+}
+"""Name -> (how to write it, what makes it)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One pruner on one record: means over the orders, and standard errors of the means."""
+
+    record: str
+    pruner: str
+    signal: str
+    epochs: float
+    regret: float
+    regret_se: float
+    lost: float
+    epochs_sd: float
+    seconds: float
+
+
+def score(
+    record: Record, pruner: str, signal: str, orders: int, trials: int, workers: int
+) -> Score:
+    """Replay ``orders`` random orders of ``trials`` trials through a pruner."""
+    kind = pruner.partition(":")[0]
+    if kind not in PRUNERS:
+        raise SystemExit(f"unknown pruner {pruner!r} (valid: {', '.join(PRUNERS)})")
+    run = PRUNERS[kind][1](pruner)
+    start, rows = time.perf_counter(), []
+    for seed in range(orders):
+        course = Course.draw(record, trials, seed)
+        if kind == "ours":
+            run(course, workers, *_numbers(pruner, (pruning.CHANCE,)))
+        else:
+            run(course, workers, signal, seed)
+        rows.append(course.score())
+    used, regret, lost = np.array(rows).T
+    return Score(
+        record.name,
+        pruner,
+        signal if kind != "ours" else "both",
+        float(used.mean()),
+        float(regret.mean()),
+        float(regret.std(ddof=1) / np.sqrt(orders)) if orders > 1 else 0.0,
+        float(lost.mean()),
+        float(used.std()),
+        (time.perf_counter() - start) / orders,
+    )
+
+
+def scores(
+    records: Sequence[Record], pruners: Sequence[str], orders: int, trials: int, workers: int
+) -> Iterator[Score]:
+    """Every pruner on every record; Optuna's on the raw and on the averaged loss."""
+    for pruner in pruners:
+        for signal in ("both",) if pruner.startswith(("ours", "none")) else ("raw", "averaged"):
+            for record in records:
+                yield score(record, pruner, signal, orders, trials, workers)
+
+
+DEFAULT = (
+    "median",
+    "percentile:25",
+    "percentile:10",
+    "asha:1,4",
+    "asha:1,2",
+    "asha:2,2",
+    "asha:4,2",
+    "hyperband:1,3",
+    "hyperband:1,2",
+    "ours",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.replay", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("sources", nargs="+", metavar="FILE")
+    parser.add_argument("--study", help="name, if FILE is the URL of a database")
+    written = "; ".join(how for how, _ in PRUNERS.values())
+    parser.add_argument("--pruners", nargs="*", default=DEFAULT, help=written)
+    parser.add_argument("--orders", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--csv", type=Path, help="write the scores here, too")
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    records = [read(source, args.study) for source in args.sources]
+    rows: list[Score] = []
+    print(f"{'record':10} {'pruner':20} {'signal':9} epochs   regret          best tenth stopped")
+    for row in scores(records, args.pruners, args.orders, args.trials, args.workers):
+        rows.append(row)
+        print(
+            f"{row.record:10} {row.pruner:20} {row.signal:9} {row.epochs:5.1%}  "
+            f"{row.regret:6.2%} ± {row.regret_se:5.2%}  {row.lost:4.0%}   ({row.seconds:.2f} s)",
+            flush=True,
+        )
+    if args.csv:
+        write(rows, args.csv)
+
+
+def write(rows: Sequence[Any], path: Path) -> None:
+    """Rows (dataclasses) as CSV, or as JSON if the name ends so."""
+    table = [asdict(row) for row in rows]
+    if path.suffix == ".json":
+        path.write_text(json.dumps(table, indent=1))
+        return
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,265 @@
+"""lrsearch against what a user would run instead: same task, budget, trials and machine, in turn.
+
+    python -m tests.benchmarks.speed                       # digits, all parts, some minutes
+    python -m tests.benchmarks.speed study --task square --trials 20
+    python -m tests.benchmarks.speed study --task cifar10 --data-dir DIR --train-samples 4000 \\
+        --epochs 2 --trials 4
+    python -m tests.benchmarks.speed growth --most 1000
+    python -m tests.benchmarks.speed training
+
+Arms run one after the other in processes of their own, again and again; what is compared are
+ratios within one round, given as median and range over the rounds. CPU seconds are those of the
+whole process with its children: imports, data, sampling and storing included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.measure import Cost, machine, spawn, spread
+
+
+def read_study(storage: str, began: float, cost: Cost) -> None:
+    """Fill in what a study's database tells."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    done = [trial for trial in study.trials if trial.state.is_finished()]
+    cost.trials = len(done)
+    cost.epochs = sum(max(trial.intermediate_values, default=0) for trial in done)
+    complete = [t for t in done if t.state == optuna.trial.TrialState.COMPLETE]
+    ends = [(t.datetime_complete, t.value) for t in complete]
+    for end, value in sorted((x.timestamp(), y) for x, y in ends if x and y is not None):
+        if not cost.history or value < cost.history[-1][1]:
+            cost.history.append((end - began, value))
+    cost.best = cost.history[-1][1] if cost.history else float("nan")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every arm does.
+
+    Args:
+        task: Name of a built-in task.
+        trials: Finished trials.
+        seed: Seed.
+        epochs: Budget of a trial; None = the task's.
+        data_dir: Where data lie.
+        train_samples: Use so many; None = all.
+        fuse: ``--fuse`` of lrsearch.
+        workers: ``--workers`` of lrsearch.
+    """
+
+    task: str
+    trials: int
+    seed: int = 0
+    epochs: int | None = None
+    data_dir: str | None = None
+    train_samples: int | None = None
+    fuse: str = "auto"
+    workers: str = "auto"
+
+    def arguments(self) -> list[str]:
+        """Arguments that all arms know."""
+        given = {
+            "task": self.task,
+            "trials": self.trials,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "data-dir": self.data_dir,
+            "train-samples": self.train_samples,
+        }
+        return [
+            text
+            for key, value in given.items()
+            if value is not None
+            for text in (f"--{key}", str(value))
+        ]
+
+
+def ours(job: Job, folder: Path) -> Cost:
+    """``lrsearch run``."""
+    storage = f"sqlite:///{folder / 'ours.db'}"
+    command = [sys.executable, "-m", "lrsearch", "run", *job.arguments(), "--json"]
+    command += ["--fuse", job.fuse, "--workers", job.workers]
+    command += ["--storage", storage, "--out", str(folder / "results")]
+    began = time.time()
+    cost, _ = spawn(command, folder)
+    read_study(storage, began, cost)
+    return cost
+
+
+def plain(job: Job, folder: Path) -> Cost:
+    """The plain Optuna script."""
+    storage = f"sqlite:///{folder / 'plain.db'}"
+    script = [sys.executable, "-m", "tests.benchmarks.plain_optuna", *job.arguments()]
+    began = time.time()
+    cost, _ = spawn([*script, "--storage", storage], folder)
+    read_study(storage, began, cost)
+    return cost
+
+
+def ray(job: Job, folder: Path) -> Cost:
+    """Ray Tune with OptunaSearch and ASHA; it counts the CPU seconds of its own processes."""
+    script = [sys.executable, "-m", "tests.benchmarks.ray_tune", *job.arguments()]
+    cost, out = spawn([*script, "--folder", str(folder)], folder)
+    told = json.loads(out.strip().splitlines()[-1])
+    for name in ("cpu", "memory", "epochs", "best", "trials"):
+        setattr(cost, name, told[name])
+    cost.history = [(wall, loss) for wall, loss in told["history"]]
+    return cost
+
+
+def in_turn(arms: Mapping[str, Callable[[Path], Cost]], rounds: int) -> dict[str, list[Cost]]:
+    """Run every arm once a round."""
+    costs: dict[str, list[Cost]] = {name: [] for name in arms}
+    for i in range(rounds):
+        for name, arm in arms.items():
+            with tempfile.TemporaryDirectory() as folder:
+                cost = arm(Path(folder))
+            costs[name].append(cost)
+            print(
+                f"  round {i + 1}/{rounds} {name:10} {cost.cpu:8.1f} CPU s {cost.wall:8.1f} s "
+                f"{cost.epochs:7,} epochs {1e3 * cost.cpu_per_epoch:9.3f} ms/epoch "
+                f"{cost.memory:6.0f} MiB  best {cost.best:.5g}",
+                flush=True,
+            )
+    return costs
+
+
+def compare(costs: dict[str, list[Cost]]) -> dict[str, dict[str, list[float]]]:
+    """How many times more each other arm costs than ours, round by round; printed as well."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, theirs in costs.items():
+        if name == "lrsearch":
+            continue
+        pairs = list(zip(theirs, costs["lrsearch"], strict=True))
+        targets = [max(them.best, us.best) for them, us in pairs]
+        reached = list(zip(pairs, targets, strict=True))
+        found[name] = {
+            "CPU seconds per trained epoch": [t.cpu_per_epoch / u.cpu_per_epoch for t, u in pairs],
+            "CPU seconds of the study": [t.cpu / u.cpu for t, u in pairs],
+            "wall seconds of the study": [t.wall / u.wall for t, u in pairs],
+            "wall to the worse of both bests": [t.reach(x) / u.reach(x) for (t, u), x in reached],
+            "peak memory": [t.memory / u.memory for t, u in pairs],
+            "best value (above 1: ours is better)": [t.best / u.best for t, u in pairs],
+        }
+        print(f"\n{name} / lrsearch: median (range) of {len(pairs)} rounds")
+        for what, ratios in found[name].items():
+            print(f"  {what:40} {spread(ratios)}")
+    return found
+
+
+def part_study(job: Job, rounds: int) -> dict[str, Any]:
+    """Whole studies."""
+    print(f"\nstudy: {job.task}, {job.trials} trials, lrsearch --fuse {job.fuse}")
+    arms = {"lrsearch": partial(ours, job), "plain": partial(plain, job)}
+    if importlib.util.find_spec("ray"):
+        arms["ray"] = partial(ray, job)
+    else:
+        print("  ray: skipped, not installed (python -m pip install 'ray[tune]')")
+    costs = in_turn(arms, rounds)
+    ratios = compare(costs)
+    runs = {name: [asdict(cost) for cost in found] for name, found in costs.items()}
+    return {"job": asdict(job), "ratios": ratios, "runs": runs}
+
+
+def part_growth(job: Job, most: int) -> dict[str, Any]:
+    """How cost grows with the number of trials."""
+    sizes = [n for n in (10, 30, 100, 300, 1000, 3000) if n <= most]
+    print(f"\ngrowth: {job.task}, {sizes} trials")
+    rows = []
+    for n in sizes:
+        sized = Job(**{**asdict(job), "trials": n})
+        arms = {"lrsearch": partial(ours, sized), "plain": partial(plain, sized)}
+        costs = in_turn(arms, 1)
+        rows.append({"trials": n, **{name: asdict(found[0]) for name, found in costs.items()}})
+        us, them = costs["lrsearch"][0], costs["plain"][0]
+        each, plainly = 1e3 * us.cpu / n, 1e3 * them.cpu / n
+        print(f"  {n:5} trials: CPU ms a trial {each:7.1f}, plain {plainly:7.1f}")
+    return {"job": asdict(job), "rows": rows}
+
+
+def part_training(job: Job, counts: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Training and validation alone: the plain loop, one trial at a time, and K fused."""
+    print(f"\ntraining: {job.task}, one CPU thread, without sampling and storing")
+    ways = ["plain", "single", *map(str, counts)]
+    rows: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            command = [sys.executable, "-m", "tests.benchmarks.training", "--task", job.task]
+            command += ["--way", way]
+            if job.data_dir:
+                command += ["--data-dir", job.data_dir]
+            if job.train_samples:
+                command += ["--train-samples", str(job.train_samples)]
+            with tempfile.TemporaryDirectory() as folder:
+                cost, out = spawn(command, Path(folder))
+            rows[way].append({"memory": cost.memory, **json.loads(out)})
+    print("  way       CPU ms per trained epoch       plain / it                 memory MiB")
+    for way in ways:
+        each = [row["ms_per_epoch"] for row in rows[way]]
+        pairs = zip(rows["plain"], rows[way], strict=True)
+        ratios = [a["ms_per_epoch"] / b["ms_per_epoch"] for a, b in pairs]
+        memory = max(row["memory"] for row in rows[way])
+        name = f"{way} fused" if way.isdecimal() else way
+        print(f"  {name:9} {spread(each):30} {spread(ratios):26} {memory:.0f}")
+    return {"task": job.task, "rows": rows}
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("part", nargs="*", help="training, study, growth (default: all)")
+    parser.add_argument("--task", default="digits")
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--train-samples", type=int)
+    parser.add_argument("--fuse", default="auto")
+    parser.add_argument("--workers", default="auto")
+    parser.add_argument("--most", type=int, default=300, help="trials at the end of growth")
+    parser.add_argument("--counts", type=int, nargs="*", default=[1, 4, 16, 64], help="of fused")
+    parser.add_argument("-o", "--output", metavar="FILE.json", type=Path)
+    args = parser.parse_args()
+    job = Job(
+        args.task,
+        args.trials,
+        epochs=args.epochs,
+        data_dir=args.data_dir,
+        train_samples=args.train_samples,
+        fuse=args.fuse,
+        workers=args.workers,
+    )
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "study": lambda: part_study(job, args.rounds),
+        "growth": lambda: part_growth(job, args.most),
+        "training": lambda: part_training(job, args.counts, args.rounds),
+    }
+    unknown = set(args.part) - set(parts)
+    if unknown:
+        parser.error(f"unknown part {', '.join(sorted(unknown))} (valid: {', '.join(parts)})")
+    found = {"machine": machine()}
+    print(json.dumps(found["machine"]))
+    for name in args.part or parts:
+        found[name] = parts[name]()
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""CPU seconds of a trained epoch, without sampling or storing, in one of three ways.
+
+python -m tests.benchmarks.training --task digits --way plain
+python -m tests.benchmarks.training --task digits --way single
+python -m tests.benchmarks.training --task digits --way 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lrsearch.schedules import Schedule
+from lrsearch.tasks import Task, load_task
+from lrsearch.training import device as devices
+from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.loop import SingleRunner
+from lrsearch.training.results import Runner
+from tests.benchmarks.plain_optuna import loaders, train_epoch, validate
+
+CPU = torch.device("cpu")
+
+
+def plain(task: Task) -> Callable[[], int]:
+    """The loop of the plain script: a function that trains on and tells how many epochs."""
+    train, valid = loaders(task)
+    model = task.model()
+    rule = getattr(torch.optim, task.optimizer)
+    optimizer = rule(model.parameters(), lr=task.lr / 2, **task.optimizer_args)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+    def advance() -> int:
+        for _ in range(task.validate_every):
+            train_epoch(task, model, train, optimizer, scheduler, "epoch", CPU)
+        validate(task, model, valid, CPU)
+        return task.validate_every
+
+    return advance
+
+
+def ours(task: Task, k: int) -> Callable[[], int]:
+    """K fused trials, or one alone for 0."""
+    precision = "fp32" if k else devices.resolve_precision("auto", CPU, task)
+    settings: dict[str, Any] = {
+        "optimizer": task.optimizer,
+        "optimizer_args": task.optimizer_args,
+        "seed": 0,
+        "device": CPU,
+        "precision": precision,
+    }
+    count = max(1, k)
+    runner: Runner = EnsembleRunner(task, k=k, **settings) if k else SingleRunner(task, **settings)
+    budget = 10**5 // task.steps_per_epoch + 1
+    for key in range(count):
+        runner.add(key, Schedule("ConstantLR", task.lr * (key + 1) / count, budget))
+
+    def advance() -> int:
+        runner.epoch()
+        return count * task.validate_every
+
+    return advance
+
+
+def main() -> None:
+    """Train for some seconds; print one JSON object."""
+    parser = argparse.ArgumentParser(description="Cost of a trained epoch.")
+    parser.add_argument("--task", default="digits")
+    parser.add_argument("--way", default="16", help="plain, single, or trials fused")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--train-samples", type=int)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    task = load_task(args.task, data_dir=args.data_dir, train_samples=args.train_samples)
+    k = 0 if args.way == "single" else int(args.way) if args.way.isdecimal() else None
+    advance = plain(task) if k is None else ours(task, k)
+    advance()
+    began, wall, epochs = time.process_time(), time.perf_counter(), 0
+    while not epochs or time.perf_counter() - wall < args.seconds:
+        epochs += advance()
+    cpu = time.process_time() - began
+    print(json.dumps({"ms_per_epoch": 1e3 * cpu / epochs, "epochs": epochs}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Fixtures for all tests: one torch thread, the real data, an empty folder to run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from tests.servers import SERVERS, Postgres, mysql_database
+
+torch.set_num_threads(1)
+
+
+def _real_data_dir() -> Path | None:
+    """``$LRSEARCH_DATA_DIR``, or ``../shared/data`` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    named = os.environ.get("LRSEARCH_DATA_DIR")
+    for folder in (Path(named) if named else None, beside):
+        if folder and (folder / "cifar-10-batches-py").is_dir():
+            return folder
+    return None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real CIFAR-10 and Fashion-MNIST; skips where there is none."""
+    folder = _real_data_dir()
+    if folder is None:
+        pytest.skip("real data not found: set LRSEARCH_DATA_DIR to a folder with CIFAR-10")
+    return folder
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run the test inside an empty folder, as a user would."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of our own for the whole session."""
+    folder = Path(tempfile.mkdtemp(prefix="lrpg"))
+    server = Postgres(folder)
+    yield server
+    server.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.db"
+    elif request.param == "postgresql":
+        yield request.getfixturevalue("postgres").new_database()
+    else:
+        with mysql_database() as url:
+            yield url

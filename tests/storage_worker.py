@@ -1,0 +1,75 @@
+"""A worker without training, for load and crash tests: claims, reports epochs, finishes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from lrsearch.storage import history, new_owner, slots, trials
+from lrsearch.storage.engine import Storage
+
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One epoch of a made-up trial, the same whoever runs it."""
+
+    epoch: int
+    lr: float = 0.1
+    train_loss: float = 1.0
+    val_loss: float = 1.0
+    val_metric: float | None = 0.5
+    avg_val_loss: float = 1.0
+    avg_val_metric: float | None = None
+    seconds: float = 0.01
+    diverged: bool = False
+
+
+def result(x: float, epoch: int) -> Result:
+    """The result of epoch ``epoch`` of the trial with parameter ``x``."""
+    return Result(epoch=epoch, lr=x / epoch, train_loss=x + 1 / epoch, val_loss=x + 2 / epoch)
+
+
+def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
+    """Run trials until the study has its target; the number of those finished here."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    study_id = study._study_id
+    owner = new_owner()
+    done = 0
+    while True:
+        claim = slots.claim(storage, study_id, target, owner)
+        if claim is None:
+            if slots.progress(storage, study_id).finished >= target:
+                return done
+            time.sleep(0.05)
+            continue
+        trial_id = claim.trial_id or trials.create_trial(storage, claim)
+        trial = storage.get_trial(trial_id)
+        if "x" not in trial.params:
+            trials.fill_trial(
+                storage,
+                trial_id,
+                params={"x": 1.0 / (1 + claim.slot)},
+                distributions={"x": FloatDistribution(0.0, 1.0)},
+                user_attrs={"slot": claim.slot},
+            )
+        x = 1.0 / (1 + claim.slot)
+        lost = False
+        for epoch in range(claim.epoch + 1, EPOCHS + 1):
+            time.sleep(pause)
+            lost = bool(
+                history.record_epochs(storage, [(trial_id, result(x, epoch))], owner=owner)
+            )
+            if lost:
+                break
+        if not lost:
+            attrs = {"stopped": "completed", "owner": owner}
+            value = result(x, EPOCHS).val_loss
+            done += trials.finish(
+                storage, trial_id, TrialState.COMPLETE, value, attrs, owner=owner
+            )

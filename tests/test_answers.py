@@ -1,0 +1,132 @@
+"""report, confirm, show and studies through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrsearch.cli import main
+from lrsearch.report.status import studies, study_status
+from lrsearch.storage import Storage, open_storage
+from tests.synthetic import fakes, make_study
+from tests.test_confirm import constant, found, search_of
+
+
+@pytest.fixture
+def storage(in_tmp: Path) -> Storage:
+    return open_storage("sqlite:///lrsearch.db")
+
+
+def test_report_writes_its_page_into_the_studys_folder(
+    storage: Storage, capsys: pytest.CaptureFixture[str], in_tmp: Path
+) -> None:
+    make_study(30, storage=storage)
+    assert main(["report", "digits", "--csv", "tables"]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert written[0] == Path("lrsearch-results/digits/report.html")
+    assert {p.name for p in written[1:]} == {
+        "trials.csv",
+        "history.csv",
+        "families.csv",
+        "importance.csv",
+    }
+    assert all(p.stat().st_size > 0 for p in written)
+
+
+def test_confirm_prints_the_comparison_and_the_report_has_it(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_of(storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="constant"))
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "constant rate baseline" in out
+    assert "On 2 fresh seeds, paired" in out
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["winner"] == "#0"
+    assert main(["report", "digits-confirm", "-o", "r.html"]) == 0
+    page = Path("r.html").read_text()
+    assert "On 2 fresh seeds, paired" in page
+    assert "test accuracy" in page
+    assert main(["show", "digits-confirm"]) == 0
+    assert "4/4 trials ended" in capsys.readouterr().out
+
+
+def test_show_tells_the_state_of_a_study(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(80, storage=storage, failed=1)
+    assert main(["show", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "80/80 trials ended" in out
+    assert "1 failed" in out
+    assert "failed: RuntimeError: CUDA out of memory" in out
+    assert main(["show", "digits", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    ended = [told["trials"][k] for k in ("complete", "pruned", "diverged", "failed")]
+    assert sum(ended) == told["trials"]["all"] == 80
+    assert told["best"]["val_loss"] == min(
+        row["best"] for row in told["families"] if row["best"] is not None
+    )
+    assert "NaN" not in json.dumps(told)
+
+
+def test_show_lists_running_trials_with_where_they_are(storage: Storage) -> None:
+    from optuna.trial import TrialState
+
+    made = fakes(12)
+    made[-1].state, made[-1].stopped = TrialState.RUNNING, ""
+    made[-1].losses = made[-1].losses[:3]
+    status = study_status(make_study(made=made, storage=storage), storage)
+    (running,) = status["running"]
+    assert (running["number"], running["epoch"]) == (11, 3)
+    assert running["val_loss"] == pytest.approx(float(made[-1].losses[-1]))
+    assert running["lr_now"] == pytest.approx(float(made[-1].lrs[2]))
+
+
+def test_studies_lists_what_the_database_has(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["studies"]) == 0
+    assert "has no study yet" in capsys.readouterr().out
+    make_study(20, name="one", storage=storage)
+    make_study(10, name="two", storage=storage, prune=False)
+    rows = {row["study"]: row for row in studies(storage)}
+    assert rows["one"]["trials"] == 20
+    assert rows["two"]["pruned"] + rows["two"]["complete"] == 10
+    assert rows["two"]["best"] == study_status_best(storage, "two")
+    assert main(["studies", "--json"]) == 0
+    assert {row["study"] for row in json.loads(capsys.readouterr().out)} == {"one", "two"}
+
+
+def study_status_best(storage: Storage, name: str) -> float:
+    import optuna
+
+    status = study_status(optuna.load_study(study_name=name, storage=storage), storage)
+    value: float = status["best"]["val_loss"]
+    return value
+
+
+@pytest.mark.parametrize("command", ["report", "confirm", "show", "dashboard"])
+def test_an_unknown_study_names_those_that_are_there(
+    storage: Storage, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    make_study(3, storage=storage)
+    assert main([command, "digit"]) == 2
+    error = capsys.readouterr().err
+    assert "no study 'digit'" in error
+    assert "did you mean digits?" in error
+
+
+def test_help_of_the_answers_imports_neither_torch_nor_optuna() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom lrsearch.cli import main\n"
+        "try:\n    main(['confirm', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'optuna', 'plotly'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

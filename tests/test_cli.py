@@ -1,0 +1,158 @@
+"""The command line through its real parser: one line for every mistake, exit codes, --json."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lrsearch.cli import COMMANDS, main
+
+SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "unknown command 'rum' — did you mean run?"),
+        (["run", "--trails", "3"], "unrecognized arguments: --trails 3"),
+        (["run", "--task", "cifar11"], "unknown task 'cifar11' — did you mean cifar10?"),
+        (["run", "--model", "mpl"], "unknown model of task digits 'mpl' — did you mean mlp?"),
+        (["run", "--schedules", "StepLRR"], "unknown schedule family 'StepLRR' — did you mean"),
+        (["run", "--sampler", "tpa"], "'tpa' — did you mean tpe?"),
+        (["run", "--pruner", "asga"], "'asga' — did you mean asha?"),
+        (["run", "--device", "cuda:9"], "cuda:9"),
+        (["run", "--device", "gpu"], "unknown device 'gpu'"),
+        (["run", "--optimizer", "adamm"], "unknown optimizer 'adamm' — did you mean Adam"),
+        (["run", "--optimizer-arg", "momentum"], "needs KEY=VALUE, got 'momentum'"),
+        (["run", "--optimizer-arg", "momentun=0.9"], "momentun"),
+        (["run", "--lr", "1,0.1"], "low 1 is above high 0.1"),
+        (["run", "--storage", "sqlite:///no/such/folder/a.db"], "no/such/folder"),
+        (["run", "--storage", "oracle://x"], "oracle"),
+        (["run", "--storage", "nonsense"], "nonsense"),
+        (["run", "--epochs", "0"], "must be from 1"),
+        (["run", "--epochs", "1", "--schedules", "MultiStepLR"], "MultiStepLR"),
+        (["run", "--study-file", "none.yaml"], "none.yaml: cannot be read"),
+        (["export", "nothing"], "storage lrsearch.db does not exist"),
+        (["curves", "StepLRR"], "unknown schedule family 'StepLRR'"),
+        (["curves", "StepLR", "step_size=0"], "step_size"),
+        (["curves", "StepLR", "stepsize=3"], "stepsize"),
+        (["schedules", "--epochs", "x"], "--epochs"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_and_exit_2(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    code = main(words)
+    text = capsys.readouterr().err
+    assert message in text, text
+    assert text.startswith("lrsearch: ")
+    assert len(text.strip().splitlines()) <= 4, text
+    assert "Traceback" not in text
+    assert code in (1, 2)
+    assert [p.name for p in in_tmp.iterdir() if p.suffix in (".yaml", ".html")] == []
+
+
+def test_run_finishes_and_the_same_command_completes_what_is_missing(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--trials", "4"]) == 0
+    first = capsys.readouterr().out
+    assert "Best schedule" in first
+    assert main([*SMALL, "--json", "--trials", "6"][:1] + SMALL[2:] + ["--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["trials"] == 6
+    assert data["best"]["schedule"]["family"]
+    for name in data["files"]:
+        assert (in_tmp / name).stat().st_size > 0
+
+
+def test_changed_space_on_an_existing_study_shows_the_difference(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--trials", "1"]) == 0
+    capsys.readouterr()
+    assert main([*SMALL, "--epochs", "4"]) == 2
+    text = capsys.readouterr().err
+    assert "study 'digits' was made with epochs 3, now 4" in text
+
+
+def test_help_and_version_are_quick_and_import_nothing_heavy() -> None:
+    bare = _seconds([sys.executable, "-c", "import argparse, json"])
+    ours = _seconds([sys.executable, "-m", "lrsearch", "--help"])
+    assert ours < 6 * bare + 0.2, (ours, bare)
+
+
+def _seconds(command: list[str]) -> float:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"lrsearch {command}" in capsys.readouterr().out
+
+
+def test_module_and_command_are_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lrsearch", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("lrsearch 0.1")
+
+
+WORDS = st.sampled_from(
+    [
+        "run",
+        "export",
+        "curves",
+        "schedules",
+        "--trials",
+        "--lr",
+        "--task",
+        "-o",
+        "--",
+        "--schedules",
+        "StepLR",
+        "gamma=0.5",
+        "gamma=[",
+        "../../x",
+        "'\"",
+        "--epochs",
+        "-1",
+        "\n",
+        "\x00",
+        "",
+    ]
+)
+
+
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(WORDS | st.text(max_size=6), max_size=4))
+def test_any_words_end_in_a_line_and_an_exit_code(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    if words[:1] == ["run"]:
+        words = ["run", "--task", "no-such-task", *words[1:]]
+    try:
+        code = main(words)
+    except SystemExit as stop:  # --help
+        code = int(stop.code or 0)
+    text = capsys.readouterr().err
+    assert code in (0, 1, 2)
+    assert "Traceback" not in text
+    assert "internal error" not in text

@@ -1,0 +1,190 @@
+"""The door: what comes in is checked once, and every mistake is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrsearch.config import PRUNERS, SETTINGS, StudyConfig, difference, json_schema, load, make
+from lrsearch.errors import ConfigError, LrsearchError, UsageError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_field_of_the_configuration_is_a_setting() -> None:
+    assert set(SETTINGS) == set(StudyConfig.__dataclass_fields__)
+
+
+def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "task: cifar10\n\n\ntrails: 5\nschedules:\n  StepLR:\n    gamma: [0.9, 0.1]\n\n"
+        "pruner: asga\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert str(caught.value).splitlines() == [
+        f"{path}: 3 mistakes",
+        "  line 4  trails: unknown key — did you mean trials?",
+        "  line 7  schedules.StepLR.gamma: low 0.9 is above high 0.1",
+        "  line 9  pruner: 'asga' — did you mean asha? — one of " + ", ".join(PRUNERS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trials": "0"}, r"trials: must be from 1 to 1,000,000, got 0"),
+        ({"trials": 1.5}, r"trials: needs a whole number, got 1\.5"),
+        ({"trials": True}, r"trials: needs a whole number, got True"),
+        ({"epochs": "many"}, r"epochs: needs a whole number, got 'many'"),
+        ({"lr": "0.1"}, r"lr: needs LOW,HIGH or auto, got '0\.1'"),
+        ({"lr": "1,0.1"}, r"lr: low 1 is above high 0\.1"),
+        ({"lr": [0, 1]}, r"lr: low must be above 0, got 0"),
+        ({"lr": "nan,1"}, r"lr: needs a number, got 'nan'"),
+        ({"timeout": "-5m"}, r"timeout: must be above 0"),
+        ({"schedules": "StepLRR"}, r"unknown schedule family 'StepLRR' — did you mean StepLR\?"),
+        ({"schedules": []}, r"schedules: needs at least one family"),
+        ({"optimizer": {"name": "sgd", "lr": 1}}, r"optimizer: lr is what is searched"),
+        ({"optimizer": 3}, r"optimizer: needs a name"),
+        ({"workers": "-1"}, r"workers: needs auto or a number"),
+        ({"warmup": "perhaps"}, r"warmup: needs true or false"),
+        ({"name": "a\nb"}, r"name: has a control character"),
+        ({"storage": ""}, r"storage: needs a text"),
+    ],
+)
+def test_bad_value_is_one_clear_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make(values)
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "expected"),
+    [
+        ({"trials": "50"}, "trials", 50),
+        ({"lr": "1e-3,1"}, "lr", (0.001, 1.0)),
+        ({"lr": ["1e-3", 1]}, "lr", (0.001, 1.0)),
+        ({"lr": "auto"}, "lr", "auto"),
+        ({"timeout": "15m"}, "timeout", 900.0),
+        ({"schedules": "steplr, OneCycleLR"}, "schedules", {"StepLR": {}, "OneCycleLR": {}}),
+        ({"optimizer": "adamw"}, "optimizer", {"name": "adamw"}),
+        ({"pruner": None}, "pruner", "none"),
+        ({"fuse": False}, "fuse", "off"),
+        ({"fuse": 8}, "fuse", "8"),
+        ({"warmup": "no"}, "warmup", False),
+        ({"model": None}, "model", None),
+    ],
+)
+def test_values_of_a_shell_and_of_yaml_are_understood(
+    values: dict[str, object], key: str, expected: object
+) -> None:
+    assert getattr(make(values), key) == expected
+
+
+def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "trials: 10\nepochs: 5\noptimizer: {name: sgd, momentum: 0.8}\n")
+    config = load(path, {"trials": "20", "optimizer": {"nesterov": False}})
+    assert (config.trials, config.epochs) == (20, 5)
+    assert config.optimizer == {"name": "sgd", "momentum": 0.8, "nesterov": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "line 1  not valid YAML"),
+        ("- 1\n- 2\n", "a study file is a mapping"),
+        ("task: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("task: &a digits\nname: *a\n", "aliases"),
+        ("x: 1\n" * 100_000, "larger than 256 KiB"),
+        ("{" * 5000, "not valid YAML"),
+    ],
+)
+def test_file_that_is_no_study_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(write(tmp_path, text), {})
+
+
+def test_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing\.yaml: cannot be read \(No such file"):
+        load(tmp_path / "nothing.yaml", {})
+
+
+def test_configuration_survives_json_and_yaml(tmp_path: Path) -> None:
+    config = make({"schedules": {"StepLR": {"gamma": [0.1, 0.5]}}, "lr": "0.01,1", "name": "é/.."})
+    plain = config.to_dict()
+    assert make(json.loads(json.dumps(plain))) == make(plain)
+    path = write(tmp_path, yaml.safe_dump(plain, allow_unicode=True))
+    assert load(path, {}).identity() == config.identity()
+
+
+def test_changed_search_space_is_shown_and_other_settings_are_free() -> None:
+    stored = json.loads(json.dumps(make({"epochs": 20}).identity()))
+    assert difference(stored, make({"epochs": 30})) == ["epochs 20, now 30"]
+    assert difference(stored, make({"epochs": 20, "trials": 7, "device": "cpu"})) == []
+    assert difference(stored, make({"epochs": 20, "lr": "0.1,1"})) == [
+        "lr the task's default, now [0.1, 1.0]"
+    ]
+
+
+def test_schema_lists_every_setting() -> None:
+    schema = json_schema()
+    assert set(schema["properties"]) == set(SETTINGS)
+    assert all(row["description"] for row in schema["properties"].values())
+
+
+def test_reading_a_configuration_imports_no_torch_and_no_optuna() -> None:
+    code = (
+        "import sys, lrsearch, lrsearch.cli, lrsearch.config\n"
+        "lrsearch.config.make({'schedules': 'StepLR'})\n"
+        "print([m for m in ('torch', 'optuna', 'plotly', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(list(SETTINGS)) | st.text(max_size=8), PLAIN, max_size=5))
+def test_whatever_is_in_a_file_is_accepted_or_refused_in_words(values: dict[str, object]) -> None:
+    try:
+        made = make(values)
+    except ConfigError as error:
+        said = error.mistakes
+    else:
+        said = [made.study_name]
+    assert said
+    assert all(said)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=60) | st.text(alphabet="{}[]:,-&*!|> \n\ta1'\"#%@", max_size=60))
+def test_any_bytes_as_a_study_file_end_in_words(tmp_path_factory: object, raw: object) -> None:
+    folder = tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    path = folder / "fuzz.yaml"
+    path.write_bytes(raw if isinstance(raw, bytes) else str(raw).encode())
+    try:
+        said = load(path, {}).study_name
+    except LrsearchError as error:
+        said = str(error)
+    assert said

@@ -1,0 +1,320 @@
+"""confirm: planted differences and ties on digits, resuming, and who may look at test data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from torch import nn
+
+import lrsearch
+from lrsearch.confirm import confirm, results
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.report.answer import sentences
+from lrsearch.report.confirmed import read_confirmed, sentence
+from lrsearch.report.distinct import choose_arms, difference
+from lrsearch.report.tables import answer, load
+from lrsearch.schedules import Schedule
+from lrsearch.storage import Storage, open_storage
+from lrsearch.tasks import Split, Task, load_task
+from tests.synthetic import Fake, make_study
+
+EPOCHS = 4
+
+
+@pytest.fixture
+def storage(tmp_path: Path, in_tmp: Path) -> Storage:
+    return open_storage(f"sqlite:///{tmp_path}/lrsearch.db")
+
+
+def found(schedule: Schedule, loss: float, baseline: str | None = None) -> Fake:
+    """A complete trial of a search, with whatever loss is claimed for it."""
+    return Fake(
+        {"scheduler": schedule.family, "lr": schedule.lr},
+        {
+            "scheduler": CategoricalDistribution(("ConstantLR", "StepLR", "LinearLR", "Points")),
+            "lr": FloatDistribution(1e-5, 1.0, log=True),
+        },
+        schedule.to_dict(),
+        np.full(schedule.epochs, schedule.lr),
+        np.linspace(loss + 1, loss, schedule.epochs),
+        baseline=baseline,
+    )
+
+
+def constant(lr: float) -> Schedule:
+    return Schedule("ConstantLR", lr, EPOCHS)
+
+
+def search_of(storage: Storage, *made: Fake, name: str = "digits") -> optuna.Study:
+    return make_study(name=name, made=made, epochs=EPOCHS, storage=storage)
+
+
+def test_a_planted_difference_on_digits_is_found(storage: Storage) -> None:
+    study = search_of(
+        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.21, baseline="constant")
+    )
+    result = confirm(study, storage, top=1, seeds=4)
+    row = result.against("constant")
+    assert row is not None
+    assert (row.n, row.verdict()) == (4, "better")
+    assert row.low is not None
+    assert row.low > 0.5
+    assert "it beat constant rate" in sentence(result)
+    assert result.winner.test is not None
+    assert result.winner.test.mean > 0.6
+
+
+def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
+    """The search was lucky: its winner is worse than the recipe on every fresh seed."""
+    study = search_of(
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="constant")
+    )
+    result = confirm(study, storage, top=1, seeds=3)
+    row = result.against("constant")
+    assert row is not None
+    assert row.verdict() == "worse"
+    assert "it lost to constant rate" in sentence(result)
+
+
+def test_a_planted_tie_on_digits_is_called_one(storage: Storage) -> None:
+    """The same curve under another family's name, and one that hardly differs."""
+    same = Schedule("LinearLR", 0.05, EPOCHS, {"start_factor": 1.0, "end_factor": 1.0})
+    study = search_of(
+        storage,
+        found(same, 0.2),
+        found(constant(0.05), 0.3, baseline="constant"),
+        found(Schedule("StepLR", 0.0501, EPOCHS, {"step_size": 3, "gamma": 0.99}), 0.31, "StepLR"),
+    )
+    result = confirm(study, storage, top=1, seeds=4)
+    assert [row.verdict() for row in result.loss] == ["equal", "unclear"]
+    assert "**not distinguishable** from step decay and constant rate" in sentence(result)
+    table = load(study, storage)
+    lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    assert lines[0].startswith("Nothing found is surely better than")
+
+
+def test_schedules_that_are_one_curve_are_trained_once(storage: Storage) -> None:
+    same = Schedule("LinearLR", 0.1, EPOCHS, {"start_factor": 1.0, "end_factor": 1.0})
+    study = search_of(
+        storage,
+        found(constant(0.1), 0.20),
+        found(same, 0.21),
+        found(constant(0.101), 0.22),
+        found(constant(0.2), 0.23),
+        found(constant(0.05), 0.24, baseline="constant"),
+        found(constant(0.4), 0.25),
+    )
+    arms = choose_arms(load(study, storage), top=2)
+    assert [(arm["key"], arm["trial"]) for arm in arms] == [("#0", 0), ("#3", 3), ("constant", 4)]
+
+
+def test_a_baseline_that_won_is_the_winner_and_stands_there_once(storage: Storage) -> None:
+    study = search_of(
+        storage, found(constant(0.1), 0.2, baseline="constant"), found(constant(0.3), 0.3)
+    )
+    arms = choose_arms(load(study, storage), top=3)
+    assert [arm["key"] for arm in arms] == ["constant", "#1"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [([1, 1], [1, 1], 0.0), ([1, 0], [0, 1], 1.0), ([2, 2], [2, 1], 0.25)]
+)
+def test_difference_of_curves(a: list[float], b: list[float], expected: float) -> None:
+    assert difference(np.array(a, float), np.array(b, float)) == expected
+
+
+# resuming
+
+
+def _trials(storage: Storage, name: str = "digits-confirm") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+
+
+def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage) -> None:
+    study = search_of(
+        storage,
+        found(constant(0.1), 0.2),
+        found(constant(0.3), 0.22),
+        found(constant(0.05), 0.3, baseline="constant"),
+    )
+    confirm(study, storage, top=1, seeds=2)
+    first = {t.number: t.value for t in _trials(storage)}
+    assert len(first) == 4
+    confirm(study, storage, top=1, seeds=2)
+    assert {t.number: t.value for t in _trials(storage)} == first
+    result = confirm(study, storage, top=2, seeds=3)
+    again = {t.number: t.value for t in _trials(storage)}
+    assert len(again) == 9
+    assert {k: again[k] for k in first} == first
+    pairs = [(t.user_attrs["arm"], t.user_attrs["seed"]) for t in _trials(storage)]
+    assert len(set(pairs)) == 9
+    assert result.finished == result.planned == 9
+    assert [arm.val.n for arm in result.arms] == [3, 3, 3]
+
+
+def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = [found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="constant")]
+    other = open_storage(f"sqlite:///{tmp_path}/undisturbed.db")
+    undisturbed = confirm(search_of(other, *made), other, top=1, seeds=2)
+
+    from lrsearch.training.loop import SingleRunner
+
+    calls = 0
+    original = SingleRunner.epoch
+
+    def stop_once(self: SingleRunner) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return original(self)
+
+    study = search_of(storage, *made)
+    monkeypatch.setattr(SingleRunner, "epoch", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        confirm(study, storage, top=1, seeds=2, overrides={"fuse": "off"})
+    result = confirm(study, storage, top=1, seeds=2, overrides={"fuse": "off"})
+    assert result.finished == 4
+    assert len(_trials(storage)) == 4
+    for arm, expected in zip(result.arms, undisturbed.arms, strict=True):
+        assert arm.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
+
+
+def test_all_arms_of_a_seed_start_from_the_same_weights_and_other_seeds_do_not(
+    storage: Storage,
+) -> None:
+    """With a rate of almost zero, a trial is its initial weights."""
+    still = constant(1e-12)
+    study = search_of(
+        storage,
+        found(still, 0.2),
+        found(Schedule("StepLR", 1e-12, EPOCHS, {"step_size": 1, "gamma": 0.1}), 0.3, "StepLR"),
+    )
+    result = confirm(study, storage, top=1, seeds=2)
+    best, step = result.arms
+    assert best.val_loss == pytest.approx(step.val_loss, rel=1e-6)
+    one, two = best.val_loss.values()
+    assert one != pytest.approx(two, rel=1e-3)
+
+
+# test data
+
+
+def _task(test: Any) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(96, 6, generator=generator)
+    y = (x.sum(1) > 0).long()
+    return Task(
+        "tiny",
+        lambda: nn.Linear(6, 2),
+        Split(x[:64], y[:64]),
+        Split(x[64:], y[64:]),
+        test,
+        batch_size=16,
+        epochs=2,
+        lr_range=(0.01, 0.5),
+    )
+
+
+def test_a_search_never_touches_test_data(in_tmp: Path) -> None:
+    def test() -> Split:
+        raise AssertionError("a search asked for the test data")
+
+    result = lrsearch.search(_task(test), trials=12, quiet=True)
+    result.write("report.html")
+    assert len(result.study.trials) == 12
+    assert all(t.state.is_finished() for t in result.study.trials)
+    assert not any("test" in key for t in result.study.trials for key in t.user_attrs)
+    with pytest.raises(AssertionError, match="asked for the test data"):
+        lrsearch.confirm(result.study, task=_task(test), top=1, seeds=2, quiet=True)
+
+
+def test_confirm_loads_test_data_once_and_measures_it(in_tmp: Path) -> None:
+    loaded: list[int] = []
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(50, 6, generator=generator)
+
+    def test() -> Split:
+        loaded.append(1)
+        return Split(x, (x.sum(1) > 0).long())
+
+    result = lrsearch.search(_task(test), trials=6, quiet=True)
+    assert loaded == []
+    confirmed = lrsearch.confirm(result.study, task=_task(test), top=1, seeds=2, quiet=True)
+    assert loaded == [1]
+    assert all(len(arm.test_metric) == 2 for arm in confirmed.arms)
+
+
+def test_no_other_module_asks_for_test_data() -> None:
+    folder = Path(lrsearch.__file__).parent
+    asking = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if re.search(r"task\.test\(|\.test\(\)", path.read_text(encoding="utf-8"))
+    }
+    assert asking <= {"confirm.py", "train.py", "training/evaluation.py"}
+
+
+def test_digits_keeps_its_test_part_apart() -> None:
+    task = load_task("digits")
+    assert task.test is not None
+    parts = [task.train, task.validation, task.test()]
+    rows = [{tuple(r) for r in p.x.flatten(1).tolist()} for p in parts if isinstance(p, Split)]
+    assert [len(p) for p in parts if isinstance(p, Split)] == [1200, 300, 297]
+    assert len(rows[2] & rows[0]) <= 1  # two of the 1,797 images are equal
+
+
+# mistakes
+
+
+def test_a_search_without_a_complete_trial_cannot_be_confirmed(storage: Storage) -> None:
+    with pytest.raises(LrsearchError, match="no completed trial to confirm"):
+        confirm(search_of(storage), storage)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"top": 0}, "--top"), ({"seeds": 1}, "--seeds")]
+)
+def test_impossible_numbers_are_refused(
+    storage: Storage, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        confirm(search_of(storage), storage, **options)
+
+
+def test_a_study_of_that_name_that_is_no_confirmation_is_left_alone(storage: Storage) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    other = search_of(storage, found(constant(0.1), 0.2), name="digits-confirm")
+    with pytest.raises(UsageError, match="is no confirmation"):
+        confirm(study, storage, seeds=2)
+    assert len(other.get_trials()) == 1
+
+
+def test_a_winner_that_diverges_on_every_fresh_seed_is_an_error_not_a_result(
+    storage: Storage,
+) -> None:
+    study = search_of(storage, found(constant(1e6), 0.2))
+    with pytest.raises(LrsearchError, match="lrsearch show digits-confirm"):
+        confirm(study, storage, top=1, seeds=2)
+
+
+def test_results_are_plain_values(storage: Storage) -> None:
+    import json
+
+    study = search_of(
+        storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="constant")
+    )
+    plain = results(confirm(study, storage, top=1, seeds=2))
+    again = json.loads(json.dumps(plain))
+    assert again["winner"] == "#0"
+    assert again["runs"] == {"planned": 4, "finished": 4}
+    assert {row["name"] for row in again["comparisons"]} == {"constant"}

@@ -1,0 +1,142 @@
+"""Curves drawn without training: the lines, the figure, the file, and the colours of families."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lrsearch.errors import UsageError
+from lrsearch.report.curves import curve_lines, curves_figure, write_curves
+from lrsearch.report.style import FAMILY_STYLES, PALETTE, family_style
+from lrsearch.schedules import FAMILIES
+
+
+def test_one_line_for_each_combination_labelled_by_what_varies() -> None:
+    lines = curve_lines("StepLR", {"gamma": [0.5, 0.65], "step_size": [10, 20]}, 0.1, 60)
+    assert [line.label for line in lines] == [
+        "gamma 0.5  step_size 10",
+        "gamma 0.5  step_size 20",
+        "gamma 0.65  step_size 10",
+        "gamma 0.65  step_size 20",
+    ]
+    first = lines[0]
+    assert first.x == [float(epoch) for epoch in range(61)]
+    assert first.y[:60] == pytest.approx([0.1 * 0.5 ** (epoch // 10) for epoch in range(60)])
+    assert first.y[60] == first.y[59]
+
+
+def test_single_line_is_labelled_by_its_schedule() -> None:
+    milestones = {"milestones": [[200, 300, 320, 340]], "gamma": [0.8]}
+    (line,) = curve_lines("MultiStepLR", milestones, 0.1, 400)
+    assert line.label == "MultiStepLR  [200, 300, 320, 340] gamma 0.8"
+    drops = [int(x) for x, a, b in zip(line.x[1:], line.y, line.y[1:], strict=False) if b < a]
+    assert drops == [200, 300, 320, 340]
+
+
+def test_schedule_stepped_within_an_epoch_is_drawn_fine() -> None:
+    (line,) = curve_lines("OneCycleLR", {}, 0.1, 30)
+    assert not line.steps
+    assert len(line.x) == 601
+    assert max(line.y) == pytest.approx(0.1, rel=1e-3)
+    assert line.x[-1] == 30
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "match"),
+    [
+        ("StepLRR", {}, "did you mean StepLR"),
+        ("StepLR", {"gamma": [0.5]}, "StepLR needs step_size"),
+        ("StepLR", {"gamma": [], "step_size": [3]}, "0 lines"),
+        ("PolynomialLR", {"power": list(range(1, 100))}, "99 lines are not 1 to 60"),
+        ("ReduceLROnPlateau", {"factor": [0.5], "patience": [2]}, "has no trace"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(family: str, values: Any, match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        curve_lines(family, values, 0.1, 30)
+
+
+def test_figure_holds_every_line_and_leaves_zeros_out_of_a_log_axis() -> None:
+    lines = curve_lines("LinearLR", {"end_factor": [0.0, 0.1]}, 0.1, 10, warmup=1)
+    zero = lines[0]._replace(y=[*lines[0].y[:-1], 0.0])
+    figure = curves_figure([zero, lines[1]], "t", log=True)
+    assert [trace.name for trace in figure.data] == ["end_factor 0", "end_factor 0.1"]
+    assert list(figure.data[0].y)[-1] is None
+    assert figure.layout.yaxis.type == "log"
+    assert figure.data[0].line.shape == "hv"
+    assert len({trace.line.color for trace in figure.data}) == 2
+
+
+def test_many_lines_get_different_colours() -> None:
+    lines = curve_lines("PolynomialLR", {"power": [0.5 + i / 4 for i in range(20)]}, 0.1, 10)
+    assert len({trace.line.color for trace in curves_figure(lines).data}) == 20
+
+
+def test_file_is_whole_and_needs_no_network(tmp_path: Path) -> None:
+    values = {"gamma": [0.98, 0.9]}
+    path = write_curves("ExponentialLR", values, tmp_path / "c.html", lr=0.1, epochs=60, log=True)
+    page = path.read_text()
+    assert "gamma 0.98" in page
+    assert "ExponentialLR, lr 0.1" in page
+    assert 'src="http' not in page
+    assert "Plotly.newPlot" in page
+
+
+def test_every_family_has_a_style_of_its_own() -> None:
+    assert set(FAMILY_STYLES) == set(FAMILIES)
+    assert len({(s.color, s.symbol) for s in FAMILY_STYLES.values()}) == len(FAMILY_STYLES)
+    assert len({(s.color, s.dash) for s in FAMILY_STYLES.values()}) == len(FAMILY_STYLES)
+    assert family_style("MyOwn") == family_style("MyOwn")
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1.0, for linear RGB
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+}
+
+
+def lab(color: str, vision: Any) -> Any:
+    """CIE L*a*b* of a hex colour as seen with ``vision``."""
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(vision @ linear, 0, 1)
+    to_xyz = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    xyz = to_xyz @ linear / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_hues_are_told_apart_with_any_common_vision(vision: str) -> None:
+    for a, b in itertools.combinations(PALETTE, 2):
+        distance = np.linalg.norm(lab(a, VISION[vision]) - lab(b, VISION[vision]))
+        assert distance > 10, (a, b)  # 2.3 is just noticeable side by side
+
+
+def test_hues_show_on_white_and_on_dark() -> None:
+    for color in PALETTE:
+        assert 38 <= lab(color, VISION["normal"])[0] <= 75, color

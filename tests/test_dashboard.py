@@ -1,0 +1,135 @@
+"""The dashboard: figures, note and curves are in it, and nobody else's page can reach it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import optuna
+import pytest
+
+from lrsearch.dashboard import Dashboard, light, open_dashboard, picture_id, prepare
+from lrsearch.errors import LrsearchError
+from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
+from lrsearch.report.tables import load
+from lrsearch.storage import Storage, open_storage
+from tests.browser import Browser, find_chromium
+from tests.synthetic import make_study
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    storage = open_storage(f"sqlite:///{tmp_path_factory.mktemp('dashboard')}/lrsearch.db")
+    make_study(80, storage=storage)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def served(storage: Storage) -> Iterator[Dashboard]:
+    dashboard = open_dashboard(storage, "digits", 0)
+    thread = threading.Thread(target=dashboard.run, daemon=True)
+    thread.start()
+    yield dashboard
+    dashboard.server.shutdown()
+    thread.join(10)
+
+
+def ask(served: Dashboard, path: str, **headers: str) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{served.server.server_port}{path}",
+        headers={k.replace("_", "-"): v for k, v in headers.items()},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def test_it_listens_on_this_machine_only(served: Dashboard) -> None:
+    assert served.server.server_address[0] == "127.0.0.1"
+    assert served.url.endswith("/dashboard/studies/1")
+
+
+def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard) -> None:
+    study = json.loads(ask(served, "/api/studies/1?after=0"))
+    plots = {
+        plot["id"]: json.loads(plot["graph_object"]) for plot in study["plotly_graph_objects"]
+    }
+    assert {"lr-vs-validation-loss", "best-of-each-family", "what-mattered"} <= set(plots)
+    assert all(plot["data"] for plot in plots.values())
+    assert study["note"]["body"].startswith("## Train with **")
+    assert "`lrsearch confirm digits`" in study["note"]["body"]
+
+
+def test_each_trial_has_its_curve_as_an_image(served: Dashboard, storage: Storage) -> None:
+    table = load(optuna.load_study(study_name="digits", storage=storage), storage)
+    for trial in (table.trials[0], table.trials[-1]):
+        path = f"/artifacts/1/{trial.trial_id}/{picture_id(trial.trial_id)}"
+        picture = ElementTree.fromstring(ask(served, path))
+        assert picture.tag.endswith("svg")
+        words = " ".join(picture.itertext())
+        assert f"#{trial.number} {trial.family}" in words
+    study = json.loads(ask(served, "/api/studies/1?after=0"))
+    names = [a["filename"] for t in study["trials"] for a in t["artifacts"]]
+    assert names == [f"trial-{i}-lr-curve.svg" for i in range(80)]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Host": ""}]
+)
+def test_pages_of_other_sites_are_refused(served: Dashboard, headers: dict[str, str]) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        ask(served, "/api/studies", **headers)
+
+
+def test_a_port_that_is_taken_is_one_clear_line(served: Dashboard, storage: Storage) -> None:
+    port = served.server.server_port
+    with pytest.raises(LrsearchError, match=f"port {port} cannot be used .* --port"):
+        open_dashboard(storage, "digits", port)
+
+
+def test_filling_a_study_again_changes_nothing_but_the_version_of_the_note(
+    storage: Storage,
+) -> None:
+    def attrs() -> dict[str, Any]:
+        found = storage.get_study_system_attrs(1)
+        return {k: v for k, v in found.items() if "plot_data" in k}
+
+    study = optuna.load_study(study_name="digits", storage=storage)
+    prepare(study, storage)
+    before = attrs()
+    prepare(study, storage)
+    assert attrs() == before
+
+
+def test_a_large_study_is_thinned_to_what_the_dashboard_can_hold() -> None:
+    figure = lr_vs_val_loss_figure(lr_vs_val_loss_table(load(make_study(4000, epochs=6))))
+    thin = light(figure)
+    marks = [t for t in thin.data if t.mode == "markers" and t.text is not None]
+    assert sum(len(t.x) for t in marks) < 2500
+    filled = sum(
+        len(t.x) for t in figure.data if t.text is not None and "open" not in str(t.marker.symbol)
+    )
+    kept = sum(len(t.x) for t in marks if "open" not in str(t.marker.symbol))
+    assert kept == filled
+    assert sum(len(t.x) for t in figure.data if t.x is not None) > 4000
+
+
+@pytest.mark.filterwarnings("ignore:Some regimes")  # Optuna's own importance plot says so
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium: install chromium")
+def test_a_browser_shows_figures_and_note(served: Dashboard, tmp_path: Path) -> None:
+    with Browser(1400, 1000) as browser:
+        browser.open(served.url)
+        browser.wait("document.body.innerText.includes('lr vs validation loss')")
+        browser.wait(
+            "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 8"
+        )
+        browser.open(f"{served.url}/note")
+        browser.wait("document.body.innerText.includes('Train with')")
+        assert browser.errors == []
+        assert all("127.0.0.1" in url for url in browser.requests)

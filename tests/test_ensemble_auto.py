@@ -1,0 +1,121 @@
+"""What ``auto`` chooses for a machine and a task, and what it says about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lrsearch.errors import UsageError
+from lrsearch.tasks import load_task
+from lrsearch.tasks.task import Task
+from lrsearch.training import auto
+from lrsearch.training.auto import Choice, choose, usable_cores
+from tests.test_ensemble import CPU, Odd, Residual, images, mlp, vectors
+
+
+def on_two_cores(task: Task, trials: int = 200, **asked: Any) -> Choice:
+    """The choice for two CPU cores."""
+    return choose(task, CPU, task.optimizer, trials, cores=2, **asked)
+
+
+def test_small_linear_nets_are_fused_in_one_worker() -> None:
+    choice = on_two_cores(load_task("digits"))
+    assert (choice.fuse, choice.workers, choice.threads, choice.precision) == (16, 1, 1, "fp32")
+    assert choice.why == "16 trials fused (small Linear net), 1 worker of 1 thread, fp32"
+
+
+def test_many_trials_of_a_small_net_get_a_second_worker() -> None:
+    assert on_two_cores(load_task("digits"), trials=5000).workers == 2
+
+
+@pytest.mark.parametrize(("trials", "fuse"), [(1, 1), (3, 3), (30, 8), (200, 25), (1000, 64)])
+def test_few_trials_leave_the_sampler_something_to_learn_from(trials: int, fuse: int) -> None:
+    assert on_two_cores(load_task("square"), trials=trials).fuse == fuse
+
+
+def test_convolutions_on_a_cpu_get_workers_instead_of_slots() -> None:
+    choice = on_two_cores(images(Residual))
+    assert (choice.fuse, choice.workers, choice.threads) == (1, 2, 1)
+    assert choice.why.startswith("not fused: convolutions lose from it on a CPU, 2 workers of 1")
+
+
+def test_large_linear_nets_are_not_fused() -> None:
+    choice = on_two_cores(vectors(lambda: mlp(6, 500, 500, 3)))
+    assert choice.fuse == 1
+    assert "large enough" in choice.why
+
+
+def test_a_worker_has_one_thread_whatever_the_cores() -> None:
+    assert on_two_cores(images(Residual), workers=1).threads == 1
+
+
+def test_what_was_asked_for_is_taken() -> None:
+    choice = on_two_cores(load_task("digits"), fuse=5, workers="3", precision="bf16")
+    assert (choice.fuse, choice.workers, choice.precision) == (5, 3, "bf16")
+    assert choice.why == "5 trials fused (as asked), 3 workers of 1 thread, bf16"
+    assert on_two_cores(load_task("digits"), fuse="off").why.startswith("not fused, as asked")
+    assert on_two_cores(images(Residual), fuse="7").fuse == 7
+
+
+def test_what_cannot_be_fused_is_trained_alone_and_the_reason_told() -> None:
+    choice = on_two_cores(vectors(Odd), fuse=8)
+    assert choice.fuse == 1
+    assert "torch.func cannot stack Odd" in choice.why
+    choice = choose(load_task("digits"), CPU, "LBFGS", 100, cores=2)
+    assert choice.fuse == 1
+    assert "LBFGS has no stacked form" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"fuse": "many"}, "fuse must be auto or off, or a whole number from 1 up, got 'many'"),
+        ({"fuse": 0}, "fuse must be auto or off"),
+        ({"workers": -1}, "workers must be auto, or a whole number"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ],
+)
+def test_nonsense_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        on_two_cores(load_task("digits"), **asked)
+
+
+@pytest.mark.parametrize(("gain", "fuse"), [(1.1, 1), (3.0, 16)])
+def test_other_nets_are_fused_where_that_measures_faster(
+    gain: float, fuse: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)))
+    monkeypatch.setattr(
+        auto, "_seconds", lambda runner, count, task: count / (gain if count > 1 else 1)
+    )
+    choice = on_two_cores(task)
+    assert choice.fuse == fuse
+    assert f"measured {gain} times the speed" in choice.why
+
+
+def test_a_real_measurement_tells_how_much_faster() -> None:
+    task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)))
+    before = torch.get_rng_state()
+    choice = on_two_cores(replace(task, batch_size=4))
+    assert "times the speed" in choice.why
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_usable_cores_heed_the_quota_of_a_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    def limited(text: str) -> Callable[[str], Any]:
+        path = tmp_path / "cpu.max"
+        path.write_text(text)
+        return lambda name: path
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for text, cores in (("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("x", 8)):
+        monkeypatch.setattr(auto, "Path", limited(text))
+        assert usable_cores() == cores

@@ -1,0 +1,103 @@
+"""The speed benchmark: what it reads from a study, and what it compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.benchmarks import speed
+from tests.benchmarks.measure import Cost, spawn, spread
+from tests.benchmarks.speed import Job, compare, in_turn, main, read_study
+
+
+def cost(cpu: float, epochs: int, best: float, history: list[tuple[float, float]]) -> Cost:
+    """A cost with the same wall seconds as CPU seconds."""
+    return Cost(cpu, cpu, 100.0, epochs, best, history, 3)
+
+
+def test_ratios_are_taken_round_by_round(capsys: pytest.CaptureFixture[str]) -> None:
+    us = [cost(2.0, 20, 0.1, [(1.0, 0.3), (2.0, 0.1)]), cost(4.0, 20, 0.2, [(4.0, 0.2)])]
+    them = [cost(30.0, 10, 0.3, [(30.0, 0.3)]), cost(20.0, 10, 0.1, [(5.0, 0.2), (20.0, 0.1)])]
+    found = compare({"lrsearch": us, "plain": them})["plain"]
+    assert found["CPU seconds per trained epoch"] == [30.0, 10.0]
+    assert found["CPU seconds of the study"] == [15.0, 5.0]
+    assert found["wall to the worse of both bests"] == [30.0, 1.25]
+    assert found["best value (above 1: ours is better)"] == [pytest.approx(3.0), 0.5]
+    assert "20 (10 to 30)" in capsys.readouterr().out
+
+
+def test_a_target_that_was_missed_is_infinitely_far() -> None:
+    assert cost(1.0, 1, 0.5, [(1.0, 0.5)]).reach(0.4) == float("inf")
+    assert cost(1.0, 1, 0.5, [(1.0, 0.5)]).reach(0.5) == 1.0
+
+
+def test_spread_is_median_and_range() -> None:
+    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+
+
+def test_a_study_tells_its_epochs_and_its_best(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(storage=storage, study_name="x")
+
+    def objective(trial: optuna.Trial) -> float:
+        value = [0.5, 0.7, 0.2, 0.9][trial.number]
+        for epoch in range(1, 4 - trial.number % 2):
+            trial.report(value, epoch)
+        if trial.number == 3:
+            raise optuna.TrialPruned
+        return value
+
+    study.optimize(objective, n_trials=4)
+    found = Cost(1.0, 1.0, 1.0)
+    read_study(storage, study.trials[0].datetime_start.timestamp(), found)  # type: ignore[union-attr]
+    assert (found.trials, found.epochs, found.best) == (4, 3 + 2 + 3 + 2, 0.2)
+    assert [loss for _, loss in found.history] == [0.5, 0.2]
+    assert all(wall >= 0 for wall, _ in found.history)
+
+
+def test_a_process_is_charged_for_its_work(tmp_path: Path) -> None:
+    code = "import time\nwhile time.process_time() < 0.3: pass\nprint('done')"
+    found, out = spawn([sys.executable, "-c", code], tmp_path)
+    assert out == "done\n"
+    assert 0.25 < found.cpu < 3
+    assert found.memory > 1
+    with pytest.raises(RuntimeError, match="oh dear"):
+        spawn([sys.executable, "-c", "raise SystemExit('oh dear')"], tmp_path)
+
+
+def test_arms_run_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+
+    def arm(name: str) -> Cost:
+        order.append(name)
+        return cost(1.0, 1, 0.5, [])
+
+    in_turn({"a": lambda folder: arm("a"), "b": lambda folder: arm("b")}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert "round 2/2 b" in capsys.readouterr().out
+
+
+def test_results_are_written_with_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def arm(job: Job, folder: Path) -> Cost:
+        assert "--seed" in job.arguments()
+        assert "--epochs" not in job.arguments()
+        return cost(1.0, 10, 0.5, [(0.5, 0.5)])
+
+    for name in ("ours", "plain", "ray"):
+        monkeypatch.setattr(speed, name, arm)
+    target = tmp_path / "out" / "speed.json"
+    monkeypatch.setattr(
+        sys, "argv", ["speed", "study", "--rounds", "2", "--trials", "3", "-o", str(target)]
+    )
+    main()
+    told = json.loads(target.read_text())
+    assert told["study"]["ratios"]["plain"]["peak memory"] == [1.0, 1.0]
+    assert {"cpu", "torch", "optuna", "python", "date"} <= set(told["machine"])
+    assert "plain / lrsearch" in capsys.readouterr().out

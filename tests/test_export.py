@@ -1,0 +1,124 @@
+"""The exported file builds the same scheduler again, whoever wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import lrsearch
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.export import best_trial, configuration, export_text, load, write_best
+from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
+from tests.bench import Bench, FakeRunner
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    bench.work(12, FakeRunner(4))
+    return bench
+
+
+def lrs(scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
+    """The rates of a real loop."""
+    optimizer = scheduler.optimizer
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_best_is_the_completed_trial_with_the_smallest_loss(bench: Bench) -> None:
+    best = best_trial(bench.study)
+    assert best.value == min(t.value for t in bench.trials if t.value is not None)
+
+
+def test_written_file_builds_a_scheduler_with_the_same_trace(bench: Bench) -> None:
+    path = write_best(bench.study, bench.folder / "best.yaml")
+    schedule = lrsearch.load(path)
+    stored = Schedule.from_dict(best_trial(bench.study).user_attrs["schedule"])
+    assert schedule == stored
+    if FAMILIES[schedule.family].needs_metric:
+        return
+    np.testing.assert_array_equal(schedule.trace(5).lr, stored.trace(5).lr)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("family", [n for n, f in FAMILIES.items() if f.searched])
+def test_every_family_survives_a_file_exactly(tmp_path: Path, family: str, interval: str) -> None:
+    for seed in range(5):
+        space = Space([family], 20, (1e-3, 1.0), interval=interval)  # type: ignore[arg-type]
+        schedule = space.suggest(RandomParams(seed))
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml.safe_dump({"schedule": schedule.to_dict()}))
+        again = load(path)
+        assert again == schedule
+        if FAMILIES[family].needs_metric:
+            continue
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=9.0, momentum=0.9)
+        per_epoch = 7 if schedule.interval == "step" else 1
+        built = again.build(optimizer, steps_per_epoch=7)
+        expected = schedule.trace(7).lr[:: 7 // per_epoch]
+        assert lrs(built, 20 * per_epoch) == expected.tolist()
+
+
+def test_export_holds_what_is_needed_to_repeat_it(bench: Bench) -> None:
+    content = configuration(bench.study, best_trial(bench.study))
+    assert set(content) == {"schedule", "optimizer", "task", "result", "study", "made_by"}
+    assert set(content["result"]["baselines"]) == set(bench.space.baselines(0.1))
+    assert content["made_by"]["torch"] == torch.__version__
+    assert content["study"]["seed"] == 0
+
+
+def test_chosen_trial_is_exported_and_a_missing_one_refused(bench: Bench) -> None:
+    text = yaml.safe_load(export_text(bench.study, trial=3))
+    assert text["schedule"] == bench.trials[3].user_attrs["schedule"]
+    with pytest.raises(UsageError, match="has no trial 99"):
+        export_text(bench.study, trial=99)
+
+
+def test_python_code_makes_the_same_rates_without_lrsearch(bench: Bench) -> None:
+    for trial in bench.trials:
+        schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+        if schedule.interval == "step" or FAMILIES[schedule.family].needs_metric:
+            continue
+        code = export_text(bench.study, trial=trial.number, python=True)
+        assert "lrsearch" not in code
+        names: dict[str, object] = {}
+        exec(compile(code, "exported", "exec"), names)
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([parameter], lr=schedule.lr, momentum=0.9)
+        made = names["make_scheduler"](optimizer)  # type: ignore[operator]
+        np.testing.assert_allclose(lrs(made, schedule.epochs), schedule.trace().lr, rtol=1e-12)
+
+
+def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LrsearchError, match="has no completed trial yet"):
+        export_text(Bench(tmp_path).study)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1", "has no 'schedule:' block"),
+        ("schedule: {family: StepLRR, lr: 0.1, epochs: 3}", "did you mean StepLR"),
+        ("schedule: {family: StepLR, lr: 0.1, epochs: 3, params: {step_size: 0}}", "step_size"),
+        ("schedule: {family: StepLR, lr: -1, epochs: 3}", "lr"),
+        ("schedule: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("schedule: {family: StepLR, lr: 0.1, epochs: 99999999999}", "epochs"),
+    ],
+)
+def test_damaged_or_hostile_file_is_refused_in_words(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)

@@ -1,0 +1,312 @@
+"""Lightning, Hugging Face and accelerate train at exactly the rates that the schedule says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import lrsearch
+from lrsearch.errors import UsageError
+from lrsearch.objective import DIVERGED_LOSS
+from lrsearch.schedules import Schedule
+
+EPOCHS, STEPS = 3, 4
+SCHEDULES = [
+    Schedule("StepLR", 0.1, EPOCHS, {"step_size": 1, "gamma": 0.5}),
+    Schedule("CosineAnnealingLR", 0.1, EPOCHS, warmup=1, interval="step"),
+    Schedule("OneCycleLR", 0.1, EPOCHS),
+    Schedule("SequentialLR", 0.1, EPOCHS, {"hold": 1, "decay": "LinearLR", "end_factor": 0.1}),
+]
+pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own
+
+
+@pytest.fixture(autouse=True)
+def quiet(in_tmp: Path) -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8 * STEPS, 4, generator=generator)
+    return TensorDataset(x, (x.sum(1) > 0).long())
+
+
+# Lightning
+
+
+def lightning_model(
+    schedule: Schedule, loss: Callable[[int], float] | None = None, name: str = "val_loss"
+) -> Any:
+    """A module that remembers the rate of each step; ``loss`` may replace the validation loss."""
+    pl = pytest.importorskip("lightning.pytorch")
+    from lrsearch.integrations.lightning import configure
+
+    class Module(pl.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Linear(4, 2)
+            self.rates: list[float] = []
+
+        def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+            self.rates.append(self.optimizers().param_groups[0]["lr"])
+            return F.cross_entropy(self.network(batch[0]), batch[1])
+
+        def validation_step(self, batch: list[Tensor], index: int) -> None:
+            value = F.cross_entropy(self.network(batch[0]), batch[1])
+            self.log(name, value if loss is None else loss(self.current_epoch + 1))
+            self.log("accuracy", 0.5)
+
+        def configure_optimizers(self) -> dict[str, Any]:
+            optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9)
+            return configure(schedule, optimizer, self.trainer)
+
+    return Module()
+
+
+def fit(module: Any, *callbacks: Any, **words: Any) -> Any:
+    pl = pytest.importorskip("lightning.pytorch")
+    settings = {
+        "max_epochs": EPOCHS,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(**settings | words, callbacks=list(callbacks))
+    trainer.fit(module, DataLoader(data(), 8), DataLoader(data(), 32))
+    return trainer
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.family)
+def test_lightning_trains_at_the_rates_of_the_trace(schedule: Schedule) -> None:
+    module = lightning_model(schedule)
+    fit(module)
+    assert module.rates == schedule.trace(STEPS).lr.tolist()
+
+
+def test_lightning_rescales_to_its_own_epochs_and_steps_plateau_on_the_loss() -> None:
+    schedule = SCHEDULES[0]
+    module = lightning_model(schedule.rescaled(30))
+    fit(module)
+    assert module.rates == schedule.trace(STEPS).lr.tolist()
+    params = {"factor": 0.5, "patience": 0, "threshold": 0.0}
+    module = lightning_model(Schedule("ReduceLROnPlateau", 0.1, 4, params), loss=lambda epoch: 1.0)
+    fit(module, max_epochs=4)
+    assert module.rates[::STEPS] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+def test_lightning_reports_epochs_and_prunes() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=1.5))
+    trial = study.ask()
+    schedule = lrsearch.suggest(trial, EPOCHS)
+    module = lightning_model(schedule, loss=lambda epoch: float(epoch))
+    with pytest.raises(optuna.TrialPruned, match="stopped after epoch 2"):
+        fit(module, PruningCallback(trial, metric="accuracy"))
+    stored = study.trials[0]
+    assert stored.intermediate_values == {1: 1.0, 2: 2.0}
+    assert stored.user_attrs["stopped"] == "pruned"
+    assert stored.user_attrs["val_metric"] == 0.5
+    assert len(module.rates) == 2 * STEPS
+
+
+def test_lightning_ends_a_diverged_trial_and_completes_a_good_one() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    study = optuna.create_study()
+    trial = study.ask()
+    module = lightning_model(lrsearch.suggest(trial, EPOCHS), loss=lambda epoch: math.nan)
+    with pytest.raises(optuna.TrialPruned):
+        fit(module, PruningCallback(trial))
+    assert study.trials[0].intermediate_values == {1: DIVERGED_LOSS}
+    trial = study.ask()
+    fit(lightning_model(lrsearch.suggest(trial, EPOCHS)), PruningCallback(trial))
+    assert study.trials[1].user_attrs["stopped"] == "completed"
+    assert list(study.trials[1].intermediate_values) == [1, 2, 3]
+
+
+def test_lightning_mistakes_are_named() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    trial = optuna.create_study().ask()
+    schedule = lrsearch.suggest(trial, EPOCHS)
+    with pytest.raises(UsageError, match=r"does not log 'val_loss'.*it logs accuracy, loss"):
+        fit(lightning_model(schedule, name="loss"), PruningCallback(trial))
+    with pytest.raises(UsageError, match=r"give Trainer\(max_epochs=3\)"):
+        fit(lightning_model(schedule), max_epochs=-1, max_steps=5)
+
+
+# Hugging Face
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    def __len__(self) -> int:
+        return 8 * STEPS
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        x, y = data()[i]
+        return {"x": x, "labels": y}
+
+
+class Classifier(nn.Module):
+    """As a transformers model answers: a loss and logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.network(x)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def trainer(schedule: Schedule | None, **words: Any) -> Any:
+    """A trainer, and the rates of each of its steps in ``trainer.rates``."""
+    transformers = pytest.importorskip("transformers")
+    from lrsearch.integrations.transformers import ScheduleTrainer
+
+    class Rates(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            made.rates.append(more["optimizer"].param_groups[0]["lr"])
+
+    settings = {
+        "output_dir": "out",
+        "num_train_epochs": EPOCHS,
+        "per_device_train_batch_size": 8,
+        "eval_strategy": "epoch",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "learning_rate": 0.1,
+        "log_level": "error",
+    }
+    made = ScheduleTrainer(
+        model_init=Classifier,
+        args=transformers.TrainingArguments(**settings | words),
+        train_dataset=Rows(),
+        eval_dataset=Rows(),
+        schedule=schedule,
+        callbacks=[Rates()],
+    )
+    made.rates = []
+    return made
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.family)
+def test_trainer_trains_at_the_rates_of_the_trace(schedule: Schedule) -> None:
+    made = trainer(schedule)
+    made.train()
+    per_step = Schedule(
+        schedule.family, 0.1, EPOCHS, schedule.params, schedule.warmup, interval="step"
+    )
+    assert made.rates == pytest.approx(per_step.trace(STEPS).lr.tolist(), rel=1e-12)
+
+
+def test_trainer_rescales_accumulates_and_steps_plateau_on_the_loss() -> None:
+    schedule = SCHEDULES[2]
+    made = trainer(schedule.rescaled(30), gradient_accumulation_steps=2)
+    made.train()
+    assert made.rates == pytest.approx(schedule.trace(STEPS // 2).lr.tolist())
+    params = {"factor": 0.5, "patience": 0, "threshold": 0.99}
+    made = trainer(
+        Schedule("ReduceLROnPlateau", 0.1, EPOCHS, params),
+        metric_for_best_model="eval_loss",
+        num_train_epochs=4,
+    )
+    made.train()
+    assert made.rates[::STEPS] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+def test_trainer_without_a_schedule_is_as_before() -> None:
+    made = trainer(None)
+    made.train()
+    linear = [0.1 * (1 - step / (EPOCHS * STEPS)) for step in range(EPOCHS * STEPS)]
+    assert made.rates == pytest.approx(linear)
+
+
+def test_trainer_searches_with_its_own_hp_space() -> None:
+    made = trainer(None)
+    from lrsearch.integrations.transformers import eval_loss, hp_space
+
+    storage = lrsearch.open_storage()
+    made.hyperparameter_search(
+        hp_space(made, lr=(1e-3, 1.0), schedules="StepLR,OneCycleLR"),
+        compute_objective=eval_loss,
+        n_trials=6,
+        direction="minimize",
+        backend="optuna",
+        study_name="trainer",
+        storage=storage,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+    )
+    result = lrsearch.report("trainer")
+    assert {trial.family for trial in result.trials} <= {"StepLR", "OneCycleLR"}
+    assert all(0 < trial.epochs <= EPOCHS for trial in result.trials)
+    assert sum(result.counts.values()) == 6
+    epochs = sum(trial.epochs for trial in result.trials)
+    assert len(made.rates) == epochs * STEPS
+    first = Schedule.from_dict(result.trials[0].schedule)
+    assert made.rates[: EPOCHS * STEPS] == pytest.approx(first.trace(STEPS).lr.tolist())
+
+
+def test_trainer_of_another_class_is_told_what_to_use() -> None:
+    transformers = pytest.importorskip("transformers")
+    from lrsearch.integrations.transformers import ScheduleMixin, hp_space
+
+    with pytest.raises(UsageError, match="a Trainer takes no schedule: use ScheduleTrainer"):
+        hp_space(transformers.Trainer(Classifier()))
+
+    class Own(ScheduleMixin, transformers.Trainer):  # type: ignore[misc, name-defined]
+        pass
+
+    own = Own(Classifier(), transformers.TrainingArguments("out", num_train_epochs=4))
+    trial = optuna.create_study().ask()
+    words = hp_space(own, lr=(0.1, 0.2))(trial)
+    assert words == {"learning_rate": own.schedule.lr}
+    assert own.schedule.epochs == 4
+
+
+# accelerate
+
+
+def test_accelerate_steps_a_schedule_that_was_built_before_preparing() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    model, loader = accelerator.prepare(model, DataLoader(data(), 8))
+    for schedule in SCHEDULES:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        scheduler = schedule.build(optimizer, steps_per_epoch=len(loader))
+        prepared = accelerator.prepare(optimizer)
+        rates = []
+        for _ in range(EPOCHS):
+            for x, y in loader:
+                rates.append(prepared.param_groups[0]["lr"])
+                accelerator.backward(F.cross_entropy(model(x), y))
+                prepared.step()
+                prepared.zero_grad()
+                if schedule.interval == "step":
+                    scheduler.step()
+            if schedule.interval == "epoch":
+                scheduler.step()
+        assert rates == schedule.trace(STEPS).lr.tolist()

@@ -1,0 +1,218 @@
+"""The worker loop, with a runner whose losses are known: claims, baselines, pruning, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from lrsearch.errors import LrsearchError
+from lrsearch.schedules import Schedule
+from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.loop import DIVERGED_LOSS, FAILURES_IN_A_ROW
+from lrsearch.storage.history import load_history
+from lrsearch.training.results import EpochResult
+from tests.bench import EPOCHS, Bench, FakeRunner
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("capacity", [1, 4, 50])
+def test_study_gets_exactly_its_target_whatever_is_fused(bench: Bench, capacity: int) -> None:
+    bench.work(11, FakeRunner(capacity))
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 11
+    bench.work(11, FakeRunner(capacity))
+    assert len(bench.trials) == 11
+    bench.work(14, FakeRunner(capacity))
+    assert len(bench.trials) == 14
+
+
+def test_trials_do_not_depend_on_what_ran_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    alone, fused = Bench(tmp_path / "a"), Bench(tmp_path / "b")
+    alone.work(12, FakeRunner(1))
+    fused.work(12, FakeRunner(5))
+    assert [t.params for t in alone.trials] == [t.params for t in fused.trials]
+    assert [t.value for t in alone.trials] == [t.value for t in fused.trials]
+
+
+def test_baselines_take_the_first_slots_and_are_never_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, pruner="median")
+    bench.work(30)
+    names = list(bench.space.baselines(0.1))
+    assert [t.user_attrs.get("baseline") for t in bench.trials[: len(names)]] == names
+    assert all(t.state == TrialState.COMPLETE for t in bench.trials[: len(names)])
+    assert any(t.state == TrialState.PRUNED for t in bench.trials)
+
+
+def test_pruned_trial_keeps_its_last_loss_and_says_why(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, pruner="median")
+    bench.work(30)
+    for trial in bench.trials:
+        last = trial.intermediate_values[max(trial.intermediate_values)]
+        assert trial.value == last
+        assert trial.user_attrs["epochs"] == max(trial.intermediate_values)
+        expected = "completed" if trial.state == TrialState.COMPLETE else "pruned"
+        assert trial.user_attrs["stopped"] == expected
+
+
+def test_history_has_a_row_per_epoch_equal_to_what_optuna_was_told(bench: Bench) -> None:
+    bench.work(5, FakeRunner(3))
+    rows = load_history(bench.storage, bench.study._study_id)
+    assert len(rows) == 5 * EPOCHS
+    for number, part in rows.trials():
+        told = bench.trials[number].intermediate_values
+        assert dict(zip(part.epoch.tolist(), part.val_loss.tolist(), strict=True)) == told
+
+
+def test_diverged_trial_is_stopped_counted_and_teaches_the_sampler(bench: Bench) -> None:
+    def explode(key: int, schedule: Schedule, epoch: int) -> float | None:
+        return math.nan if schedule.lr > 1 and epoch == 2 else None
+
+    bench.work(20, FakeRunner(4, explode))
+    diverged = [t for t in bench.trials if t.user_attrs["stopped"] == "diverged"]
+    assert diverged
+    for trial in diverged:
+        assert trial.state == TrialState.PRUNED
+        assert trial.value == DIVERGED_LOSS
+        assert trial.user_attrs["epochs"] == 2
+        assert trial.params["lr"] > 1
+
+
+def test_one_failing_trial_is_recorded_and_the_study_goes_on(bench: Bench) -> None:
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        if key == 3:
+            raise RuntimeError("out of memory")
+        return None
+
+    bench.work(8, FakeRunner(1, fail))
+    states = [t.state for t in bench.trials]
+    assert states.count(TrialState.FAIL) == 1
+    assert states.count(TrialState.COMPLETE) == 7
+    failed = next(t for t in bench.trials if t.state == TrialState.FAIL)
+    assert failed.user_attrs["error"] == "RuntimeError: out of memory"
+    assert any("failed: RuntimeError: out of memory" in note for note in bench.notes)
+
+
+def test_many_failures_in_a_row_end_the_study(bench: Bench) -> None:
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        raise ValueError("shapes do not fit")
+
+    with pytest.raises(LrsearchError, match=r"5 trials in a row failed.*shapes do not fit"):
+        bench.work(50, FakeRunner(1, fail))
+    assert len(bench.trials) == FAILURES_IN_A_ROW
+
+
+def test_fused_failure_falls_back_to_one_trial_at_a_time(bench: Bench) -> None:
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        raise RuntimeError("no stacking rule")
+
+    bench.work(6, FakeRunner(4, fail))
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 6
+    assert any("fused training failed (RuntimeError: no stacking rule)" in n for n in bench.notes)
+
+
+def test_interrupted_trial_goes_on_from_its_checkpoint_with_its_number(bench: Bench) -> None:
+    interrupt = Interrupt()
+    runner = FakeRunner(2)
+
+    def stop(key: int, schedule: Schedule, epoch: int) -> float | None:
+        if key == 4 and epoch == 3:
+            interrupt._code = 130
+        return None
+
+    runner.hook = stop
+    worker = bench.worker(8, runner, baselines=False, interrupt=interrupt)
+    with pytest.raises(Interrupted) as caught:
+        worker.run()
+    assert caught.value.exit_code == 130
+    handed_back = [t for t in bench.trials if t.state == TrialState.WAITING]
+    assert handed_back
+    assert not [t for t in bench.trials if t.state == TrialState.RUNNING]
+
+    after = FakeRunner(2)
+    bench.work(8, after, baselines=False)
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 8
+    resumed = {key: epoch for key, epoch in after.started if epoch > 0}
+    assert set(resumed) == {t._trial_id for t in handed_back}
+    for trial in bench.trials:
+        assert sorted(trial.intermediate_values) == list(range(1, EPOCHS + 1))
+    assert list((bench.folder / "checkpoints").iterdir()) == []
+
+
+def test_damaged_checkpoint_starts_the_trial_over_and_says_so(bench: Bench) -> None:
+    interrupt = Interrupt()
+
+    def stop(key: int, schedule: Schedule, epoch: int) -> float | None:
+        interrupt._code = 143 if epoch == 3 else None
+        return None
+
+    worker = bench.worker(1, FakeRunner(1, stop), baselines=False, interrupt=interrupt)
+    with pytest.raises(Interrupted):
+        worker.run()
+    (path,) = (bench.folder / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:20])
+    after = FakeRunner(1)
+    bench.work(1, after, baselines=False)
+    assert after.started == [(1, 0)]
+    assert any("starts over" in note for note in bench.notes)
+    assert sorted(bench.trials[0].intermediate_values) == list(range(1, EPOCHS + 1))
+
+
+def test_trial_that_a_user_queued_is_run_and_completed_with_the_rest(bench: Bench) -> None:
+    bench.study.enqueue_trial({"scheduler": "StepLR", "lr": 0.05})
+    bench.work(7)
+    assert len(bench.trials) == 7
+    queued = next(t for t in bench.trials if t.params["lr"] == 0.05)
+    assert queued.state == TrialState.COMPLETE
+    assert queued.params["scheduler"] == "StepLR"
+    assert "StepLR.gamma" in queued.params
+
+
+def test_timeout_starts_no_new_trial(bench: Bench) -> None:
+    worker = bench.worker(5, FakeRunner(), baselines=False, interrupt=Interrupt(), deadline=0.0)
+    worker.run()
+    assert bench.trials == []
+
+
+@pytest.mark.parametrize("sampler", ["trace", "tpe", "random", "gp", "cmaes", "qmc"])
+def test_every_sampler_proposes_over_all_families(tmp_path: Path, sampler: str) -> None:
+    bench = Bench(tmp_path, sampler=sampler)
+    bench.work(16, FakeRunner(3))
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 16
+
+
+@pytest.mark.parametrize("pruner", ["schedule", "median", "asha", "hyperband", "none"])
+def test_every_pruner_runs_through_the_loop(tmp_path: Path, pruner: str) -> None:
+    bench = Bench(tmp_path, pruner=pruner)
+    bench.work(30, FakeRunner(4))
+    states = {t.state for t in bench.trials}
+    assert states <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert (TrialState.PRUNED in states) == (pruner != "none")
+
+
+def test_a_checkpoint_is_never_ahead_of_the_history(bench: Bench) -> None:
+    """The disk is full at the last epoch: going on from it later leaves no gap."""
+    worker = bench.worker(1, FakeRunner(1), baselines=False)
+    real = worker._record
+
+    def record(results: Mapping[int, EpochResult]) -> None:
+        if any(result.epoch == EPOCHS for result in results.values()):
+            raise LrsearchError("the disk is full")
+        real(results)
+
+    worker._record = record  # type: ignore[method-assign]
+    with pytest.raises(LrsearchError, match="disk is full"):
+        worker.run()
+    runner = FakeRunner(1)
+    bench.work(1, runner, baselines=False)
+    assert runner.started[0][1] < EPOCHS
+    (trial,) = bench.trials
+    assert sorted(trial.intermediate_values) == list(range(1, EPOCHS + 1))

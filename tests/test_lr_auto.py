@@ -1,0 +1,43 @@
+"""``--lr auto``: one range test before the study, kept with it, below divergence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrsearch.config import make
+from lrsearch.report.lr_range import lr_range_figure, lr_range_table
+from lrsearch.search import plan as plans
+from lrsearch.search.run import run
+
+SETTINGS = {"lr": "auto", "epochs": 2, "train_samples": 400, "sampler": "random"}
+
+
+def test_study_searches_below_divergence_and_keeps_the_test(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = run(make({**SETTINGS, "trials": 8}))
+    test = lr_range_table(outcome.study)
+    assert test is not None
+    assert test.diverges_at is None or test.high < test.diverges_at
+    searched = [t.params["lr"] for t in outcome.study.trials]
+    assert all(test.low <= lr <= test.high for lr in searched)
+    assert Path("lrsearch-results/digits/lr_range.html").is_file()
+
+    def again(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the range test ran twice")
+
+    monkeypatch.setattr(plans, "lr_range_test", again)
+    outcome = run(make({**SETTINGS, "trials": 10}))
+    assert len(outcome.study.trials) == 10
+
+
+def test_figure_shows_every_step_and_shades_what_is_searched(in_tmp: Path) -> None:
+    study = run(make({**SETTINGS, "trials": 5})).study
+    test = lr_range_table(study)
+    assert test is not None
+    figure = lr_range_figure(test)
+    assert list(figure.data[0].x) == test.lrs
+    shaded = next(shape for shape in figure.layout.shapes if shape.type == "rect")
+    assert (shaded.x0, shaded.x1) == (test.low, test.high)

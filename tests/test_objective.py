@@ -1,0 +1,299 @@
+"""Schedules inside a user's own Optuna objective: any storage, pruning, divergence, averages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import lrsearch
+from lrsearch.errors import ConfigError, UsageError
+from lrsearch.export import configuration, export_text
+from lrsearch.objective import DIVERGED_LOSS
+from lrsearch.report.page import write_report
+from lrsearch.report.tables import load
+from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search.progress import read_progress
+from lrsearch.search.pruning import SchedulePruner
+from lrsearch.storage import history, open_storage
+
+EPOCHS = 6
+Loss = Callable[[Schedule, int], float]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def known_loss(schedule: Schedule, epoch: int) -> float:
+    """Best at lr 0.1, falling over the epochs."""
+    return 0.1 + math.log10(schedule.lr / 0.1) ** 2 + 1 / epoch
+
+
+def run(study: optuna.Study, trials: int, loss: Loss = known_loss) -> None:
+    """A search with an objective as a user writes it."""
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = lrsearch.suggest(trial, EPOCHS, lr=(1e-3, 10.0))
+        pruning = lrsearch.PruningCallback(trial)
+        value = math.inf
+        for epoch in range(EPOCHS):
+            value = loss(schedule, epoch + 1)
+            pruning(value)
+        return value
+
+    study.optimize(objective, n_trials=trials)
+
+
+def in_memory(pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    return optuna.create_study(sampler=sampler, pruner=pruner or optuna.pruners.NopPruner())
+
+
+def studies(tmp_path: Path) -> list[optuna.Study]:
+    """The same study in memory, in a database of Optuna, and in one of ours."""
+    own = f"sqlite:///{tmp_path / 'own.db'}"
+    stores = [None, f"sqlite:///{tmp_path / 'plain.db'}", open_storage(own)]
+    return [
+        optuna.create_study(
+            storage=store,
+            study_name="mine",
+            sampler=optuna.samplers.RandomSampler(seed=1),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
+        )
+        for store in stores
+    ]
+
+
+def test_stored_schedule_is_the_one_that_the_parameters_say() -> None:
+    study = in_memory()
+    run(study, 20)
+    space = Space(None, EPOCHS, (1e-3, 10.0), "step")
+    for trial in study.trials:
+        stored = Schedule.from_dict(trial.user_attrs["schedule"])
+        assert stored == space.suggest(FixedParams(trial.params))
+
+
+def test_every_suggested_schedule_suits_a_loop_that_steps_after_each_batch() -> None:
+    study = in_memory()
+    for _ in range(40):
+        schedule = lrsearch.suggest(study.ask(), EPOCHS)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+        scheduler = schedule.build(optimizer, steps_per_epoch=5)
+        used = []
+        for _ in range(EPOCHS * 5):
+            used.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        assert used == schedule.trace(5).lr.tolist()
+    assert {t.params["scheduler"] for t in study.trials} >= {"StepLR", "OneCycleLR"}
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["memory", "optuna database", "our database"])
+def test_report_and_export_work_on_a_study_of_ones_own(tmp_path: Path, kind: int) -> None:
+    study = studies(tmp_path)[kind]
+    assert lrsearch.enqueue_baselines(study, EPOCHS, usual_lr=0.5, lr=(1e-3, 10.0)) == [
+        "ConstantLR",
+        "StepLR",
+        "CosineAnnealingLR",
+        "OneCycleLR",
+    ]
+    run(study, 15)
+    table = load(study)
+    assert len(table.trials) == 15
+    assert table.budget == EPOCHS
+    assert {t.baseline for t in table.trials} == {
+        None, "ConstantLR", "StepLR", "CosineAnnealingLR", "OneCycleLR",
+    }  # fmt: skip
+    assert table.having("pruned")
+    page = write_report(study, None, tmp_path / "report.html")[0].read_text()
+    assert study.study_name in page
+    assert "make_scheduler" in page
+    content = yaml.safe_load(export_text(study))
+    assert content["schedule"] == study.best_trial.user_attrs["schedule"]
+    assert content["result"]["value"] == study.best_value
+    assert len(content["result"]["baselines"]) == 4
+    assert content["made_by"]["torch"] == torch.__version__
+    (tmp_path / "best.yaml").write_text(export_text(study))
+    best = lrsearch.load(tmp_path / "best.yaml")
+    assert best == Schedule.from_dict(study.best_trial.user_attrs["schedule"])
+    assert "def make_scheduler" in export_text(study, python=True)
+
+
+def test_progress_knows_how_trials_of_a_silent_loop_ended() -> None:
+    study = in_memory()
+
+    def objective(trial: optuna.Trial) -> float:
+        lrsearch.suggest(trial, EPOCHS)
+        trial.report(1.0, 1)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        return 1.0
+
+    study.optimize(objective, n_trials=2)
+    rows = read_progress(study, 2, EPOCHS).rows
+    assert [row.stopped for row in rows] == ["completed", "pruned"]
+    assert [row.epochs for row in rows] == [1, 1]
+
+
+def test_baselines_are_queued_once_and_never_pruned() -> None:
+    class Always(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            return True
+
+    study = in_memory(Always())
+    lrsearch.enqueue_baselines(study, EPOCHS, usual_lr=0.1, lr=(1e-3, 10.0))
+    assert lrsearch.enqueue_baselines(study, EPOCHS, usual_lr=0.1, lr=(1e-3, 10.0)) == []
+    run(study, 6)
+    states = [t.state.name for t in study.trials]
+    assert states == ["COMPLETE"] * 4 + ["PRUNED"] * 2
+    assert all(t.user_attrs["schedule"]["lr"] == 0.1 for t in study.trials[:4])
+    assert lrsearch.enqueue_baselines(study, EPOCHS, usual_lr=0.1, lr=(1e-3, 10.0)) == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_diverged_trial_is_pruned_with_a_large_finite_loss(bad: float) -> None:
+    study = in_memory()
+    run(study, 2, lambda schedule, epoch: 1.0 if epoch < 3 else bad)
+    for trial in study.trials:
+        assert trial.state == optuna.trial.TrialState.PRUNED
+        assert trial.value == DIVERGED_LOSS == history.DIVERGED_LOSS
+        assert trial.user_attrs["stopped"] == "diverged"
+        assert trial.user_attrs["epochs"] == 3
+    assert [t.status for t in load(study).trials] == ["diverged", "diverged"]
+
+
+def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:
+    trial = in_memory().ask()
+    lrsearch.suggest(trial, 2)
+    pruning = lrsearch.PruningCallback(trial)
+    pruning(1.0, val_metric=0.5, avg_val_loss=0.9)
+    pruning(torch.tensor(0.5), val_metric=0.75, avg_val_loss=math.nan)  # type: ignore[arg-type]
+    attrs = trial.user_attrs
+    assert (attrs["stopped"], attrs["epochs"], attrs["val_metric"]) == ("completed", 2, 0.75)
+    assert attrs["avg_val_losses"] == [0.9, DIVERGED_LOSS]
+
+
+def test_loop_that_validates_now_and_then_gives_the_epoch() -> None:
+    study = in_memory()
+    trial = study.ask()
+    lrsearch.suggest(trial, EPOCHS)
+    pruning = lrsearch.PruningCallback(trial)
+    for epoch in (2, 4, 6):
+        assert pruning.report(1 / epoch, epoch=epoch) is False
+    assert study.trials[0].intermediate_values == {2: 0.5, 4: 0.25, 6: 1 / 6}
+    with pytest.raises(UsageError, match=r"from 1, and rises: got 6 after 6; leave it out"):
+        pruning(0.1, epoch=6)
+    with pytest.raises(UsageError, match="got 0 after 0"):
+        lrsearch.PruningCallback(trial)(0.1, epoch=0)
+
+
+def test_schedule_pruner_uses_the_averaged_losses_of_a_loop_of_ones_own() -> None:
+    study = in_memory(SchedulePruner())
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = lrsearch.suggest(trial, 20, lr=(1e-3, 10.0))
+        pruning = lrsearch.PruningCallback(trial)
+        for epoch in range(1, 21):
+            loss = known_loss(schedule, epoch)
+            pruning(loss, avg_val_loss=loss)
+        return loss
+
+    study.optimize(objective, n_trials=25)
+    states = [t.state.name for t in study.trials]
+    assert states.count("PRUNED") >= 5
+    assert study.best_value == min(t.value for t in study.trials if t.value is not None)
+
+
+def test_average_follows_every_optimizer_step_as_the_formula_says() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruning = lrsearch.PruningCallback(in_memory().ask())
+    with pytest.raises(UsageError, match="no average is kept"):
+        _ = pruning.averaged
+    pruning.average(model, optimizer, steps_per_epoch=4)
+    expected = model.weight.detach().clone()
+    for step in range(1, 41):
+        model(torch.randn(3, 2)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        horizon = min(max(0.2 * step, 1.0), 8.0)
+        expected += (model.weight.detach() - expected) / horizon
+    averaged = pruning.averaged
+    assert isinstance(averaged, nn.Linear)
+    torch.testing.assert_close(averaged.weight.detach(), expected)
+    assert not averaged.training
+
+
+def test_same_arguments_as_the_command_line_and_mistakes_together() -> None:
+    trial = in_memory().ask()
+    schedule = lrsearch.suggest(
+        trial, 30, schedules={"StepLR": {"gamma": [0.1, 0.5]}}, lr=(0.1, 0.2), warmup=False
+    )
+    assert schedule.family == "StepLR"
+    assert 0.1 <= schedule.params["gamma"] <= 0.5
+    assert "warmup" not in trial.params
+    with pytest.raises(ConfigError, match=r"schedules.StepLRR: .* did you mean StepLR"):
+        lrsearch.suggest(trial, 30, schedules="StepLRR")
+    with pytest.raises(ConfigError, match="low 1 is above high"):
+        lrsearch.suggest(trial, 30, lr=(1.0, 0.5))
+    with pytest.raises(ConfigError, match="needs at least"):
+        lrsearch.suggest(trial, 1, schedules=["MultiStepLR"])
+
+
+def test_plateau_and_family_intervals_are_there_for_who_asks() -> None:
+    study = in_memory()
+    plateau = lrsearch.suggest(study.ask(), 30, schedules="ReduceLROnPlateau")
+    assert plateau.interval == "epoch"
+    study = in_memory()
+    auto = [
+        lrsearch.suggest(study.ask(), 30, schedules="OneCycleLR,StepLR", interval="auto")
+        for _ in range(10)
+    ]
+    assert {s.family: s.interval for s in auto} == {"OneCycleLR": "step", "StepLR": "epoch"}
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
+def test_study_that_does_not_minimise_one_loss_is_refused(directions: list[str]) -> None:
+    study = optuna.create_study(directions=directions)
+    with pytest.raises(UsageError, match="minimises one validation loss, this one has"):
+        lrsearch.suggest(study.ask(), 30)
+    with pytest.raises(UsageError, match="direction='minimize'"):
+        lrsearch.enqueue_baselines(study, 30)
+
+
+def test_fixed_trial_repeats_a_known_schedule() -> None:
+    study = in_memory()
+    run(study, 3)
+    fixed = optuna.trial.FixedTrial(study.best_params)
+    schedule = lrsearch.suggest(fixed, EPOCHS, lr=(1e-3, 10.0))
+    assert schedule.to_dict() == study.best_trial.user_attrs["schedule"]
+    lrsearch.PruningCallback(fixed)(0.1)
+
+
+def test_trial_without_a_schedule_is_still_reported_and_pruned() -> None:
+    study = in_memory(optuna.pruners.ThresholdPruner(upper=5.0))
+    trial = study.ask()
+    pruning = lrsearch.PruningCallback(trial)
+    pruning(1.0)
+    with pytest.raises(optuna.TrialPruned, match="pruned after epoch 2"):
+        pruning(7.0)
+
+
+def test_configuration_of_a_study_of_ones_own_has_no_made_up_task() -> None:
+    study = in_memory()
+    run(study, 3)
+    content = configuration(study, study.best_trial)
+    assert set(content) == {"schedule", "result", "study", "made_by"}
+    assert content["study"] == {"name": study.study_name, "trial": study.best_trial.number}

@@ -1,0 +1,205 @@
+"""The schedule pruner: what it stops, what it leaves, and that the database alone decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lrsearch.errors import UsageError
+from lrsearch.schedules import RandomParams, Schedule, Space
+from lrsearch.search import pruning
+from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
+from lrsearch.search.pruning import SchedulePruner, is_due, rungs
+from lrsearch.search.surrogate import Array, trace_features
+
+EPOCHS = 20
+
+
+def losses_of(lr: Array, noise: float = 0.0) -> tuple[Array, Array]:
+    """A task made up: the best integral is 1; a rate that is still high hides how good it is."""
+    progress = np.cumsum(lr)
+    avg = 0.2 + 0.05 * (np.log(lr.sum())) ** 2 + np.exp(-3 * progress)
+    return avg + 3.0 * lr + noise, avg + 0.3 * lr + noise
+
+
+def random_schedules(n: int, seed: int = 0, epochs: int = EPOCHS) -> list[Schedule]:
+    space = Space(["CosineAnnealingLR", "StepLR", "PolynomialLR", "ConstantLR"], epochs, (1e-3, 1))
+    rng = np.random.default_rng(seed)
+    return [space.suggest(RandomParams(rng)) for _ in range(n)]
+
+
+def run_trial(study: optuna.Study, schedule: Schedule, averaged: bool = True) -> TrialState:
+    trial = study.ask()
+    trial.set_user_attr("schedule", schedule.to_dict())
+    raw, avg = losses_of(schedule.trace().lr)
+    for epoch in range(1, EPOCHS + 1):
+        trial.report(float(raw[epoch - 1]), epoch)
+        if averaged:
+            trial.set_user_attr("avg_val_losses", avg[:epoch].tolist())
+        if epoch < EPOCHS and trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return TrialState.PRUNED
+    study.tell(trial, float(raw[-1]))
+    return TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_most_epochs_are_saved_and_one_of_the_best_survives(averaged: bool) -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    schedules = random_schedules(60)
+    for schedule in schedules:
+        run_trial(study, schedule, averaged)
+    trials = study.get_trials(deepcopy=False)
+    used = sum(len(t.intermediate_values) for t in trials) / (60 * EPOCHS)
+    final = sorted(float(losses_of(s.trace().lr)[0][-1]) for s in schedules)
+    assert used < 0.5
+    assert study.best_value <= final[2]
+
+
+def test_nothing_is_stopped_among_the_first_few_before_15_percent_of_the_budget() -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    for schedule in random_schedules(5):
+        run_trial(study, schedule)
+    assert all(len(t.intermediate_values) >= 3 for t in study.get_trials(deepcopy=False))
+
+
+def test_two_workers_with_their_own_memory_decide_alike() -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    for schedule in random_schedules(30):
+        run_trial(study, schedule)
+    warm = study.pruner
+    trial = study.ask()
+    schedule = random_schedules(1, seed=9)[0]
+    trial.set_user_attr("schedule", schedule.to_dict())
+    trial.report(float(losses_of(schedule.trace().lr)[0][0]), 1)
+    frozen = study.get_trials(deepcopy=False)[-1]
+    chances = [
+        pruner._judge_of(study, [t for t in study.trials if t.state.is_finished()]).chance(
+            load_curves(study, [frozen]), 1
+        )
+        for pruner in (warm, SchedulePruner())
+        if isinstance(pruner, SchedulePruner)
+    ]
+    np.testing.assert_allclose(chances[0], chances[1], rtol=1e-6)
+
+
+def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(40)])
+    curves = np.array([losses_of(row) for row in lr])  # (n, 2, E)
+    n = len(lr)
+    settled = Curves(
+        lr,
+        curves[:, 0],
+        curves[:, 1],
+        np.full(n, EPOCHS),
+        np.full(n, COMPLETE),
+        trace_features(lr),
+    )
+    judge = pruning.Judge(settled)
+    held, early = np.full(EPOCHS, 0.08), np.full(EPOCHS, 1e-3)
+    held[-5:] = np.geomspace(0.04, 1e-3, 5)
+    early[:5] = 0.1
+    two = np.stack([held, early])
+    losses = np.array([losses_of(row) for row in two])
+    assert losses[0, 0, 9] > losses[1, 0, 9]
+    assert losses[0, 0, -1] < losses[1, 0, -1]
+    running = Curves(
+        two, losses[:, 0], losses[:, 1], np.full(2, 10), np.full(2, RUNNING), trace_features(two)
+    )
+    chances = judge.chance(running, 10)
+    assert chances[0] > chances[1]
+
+
+def test_diverged_and_stopped_trials_are_no_obstacle() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(30)])
+    curves = np.array([losses_of(row) for row in lr])
+    state = np.array([COMPLETE] * 12 + [DIVERGED] * 6 + [STOPPED] * 12)
+    reached = np.array([EPOCHS] * 12 + [2] * 6 + [1, 3, 10] * 4)
+    beyond = np.arange(EPOCHS) >= reached[:, None]
+    raw, avg = np.where(beyond, np.nan, curves[:, 0]), np.where(beyond, np.nan, curves[:, 1])
+    raw[12:18, 1] = np.inf
+    judge = pruning.Judge(Curves(lr, raw, avg, reached, state, trace_features(lr)))
+    running = Curves(
+        lr[:1], raw[:1], avg[:1], reached[:1], np.array([RUNNING]), trace_features(lr[:1])
+    )
+    for epoch in rungs(EPOCHS):
+        assert 0 <= judge.chance(running, epoch)[0] <= 1
+
+
+def test_losses_may_be_negative() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(20)])
+    curves = np.array([losses_of(row) for row in lr]) - 3
+    n = len(lr)
+    settled = Curves(
+        lr,
+        curves[:, 0],
+        curves[:, 1],
+        np.full(n, EPOCHS),
+        np.full(n, COMPLETE),
+        trace_features(lr),
+    )
+    judge = pruning.Judge(settled)
+    chances = judge.chance(settled, 17)
+    best = int(curves[:, 0, -1].argmin())
+    assert best in np.argsort(-chances)[:3]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, ()), (2, (1,)), (10, (1, 2, 3, 4, 5, 6, 8)), (3, (1, 2))]
+)
+def test_rungs_leave_the_last_epochs_alone(epochs: int, expected: tuple[int, ...]) -> None:
+    assert rungs(epochs) == expected
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_each_rung_is_judged_once_whatever_the_validation_interval(every: int) -> None:
+    budget = 200
+    values: dict[int, float] = {}
+    judged = 0
+    for step in range(every, budget + 1, every):
+        values[step] = 1.0
+        trial = optuna.trial.create_trial(value=1.0, intermediate_values=dict(values))
+        judged += is_due(trial, budget)
+    assert 0 < judged <= len(rungs(budget))
+    assert judged == len(
+        {-(-r // every) for r in rungs(budget) if -(-r // every) * every < budget}
+    )
+
+
+def test_a_trial_without_a_schedule_is_never_stopped() -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    trial = study.ask()
+    trial.report(1e5, 1)
+    assert not trial.should_prune()
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0, -1.0])
+def test_a_chance_that_is_none_is_refused(chance: float) -> None:
+    with pytest.raises(UsageError, match="above 0 and below 1"):
+        SchedulePruner(chance)
+
+
+def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
+    from lrsearch.storage import open_storage
+    from lrsearch.storage.history import record_epochs
+    from lrsearch.training.results import EpochResult
+
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    trial.set_user_attr("schedule", random_schedules(1)[0].to_dict())
+    for epoch, loss in ((2, 0.5), (4, 0.25)):
+        result = EpochResult(
+            epoch=epoch, lr=0.1, train_loss=1.0, val_loss=loss, val_metric=None,
+            avg_val_loss=loss / 2, avg_val_metric=None, seconds=0.1, diverged=False,
+        )  # fmt: skip
+        record_epochs(storage, [(trial._trial_id, result)], owner=None)
+    curves = load_curves(study)
+    assert curves.reached.tolist() == [4]
+    np.testing.assert_allclose(curves.avg[0, :4], [0.25, 0.25, 0.25, 0.125])
+    np.testing.assert_allclose(curves.raw[0, :4], [0.5, 0.5, 0.5, 0.25])
+    assert np.isnan(curves.raw[0, 4:]).all()

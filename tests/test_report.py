@@ -1,0 +1,337 @@
+"""Reports: what the tables say of a study, and what the files hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lrsearch.errors import LrsearchError
+from lrsearch.report import breakdown, courses, figures, optuna_figures, save
+from lrsearch.report.command import command_line
+from lrsearch.report.page import Report, make_report, page, write_report
+from lrsearch.report.tables import (
+    StudyTable,
+    answer,
+    families_table,
+    load,
+    pruning,
+)
+from lrsearch.storage import Storage, open_storage
+from tests.synthetic import Fake, fakes, make_study
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return open_storage(f"sqlite:///{tmp_path_factory.mktemp('report')}/lrsearch.db")
+
+
+@pytest.fixture(scope="module")
+def study(storage: Storage) -> optuna.Study:
+    return make_study(150, storage=storage, failed=2)
+
+
+@pytest.fixture(scope="module")
+def table(study: optuna.Study, storage: Storage) -> StudyTable:
+    return load(study, storage)
+
+
+@pytest.fixture(scope="module")
+def report(study: optuna.Study, storage: Storage) -> Report:
+    return make_report(study, storage)
+
+
+# tables
+
+
+def test_a_study_reads_the_same_from_memory_and_from_a_database(table: StudyTable) -> None:
+    other = load(make_study(150, failed=2))
+    for mine, theirs in zip(table.trials, other.trials, strict=True):
+        assert (mine.status, mine.family, mine.lr, mine.params, mine.value) == (
+            theirs.status,
+            theirs.family,
+            theirs.lr,
+            theirs.params,
+            theirs.value,
+        )
+        ours = table.history.of(mine.trial_id, "val_loss")
+        np.testing.assert_array_equal(
+            ours[np.isfinite(ours)],
+            (v := other.history.of(theirs.trial_id, "val_loss"))[np.isfinite(v)],
+        )
+
+
+def test_every_trial_is_counted_once(table: StudyTable) -> None:
+    made = fakes(150, failed=2)
+    stopped = [fake.stopped for fake in made]
+    counts = pruning(table).counts
+    assert counts["complete"] == stopped.count("completed")
+    assert counts["pruned"] == stopped.count("pruned")
+    assert counts["diverged"] == stopped.count("diverged")
+    assert counts["failed"] == 2
+    assert sum(row.trials for row in families_table(table)) == 150
+
+
+def test_saved_epochs_are_those_that_were_not_run(table: StudyTable) -> None:
+    rows = pruning(table)
+    ended = [f for f in fakes(150, failed=2) if f.state is not TrialState.FAIL]
+    assert rows.epochs_run == sum(len(fake.losses) for fake in ended)
+    assert rows.saved == pytest.approx(1 - rows.epochs_run / (20 * len(ended)))
+
+
+def test_gain_is_the_part_of_the_baselines_loss_that_is_saved(table: StudyTable) -> None:
+    found = answer(table)
+    assert found is not None
+    assert found.best.value == min(t.value for t in table.trials if t.value is not None)
+    assert len(found.gains) == 4
+    assert found.strongest is not None
+    for gain in found.gains:
+        if gain.value is not None and gain.gain is not None and found.best.value is not None:
+            assert gain.value * (1 - gain.gain) == pytest.approx(found.best.value)
+    values = [g.value for g in found.gains if g.value is not None]
+    assert values == sorted(values)
+
+
+def test_a_diverged_trial_is_told_from_a_pruned_one() -> None:
+    inf = float("inf")
+    made = fakes(6, families=("StepLR",), prune=False)
+    made[4].losses, made[4].state, made[4].stopped = (
+        np.array([2.0, inf]),
+        TrialState.PRUNED,
+        "diverged",
+    )
+    made[5].losses, made[5].state, made[5].stopped = (
+        np.array([2.0, 1.9]),
+        TrialState.PRUNED,
+        "pruned",
+    )
+    rows = load(make_study(made=made)).trials
+    assert [rows[4].status, rows[5].status] == ["diverged", "pruned"]
+    assert rows[5].last_loss == 1.9
+    assert rows[4].value is None
+
+
+# figures
+
+
+def test_every_trial_that_ended_is_a_mark_of_its_kind(table: StudyTable) -> None:
+    rows = figures.lr_vs_val_loss_table(table)
+    numbers = {
+        s: sorted(n for m in rows.marks if m.status == s for n in m.number)
+        for s in ("complete", "pruned", "diverged")
+    }
+    for status, found in numbers.items():
+        assert found == [t.number for t in table.trials if t.status == status]
+    figure = figures.lr_vs_val_loss_figure(rows)
+    drawn = {
+        kind: sum(len(t.x) for t in figure.data if t.text is not None and test(t))
+        for kind, test in {
+            "hollow": lambda t: (
+                str(t.marker.symbol).endswith("-open")
+                and t.name != "best"
+                and t.name != "usual recipe"
+                and t.yaxis != "y2"
+            ),
+            "rail": lambda t: t.yaxis == "y2",
+        }.items()
+    }
+    assert drawn == {"hollow": len(numbers["pruned"]), "rail": len(numbers["diverged"])}
+    assert figure.layout.xaxis.type == "log"
+
+
+def test_a_pruned_mark_stands_at_the_loss_it_had_when_it_was_stopped(table: StudyTable) -> None:
+    for mark in figures.lr_vs_val_loss_table(table).marks:
+        if mark.status == "pruned":
+            by_number = {t.number: t for t in table.trials}
+            assert mark.loss == [by_number[n].last_loss for n in mark.number]
+
+
+def test_a_family_has_one_colour_in_every_figure(table: StudyTable) -> None:
+    scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
+    lines = courses.courses_figure(courses.best_courses(table))
+    colors: dict[str, set[str]] = {}
+    for trace in scatter.data:
+        colors.setdefault(str(trace.name), set()).add(trace.marker.color)
+    for trace in lines.data:
+        colors.setdefault(str(trace.name), set()).add(trace.line.color)
+    families = set(table.families)
+    assert {
+        name: len(found) for name, found in colors.items() if name in families
+    } == dict.fromkeys(families, 1)
+
+
+def test_curves_show_the_trace_of_the_real_schedule() -> None:
+    from lrsearch.schedules import Schedule
+
+    schedule = Schedule("CosineAnnealingLR", lr=0.2, epochs=8, warmup=2)
+    fake = fakes(1, epochs=8)[0]
+    fake.schedule = schedule.to_dict()
+    table = load(make_study(made=[fake], epochs=8))
+    (course,) = courses.courses_table(table, table.complete)
+    assert course.x == list(range(9))
+    np.testing.assert_array_equal(course.lr[:8], schedule.trace(1).lr)
+    assert course.level
+
+
+def test_epoch_lines_are_at_most_150_and_hold_the_best() -> None:
+    table = load(make_study(600, prune=False))
+    chosen = optuna_figures.spread(table, 150)
+    assert len(chosen) == 150
+    assert table.best in chosen
+
+
+def test_stops_and_survivors_add_up(table: StudyTable) -> None:
+    rows = pruning(table)
+    figure = breakdown.pruning_figure(rows)
+    bars = {t.name: sum(t.y) for t in figure.data if t.type == "bar"}
+    assert bars == {"pruned": rows.counts["pruned"], "diverged": rows.counts["diverged"]}
+
+
+# pages
+
+
+def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
+    study: optuna.Study, storage: Storage, tmp_path: Path
+) -> None:
+    written = figures.write_figures(study, storage, tmp_path)
+    assert sorted(p.name for p in written) == [
+        "curves.html",
+        "importance.html",
+        "lr_vs_val_loss.html",
+    ]
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        assert "default-src 'none'" in text
+        assert not re.search(r"<(script|link|img|iframe)[^>]*\s(src|href)=[\"'](?!data:)", text)
+
+
+def test_a_report_says_the_answer_and_holds_every_part(report: Report, table: StudyTable) -> None:
+    text = page(report)
+    best = table.best
+    assert best is not None
+    assert f"Train with <strong>{best.family}</strong>" in text
+    for name in ("sure", "mattered", "others", "stopped", "search", "trials", "use", "again"):
+        assert f'<section id="{name}">' in text, name
+    assert text.count("plotly.js v") == 1
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert rows["columns"]["number"] == list(range(150))
+
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>`**[x](javascript:1)"
+
+
+def test_a_hostile_name_is_text_everywhere(tmp_path: Path) -> None:
+    made = fakes(30)
+    made[3].attrs["stopped"] = EVIL
+    made[5].schedule["family"] = EVIL
+    made[6].schedule["params"] = {EVIL: EVIL}
+    text = page(make_report(make_study(name=EVIL, made=made)))
+    bodies = re.sub(r"<script[^>]*>.*?</script>", "", text, flags=re.S)
+    assert "<img src=x" not in bodies
+    assert "<img src=x" not in re.sub(r"plotly\.js v.*?</script>", "", text, flags=re.S)
+    assert text.count("<script>alert(1)") == 0
+    assert "alert(1)&lt;/script&gt;" in bodies
+
+
+@pytest.mark.parametrize("trials", [0, 1, 3, 12])
+def test_a_study_with_few_trials_makes_a_report(trials: int, tmp_path: Path) -> None:
+    study = make_study(made=fakes(trials))
+    (path,) = write_report(study, None, tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    assert ("No trial has run yet" in text) == (trials == 0)
+
+
+def test_a_study_without_a_complete_trial_makes_a_report(tmp_path: Path) -> None:
+    made = fakes(5)
+    for fake in made:
+        fake.losses = np.array([2.0, math.inf])
+        fake.state, fake.stopped = TrialState.PRUNED, "diverged"
+    text = page(make_report(make_study(made=made)))
+    assert "No trial has been trained to the end yet; 5 trials ended before." in text
+
+
+def test_where_a_baseline_is_best_the_answer_says_so() -> None:
+    made = fakes(20)
+    for fake in made:
+        if fake.baseline != "StepLR":
+            fake.losses = fake.losses + 5.0
+    text = page(make_report(make_study(made=made)))
+    assert "That is the usual recipe, step decay: nothing else that was tried" in text
+
+
+# files
+
+
+def test_csv_files_hold_every_trial_and_epoch(
+    report: Report, table: StudyTable, tmp_path: Path
+) -> None:
+    written = {p.stem: p for p in save.write_csv(report, tmp_path / "csv")}
+    with written["trials"].open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert len(trials) == 150
+    assert float(trials[0]["lr"]) == table.trials[0].lr
+    with written["history"].open(newline="") as file:
+        assert sum(1 for _ in file) - 1 == len(table.history.epoch)
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
+    made: list[Fake] = fakes(3)
+    made[0].state, made[0].attrs["error"] = TrialState.FAIL, "=HYPERLINK(1)"
+    paths = save.write_csv(make_report(make_study(made=made)), tmp_path)
+    assert "'=HYPERLINK(1)" in next(p for p in paths if p.stem == "trials").read_text()
+
+
+def test_png_without_a_browser_says_what_to_install(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    import plotly.io
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("\nKaleido requires Google Chrome to be installed.\n\nmore")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(plotly.io, "write_images", fail)
+    with pytest.raises(LrsearchError, match=r"requires Google Chrome.*install chromium"):
+        save.write_png(report, tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LrsearchError, match=r"kaleido is not installed.*lrsearch\[png\]"):
+        save.write_png(report, tmp_path)
+
+
+def test_the_command_has_what_differs_from_the_defaults() -> None:
+    config = {
+        "task": "digits", "trials": 50, "seed": 0, "warmup": False, "lr": [0.001, 0.5],
+        "optimizer": {"name": "AdamW", "weight_decay": 0.1}, "schedules": {"StepLR": {}},
+        "storage": "postgresql://me:secret@db/x",
+    }  # fmt: skip
+    assert command_line("my study", config) == (
+        "lrsearch run --task digits --trials 50 --schedules StepLR --lr 0.001,0.5 --no-warmup "
+        "--optimizer AdamW --optimizer-arg weight_decay=0.1 "
+        "--storage 'postgresql://me:***@db/x' --name 'my study'"
+    )
+
+
+def test_the_report_package_imports_neither_plotly_nor_torch_nor_training() -> None:
+    code = (
+        "import sys, lrsearch.report, lrsearch.report.tables, lrsearch.report.figures;"
+        "heavy = {'plotly', 'torch', 'sklearn', 'lrsearch.training'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reports_never_import_training() -> None:
+    folder = Path(figures.__file__).parent
+    for path in folder.glob("*.py"):
+        assert "lrsearch.training" not in path.read_text(encoding="utf-8"), path.name

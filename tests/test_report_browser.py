@@ -1,0 +1,157 @@
+"""The report in a real browser: offline, without an error, on a phone and in the dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lrsearch.report.page import make_report, page
+from lrsearch.storage import open_storage
+from tests.browser import Browser, find_chromium
+from tests.synthetic import make_study
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium: install chromium, or set LRSEARCH_CHROMIUM"
+)
+READY = "document.documentElement.dataset.ready === 'yes'"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    storage = open_storage(f"sqlite:///{folder}/lrsearch.db")
+    path = folder / "report.html"
+    study = make_study(150, storage=storage, failed=2)
+    path.write_text(page(make_report(study, storage)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as one:
+        yield one
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Browser:
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.resize(1280, 900)
+    browser.scheme(dark=False)
+    browser.open(report, READY)
+    return browser
+
+
+def test_it_opens_without_network_and_without_a_console_error(opened: Browser) -> None:
+    assert opened.errors == []
+    assert opened.requests == []
+
+
+def test_every_figure_is_drawn(opened: Browser) -> None:
+    places = opened.run("document.querySelectorAll('script[data-plot]').length")
+    assert places >= 8
+    assert opened.run(
+        "document.querySelectorAll('.plot[data-drawn=yes] svg.main-svg').length"
+    ) >= (places)
+    empty = opened.run(
+        "Array.from(document.querySelectorAll('.plot')).filter(p => "
+        "p.querySelectorAll('.trace, .bars, .points path').length === 0).map(p => p.id)"
+    )
+    assert empty == []
+
+
+def test_a_click_sorts_the_table_and_another_turns_it_round(opened: Browser) -> None:
+    read = "Array.from(document.querySelectorAll('.trials tbody tr:not([aria-hidden]) td:first-child')).map(c => +c.textContent)"  # noqa: E501
+    opened.run("document.querySelector('[data-sort=number]').click()")
+    assert opened.run(read)[:5] == [0, 1, 2, 3, 4]
+    opened.run("document.querySelector('[data-sort=number]').click()")
+    assert opened.run(read)[:3] == [149, 148, 147]
+    sort = "document.querySelector('[data-sort=number]').parentElement.getAttribute('aria-sort')"
+    assert opened.run(sort) == "descending"
+
+
+def test_the_filter_keeps_the_rows_that_match(opened: Browser) -> None:
+    opened.run(
+        "(() => { const f = document.getElementById('filter'); f.value = 'steplr pruned';"
+        "f.dispatchEvent(new Event('input')); })()"
+    )
+    families = opened.run(
+        "Array.from(document.querySelectorAll('.trials tbody tr:not([aria-hidden])'))"
+        ".map(r => r.cells[1].textContent + ' ' + r.cells[3].textContent)"
+    )
+    assert families
+    assert {text.replace("MultiStepLR", "StepLR") for text in families} == {"StepLR pruned"}
+
+
+def test_only_the_rows_in_view_exist(opened: Browser) -> None:
+    assert opened.run("document.querySelectorAll('.trials tbody tr').length") < 60
+    opened.run("document.getElementById('grid').scrollTop = 1e6")
+    opened.wait(
+        "Array.from(document.querySelectorAll('.trials tbody tr:not([aria-hidden])')).length > 5"
+        " && document.getElementById('grid').scrollTop > 1000"
+    )
+    assert opened.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    browser: Browser, report: Path, dark: bool
+) -> None:
+    browser.errors.clear()
+    browser.resize(390, 844)
+    browser.scheme(dark)
+    browser.open(report, READY)
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    assert browser.errors == []
+
+
+def _rgb(text: str) -> list[int]:
+    return [int(part) for part in text[text.index("(") + 1 : -1].split(",")[:3]]
+
+
+def test_page_and_figures_follow_dark_mode_without_a_reload(opened: Browser) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('#scatter .xtick text')).fill"
+    assert sum(_rgb(opened.run(background))) > 600
+    assert sum(_rgb(opened.run(ink))) < 400
+    opened.scheme(dark=True)
+    opened.wait(f"!{ink}.startsWith('rgb(86')")
+    assert sum(_rgb(opened.run(background))) < 120
+    assert sum(_rgb(opened.run(ink))) > 450
+
+
+def test_copy_puts_the_yaml_where_it_can_be_pasted(opened: Browser) -> None:
+    opened.run("document.querySelector('[data-copy=yaml]').click()")
+    opened.wait("document.querySelector('[data-copy=yaml]').textContent !== 'copy'")
+    assert opened.run("document.getElementById('yaml').textContent").startswith("# study digits")
+    assert opened.errors == []
+
+
+def test_ten_thousand_trials_still_scroll(browser: Browser, tmp_path: Path) -> None:
+    from lrsearch.report import sections
+    from lrsearch.report.html import document
+    from lrsearch.report.tables import load
+
+    table = load(make_study(10_000, epochs=5))
+    path = tmp_path / "many.html"
+    text = document("many", sections.trials_table(table), scripts=("table.js",))
+    path.write_text(text, encoding="utf-8")
+    browser.errors.clear()
+    browser.resize(1280, 900)
+    browser.open(path, "document.querySelectorAll('.trials tbody tr').length > 5")
+    milliseconds = browser.run(
+        "(() => { const g = document.getElementById('grid'), t = performance.now();"
+        "for (let i = 0; i < 50; i += 1) { g.scrollTop += 3000;"
+        "g.dispatchEvent(new Event('scroll')); g.getBoundingClientRect(); }"
+        "return performance.now() - t; })()"
+    )
+    assert milliseconds < 2000
+    sorting = browser.run(
+        "(() => { const t = performance.now();"
+        "document.querySelector('[data-sort=lr]').click(); return performance.now() - t; })()"
+    )
+    assert sorting < 1000
+    assert browser.run("document.querySelectorAll('.trials tbody tr').length") < 60
+    assert browser.errors == []

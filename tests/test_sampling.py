@@ -1,0 +1,169 @@
+"""The sampler in trace space: what it proposes, and that it is right with any trial's state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search.curves import COMPLETE, load_curves
+from lrsearch.search.sampling import STARTUP, Drawn, TraceSampler, believed, candidate_lr, promise
+
+EPOCHS = 12
+SPACE = Space(None, EPOCHS, (1e-3, 1.0))
+
+
+def loss(lr: np.ndarray) -> np.ndarray:
+    """(E,): best where the integral is near 1 and the last rates are small."""
+    return 1.0 + np.abs(np.log(lr.sum())) + 3 * lr
+
+
+def add(
+    study: optuna.Study, sampler: TraceSampler, state: TrialState, epochs: int = EPOCHS
+) -> Schedule:
+    number = len(study.trials)
+    drawn = sampler._draw(study, number)
+    schedule = SPACE.suggest(FixedParams(drawn.params))
+    lr = (
+        np.full(EPOCHS, schedule.lr)
+        if schedule.family == "ReduceLROnPlateau"
+        else np.repeat(schedule.trace().lr, 1)
+    )
+    values = {e + 1: float(v) for e, v in enumerate(loss(lr)[:epochs])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trial = create_trial(
+            state=state,
+            value=values[epochs] if state == TrialState.COMPLETE else None,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            intermediate_values=values,
+            user_attrs={"schedule": schedule.to_dict()},
+        )
+    study.add_trial(trial)
+    return schedule
+
+
+def test_it_finds_better_schedules_than_random_draws() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    for _ in range(28):
+        add(study, sampler, TrialState.COMPLETE)
+    values = [t.value for t in study.trials]
+    assert np.median(values[STARTUP:]) < np.median(values[:STARTUP]) - 0.3
+    assert np.argmin(values) >= STARTUP
+
+
+def test_a_proposal_follows_from_study_seed_and_number_alone() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    for _ in range(14):
+        add(study, sampler, TrialState.COMPLETE)
+    again = TraceSampler(SPACE, seed=3)
+    assert sampler.propose(study, 14) == again.propose(study, 14) == sampler.propose(study, 14)
+    assert TraceSampler(SPACE, seed=4).propose(study, 14) != again.propose(study, 14)
+    assert sampler.propose(study, 15) != again.propose(study, 14)
+
+
+def test_an_objective_gets_the_proposed_parameters() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = SPACE.suggest(trial)
+        trial.set_user_attr("schedule", schedule.to_dict())
+        trial.suggest_float("something_else", 0, 1)
+        seen.append(dict(trial.params))
+        return float(schedule.lr)
+
+    study = optuna.create_study(sampler=TraceSampler(SPACE, seed=1))
+    study.optimize(objective, n_trials=13)
+    expected = TraceSampler(SPACE, seed=1).propose(optuna.create_study(), 0)
+    assert {k: v for k, v in seen[0].items() if k != "something_else"} == expected
+
+
+def test_pruned_diverged_running_and_failed_trials_are_no_obstacle() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    for k in range(36):
+        state = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL][
+            k % 4
+        ]
+        add(study, sampler, state, EPOCHS if state == TrialState.COMPLETE else 1 + k % 5)
+    SPACE.suggest(FixedParams(sampler.propose(study, 36)))
+
+
+def test_a_stopped_trial_is_never_believed_better_than_the_best() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    for k in range(24):
+        pruned = k % 2
+        add(
+            study,
+            sampler,
+            TrialState.PRUNED if pruned else TrialState.COMPLETE,
+            3 if pruned else EPOCHS,
+        )
+    curves = load_curves(study)
+    target, variance = believed(curves)
+    complete = curves.state == COMPLETE
+    assert target[~complete].min() >= target[complete].min()
+    assert (variance[~complete] > 0).all()
+    assert (variance[complete] == 0).all()
+
+
+def test_running_trials_keep_others_from_the_same_place() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-1, 1, size=(20, 2))
+    target = (features**2).sum(axis=1)
+    running = np.zeros(21, dtype=bool)
+    running[-1] = True
+    first = promise(features, target, np.zeros(20), running[:-1], np.zeros((1, 2)))
+    second = promise(
+        np.vstack([features, np.zeros((1, 2))]),
+        np.append(target, np.nan),
+        np.zeros(21),
+        running,
+        np.zeros((1, 2)),
+    )
+    assert second[0] < first[0]
+
+
+def test_the_same_curve_under_another_name_is_the_same_candidate() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    add(study, sampler, TrialState.COMPLETE)
+    curves = load_curves(study)
+    polynomial = Schedule("PolynomialLR", 0.1, EPOCHS, {"power": 1.0, "total_iters": EPOCHS})
+    linear = Schedule(
+        "LinearLR", 0.1, EPOCHS, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": EPOCHS}
+    )
+    np.testing.assert_allclose(
+        candidate_lr(polynomial, curves), candidate_lr(linear, curves), atol=1e-12
+    )
+
+
+def test_plateau_is_guessed_from_the_losses_of_a_trial_of_nearly_its_rate() -> None:
+    study = optuna.create_study()
+    constant = Schedule("ConstantLR", 0.1, EPOCHS, {"factor": 1.0, "total_iters": EPOCHS})
+    flat = dict.fromkeys(range(1, EPOCHS + 1), 1.0)
+    attrs = {"schedule": constant.to_dict()}
+    study.add_trial(create_trial(value=1.0, intermediate_values=flat, user_attrs=attrs))
+    plateau = Schedule("ReduceLROnPlateau", 0.1, EPOCHS, {"factor": 0.1, "patience": 3})
+    lr = candidate_lr(plateau, load_curves(study))
+    assert lr[0] == pytest.approx(0.1)
+    assert lr[-1] < 0.011
+
+
+def test_a_neighbour_is_near_and_in_range() -> None:
+    base = TraceSampler(SPACE, seed=0).propose(optuna.create_study(), 0)
+    rng = np.random.default_rng(0)
+    neighbours = [Drawn(rng, base) for _ in range(50)]
+    for drawn in neighbours:
+        SPACE.suggest(drawn)
+        for name, value in drawn.params.items():
+            distribution = drawn.distributions[name]
+            assert distribution._contains(distribution.to_internal_repr(value))
+    same = sum(d.params["scheduler"] == base["scheduler"] for d in neighbours)
+    assert same > 35
+    ratio = [abs(np.log(d.params["lr"] / base["lr"])) for d in neighbours]
+    assert np.median(ratio) < 0.2 * np.log(1000)

@@ -1,0 +1,93 @@
+"""Paired statistics against scipy's own functions and against simulated truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from lrsearch.stats import compare, holm, paired, summary
+
+A = {1: 0.41, 2: 0.43, 3: 0.40, 4: 0.44, 5: 0.42}
+B = {1: 0.45, 2: 0.46, 3: 0.45, 4: 0.46, 5: 0.47}
+
+
+def test_paired_test_equals_scipys() -> None:
+    found = paired(A, B)
+    theirs = scipy_stats.ttest_rel(list(B.values()), list(A.values()))
+    assert found.p == pytest.approx(theirs.pvalue)
+    interval = theirs.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_only_common_seeds_are_compared() -> None:
+    assert paired(A, {3: 0.5, 4: 0.5, 9: 0.1}).n == 2
+
+
+def test_one_seed_gives_a_difference_and_no_p_value() -> None:
+    found = paired({1: 0.4}, {1: 0.5})
+    assert found.difference == pytest.approx(0.1)
+    assert (found.p, found.low, found.verdict()) == (None, None, "unclear")
+
+
+def test_summary_equals_numpy() -> None:
+    values = [0.3, 0.9, 0.4, 0.8]
+    found = summary(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.sd == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("p_values", "corrected"),
+    [
+        ([], []),
+        ([0.04], [0.04]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # R: p.adjust(p, "holm")
+        ([0.6, 0.7], [1.0, 1.0]),
+    ],
+)
+def test_holm_equals_r(p_values: list[float], corrected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(corrected)
+
+
+def test_arms_with_the_same_values_are_equal() -> None:
+    (found,) = compare("a", {"a": A, "same": dict(A)})
+    assert found.verdict() == "equal"
+
+
+def test_a_constant_difference_is_a_difference() -> None:
+    (found,) = compare("a", {"a": {1: 0.0, 2: 0.5}, "b": {1: 0.25, 2: 0.75}})
+    assert found.verdict() == "better"
+
+
+def _arms(rng: np.random.Generator, shift: float, seeds: int) -> dict[str, dict[int, float]]:
+    """A reference and four others; the seed's effect is shared and five times the noise."""
+    shared = rng.normal(0, 0.05, seeds)
+    return {
+        name: {s: 0.4 + d + shared[s] + rng.normal(0, 0.01) for s in range(seeds)}
+        for name, d in {"best": 0.0, "a": shift, "b": shift, "c": shift, "d": shift}.items()
+    }
+
+
+def test_planted_ties_are_called_better_in_at_most_five_percent_of_families() -> None:
+    rng = np.random.default_rng(1)
+    families = 400
+    wrong = sum(
+        any(row.verdict() != "unclear" for row in compare("best", _arms(rng, 0.0, 5)))
+        for _ in range(families)
+    )
+    assert wrong / families < 0.08  # 0.05 and three standard errors
+
+
+def test_planted_differences_are_found_with_five_seeds() -> None:
+    rng = np.random.default_rng(2)
+    found = [row.verdict() for _ in range(100) for row in compare("best", _arms(rng, 0.05, 5))]
+    assert found.count("better") / len(found) > 0.9
+    assert "worse" not in found
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    rows = [compare("best", _arms(rng, 0.02, 5))[0] for _ in range(500)]
+    covered = np.mean([row.low < 0.02 < row.high for row in rows if row.low and row.high])
+    assert 0.92 < covered < 0.98

@@ -1,0 +1,531 @@
+"""Slots: exactly as many trials as asked for, one worker at a time, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+from sqlalchemy import select, update
+
+from lrsearch.errors import LrsearchError
+from lrsearch.storage import Heartbeat, Storage, history, new_owner, open_storage, slots, trials
+from lrsearch.storage.owners import beat, is_dead
+from lrsearch.storage.schema import HISTORY, SLOTS, server_now
+from lrsearch.storage.studies import set_once
+from tests.storage_worker import Result
+
+
+@dataclass
+class Place:
+    """A study in a database, and short words for what the tests do with it."""
+
+    storage: Storage
+    study: optuna.Study
+
+    @property
+    def id(self) -> int:
+        return self.study._study_id
+
+    def claim(self, owner: str, target: int = 3, **options: float) -> slots.Claim | None:
+        return slots.claim(self.storage, self.id, target, owner, **options)  # type: ignore[arg-type]
+
+    def begin(self, owner: str, target: int = 3) -> tuple[slots.Claim, int]:
+        claim = self.claim(owner, target)
+        assert claim is not None
+        trial_id = claim.trial_id or trials.create_trial(self.storage, claim)
+        return claim, trial_id
+
+    def record(self, trial_id: int, epoch: int, owner: str) -> set[int]:
+        return history.record_epochs(self.storage, [(trial_id, Result(epoch))], owner=owner)
+
+    def finish(self, trial_id: int, owner: str, value: float = 1.0) -> bool:
+        return trials.finish(
+            self.storage, trial_id, TrialState.COMPLETE, value, {"a": 1}, owner=owner
+        )
+
+    def silence(self, seconds: float) -> None:
+        """As if nobody's heart had beaten for so long."""
+        with self.storage.engine.begin() as connection:
+            connection.execute(update(SLOTS).values(beat=server_now() - seconds))
+
+    def state(self, trial_id: int) -> TrialState:
+        return self.storage.get_trial(trial_id).state
+
+    def progress(self) -> tuple[int, int, int]:
+        found = slots.progress(self.storage, self.id)
+        return found.finished, found.running, found.waiting
+
+
+@pytest.fixture
+def place(database_url: str) -> Iterator[Place]:
+    storage = open_storage(database_url)
+    yield Place(storage, optuna.create_study(storage=storage, study_name="s"))
+    storage.close()
+
+
+@pytest.fixture
+def local(tmp_path: object) -> Iterator[Place]:
+    """On SQLite only, for what does not depend on the database."""
+    storage = open_storage(f"sqlite:///{tmp_path}/test.db")
+    yield Place(storage, optuna.create_study(storage=storage, study_name="s"))
+    storage.close()
+
+
+def dead_owner() -> str:
+    """The name of a worker on this machine whose process has ended."""
+    code = "from lrsearch.storage.owners import new_owner; print(new_owner())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+# the target
+
+
+def test_no_more_slots_than_the_target_and_a_higher_one_continues(place: Place) -> None:
+    me = new_owner()
+    assert [c.slot if (c := place.claim(me)) else None for _ in range(4)] == [0, 1, 2, None]
+    assert place.claim(me, target=4) == slots.Claim(place.id, 3, me)
+    assert place.claim(me, target=2) is None
+
+
+def test_trial_numbers_are_those_of_optuna(place: Place) -> None:
+    me = new_owner()
+    numbers = []
+    for _ in range(2):
+        _, trial_id = place.begin(me, 4)
+        numbers.append(place.storage.get_trial(trial_id).number)
+    place.study.add_trial(optuna.create_trial(value=1.0))
+    numbers.append(place.storage.get_trial(place.begin(me, 4)[1]).number)
+    assert numbers == [0, 1, 3]
+    assert [t.number for t in place.study.get_trials()] == [0, 1, 2, 3]
+
+
+def test_failed_trials_use_their_slots(place: Place) -> None:
+    me = new_owner()
+    for _ in range(3):
+        _, trial_id = place.begin(me)
+        assert trials.finish(
+            place.storage, trial_id, TrialState.FAIL, None, {"error": "x"}, owner=me
+        )
+    assert place.claim(me) is None
+    assert place.progress() == (3, 0, 0)
+
+
+# a trial's life
+
+
+def test_finish_is_seen_by_optuna_and_by_its_cache(place: Place) -> None:
+    me = new_owner()
+    _, trial_id = place.begin(me)
+    assert [t.state for t in place.study.get_trials()] == [TrialState.RUNNING]
+    trials.fill_trial(
+        place.storage,
+        trial_id,
+        params={"lr": 0.1, "scheduler": "StepLR"},
+        distributions={
+            "lr": FloatDistribution(1e-4, 1.0, log=True),
+            "scheduler": CategoricalDistribution(["OneCycleLR", "StepLR"]),
+        },
+        user_attrs={"schedule": {"family": "StepLR", "params": {"gamma": 0.5}}},
+    )
+    place.record(trial_id, 1, me)
+    attrs = {"stopped": "completed", "val_metric": None, "text": "quoted ' \" \n"}
+    assert trials.finish(place.storage, trial_id, TrialState.COMPLETE, 0.25, attrs, owner=me)
+    best = place.study.best_trial
+    assert best.value == 0.25
+    assert best.params == {"lr": 0.1, "scheduler": "StepLR"}
+    assert best.distributions["scheduler"] == CategoricalDistribution(["OneCycleLR", "StepLR"])
+    assert best.user_attrs == {
+        "schedule": {"family": "StepLR", "params": {"gamma": 0.5}},
+        **attrs,
+    }
+    assert best.intermediate_values == {1: 1.0}
+    assert best.duration is not None
+    assert 0 <= best.duration.total_seconds() < 60
+
+
+def test_finish_twice_is_once(place: Place) -> None:
+    me = new_owner()
+    _, trial_id = place.begin(me)
+    assert place.finish(trial_id, me, 1.0)
+    assert place.finish(trial_id, me, 2.0)
+    assert place.study.best_value == 1.0
+
+
+def test_create_twice_is_one_trial(place: Place) -> None:
+    claim = place.claim(new_owner())
+    assert claim is not None
+    assert trials.create_trial(place.storage, claim) == trials.create_trial(place.storage, claim)
+    assert len(place.study.get_trials()) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "value"),
+    [
+        (TrialState.RUNNING, 1.0),
+        (TrialState.COMPLETE, None),
+        (TrialState.COMPLETE, float("nan")),
+        (TrialState.PRUNED, float("inf")),
+    ],
+)
+def test_what_optuna_could_not_hold_is_refused(
+    local: Place, state: TrialState, value: float | None
+) -> None:
+    me = new_owner()
+    _, trial_id = local.begin(me)
+    with pytest.raises(ValueError, match="got"):
+        trials.finish(local.storage, trial_id, state, value, owner=me)
+    assert local.state(trial_id) == TrialState.RUNNING
+
+
+def test_a_queued_trial_is_adopted_once_and_one_handed_back_is_not(place: Place) -> None:
+    me, other = new_owner(), new_owner()
+    place.study.enqueue_trial({"x": 0.5})
+    (queued,) = place.study.get_trials(states=(TrialState.WAITING,))
+    mine = place.claim(me)
+    theirs = place.claim(other)
+    assert mine is not None
+    assert theirs is not None
+    assert trials.adopt(place.storage, mine, queued._trial_id)
+    assert trials.adopt(place.storage, mine, queued._trial_id), "asked again after a lost answer"
+    assert not trials.adopt(place.storage, theirs, queued._trial_id)
+    slots.release(place.storage, me)
+    assert place.state(queued._trial_id) == TrialState.WAITING
+    assert not trials.adopt(place.storage, theirs, queued._trial_id)
+
+
+# handing back
+
+
+def test_released_trials_wait_and_go_on_with_number_parameters_and_history(place: Place) -> None:
+    me, other = new_owner(), new_owner()
+    claim, trial_id = place.begin(me)
+    trials.fill_trial(
+        place.storage,
+        trial_id,
+        params={"x": 0.5},
+        distributions={"x": FloatDistribution(0, 1)},
+        user_attrs={},
+    )
+    place.record(trial_id, 1, me)
+    place.record(trial_id, 2, me)
+    assert slots.release(place.storage, me) == [trial_id]
+    assert place.state(trial_id) == TrialState.WAITING
+    assert place.progress() == (0, 0, 1)
+    again = place.claim(other)
+    assert again == slots.Claim(place.id, claim.slot, other, trial_id, epoch=2, attempts=0)
+    assert place.state(trial_id) == TrialState.RUNNING
+    assert place.storage.get_trial(trial_id).params == {"x": 0.5}
+    assert place.record(trial_id, 3, me) == {trial_id}
+    assert place.record(trial_id, 3, other) == set()
+    loaded = history.load_history(place.storage, place.id)
+    assert loaded.epoch.tolist() == [1, 2, 3]
+
+
+def test_release_leaves_others_and_finished_trials_alone(place: Place) -> None:
+    me, other = new_owner(), new_owner()
+    _, finished = place.begin(me)
+    place.finish(finished, me)
+    _, running = place.begin(other)
+    _, mine = place.begin(me)
+    assert slots.release(place.storage, me) == [mine]
+    assert place.state(finished) == TrialState.COMPLETE
+    assert place.state(running) == TrialState.RUNNING
+    assert place.record(running, 1, other) == set()
+
+
+def test_samplers_do_not_see_waiting_trials(local: Place) -> None:
+    me = new_owner()
+    _, trial_id = local.begin(me)
+    slots.release(local.storage, me)
+    seen = local.study.get_trials(
+        states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    )
+    assert trial_id not in [t._trial_id for t in seen]
+
+
+# death
+
+
+def test_a_silent_worker_is_replaced_and_may_not_write_any_more(place: Place) -> None:
+    silent, other = new_owner(), new_owner()
+    claim, trial_id = place.begin(silent)
+    place.silence(61)
+    again = place.claim(other, stale_seconds=60)
+    assert again == slots.Claim(place.id, claim.slot, other, trial_id, epoch=0, attempts=1)
+    assert place.record(trial_id, 1, silent) == {trial_id}
+    assert not place.finish(trial_id, silent, 9.0)
+    assert len(history.load_history(place.storage, place.id)) == 0
+    assert place.state(trial_id) == TrialState.RUNNING
+    assert place.finish(trial_id, other, 1.0)
+    assert place.study.best_value == 1.0
+
+
+def test_a_beating_worker_is_left_alone(place: Place) -> None:
+    slow, other = new_owner(), new_owner()
+    _, trial_id = place.begin(slow, target=1)
+    place.silence(61)
+    assert beat(place.storage, slow) == {trial_id}
+    assert place.claim(other, target=1, stale_seconds=60) is None
+    place.silence(61)
+    assert place.record(trial_id, 1, slow) == set()
+    assert place.claim(other, target=1, stale_seconds=60) is None
+
+
+def test_the_clock_of_the_worker_does_not_matter(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me, other = new_owner(), new_owner()
+    place.begin(me, target=1)
+    for shift in (-1e6, 1e6):
+        monkeypatch.setattr(time, "time", lambda shift=shift: 1.7e9 + shift)
+        assert place.claim(other, target=1, stale_seconds=60) is None
+        beat(place.storage, me)
+    with place.storage.engine.connect() as connection:
+        spread = connection.execute(select(server_now() - SLOTS.c.beat)).scalar()
+    assert spread is not None
+    assert -1 < float(spread) < 60
+
+
+def test_a_dead_process_of_this_machine_is_replaced_at_once(place: Place) -> None:
+    gone, me = dead_owner(), new_owner()
+    _, trial_id = place.begin(gone)
+    claim = place.claim(me, stale_seconds=1e9)
+    assert claim is not None
+    assert (claim.trial_id, claim.attempts) == (trial_id, 1)
+
+
+def test_only_ended_processes_of_this_machine_are_known_to_be_dead() -> None:
+    me = new_owner()
+    host, machine, pid, start, random = me.split(":")
+    assert not is_dead(me)
+    assert is_dead(dead_owner())
+    assert not is_dead(f"{host}:00000000:999999:{start}:{random}"), "another machine"
+    assert not is_dead("somebody else's words")
+    if sys.platform.startswith("linux"):
+        assert is_dead(f"{host}:{machine}:{pid}:1:{random}"), "the number was given to another"
+        child = subprocess.Popen([sys.executable, "-c", "pass"])
+        name = f"{host}:{machine}:{child.pid}:0:{random}"
+        while not is_dead(name):  # a zombie counts as dead
+            time.sleep(0.01)
+        child.wait()
+
+
+def test_a_trial_that_keeps_killing_its_workers_is_given_up_with_the_last_error(
+    place: Place,
+) -> None:
+    for attempt in range(slots.MAX_ATTEMPTS):
+        worker = new_owner()
+        claim, trial_id = place.begin(worker, target=1)
+        assert claim.attempts == attempt
+        slots.release(place.storage, worker, error=f"killed by signal 9 ({attempt})")
+    assert place.claim(new_owner(), target=1) is None
+    trial = place.storage.get_trial(trial_id)
+    assert trial.state == TrialState.FAIL
+    assert "5 workers" in trial.user_attrs["error"]
+    assert "killed by signal 9 (4)" in trial.user_attrs["error"]
+    assert trial.user_attrs["stopped"].startswith("failed")
+
+
+def test_a_suspect_comes_last_and_goes_to_a_worker_that_runs_nothing_else(place: Place) -> None:
+    for _ in range(2):
+        worker = new_owner()
+        place.begin(worker, target=3)
+        slots.release(place.storage, worker, error="killed")
+    claims = [slots.claim(place.storage, place.id, 3, new_owner()) for _ in range(2)]
+    assert [c.slot for c in claims if c is not None and not c.suspect] == [1, 2]
+    assert slots.claim(place.storage, place.id, 3, new_owner(), suspects=False) is None
+    alone = slots.claim(place.storage, place.id, 3, new_owner())
+    assert alone is not None
+    assert (alone.slot, alone.suspect) == (0, True)
+
+
+def test_deaths_are_forgotten_when_an_epoch_gets_done(place: Place) -> None:
+    for epoch in range(1, 2 * slots.MAX_ATTEMPTS):
+        worker = new_owner()
+        claim, trial_id = place.begin(worker, target=1)
+        assert claim.attempts == min(1, epoch - 1)
+        place.record(trial_id, epoch, worker)
+        slots.release(place.storage, worker, error="killed")
+    assert place.state(trial_id) == TrialState.WAITING
+    worker = new_owner()
+    place.begin(worker, target=1)
+    place.record(trial_id, 1, worker)  # done before: no progress
+    slots.release(place.storage, worker, error="killed")
+    again = place.claim(new_owner(), target=1)
+    assert again is not None
+    assert again.attempts == 2
+
+
+def test_after_an_outage_nobody_is_taken_for_dead_too_soon(local: Place) -> None:
+    _, trial_id = local.begin(new_owner(), target=1)
+    local.silence(61)
+    local.storage.recovered_at = time.monotonic()
+    assert local.claim(new_owner(), target=1, stale_seconds=60) is None
+    local.storage.recovered_at = time.monotonic() - 61
+    claim = local.claim(new_owner(), target=1, stale_seconds=60)
+    assert claim is not None
+    assert claim.trial_id == trial_id
+
+
+def test_a_worker_killed_between_claiming_and_creating_leaves_its_slot(place: Place) -> None:
+    first = place.claim(dead_owner())
+    again = place.claim(new_owner())
+    assert first is not None
+    assert again is not None
+    assert (again.slot, again.trial_id) == (first.slot, None)
+    with pytest.raises(trials.LostTrialError):
+        trials.create_trial(place.storage, first)
+    assert place.study.get_trials() == []
+
+
+def test_a_trial_told_by_another_program_frees_its_slot(place: Place) -> None:
+    me = new_owner()
+    _, trial_id = place.begin(me, target=1)
+    place.study.tell(0, 3.0)
+    assert place.claim(new_owner(), target=1) is None
+    assert place.progress() == (1, 0, 0)
+    assert place.finish(trial_id, me, 5.0)
+    assert place.study.best_value == 3.0
+
+
+# races
+
+
+def test_one_stale_trial_goes_to_one_of_many(place: Place) -> None:
+    _, trial_id = place.begin(new_owner(), target=1)
+    place.silence(61)
+    won: list[slots.Claim] = []
+    barrier = threading.Barrier(8)
+    errors: list[BaseException] = []
+
+    def grab() -> None:
+        try:
+            barrier.wait()
+            claim = place.claim(new_owner(), target=1, stale_seconds=60)
+            if claim is not None:
+                won.append(claim)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=grab) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [claim.trial_id for claim in won] == [trial_id]
+
+
+def test_takeover_and_report_at_the_same_time_never_both_win(place: Place) -> None:
+    for round_ in range(10):
+        owner, thief = new_owner(), new_owner()
+        _, trial_id = place.begin(owner, target=round_ + 1)
+        place.silence(61)
+        barrier = threading.Barrier(2)
+        lost: list[set[int]] = []
+
+        def report(
+            owner: str = owner,
+            trial_id: int = trial_id,
+            barrier: threading.Barrier = barrier,
+            lost: list[set[int]] = lost,
+        ) -> None:
+            barrier.wait()
+            lost.append(place.record(trial_id, 1, owner))
+
+        thread = threading.Thread(target=report)
+        thread.start()
+        barrier.wait()
+        claim = place.claim(thief, target=round_ + 1, stale_seconds=60)
+        thread.join()
+        assert (lost == [{trial_id}]) == (claim is not None)
+        assert place.finish(trial_id, owner if claim is None else thief)
+
+
+def test_heartbeat_thread_keeps_a_slow_worker_alive(local: Place) -> None:
+    slow = new_owner()
+    local.begin(slow, target=1)
+    local.silence(100)
+    with Heartbeat(local.storage, slow, seconds=0.05):
+        deadline = time.monotonic() + 10
+        while True:
+            with local.storage.engine.connect() as connection:
+                age = connection.execute(select(server_now() - SLOTS.c.beat)).scalar()
+            if age is not None and float(age) < 5:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert local.claim(new_owner(), target=1, stale_seconds=60) is None
+    assert threading.active_count() >= 1
+    assert not [t for t in threading.enumerate() if t.name == "lrsearch-heartbeat"]
+
+
+# studies
+
+
+def test_studies_in_one_database_do_not_mix_and_a_deleted_one_leaves_nothing(
+    place: Place,
+) -> None:
+    me = new_owner()
+    second = Place(place.storage, optuna.create_study(storage=place.storage, study_name="second"))
+    _, first_trial = place.begin(me)
+    _, second_trial = second.begin(me)
+    place.record(first_trial, 1, me)
+    second.record(second_trial, 1, me)
+    assert second.storage.get_trial(second_trial).number == 0
+    optuna.delete_study(study_name="second", storage=place.storage)
+    with place.storage.engine.connect() as connection:
+        left = connection.execute(select(SLOTS.c.study_id)).scalars().all()
+        rows = connection.execute(select(HISTORY.c.trial_id)).scalars().all()
+    assert left == [place.id]
+    assert rows == [first_trial]
+    with pytest.raises(LrsearchError, match="study was deleted"):
+        second.claim(me)
+
+
+def test_plain_optuna_deleting_a_study_on_sqlite_leaves_nothing_for_the_next(
+    local: Place,
+) -> None:
+    me = new_owner()
+    _, trial_id = local.begin(me)
+    local.record(trial_id, 1, me)
+    plain = optuna.storages.RDBStorage(local.storage.url)
+    optuna.delete_study(study_name="s", storage=plain)
+    plain.engine.dispose()
+    after = Place(local.storage, optuna.create_study(storage=local.storage, study_name="new"))
+    assert after.id == local.id, "SQLite gives the number again"
+    assert after.claim(me) == slots.Claim(after.id, 0, me)
+    assert len(history.load_history(local.storage, after.id)) == 0
+
+
+def test_what_is_said_once_of_a_study_is_said_by_the_first_of_many(place: Place) -> None:
+    barrier = threading.Barrier(6)
+    heard: list[object] = []
+
+    def say(word: int) -> None:
+        barrier.wait()
+        heard.append(set_once(place.storage, place.id, "lrsearch", {"uid": word}))
+
+    threads = [threading.Thread(target=say, args=(word,)) for word in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(heard) == 6
+    assert all(word == heard[0] for word in heard)
+    assert place.study.user_attrs == {"lrsearch": heard[0]}
+
+
+def test_owner_names_fit_their_column() -> None:
+    assert len(new_owner()) <= 255
+    assert os.getpid() == int(new_owner().split(":")[2])

@@ -1,0 +1,84 @@
+"""The Gaussian process: against scikit-learn's formulas, and its gradient against differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+from lrsearch.search import surrogate
+from lrsearch.search.surrogate import fit, trace_features
+
+
+def data(n: int = 25, d: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, linear = rng.normal(size=(n, d)), rng.normal(size=(n, 2))
+    y = np.sin(2 * x[:, 0]) + 0.5 * linear[:, 0] + 0.1 * rng.normal(size=n)
+    return x, linear, y
+
+
+def test_gradient_of_the_objective_is_that_of_its_differences() -> None:
+    x, linear, y = data()
+    squares = ((x[:, None] - x[None]) ** 2).reshape(-1, 3)
+    extra = np.linspace(0, 0.3, len(y))
+    theta = np.array([0.1, 0.4, -0.2, 0.2, -0.5, -1.0, -1.2])
+    args = (x, linear, y, squares, extra)
+    error = check_grad(
+        lambda t: surrogate._objective(t, *args)[0],
+        lambda t: surrogate._objective(t, *args)[1],
+        theta,
+    )
+    assert error < 1e-4
+
+
+def test_kernel_is_matern_plus_linear() -> None:
+    x, linear, _ = data()
+    theta = np.array([0.1, 0.4, -0.2, 0.2, -0.5, -1.0, -1.2])
+    matern, _, line = surrogate._kernel(x, x, linear, linear, theta)
+    ours = ConstantKernel(np.exp(0.4)) * Matern(np.exp(theta[:3]), nu=2.5)
+    np.testing.assert_allclose(matern, ours(x), atol=1e-6)
+    scaled = linear * np.exp(theta[4:6])
+    np.testing.assert_allclose(line, DotProduct(0.0)(scaled), atol=1e-12)
+
+
+def test_prediction_and_leave_one_out_are_those_of_refits() -> None:
+    x, linear, y = data()
+    gp = fit(x, y, linear=linear)
+    error, sd = gp.leave_one_out()
+    t = (y - y.mean()) / y.std()
+    kernel = surrogate._kernel(gp.x, gp.x, gp.linear, gp.linear, gp.theta)
+    full = kernel[0] + kernel[2] + WhiteKernel(np.exp(2 * gp.theta[-1]))(gp.x) + 1e-8 * np.eye(25)
+    for i in (0, 7, 24):
+        rest = np.delete(np.arange(25), i)
+        solved = np.linalg.solve(full[np.ix_(rest, rest)], full[rest, i])
+        assert error[i] / y.std() == pytest.approx(t[i] - solved @ t[rest], abs=1e-6)
+        variance = full[i, i] - solved @ full[rest, i]
+        assert sd[i] / y.std() == pytest.approx(np.sqrt(variance), abs=1e-6)
+    mean, _ = gp.predict(x, linear)
+    assert np.corrcoef(mean, y)[0, 1] > 0.95
+
+
+def test_uncertain_targets_count_less() -> None:
+    x, _, y = data()
+    wrong, variance = y.copy(), np.zeros(len(y))
+    wrong[3] += 5.0
+    variance[3] = 100.0
+    theta = fit(x, y).theta
+    trusted = fit(x, wrong, theta=theta).predict(x[3:4])[0]
+    doubted = fit(x, wrong, variance=variance, theta=theta).predict(x[3:4])[0]
+    assert abs(doubted[0] - y[3]) < abs(trusted[0] - y[3])
+
+
+def test_features_depend_on_the_curve_and_scale_with_the_rate() -> None:
+    lr = np.geomspace(1.0, 0.01, 30)[None]
+    np.testing.assert_allclose(trace_features(10 * lr), trace_features(lr) + np.log(10))
+    assert np.isfinite(trace_features(np.zeros((1, 30)))).all()
+    assert trace_features(np.ones((2, 3))).shape == (2, 5)
+
+
+def test_constant_targets_and_features_are_no_obstacle() -> None:
+    gp = fit(np.ones((5, 2)), np.full(5, 3.0))
+    mean, sd = gp.predict(np.ones((1, 2)))
+    assert mean[0] == pytest.approx(3.0)
+    assert np.isfinite(sd[0])

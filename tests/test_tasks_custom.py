@@ -1,0 +1,349 @@
+"""A user's own task: every way to give one, and every mistake by its name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lrsearch import tasks
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
+from lrsearch.tasks.check import check
+from lrsearch.tasks.custom import as_task
+from lrsearch.tasks.task import accuracy
+
+HEAD = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from lrsearch import Split, Task
+
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(80, 4, generator=generator)
+y = (x.sum(1) > 0).long()
+"""
+
+FORMS = {
+    "task": "mine = Task('name', lambda: nn.Linear(4, 2), Split(x, y), Split(x, y))",
+    "function of a task": """
+def mine():
+    return Task("name", lambda: nn.Linear(4, 2), (x, y), (x, y))
+""",
+    "function of a dict": """
+def mine():
+    return dict(name="name", model=lambda: nn.Linear(4, 2), train=(x, y), validation=(x, y))
+""",
+    "class with attributes": """
+class mine:
+    name = "name"
+    train = x, y
+    validation = x.numpy(), y.numpy()
+
+    @staticmethod
+    def model():
+        return nn.Linear(4, 2)
+""",
+    "class with properties": """
+class mine:
+    name = "name"
+
+    def __init__(self):
+        self.train = TensorDataset(x, y)
+        self.validation = TensorDataset(x, y)
+
+    def model(self):
+        return nn.Linear(4, 2)
+""",
+    "namespace": """
+from types import SimpleNamespace
+mine = SimpleNamespace(name="name", model=lambda: nn.Linear(4, 2), train=DataLoader(
+    TensorDataset(x, y), batch_size=64, shuffle=True), validation=DataLoader(TensorDataset(x, y)))
+""",
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_imports() -> Iterator[None]:
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith(("lrsearch_task_", "my_")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_task_is_the_same_task(in_tmp: Path, form: str) -> None:
+    Path("my_file.py").write_text(HEAD + FORMS[form])
+    task = load_task("my_file.py:mine")
+    assert (task.name, task.batch_size, task.steps_per_epoch) == ("name", 64, 1)
+    assert isinstance(task.train, Split)
+    assert isinstance(task.validation, Split)
+    assert task.fusable
+    assert task.metric is accuracy
+    assert task.parameters == 10
+    assert load_task("my_file:mine", batch_size=16).steps_per_epoch == 5
+    assert len(load_task("my_file.py:mine", train_samples=20).train) == 20  # type: ignore[arg-type]
+
+
+def test_a_module_in_a_package_and_a_name_inside_a_class_are_found(in_tmp: Path) -> None:
+    Path("my_package").mkdir()
+    Path("my_package/__init__.py").write_text("")
+    body = FORMS["task"].replace("mine", "    mine")
+    Path("my_package/tasks.py").write_text(HEAD + "class Group:\n" + body)
+    assert load_task("my_package.tasks:Group.mine").name == "name"
+
+
+def test_an_entry_point_is_listed_and_loaded(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("my_file.py").write_text(HEAD + FORMS["task"])
+    point = EntryPoint("segmentation", "my_file:mine", "lrsearch.tasks")
+    monkeypatch.setattr(tasks, "entry_points", lambda group: [point])
+    assert all_tasks()["segmentation"].summary == "from my_file"
+    assert list(all_tasks())[: len(tasks.TASKS)] == list(tasks.TASKS)
+    assert load_task("segmentation").name == "name"
+    with pytest.raises(UsageError, match="did you mean segmentation"):
+        load_task("segmentatio")
+
+
+def test_a_regression_gets_squared_error_and_no_metric() -> None:
+    x = torch.randn(20, 3)
+    task = as_task({"model": lambda: nn.Linear(3, 1), "train": (x, x[:, :1]),
+                    "validation": (x, x[:, :1])}, "r")  # fmt: skip
+    check(task)
+    assert task.loss is nn.functional.mse_loss
+    assert (task.metric, task.name, task.model_name) == (None, "r", "model")
+
+
+def test_the_test_part_is_loaded_when_asked_for() -> None:
+    x, y = torch.randn(20, 3), torch.zeros(20).long()
+    calls = []
+
+    def load() -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        return x, y
+
+    parts = {"model": lambda: nn.Linear(3, 2), "train": (x, y), "validation": (x, y)}
+    task = as_task({**parts, "test": load}, "t")
+    assert calls == []
+    assert task.test is not None
+    assert isinstance(task.test(), Split)
+    assert calls == [1]
+    direct = as_task({**parts, "test": (x, y)}, "t")
+    assert direct.test is not None
+    assert isinstance(direct.test(), Split)
+
+
+class Pairs(Dataset[tuple[torch.Tensor, int]]):
+    def __init__(self, count: int = 50) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((4,), float(index)), index % 2
+
+
+def test_datasets_become_loaders_and_loaders_stay() -> None:
+    parts: dict[str, Any] = {"model": lambda: nn.Linear(4, 2), "validation": Pairs(10)}
+    task = as_task({**parts, "train": Pairs(), "batch_size": 8}, "t")
+    assert isinstance(task.train, DataLoader)
+    assert task.steps_per_epoch == 6
+    assert not task.fusable
+    check(task)
+    loader = DataLoader(Pairs(), batch_size=5, shuffle=True)
+    task = as_task({**parts, "train": loader}, "t")
+    assert task.train is loader
+    assert (task.batch_size, task.steps_per_epoch) == (5, 10)
+    with pytest.raises(UsageError, match="--batch-size works on tensors"):
+        tasks.given_task({**parts, "train": loader}, batch_size=3)
+    with pytest.raises(UsageError, match="--train-samples works on tensors"):
+        tasks.given_task({**parts, "train": loader}, train_samples=3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": False},
+        {"shuffle": True, "collate_fn": lambda rows: torch.utils.data.default_collate(rows)},
+        {"sampler": torch.utils.data.RandomSampler(range(20), replacement=True, num_samples=20)},
+        {"batch_size": None},
+    ],
+)
+def test_a_loader_that_does_more_than_shuffle_is_kept(options: dict[str, Any]) -> None:
+    data = TensorDataset(torch.randn(20, 4), torch.zeros(20).long())
+    loader = DataLoader(data, **options)
+    task = as_task({"model": lambda: nn.Linear(4, 2), "train": loader, "validation": data}, "t")
+    assert task.train is loader
+
+
+# mistakes
+
+X, Y = torch.randn(40, 4), torch.arange(40) % 2
+GOOD: dict[str, Any] = {
+    "model": lambda: nn.Linear(4, 2),
+    "train": Split(X, Y),
+    "validation": Split(X, Y),
+}
+
+
+class NoLength:
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(X, Y)])
+
+
+class Raises(Dataset[Any]):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Any:
+        raise ValueError("cannot decode image 3")
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"model": None}, "task t has no model: a Task needs model"),
+    "no data": ({"train": None, "validation": None}, "has no train and no validation"),
+    "unknown key": ({"los": nn.functional.mse_loss}, "unknown key 'los' — did you mean loss"),
+    "model already made": ({"model": nn.Linear(4, 2)}, "model is a Linear already made"),
+    "model is no function": ({"model": 3}, "model must be a class or a function, got 3"),
+    "model makes something else": ({"model": lambda: 3}, "must make a torch.nn.Module, got int"),
+    "model raises": ({"model": lambda: nn.Linear(-1, 2)}, "making the model fails: RuntimeError"),
+    "no parameters": ({"model": nn.ReLU}, "ReLU has no trainable parameters"),
+    "wrong features": (
+        {"model": lambda: nn.Linear(5, 2)},
+        r"the model Linear on a train batch \(40, 4\) float32 fails: RuntimeError: .*mat1",
+    ),
+    "wrong dtype": (
+        {"train": Split(X.double(), Y)},
+        r"on a train batch \(40, 4\) float64 fails",
+    ),
+    "validation of another shape": (
+        {"validation": Split(torch.randn(9, 7), torch.zeros(9).long())},
+        r"on a validation batch \(9, 7\) float32 fails",
+    ),
+    "labels for a regression": (
+        {"loss": nn.functional.mse_loss},
+        r"loss of outputs \(40, 2\) float32 and targets \(40,\) int64 fails",
+    ),
+    "silent broadcast": (
+        {"model": lambda: nn.Linear(4, 1), "train": Split(X, torch.randn(40))},
+        r"targets \(40,\) float32 fails: UserWarning: Using a target size",
+    ),
+    "loss per sample": (
+        {"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")},
+        r"loss must be a scalar, got shape \(40,\); take its mean",
+    ),
+    "loss is a number": (
+        {"loss": lambda z, y: 1.0},
+        "loss must give a scalar tensor, got a float",
+    ),
+    "loss is not finite": ({"train": Split(X / 0, Y)}, "the first loss is nan"),
+    "loss is detached": (
+        {"loss": lambda z, y: nn.functional.cross_entropy(z, y).detach()},
+        "does not depend on the model's parameters",
+    ),
+    "labels out of range": (
+        {"train": Split(X, torch.arange(40))},
+        "fails: IndexError: Target|labels go from 0 to 39, but the model gives 2 classes",
+    ),
+    "labels out of range later": (
+        {"train": Split(X, torch.cat([Y[:-1], torch.tensor([2])])), "batch_size": 8},
+        "train labels go from 0 to 2, but the model gives 2 classes",
+    ),
+    "metric per sample": (
+        {"metric": lambda z, y: z.argmax(1) == y},
+        r"metric must be a scalar, got shape \(40,\)$",
+    ),
+    "metric raises": (
+        {"metric": lambda z, y: z[:, 9]},
+        "the metric of outputs .* fails: IndexError",
+    ),
+    "validation loss per sample": (
+        {"validation_loss": lambda z, y: (z[:, 0] - y) ** 2},
+        "validation_loss must be a scalar",
+    ),
+    "empty loader": (
+        {"train": DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=8, drop_last=True)},
+        "train is empty: its DataLoader gives no batch",
+    ),
+    "empty dataset": ({"train": Pairs(0)}, "train is an empty Pairs"),
+    "empty tensors": ({"train": (X[:0], Y[:0])}, "train: a split needs at least one sample"),
+    "lengths differ": ({"train": (X, Y[:7])}, "one y for each x, got 40 x, 7 y"),
+    "triples": (
+        {"train": DataLoader(TensorDataset(X, Y, Y))},
+        r"train must give batches \(x, y\), got a list of 3",
+    ),
+    "generator": ({"train": iter([(X, Y)])}, "used up after one epoch"),
+    "no length": ({"train": NoLength()}, "train is a NoLength without a length"),
+    "not data": ({"train": 3}, "must be tensors .x, y., a Dataset or a DataLoader, got 3"),
+    "loading raises": (
+        {"train": Raises()},
+        "loading the first batch of train fails: ValueError: cannot decode image 3",
+    ),
+    "augment of no images": ({"augment": Augment()}, r"augment needs images \(n, C, H, W\)"),
+    "transform raises": ({"transform": lambda x: x[:, 9]}, "transform of .* fails: IndexError"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
+    change, message = MISTAKES[mistake]
+    with pytest.raises(LrsearchError, match=message) as error:
+        check(as_task({**GOOD, **change}, "t"))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("task t")
+
+
+def test_a_right_task_passes_and_leaves_no_trace() -> None:
+    task = as_task(dict(GOOD), "t")
+    before = torch.get_rng_state()
+    check(task)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("target", "content", "message"),
+    [
+        ("nothing.py:task", None, "task file nothing.py does not exist"),
+        ("no_such_module:task", None, "module no_such_module cannot be found"),
+        ("my_file.py:tusk", "task = 3", "has no 'tusk' — did you mean task"),
+        ("my_file.py:task", "task = 3", "has no model and no train and no validation: a int"),
+        ("my_file.py:task", "import nonsense_module", "No module named 'nonsense_module'"),
+        ("my_file.py:task", "1 / 0", "raises when imported: ZeroDivisionError"),
+        ("my_file.py:task", "def task(:", "raises when imported: SyntaxError"),
+        ("my_file.py:task", "def task(): 1 / 0", "raises when called: ZeroDivisionError"),
+        ("my_file.py:task", "def task(path): 1", "raises when called: TypeError: task.. missing"),
+        (":task", None, "must be file.py:name or package.module:name"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(
+    in_tmp: Path, target: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        Path("my_file.py").write_text(content)
+    with pytest.raises(LrsearchError, match=message) as error:
+        load_task(target)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_name_is_refused_for_an_own_task(in_tmp: Path) -> None:
+    Path("my_file.py").write_text(HEAD + FORMS["task"])
+    with pytest.raises(UsageError, match="has one model; leave out --model big"):
+        load_task("my_file.py:mine", model="big")
+
+
+def test_an_object_with_attributes_is_a_task() -> None:
+    task = as_task(SimpleNamespace(**GOOD, lr=0.5, epochs=3), "own")
+    assert (task.name, task.lr, task.epochs) == ("own", 0.5, 3)
+    assert isinstance(task, Task)

@@ -1,0 +1,97 @@
+"""train: an exported configuration on its own budget or another, with test metrics and weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lrsearch.errors import ConfigError, LrsearchError, UsageError
+from lrsearch.schedules import Schedule
+from lrsearch.tasks import load_task
+from lrsearch.train import lines, train
+from lrsearch.training.evaluation import evaluate
+
+
+def write(folder: Path, schedule: Schedule, **changes: Any) -> Path:
+    content = {
+        "schedule": schedule.to_dict(),
+        "optimizer": {"name": "SGD", "momentum": 0.9},
+        "task": {"name": "digits"},
+        "study": {"name": "digits", "trial": 3, "seed": 0},
+    } | changes
+    path = folder / "best.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    return path
+
+
+COSINE = Schedule("CosineAnnealingLR", 0.1, 4, warmup=1)
+
+
+def test_the_saved_weights_give_the_test_metrics_that_were_told(tmp_path: Path) -> None:
+    result = train(write(tmp_path, COSINE))
+    weights, page = result.files
+    assert weights.name == "best-4epochs.safetensors"
+    task = load_task("digits")
+    assert task.test is not None
+    found = evaluate(task, load_file(weights), task.test(), device=torch.device("cpu"))
+    assert (result.test_loss, result.test_metric) == pytest.approx(found)
+    assert result.test_metric is not None
+    assert result.test_metric > 0.8
+    assert "default-src 'none'" in page.read_text()
+    with safe_open(weights, "pt") as file:
+        facts = file.metadata()
+    assert Schedule.from_dict(json.loads(facts["schedule"])) == COSINE
+
+
+def test_another_budget_rescales_the_schedule_by_its_fractions(tmp_path: Path) -> None:
+    result = train(write(tmp_path, COSINE), epochs=8, out=tmp_path / "out")
+    assert result.schedule == COSINE.rescaled(8)
+    assert [r.epoch for r in result.epochs] == list(range(1, 9))
+    assert result.epochs[1].lr == pytest.approx(0.1 * 0.55)  # second of two epochs of warmup
+    assert result.files[0] == tmp_path / "out" / "best-8epochs.safetensors"
+
+
+def test_the_same_seed_trains_the_same_model_and_another_seed_does_not(tmp_path: Path) -> None:
+    path = write(tmp_path, Schedule("ConstantLR", 0.05, 1))
+    one, two, other = train(path), train(path), train(path, seed=7)
+    assert one.epochs[-1].val_loss == two.epochs[-1].val_loss
+    assert one.epochs[-1].val_loss != other.epochs[-1].val_loss
+
+
+def test_the_end_names_validation_test_and_files(tmp_path: Path) -> None:
+    told: list[str] = []
+    result = train(write(tmp_path, Schedule("ConstantLR", 0.05, 1)), note=told.append)
+    assert told[0].startswith("task digits: mlp")
+    assert any("epoch    1/1" in line for line in told)
+    last = lines(result)
+    assert re.fullmatch(r"validation  loss \d\.\d+  accuracy \d+\.\d%", last[0])
+    assert last[1].startswith("test        loss")
+    assert "best-1epochs.safetensors" in last[2]
+    assert json.loads(json.dumps(result.to_dict()))["metric_name"] == "accuracy"
+
+
+def test_a_training_that_diverges_says_so_and_leaves_no_files(tmp_path: Path) -> None:
+    path = write(tmp_path, Schedule("ConstantLR", 1e6, 2))
+    with pytest.raises(LrsearchError, match="not finite after epoch 1 of 2; lower lr"):
+        train(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["best.yaml"]
+
+
+def test_a_file_without_a_task_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no 'task:' block"):
+        train(write(tmp_path, COSINE, task=None))
+
+
+def test_a_mistake_in_the_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, COSINE)
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: -1"))
+    with pytest.raises(ConfigError, match=r"best.yaml: lr: must be"):
+        train(path)

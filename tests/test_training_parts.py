@@ -1,0 +1,372 @@
+"""Batches, weight average, optimizers and devices: the parts of the training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
+
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.tasks import Augment, Normalize, Split, load_task
+from lrsearch.tasks.models import convnet, mlp
+from lrsearch.training import device as devices
+from lrsearch.training.averaging import WeightAverage, horizon
+from lrsearch.training.batches import (
+    LoaderBatches,
+    SplitBatches,
+    crop_and_flip,
+    epoch_plan,
+    evaluation_batches,
+    to_device,
+)
+from lrsearch.training.optimizers import (
+    FUSED,
+    build_optimizer,
+    optimizer_names,
+    resolve_optimizer,
+)
+
+CPU = torch.device("cpu")
+
+
+# plans and batches
+
+
+def test_a_plan_is_a_pure_function_of_seed_and_epoch() -> None:
+    augment = Augment(pad=2)
+    torch.manual_seed(1)
+    first = epoch_plan(3, 5, 100, augment)
+    torch.manual_seed(2)
+    again = epoch_plan(3, 5, 100, augment)
+    assert first.dx is not None
+    assert first.dy is not None
+    assert first.flip is not None
+    for name in ("perm", "dx", "dy", "flip"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    assert sorted(first.perm.tolist()) == list(range(100))
+    assert set(first.dx.tolist()) == set(first.dy.tolist()) == set(range(5))
+    assert 25 < int(first.flip.sum()) < 75
+    assert not torch.equal(first.perm, epoch_plan(3, 6, 100).perm)
+    assert not torch.equal(first.perm, epoch_plan(4, 5, 100).perm)
+    bare = epoch_plan(0, 0, 10)
+    assert (bare.dx, bare.dy, bare.flip) == (None, None, None)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("pad", "flip"), [(4, True), (0, True), (3, False)])
+def test_crop_and_flip_is_what_torchvision_does_to_each_image(
+    channels: int, last: bool, pad: int, flip: bool
+) -> None:
+    from torchvision.transforms.functional import crop, hflip
+    from torchvision.transforms.functional import pad as framed
+
+    x = torch.randint(0, 256, (20, channels, 9, 7), dtype=torch.uint8)
+    plan = epoch_plan(0, 0, 20, Augment(pad, flip))
+    want = []
+    for i, image in enumerate(x):
+        if plan.dx is not None and plan.dy is not None:
+            image = crop(framed(image, [pad]), int(plan.dy[i]), int(plan.dx[i]), 9, 7)
+        if plan.flip is not None and plan.flip[i]:
+            image = hflip(image)
+        want.append(image)
+    kind = torch.channels_last if last else torch.contiguous_format
+    source = x.contiguous(memory_format=kind)
+    kept = source.clone()
+    got = crop_and_flip(source, plan.dx, plan.dy, plan.flip, pad)
+    assert torch.equal(got, torch.stack(want))
+    assert torch.equal(source, kept)
+    assert got.is_contiguous(memory_format=kind)
+
+
+def batches_of(n: int, batch_size: int, **more: Any) -> SplitBatches:
+    x = torch.arange(n * 192).remainder(251).to(torch.uint8).view(n, 3, 8, 8)
+    split = Split(x, torch.arange(n))
+    return SplitBatches(split, batch_size=batch_size, seed=0, device=CPU, **more)
+
+
+@pytest.mark.parametrize("augment", [None, Augment(2)])
+def test_an_epoch_gives_full_batches_of_each_sample_at_most_once(augment: Augment | None) -> None:
+    batches = batches_of(50, 8, augment=augment, transform=Normalize((0.5,) * 3, (0.5,) * 3))
+    seen = list(batches.epoch(2))
+    assert [len(y) for _, y in seen] == [8] * 6
+    labels = torch.cat([y for _, y in seen]).tolist()
+    assert labels == epoch_plan(0, 2, 50).perm[:48].tolist()
+    assert seen[0][0].dtype == torch.float32
+    if augment is None:  # the label is the number of the image
+        raw = batches_of(50, 8).x
+        want = (raw[labels[:8]].float() / 255 - 0.5) / 0.5
+        assert torch.allclose(seen[0][0], want, atol=1e-6)
+
+
+def test_large_inputs_come_in_chunks_with_the_same_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    normalize = Normalize((0.5,) * 3, (0.2,) * 3)
+    whole = list(batches_of(50, 8, augment=Augment(2), transform=normalize).epoch(1))
+    monkeypatch.setattr("lrsearch.training.batches.CHUNK_ELEMENTS", 8 * 192 * 2)
+    monkeypatch.setattr("lrsearch.training.batches.READY_ELEMENTS", 0)
+    parts = batches_of(50, 8, augment=Augment(2), transform=normalize)
+    assert parts.steps_per_chunk == 2
+    for (x, y), (x2, y2) in zip(whole, parts.epoch(1), strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+
+
+def test_fewer_samples_than_a_batch_make_one_batch() -> None:
+    batches = batches_of(5, 64)
+    assert batches.steps == 1
+    assert [len(y) for _, y in batches.epoch(0)] == [5]
+
+
+class Numbers(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.tensor([index + torch.rand(())]), torch.tensor(index)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": True},
+        {"shuffle": True, "generator": torch.Generator()},
+        {"sampler": RandomSampler(Numbers(), generator=torch.Generator())},
+        {"sampler": DistributedSampler(Numbers(), num_replicas=1, rank=0)},
+    ],
+    ids=["shuffle", "generator", "sampler", "set_epoch"],
+)
+def test_a_loader_gives_the_same_batches_in_the_same_epoch(options: dict[str, Any]) -> None:
+    loader = DataLoader(Numbers(), batch_size=4, **options)
+    batches = LoaderBatches(loader, steps=3, seed=7, device=CPU, transform=lambda x: x * 2)
+
+    def epoch(number: int) -> list[tuple[Tensor, Tensor]]:
+        with devices.random_seed(CPU, number):
+            return list(batches.epoch(number))
+
+    first, other, again = epoch(0), epoch(1), epoch(0)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    assert any(not torch.equal(a[1], b[1]) for a, b in zip(first, other, strict=True))
+    assert torch.all(first[0][0].squeeze() / 2 - first[0][1] < 1)
+
+
+def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split(torch.arange(20.0).view(10, 2), torch.arange(10))
+    monkeypatch.setattr("lrsearch.training.batches.EVALUATION_ELEMENTS", 6)
+    batches = evaluation_batches(split, lambda x: x + 1, CPU)
+    for _ in range(2):
+        parts = list(batches())
+        assert [len(y) for _, y in parts] == [3, 3, 3, 1]
+        assert torch.equal(torch.cat([x for x, _ in parts]), split.x + 1)
+        assert torch.equal(torch.cat([y for _, y in parts]), split.y)
+
+
+def test_tensors_inside_containers_are_moved() -> None:
+    moved = to_device({"a": [torch.zeros(1)], "b": (torch.zeros(2), "text")}, torch.device("meta"))
+    assert moved["a"][0].is_meta
+    assert moved["b"][0].is_meta
+    assert moved["b"][1] == "text"
+
+
+# the average
+
+
+def test_the_average_follows_the_formula_with_buffers_of_batch_norm() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    average = WeightAverage(model, steps_per_epoch=4)
+    want = {name: tensor.double().clone() for name, tensor in model.state_dict().items()}
+    for step in range(1, 60):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(8, 2) * 3 + 1)
+        average.update(step)
+        h = min(max(0.2 * step, 1), 8)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                want[name] += (tensor.double() - want[name]) / h
+    got = average.current().state_dict()
+    assert int(got["1.num_batches_tracked"]) == 59
+    for name, tensor in got.items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor.double(), want[name], rtol=1e-4, atol=1e-5), name
+    assert not average.current().training
+    assert not any(p.requires_grad for p in average.current().parameters())
+    assert [horizon(t, 4) for t in (1, 5, 20, 1000)] == [1, 1, 4, 8]
+
+
+def test_the_average_survives_a_model_that_replaces_its_buffer() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+            self.register_buffer("seen", torch.zeros(1))
+
+    model = Counter()
+    average = WeightAverage(model, 1)
+    model.seen = torch.ones(1)
+    average.refresh()
+    average.update(1)
+    assert average.current().state_dict()["seen"].item() == 1
+
+
+# optimizers
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> None:
+    exact, args = resolve_optimizer(name.lower(), {})
+    assert exact == name
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = build_optimizer(exact, args, model, lr=0.01)
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(before, model.weight)
+    assert bool(optimizer.defaults.get("fused")) == (name in FUSED)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "result"),
+    [
+        ("sgd", {}, ("SGD", {"momentum": 0.9, "nesterov": True})),
+        ("SGD", {"momentum": 0}, ("SGD", {"momentum": 0})),
+        (
+            "SGD",
+            {"momentum": 0.5, "nesterov": False},
+            ("SGD", {"momentum": 0.5, "nesterov": False}),
+        ),
+        ("SGD", {"dampening": 0.1}, ("SGD", {"momentum": 0.9, "dampening": 0.1})),
+        ("ADAMW", {"betas": [0.9, 0.95]}, ("AdamW", {"betas": (0.9, 0.95)})),
+        ("torch.optim:Adam", {"eps": 1e-6}, ("torch.optim:Adam", {"eps": 1e-6})),
+    ],
+)
+def test_names_and_arguments_are_completed(
+    name: str, args: dict[str, Any], result: tuple[str, dict[str, Any]]
+) -> None:
+    assert resolve_optimizer(name, args) == result
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("adm", {}, "unknown optimizer 'adm' — did you mean Adam"),
+        ("LBFGS", {}, "LBFGS cannot be used: it calls a closure"),
+        ("SparseAdam", {}, "SparseAdam cannot be used"),
+        ("adamw", {"beta": 1}, "AdamW has no argument 'beta' — did you mean betas"),
+        ("sgd", {"lr": 0.1}, "lr is what is searched; give --lr LOW,HIGH"),
+        ("sgd", {"params": []}, "SGD has no argument 'params'"),
+        ("sgd", {"momentum": -1}, "SGD refuses its arguments: Invalid momentum value: -1"),
+        ("adam", {"betas": "big"}, "Adam refuses its arguments"),
+        ("sgd", {"momentum": 0, "nesterov": True}, "Nesterov momentum requires"),
+        ("nowhere:Optimizer", {}, "nowhere:Optimizer cannot be imported"),
+        ("torch:Tensor", {}, "is no subclass of torch.optim.Optimizer"),
+        ("torch.optim:LBFGS", {}, "its step needs a closure"),
+    ],
+)
+def test_what_an_optimizer_cannot_be_is_said(
+    name: str, args: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve_optimizer(name, args)
+
+
+def test_an_optimizer_that_refuses_the_model_says_so() -> None:
+    with pytest.raises(LrsearchError, match="Muon does not take the parameters of Linear"):
+        build_optimizer("Muon", {}, nn.Linear(2, 2), lr=0.1)
+
+
+# devices
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda:9", r"device cuda:9 is not here; this machine has cpu"),
+        ("gpu", r"unknown device 'gpu' \(valid: auto, cpu, cuda, cuda:N, mps; here: cpu"),
+        ("cuda:x", "unknown device 'cuda:x'"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        devices.resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("here", "chosen"),
+    [(["cpu"], "cpu"), (["cpu", "cuda:0", "cuda:1"], "cuda:0"), (["cpu", "mps"], "mps")],
+)
+def test_auto_takes_the_fastest_kind(
+    here: list[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available", lambda: here)
+    assert str(devices.resolve("auto")) == chosen
+    assert str(devices.resolve(here[-1])) == here[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "sizes", "chosen"),
+    [
+        ("auto", True, [64, 64, 10], "fp32"),
+        ("auto", True, [64, 2000, 2000, 10], "bf16"),
+        ("auto", True, None, "bf16"),
+        ("auto", False, None, "fp32"),
+        ("bf16", False, [64, 10], "bf16"),
+        ("fp32", True, None, "fp32"),
+    ],
+)
+def test_precision_auto_asks_device_and_model(
+    name: str,
+    bf16: bool,
+    sizes: list[int] | None,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(devices, "has_bf16", lambda device: bf16)
+    model = convnet if sizes is None else (lambda: mlp(sizes))
+    task = replace(load_task("digits"), model=model)
+    assert devices.resolve_precision(name, CPU, task) == chosen
+
+
+def test_precisions_that_cannot_be_are_refused() -> None:
+    task = load_task("digits")
+    with pytest.raises(UsageError, match="fp16 needs a GPU; on the cpu take bf16 or fp32"):
+        devices.resolve_precision("fp16", CPU, task)
+    with pytest.raises(UsageError, match="unknown precision 'bf61' — did you mean bf16"):
+        devices.resolve_precision("bf61", CPU, task)
+
+
+def test_the_random_numbers_of_an_epoch_do_not_leak() -> None:
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    with devices.random_seed(CPU, 1):
+        first = torch.rand(3)
+    with devices.random_seed(CPU, 1):
+        assert torch.equal(first, torch.rand(3))
+    assert torch.equal(want, torch.rand(3))
+
+
+def test_convolutions_get_channels_last_and_the_cpu_has_a_name() -> None:
+    assert devices.memory_format(convnet(), CPU) == torch.channels_last
+    assert devices.memory_format(mlp([4, 2]), CPU) == torch.contiguous_format
+    weight = next(p for p in devices.place(convnet(), CPU).parameters() if p.dim() == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert devices.describe(CPU).startswith("cpu (")
+    assert "thread" in devices.describe(CPU)
+
+
+def test_preparing_twice_changes_nothing() -> None:
+    x = torch.randn(300, 300)
+    before = x @ x
+    devices.prepare(CPU)
+    devices.prepare(CPU)
+    assert torch.equal(before, x @ x)
+    assert np.isfinite(before.numpy()).all()

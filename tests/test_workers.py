@@ -1,0 +1,407 @@
+"""Whole runs with several processes, disturbed in every way: they end as if nothing was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from sqlalchemy import select
+
+from lrsearch.search.workers import death, spread
+from lrsearch.storage import Storage, open_storage
+from lrsearch.storage.history import load_history
+from lrsearch.storage.schema import SLOTS
+from tests.servers import Postgres, wait_for
+
+TASK = f"{Path(__file__).with_name('crash_task.py')}:task"
+EPOCHS = 6
+TRIALS = 20
+
+
+def arguments(url: str, *more: str, trials: int = TRIALS) -> list[str]:
+    """A run whose trials do not depend on one another."""
+    return [
+        *("--task", TASK, "--name", "crash", "--storage", url, "--trials", str(trials)),
+        *("--sampler", "random", "--pruner", "none", "--fuse", "off", "--device", "cpu"),
+        *more,
+    ]
+
+
+@contextmanager
+def running(folder: Path, *args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """``lrsearch run`` in the background; nothing of it is left afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lrsearch", "run", *args],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 180) -> tuple[str, str]:
+    """What it wrote to stdout and stderr, when it has ended well."""
+    out, errors = process.communicate(timeout=seconds)
+    assert process.returncode == 0, errors
+    return out, errors
+
+
+def histories(storage: Storage) -> dict[str, dict[str, Any]]:
+    """By the parameters of each trial: all that an undisturbed run would have as well."""
+    study = optuna.load_study(study_name="crash", storage=storage)
+    rows = dict(load_history(storage, study._study_id).trials())
+    found = {}
+    for trial in study.get_trials():
+        key = json.dumps(trial.params, sort_keys=True)
+        assert key not in found, "two trials with the same parameters"
+        of = rows[trial.number]
+        found[key] = {
+            "state": trial.state,
+            "value": trial.value,
+            "losses": trial.intermediate_values,
+            **{
+                name: getattr(of, name).tolist()
+                for name in ("epoch", "lr", "train_loss", "val_loss", "avg_val_loss")
+            },
+        }
+    return found
+
+
+def check_equal(storage: Storage, expected: dict[str, dict[str, Any]]) -> None:
+    """The same trials with the same histories, each once."""
+    found = histories(storage)
+    assert found.keys() == expected.keys()
+    for key, trial in found.items():
+        assert trial == expected[key], key
+        assert trial["epoch"] == list(range(1, EPOCHS + 1))
+        assert trial["state"] == TrialState.COMPLETE
+    with storage.engine.connect() as connection:
+        assert set(connection.execute(select(SLOTS.c.finished)).scalars()) == {1}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a run in one process gives."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    url = f"sqlite:///{folder}/a.db"
+    with running(folder, *arguments(url), LRSEARCH_TEST_PAUSE="0") as process:
+        finish(process)
+    found = histories(open_storage(url))
+    assert len(found) == TRIALS
+    assert np.isfinite([trial["value"] for trial in found.values()]).all()
+    return found
+
+
+def positions(storage: Storage) -> dict[str, tuple[int, int]]:
+    """What each worker runs now, and how far it is."""
+    with storage.engine.connect() as connection:
+        rows = connection.execute(
+            select(SLOTS.c.owner, SLOTS.c.slot, SLOTS.c.epoch).where(
+                SLOTS.c.finished == 0, SLOTS.c.owner.is_not(None)
+            )
+        ).all()
+    return {str(row.owner): (row.slot, row.epoch) for row in rows}
+
+
+def open_owners(storage: Storage) -> list[str]:
+    """Names of the workers that run a trial now."""
+    return sorted(positions(storage))
+
+
+def finished(storage: Storage) -> int:
+    """Trials that have ended."""
+    with storage.engine.connect() as connection:
+        return len(connection.execute(select(SLOTS.c.slot).where(SLOTS.c.finished == 1)).all())
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Checkpoints that are still there."""
+    return [path.name for path in folder.rglob("checkpoints/**/*.pt")]
+
+
+def alive(owner: str) -> bool:
+    """Whether the worker of that name is still a process."""
+    return Path(f"/proc/{owner.split(':')[2]}/cmdline").exists()
+
+
+# death
+
+
+def test_thirty_killed_workers_change_nothing(
+    tmp_path: Path, undisturbed: dict[str, dict[str, Any]]
+) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    storage = open_storage(url)
+    rng = random.Random(0)
+    seen: dict[tuple[str, int], tuple[int, bool]] = {}
+    slower = {"LRSEARCH_TEST_PAUSE": "0.1"}
+    with running(tmp_path, *arguments(url, "--workers", "3"), **slower) as process:
+        kills = 0
+        deadline = time.monotonic() + 240
+        while kills < 30 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+            for owner, (slot, epoch) in positions(storage).items():
+                first, eager = seen.setdefault((owner, slot), (epoch, rng.random() < 0.2))
+                if epoch == first and not eager:
+                    continue  # most are killed after an epoch or more, some before
+                time.sleep(rng.uniform(0, 0.3))
+                try:
+                    os.kill(int(owner.split(":")[2]), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue  # killed just now, and not yet missed
+                kills += 1
+                break
+        assert kills == 30, "it ended too soon"
+        said = "".join(finish(process))
+    assert "was killed by SIGKILL" in said
+    assert "it is replaced and its trials go on" in said
+    check_equal(storage, undisturbed)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_worker_whose_starter_was_killed_hands_back_and_leaves(
+    tmp_path: Path, undisturbed: dict[str, dict[str, Any]]
+) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    storage = open_storage(url)
+    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+        wait_for(lambda: len(open_owners(storage)) == 2 and finished(storage) >= 2, 90)
+        owners = open_owners(storage)
+        process.kill()
+    wait_for(lambda: not any(alive(owner) for owner in owners), 15)
+    assert open_owners(storage) == []
+    assert finished(storage) < TRIALS
+    with running(tmp_path, *arguments(url)) as process:
+        finish(process)
+    check_equal(storage, undisturbed)
+
+
+def test_a_trial_that_kills_every_worker_ends_the_run_with_the_last_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    args = arguments(url, "--workers", "2", "--quiet", trials=3)
+    crash = {"LRSEARCH_TEST_CRASH": "2", "LRSEARCH_TEST_PAUSE": "0"}
+    with running(tmp_path, *args, **crash) as process:
+        out, errors = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert out == ""
+    last = errors.splitlines()[-1]
+    assert last.startswith("lrsearch: every worker died 2 times in a row; the last one was killed")
+    assert "SIGSEGV: Fatal Python error: Segmentation fault" in last
+    assert "Traceback" not in errors
+    storage = open_storage(url)
+    study = optuna.load_study(study_name="crash", storage=storage)
+    assert TrialState.RUNNING not in {trial.state for trial in study.get_trials()}
+    assert open_owners(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "words"),
+    [
+        (-9, "", "was killed by SIGKILL (out of memory?)"),
+        (
+            -11,
+            "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1:\n  File x\n",
+            "was killed by SIGSEGV: Fatal Python error: Segmentation fault",
+        ),
+        (
+            1,
+            "Traceback (most recent call last):\n  File x\nRuntimeError: no\n\n",
+            "ended with exit code 1: RuntimeError: no",
+        ),
+        (3, None, "ended with exit code 3"),
+    ],
+)
+def test_a_death_is_told_in_words(code: int, log: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    if log is not None:
+        path.write_text(log, encoding="utf-8")
+    assert death(code, path) == words
+
+
+def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    first = torch.device("cuda:0")
+    assert spread("auto", first) == spread("cuda", first) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert spread("cuda:0", first) == ["cuda:0"]
+    assert spread("auto", torch.device("cpu")) == ["cpu"]
+
+
+# leaving
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "workers"),
+    [(signal.SIGINT, 130, "1"), (signal.SIGTERM, 143, "2")],
+)
+def test_interrupted_and_called_again_it_ends_as_if_nothing_had_happened(
+    sent: signal.Signals,
+    code: int,
+    workers: str,
+    tmp_path: Path,
+    undisturbed: dict[str, dict[str, Any]],
+) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    storage = open_storage(url)
+    args = arguments(url, "--workers", workers)
+    with running(tmp_path, *args) as process:
+        wait_for(lambda: finished(storage) >= 3 and len(open_owners(storage)) > 0, 90)
+        start = time.monotonic()
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=30)
+        seconds = time.monotonic() - start
+    assert process.returncode == code
+    assert seconds < 15
+    assert "Go on with the same command" in errors
+    assert "Traceback" not in errors
+    assert open_owners(storage) == []
+    study = optuna.load_study(study_name="crash", storage=storage)
+    states = [trial.state for trial in study.get_trials()]
+    assert TrialState.RUNNING not in states
+    assert TrialState.WAITING in states
+    assert leftovers(tmp_path), "what was under way is saved"
+    with running(tmp_path, *args) as process:
+        finish(process)
+    check_equal(storage, undisturbed)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    storage = open_storage(url)
+    slow = {"LRSEARCH_TEST_PAUSE": "30"}
+    with running(tmp_path, *arguments(url, "--workers", "2"), **slow) as process:
+        wait_for(lambda: len(open_owners(storage)) == 2, 90)
+        owners = open_owners(storage)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        assert time.monotonic() - start < 2
+        assert process.returncode == 130
+    wait_for(lambda: not any(alive(owner) for owner in owners), 5)
+
+
+# the database goes away
+
+
+def test_a_database_restart_in_mid_run_changes_nothing(
+    tmp_path: Path, postgres: Postgres, undisturbed: dict[str, dict[str, Any]]
+) -> None:
+    url = postgres.new_database()
+    storage = open_storage(url)
+    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+        wait_for(lambda: finished(storage) >= 4, 90)
+        postgres.stop()
+        try:
+            time.sleep(3.0)
+            assert process.poll() is None
+        finally:
+            postgres.start()
+        said = "".join(finish(process))
+    assert "waiting for postgresql+psycopg://" in said
+    check_equal(storage, undisturbed)
+    storage.close()
+
+
+def test_leaving_while_the_database_is_away_takes_seconds(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    url = postgres.new_database()
+    storage = open_storage(url)
+    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+        wait_for(lambda: len(open_owners(storage)) == 2 and finished(storage) >= 2, 90)
+        postgres.stop()
+        try:
+            time.sleep(1.0)
+            start = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+            seconds = time.monotonic() - start
+        finally:
+            postgres.start()
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert seconds < 20
+    storage.close()
+
+
+def test_a_full_disk_is_one_line_and_more_room_ends_the_study(
+    tmp_path: Path, undisturbed: dict[str, dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
+    url = f"sqlite:///{disk}/a.db"
+    stuffing = disk / "stuffing"
+    stuffing.write_bytes(b"x" * 11_600_000)
+    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+        out, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    complaint = [line for line in errors.splitlines() if line.startswith("lrsearch: ")]
+    assert len(complaint) == 1
+    assert "full" in complaint[0]
+    assert "Traceback" not in out + errors
+    stuffing.unlink()
+    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+        finish(process)
+    check_equal(open_storage(url), undisturbed)
+
+
+def test_no_password_is_shown_by_a_run_of_several_workers(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    secret = "h1dd3n"
+    url = postgres.new_database().replace("postgres:@", f"postgres:{secret}@")
+    assert secret in url
+    with running(tmp_path, *arguments(url, "--workers", "2", trials=4)) as process:
+        wait_for(lambda: bool(children(process.pid)), 60)
+        for pid in [process.pid, *children(process.pid)]:
+            command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+            assert (secret in command) == (pid == process.pid), "only what the user typed"
+        said = "".join(finish(process))
+    assert secret not in said
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+def children(pid: int) -> list[int]:
+    """Numbers of the processes that ``pid`` started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
