@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report import breakdown, courses, figures, optuna_figures, save
+from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save
 from lrsearch.report.command import command_line
 from lrsearch.report.page import Report, make_report, page, write_report
 from lrsearch.report.tables import (
@@ -167,6 +167,22 @@ def test_a_family_has_one_colour_in_every_figure(table: StudyTable) -> None:
     assert {
         name: len(found) for name, found in colors.items() if name in families
     } == dict.fromkeys(families, 1)
+
+
+def test_overview_holds_every_trial_once_as_far_as_it_ran(table: StudyTable) -> None:
+    rows = overview.overview_table(table)
+    assert rows.best is not None
+    drawn = [*rows.others, *rows.recipes, rows.best]
+    ended = table.having("complete", "pruned", "diverged")
+    assert sorted(c.trial.number for c in drawn) == [t.number for t in ended]
+    assert len(overview.overview_table(table, most=20).others) <= 20
+    figure = overview.overview_figure(rows)
+    rates = [trace for trace in figure.data if trace.xaxis == "x" and trace.mode == "lines"]
+    (bold,) = [trace for trace in rates if trace.line.width == 4.0]
+    assert max(x for x in bold.x if x is not None) == table.budget
+    for course in rows.others:
+        if course.trial.status == "pruned":
+            assert max(overview.rates(course)[0]) <= course.trial.epochs
 
 
 def test_curves_show_the_trace_of_the_real_schedule() -> None:

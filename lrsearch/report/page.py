@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
-from lrsearch.report import breakdown, courses, figures, optuna_figures, sections, words
+from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, sections, words
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
@@ -100,6 +100,9 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
         drawn["stops"] = (breakdown.pruning_figure(stopped), "trials stopped after each epoch")
     if stopped.counts["pruned"]:
         drawn["lines"] = (optuna_figures.epochs_figure(table), "validation loss over epochs")
+    if table.having("complete", "pruned", "diverged"):
+        everything = overview.overview_figure(overview.overview_table(table))
+        drawn["overview"] = (everything, "rate and loss of all trials over the epochs")
     timeline = optuna_figures.timeline_figure(table)
     if timeline is not None:
         drawn["timeline"] = (timeline, "when each trial ran")
@@ -133,6 +136,11 @@ def page(report: Report) -> str:
         "search",
         "How did the search go?",
         sections.text(_story(report)),
+        sections.figure_block(
+            drawn("overview"),
+            "Every schedule that was tried, and its loss. Bold: the best. Dotted: the usual "
+            "recipes. A line that ends in a dot was stopped there.",
+        ),
         sections.figure_block(
             drawn("history"), "Final loss of each trial trained to the end, in order of number."
         ),

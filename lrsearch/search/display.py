@@ -152,6 +152,8 @@ class LiveDisplay:
         grid.add_row("epochs", epochs + saved)
         if best := progress.best:
             grid.add_row("best", self._best(best, progress))
+        if not progress.running:
+            return Group(Text(""), grid)
         return Group(Text(""), grid, Text(""), self._running(progress))
 
     def _best(self, best: Row, progress: Progress) -> Text:

@@ -308,15 +308,15 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     console.print(f"\nFiles   {folder}/  " + "  ".join(path.name for path in outcome.files))
     name = shlex.quote(study.study_name)
     where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
-    for command, why in (
+    steps = (
         (f"report {name}{where}", "everything on one page"),
         (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
         (f"train {folder / 'best.yaml'} --epochs {4 * outcome.plan.epochs}", "a longer run"),
-    ):
-        console.print(
-            f"{'Next' if command.startswith('report') else '':<7} lrsearch {command:<44} {why}"
-        )
+    )
+    width = max(len(command) for command, _ in steps)
+    for i, (command, why) in enumerate(steps):
+        console.print(f"{'' if i else 'Next':<7} lrsearch {command:<{width}}  {why}")
 
 
 def _metric(outcome: Outcome, best: Row) -> str:
