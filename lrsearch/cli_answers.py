@@ -97,7 +97,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _folder(study: optuna.Study) -> Path:
-    from lrsearch.search.run import results_folder
+    from lrsearch.files import results_folder
 
     stored: dict[str, Any] = study.user_attrs.get("lrsearch") or {}
     out = (stored.get("config") or {}).get("out") or "lrsearch-results"

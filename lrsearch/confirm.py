@@ -25,13 +25,14 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.files import results_folder
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import make_runner, results_folder, single_runner
+from lrsearch.search.run import make_runner, single_runner
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.search.study import METRIC, stored_config, versions
 from lrsearch.storage import history, trials

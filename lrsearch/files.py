@@ -1,8 +1,10 @@
-"""Writing files whole or not at all."""
+"""Where results lie, and writing files whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -26,3 +28,11 @@ def write_text(path: Path, text: str) -> None:
         if handle is not None:
             Path(name).unlink(missing_ok=True)
         raise LrsearchError(f"cannot write {path} ({error.strerror or error})") from None
+
+
+def results_folder(out: str, name: str) -> Path:
+    """``out/STUDY``, where STUDY cannot leave ``out`` whatever the study is called."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
+    if slug != name:
+        slug = f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path(out) / slug

@@ -128,8 +128,8 @@ class Result:
         Raises:
             LrsearchError: A file cannot be written.
         """
+        from lrsearch.files import results_folder
         from lrsearch.report.page import write_report
-        from lrsearch.search.run import results_folder
 
         return write_report(
             self.study,

@@ -123,7 +123,7 @@ class TensorBoard:
         """Write one trial."""
         from torch.utils.tensorboard import SummaryWriter
 
-        from lrsearch.search.run import results_folder
+        from lrsearch.files import results_folder
 
         folder = results_folder(str(self.folder), study.study_name) / f"trial-{trial.number}"
         with SummaryWriter(str(folder)) as writer:

@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save
+from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
 from lrsearch.report.command import command_line
 from lrsearch.report.page import Report, make_report, page, write_report
 from lrsearch.report.tables import (
@@ -218,7 +218,7 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
-    written = figures.write_figures(study, storage, tmp_path)
+    written = standalone.write_figures(study, storage, tmp_path)
     assert sorted(p.name for p in written) == [
         "curves.html",
         "importance.html",

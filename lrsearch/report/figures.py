@@ -12,7 +12,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrsearch.report import words
@@ -20,8 +19,6 @@ from lrsearch.report.style import family_style, figure_layout
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
 RING = "rgba(127,127,127,0.95)"
@@ -236,19 +233,3 @@ def _rings(figure: Figure, rows: LrVsLoss) -> None:
             ],
             hovertemplate="%{text}<extra></extra>",
         )
-
-
-def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
-    """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
-
-    Args:
-        study: The study.
-        storage: Its database.
-        folder: An existing folder.
-
-    Returns:
-        The files.
-    """
-    from lrsearch.report.standalone import write_standalone
-
-    return write_standalone(study, storage, folder)

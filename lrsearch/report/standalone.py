@@ -32,8 +32,17 @@ WORTH = (
 )
 
 
-def write_standalone(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
-    """See :func:`lrsearch.report.figures.write_figures`."""
+def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
+    """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
+
+    Args:
+        study: The study.
+        storage: Its database.
+        folder: An existing folder.
+
+    Returns:
+        The files.
+    """
     table = load(study, storage)
     written = []
     drawn = pages(table)

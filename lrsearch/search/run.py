@@ -16,6 +16,7 @@ import torch
 from lrsearch import __version__
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.files import results_folder
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
@@ -219,17 +220,6 @@ def _optimizer(plan: Plan) -> str:
     return f"optimizer {plan.optimizer}" + (f" ({', '.join(words)})" if words else "")
 
 
-def results_folder(out: str, name: str) -> Path:
-    """``out/STUDY``, where STUDY cannot leave ``out`` whatever the study is called."""
-    import hashlib
-    import re
-
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
-    if slug != name:
-        slug = f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return Path(out) / slug
-
-
 def write_results(study: optuna.Study, storage: Storage, folder: Path) -> list[Path]:
     """Write best.yaml and the figures.
 
@@ -237,7 +227,7 @@ def write_results(study: optuna.Study, storage: Storage, folder: Path) -> list[P
         LrsearchError: If the folder cannot be written; the study is safe in the database.
     """
     from lrsearch.export import write_best
-    from lrsearch.report.figures import write_figures
+    from lrsearch.report.standalone import write_figures
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
