@@ -39,7 +39,7 @@ def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind)
         raise UsageError(
             f"{schedule.family} has no trace: its rate depends on the loss; train to see it"
         )
-    optimizer = _dummy(kind, momentum)
+    optimizer = dummy(kind, momentum)
     scheduler = schedule.build(optimizer, steps_per_epoch)
     optimizer.step()  # torch warns when the scheduler is stepped first
     group: dict[str, Any] = optimizer.param_groups[0]
@@ -57,13 +57,38 @@ def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind)
     return Trace(np.repeat(lrs, repeat), np.repeat(momenta, repeat) if has_momentum else None)
 
 
-def _dummy(kind: Kind, momentum: float) -> Optimizer:
-    """An optimizer of one parameter without gradient."""
+def dummy(kind: Kind, momentum: float) -> Optimizer:
+    """An optimizer of one parameter without gradient, for schedulers to set the rate of."""
     import torch
 
-    params = [torch.nn.Parameter(torch.zeros(()))]
+    params = [torch.zeros((), requires_grad=True)]
     if kind == "adam":
-        return torch.optim.Adam(params, lr=1.0, betas=(momentum, 0.999))
+        adam: Optimizer = light(torch.optim.Adam)(params, lr=1.0, betas=(momentum, 0.999))
+        return adam
     if kind == "sgd":
-        return torch.optim.SGD(params, lr=1.0, momentum=momentum)
+        sgd: Optimizer = light(torch.optim.SGD)(params, lr=1.0, momentum=momentum)
+        return sgd
     raise UsageError(f"optimizer kind must be sgd or adam, got {kind!r}")
+
+
+_LIGHT: dict[Any, Any] = {}
+
+
+def light(optimizer: Any) -> Any:
+    """An optimizer class of torch that checks its arguments and holds its rates, and trains not.
+
+    torch's own imports its compiler for the first object: more than a CPU second.
+    """
+    if optimizer not in _LIGHT:
+        _LIGHT[optimizer] = type(
+            optimizer.__name__, (optimizer,), {"add_param_group": _add_param_group, "step": _step}
+        )
+    return _LIGHT[optimizer]
+
+
+def _add_param_group(self: Optimizer, group: dict[str, Any]) -> None:
+    self.param_groups.append({**self.defaults, **group})
+
+
+def _step(self: Optimizer, closure: None = None) -> None:
+    """Nothing to do."""

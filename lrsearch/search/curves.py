@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
 
 RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
-STEPS = 100  # in which a schedule that steps within the epoch is looked at
+STEPS = 60  # in which a schedule that steps within the epoch is looked at
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Reader:
 def load_curves(
     study: optuna.Study, trials: list[FrozenTrial] | None = None, reader: Reader | None = None
 ) -> Curves:
-    """The trials of a study as arrays, in order of their numbers.
+    """The trials of a study as arrays, in the order of ``trials``.
 
     Trials without ``user_attrs["schedule"]``, failed ones, and those of another budget than the
     latest are left out.
@@ -131,13 +132,21 @@ def load_curves(
     Args:
         study: Any Optuna study whose trials have ``user_attrs["schedule"]``
             (:meth:`Schedule.to_dict`), on any storage.
-        trials: Some of its trials; None for all.
+        trials: Some of its trials; None for all, in the order of their numbers.
         reader: Keeps what it read of finished trials from call to call.
     """
     if trials is None:
         trials = study.get_trials(deepcopy=False)
     rows = (reader or Reader()).rows(study, trials)
-    return stack([rows[number] for number in sorted(rows)])
+    return stack([rows[t.number] for t in trials if t.number in rows])
+
+
+def by_end(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Finished trials in the order they ended, then the others.
+
+    What is learnt from the first n of them stays when more trials end.
+    """
+    return sorted(trials, key=lambda t: (t.datetime_complete or datetime.max, t.number))
 
 
 def stack(rows: list[Row]) -> Curves:

@@ -20,10 +20,18 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from lrsearch.errors import UsageError
-from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves, Reader, load_curves
+from lrsearch.search.curves import (
+    COMPLETE,
+    DIVERGED,
+    STOPPED,
+    Curves,
+    Reader,
+    by_end,
+    load_curves,
+)
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
 CHANCE: Final = 0.06
@@ -103,7 +111,7 @@ class Rung:
     def chance(self, features: Array, raw: Array, avg: Array, best: float) -> Array:
         """Chance that the final loss is below ``best``, (m,)."""
         means, sds = self.predict(features, raw, avg)
-        return np.asarray(self.weights @ student.cdf((best - means) / sds, self.freedom))
+        return np.asarray(self.weights @ stdtr(self.freedom, (best - means) / sds))
 
 
 @dataclass
@@ -357,7 +365,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
         key = (study.study_name, tuple(t.number for t in settled))
         if self._judge is None or self._judge[0] != key:
             memory = self._memory.setdefault(study.study_name, Memory())
-            self._judge = key, Judge(load_curves(study, settled, self._reader), memory)
+            self._judge = key, Judge(load_curves(study, by_end(settled), self._reader), memory)
         return self._judge[1]
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import optuna
-import torch
 from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
@@ -28,19 +28,30 @@ from scipy.special import ndtr
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.search.curves import COMPLETE, RUNNING, Curves, Reader, load_curves, lr_per_epoch
+from lrsearch.schedules.trace import dummy
+from lrsearch.search.curves import (
+    COMPLETE,
+    RUNNING,
+    Curves,
+    Reader,
+    by_end,
+    load_curves,
+    lr_per_epoch,
+)
 from lrsearch.search.pruning import Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, fit, trace_features
 
 STARTUP: Final = 10
 """Trials drawn at random before the process is asked."""
 CANDIDATES: Final = 160
-"""Schedules drawn from the whole space for one proposal."""
-NEIGHBOURS: Final = 16
+"""Schedules drawn from the whole space."""
+NEIGHBOURS: Final = 24
 """Neighbours tried of each of the best ``PARENTS`` trials."""
 PARENTS: Final = 4
-KEPT: Final = 16
-"""Trials that share the candidates from the whole space: their traces take most of the time."""
+SHARED_BY: Final = 16
+"""Trials in a row that share their candidates: the traces would take most of the time."""
+SEEN: Final = 2 / 3
+"""Share of them that one trial considers, so that two that are asked for at once differ."""
 LARGEST_FIT: Final = 300
 """Trials the process knows, at most: the best two thirds of them, and some of the others."""
 LEARNT: Final = 100
@@ -99,6 +110,32 @@ class Drawn(RandomParams):
         return self.params[name]
 
 
+class Candidate:
+    """A schedule that may be proposed, with its rates once they were asked for."""
+
+    def __init__(self, drawn: Drawn, schedule: Schedule) -> None:
+        self.drawn = drawn
+        self._schedule = schedule
+        self._rates: tuple[bytes, Array] | None = None
+
+    def rates(self, curves: Curves) -> Array:
+        """:func:`candidate_lr`, computed again only where the losses it follows are others."""
+        followed = b""
+        if FAMILIES[self._schedule.family].needs_metric:
+            followed = _nearest_losses(self._schedule, curves).tobytes()
+        if self._rates is None or self._rates[0] != followed:
+            self._rates = followed, candidate_lr(self._schedule, curves)
+        return self._rates[1]
+
+
+@dataclass
+class _Pool:
+    """Candidates that a block of trials shares: from the whole space (-1), near a trial."""
+
+    block: int
+    near: dict[int, list[Candidate]] = field(default_factory=dict)
+
+
 class TraceSampler(BaseSampler):
     """Proposes the schedule whose curve promises most, whatever its family is called.
 
@@ -122,7 +159,8 @@ class TraceSampler(BaseSampler):
         self._reader = Reader()
         self._memory = Memory()
         self._latest: tuple[tuple[str, int], Drawn] | None = None
-        self._pool: tuple[int, list[tuple[Drawn, Schedule, Array | None]]] | None = None
+        self._pool: _Pool | None = None
+        self._learnt: dict[bytes, Array] = {}
         self._independent = RandomSampler(seed=seed)
 
     def propose(self, study: optuna.Study, number: int) -> dict[str, Any]:
@@ -135,50 +173,45 @@ class TraceSampler(BaseSampler):
         return dict(self._draw(study, number).params)
 
     def _draw(self, study: optuna.Study, number: int) -> Drawn:
-        rng = np.random.default_rng([self._seed % 2**32, number])
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
-        trials = [t for t in trials if "schedule" in t.user_attrs]
+        trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         ended = sum(t.state.is_finished() for t in trials)
         curves = load_curves(study, trials, self._reader)
         if ended < STARTUP or not (curves.state == COMPLETE).any():
-            first = Drawn(rng)
+            first = Drawn(np.random.default_rng([self._seed % 2**32, number]))
             self._space.suggest(first)
             return first
-        drawn, lr = self._candidates(rng, number, trials, curves)
+        candidates = self._candidates(number, trials)
+        features = trace_features(np.stack([c.rates(curves) for c in candidates]))
         target, variance = believed(curves, self._memory)
-        features = trace_features(lr)
-        gain = promise(curves.features, target, variance, curves.state == RUNNING, features)
-        return drawn[int(np.argmax(gain))]
+        gain = promise(
+            curves.features, target, variance, curves.state == RUNNING, features, self._learnt
+        )
+        return candidates[int(np.argmax(gain))].drawn
 
-    def _candidates(
-        self,
-        rng: np.random.Generator,
-        number: int,
-        trials: list[FrozenTrial],
-        curves: Curves,
-    ) -> tuple[list[Drawn], Array]:
-        """From all over the space, and near the best completed trials; with their rates."""
-        block = number // KEPT
-        if self._pool is None or self._pool[0] != block:
-            common = np.random.default_rng([self._seed % 2**32, block, 1])
-            self._pool = block, self._with_schedules([Drawn(common) for _ in range(CANDIDATES)])
+    def _candidates(self, number: int, trials: list[FrozenTrial]) -> list[Candidate]:
+        """From all over the space, and near the best completed trials; none proposed before."""
+        block = number // SHARED_BY
+        if self._pool is None or self._pool.block != block:
+            self._pool = _Pool(block)
+        pool = self._pool.near
         complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
         best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
-        near = [Drawn(rng, t.params) for t in best for _ in range(NEIGHBOURS)]
-        all_of_them = self._pool[1] + self._with_schedules(near)
-        rates = [
-            candidate_lr(schedule, curves) if lr is None else lr for _, schedule, lr in all_of_them
+        for parent in (None, *best):
+            key = -1 if parent is None else parent.number
+            if key not in pool:
+                rng = np.random.default_rng([self._seed % 2**32, block, key + 1])
+                near, count = (None, CANDIDATES) if parent is None else (parent.params, NEIGHBOURS)
+                drawn = [Drawn(rng, near) for _ in range(count)]
+                pool[key] = [Candidate(each, self._space.suggest(each)) for each in drawn]
+        rng = np.random.default_rng([self._seed % 2**32, number])
+        taken = [t.params for t in trials if t.number // SHARED_BY == block]
+        return [
+            candidate
+            for key in (-1, *(parent.number for parent in best))
+            for candidate, seen in zip(pool[key], rng.random(len(pool[key])), strict=True)
+            if seen < SEEN and candidate.drawn.params not in taken
         ]
-        return [drawn for drawn, _, _ in all_of_them], np.stack(rates)
-
-    def _with_schedules(self, drawn: list[Drawn]) -> list[tuple[Drawn, Schedule, Array | None]]:
-        """With the schedule of each, and its rates where they do not depend on the loss."""
-        out = []
-        for values in drawn:
-            schedule = self._space.suggest(values)
-            known = not FAMILIES[schedule.family].needs_metric
-            out.append((values, schedule, candidate_lr(schedule) if known else None))
-        return out
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -225,16 +258,21 @@ def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
         return lr_per_epoch(schedule.rescaled(LONGEST_TRACE) if short else schedule)
     if curves is None:
         raise UsageError(f"{schedule.family} has no trace: give the curves of other trials")
-    complete = np.flatnonzero(curves.state == COMPLETE)
-    peak = curves.features[complete, 0]
-    losses = curves.raw[complete[np.argmin(np.abs(peak - math.log(schedule.lr)))]]
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=schedule.lr)
+    losses = _nearest_losses(schedule, curves)
+    optimizer = dummy("sgd", 0.0)
     scheduler: Any = schedule.build(optimizer)
     lr = np.empty(len(losses))
     for epoch, loss in enumerate(losses):
         lr[epoch] = optimizer.param_groups[0]["lr"]
         scheduler.step(float(loss))
     return _shrunk(lr)
+
+
+def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
+    """Losses of the completed trial with the nearest peak rate, (E,)."""
+    complete = np.flatnonzero(curves.state == COMPLETE)
+    distance = np.abs(curves.features[complete, 0] - math.log(schedule.lr))
+    return np.asarray(curves.raw[complete[np.argmin(distance)]])
 
 
 def _shrunk(lr: Array) -> Array:
@@ -263,6 +301,7 @@ def promise(
     variance: Array,
     running: NDArray[np.bool_],
     candidates: Array,
+    learnt: dict[bytes, Array] | None = None,
 ) -> Array:
     """Expected improvement of candidates over what the process holds the best for, (m,).
 
@@ -272,12 +311,21 @@ def promise(
         variance: Of the targets, (n,).
         running: Which trials run: they are believed at their predicted value, (n,) bool.
         candidates: Their features, (m, d).
+        learnt: Keeps the hyperparameters; they are learnt anew when the trials that ended first
+            have become an eighth more.
     """
     known = np.flatnonzero(~running)
     y = np.minimum(target, cap(target[known]))
     known = known[spread(y[known], LARGEST_FIT)]
-    sure = known[variance[known] == 0.0][:LEARNT]
-    theta = fit(features[sure], y[sure], steps=20).theta
+    sure = np.flatnonzero(~running & (variance == 0.0))
+    step = max(1, len(sure) // 8)
+    sure = sure[: len(sure) // step * step]
+    sure = sure[spread(y[sure], LEARNT)]
+    learnt = {} if learnt is None else learnt
+    if (key := target[sure].tobytes()) not in learnt:
+        learnt.clear()
+        learnt[key] = fit(features[sure], y[sure], steps=20).theta
+    theta = learnt[key]
     process = fit(features[known], y[known], variance=variance[known], theta=theta)
     if running.any():
         busy = np.flatnonzero(running)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.family import get_family
+from lrsearch.schedules.trace import dummy
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
@@ -209,7 +210,7 @@ class EnsembleRunner:
         steps = schedule.epochs * self._steps
         plain = np.broadcast_to(np.float64(self._rule.momentum), steps)
         if get_family(schedule.family).needs_metric:
-            optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=schedule.lr)
+            optimizer = dummy("sgd", 0.0)
             plateau = build_scheduler(schedule, optimizer, self._steps, self._task.validate_every)
             return Slot(key, schedule, None, plain, plateau)
         trace = schedule.trace(self._steps, self._rule.momentum, self._rule.kind)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, unknown
+from lrsearch.schedules.trace import light
 
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Arguments that an optimizer gets when nothing else is said: torch's own SGD has no momentum."""
@@ -113,8 +114,9 @@ def resolve_optimizer(name: str, args: Mapping[str, Any]) -> tuple[str, dict[str
         and (not full["momentum"] or full.get("dampening"))
     ):
         del full["nesterov"]
+    checked: Any = chosen if ":" in name else light(chosen)
     try:
-        chosen([nn.Parameter(torch.zeros(1, 1))], lr=0.1, **full)  # type: ignore[call-arg]
+        checked([nn.Parameter(torch.zeros(1, 1))], lr=0.1, **full)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"optimizer {exact} refuses its arguments: {error}") from error
     return exact, full
