@@ -94,7 +94,7 @@ class Reader:
     """Reads the curves of a study; keeps what never changes: finished trials, known rates."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, int], Row | None] = {}
+        self._rows: dict[tuple[str, int], tuple[int | None, Row | None]] = {}
         self._rates: dict[tuple[str, int], Array] = {}
 
     def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, Row]:
@@ -104,21 +104,24 @@ class Reader:
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
         """
         name = study.study_name
-        new = [t for t in trials if (name, t.number) not in self._rows]
+        new = [t for t in trials if self._rows.get((name, t.number), _UNREAD)[0] != _stage(t)]
         averages = _averages(study, [t for t in new if "schedule" in t.user_attrs])
-        rows: dict[int, Row] = {}
-        for trial in trials:
+        for trial in new:
             key = (name, trial.number)
-            row = self._rows.get(key)
-            if key not in self._rows:
-                row = _row(trial, averages.get(trial.number), self._rates.get(key))
-                if row is not None and row.traced:
-                    self._rates[key] = row.lr
-                if trial.state.is_finished():
-                    self._rows[key] = row
-            if row is not None:
-                rows[trial.number] = row
-        return rows
+            row = _row(trial, averages.get(trial.number), self._rates.get(key))
+            if row is not None and row.traced:
+                self._rates[key] = row.lr
+            self._rows[key] = _stage(trial), row
+        found = {t.number: self._rows[name, t.number][1] for t in trials}
+        return {number: row for number, row in found.items() if row is not None}
+
+
+_UNREAD = (-1, None)
+
+
+def _stage(trial: FrozenTrial) -> int | None:
+    """What changes when there is more to read of a trial: its epochs, and at last its end."""
+    return None if trial.state.is_finished() else len(trial.intermediate_values)
 
 
 def load_curves(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from lrsearch.search.draft import Draft
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.study import set_sampler
 from lrsearch.storage import history, slots, trials
-from lrsearch.storage.cache import frozen
+from lrsearch.storage.cache import frozen, put
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, LostTrialError
@@ -123,25 +124,26 @@ class Worker:
 
     def _fill(self) -> None:
         """Take trials until the runner is full or none is left."""
-        while len(self.residents) < self.runner.capacity and not self._timed_out():
-            if any(resident.alone for resident in self.residents.values()):
-                return
-            claim = slots.claim(
-                self.storage,
-                self.study._study_id,
-                self.target,
-                self.owner,
-                suspects=not self.residents,
-            )
-            if claim is None:
-                return
-            try:
-                trial = self._ask(claim)
-            except LostTrialError:
-                continue
-            if trial is not None:
-                resumed = claim.trial_id is not None
-                self._admit(trial, resumed=resumed, alone=claim.suspect)
+        with frozen(self.study):
+            while len(self.residents) < self.runner.capacity and not self._timed_out():
+                if any(resident.alone for resident in self.residents.values()):
+                    return
+                claim = slots.claim(
+                    self.storage,
+                    self.study._study_id,
+                    self.target,
+                    self.owner,
+                    suspects=not self.residents,
+                )
+                if claim is None:
+                    return
+                try:
+                    trial = self._ask(claim)
+                except LostTrialError:
+                    continue
+                if trial is not None:
+                    resumed = claim.trial_id is not None
+                    self._admit(trial, resumed=resumed, alone=claim.suspect)
 
     def _ask(self, claim: Claim) -> FrozenTrial | None:
         """The trial of a slot, with its parameters; None if a user queued impossible ones.
@@ -154,8 +156,9 @@ class Worker:
         if trial_id is None and name is None:
             trial_id = self._queued(claim)
         if trial_id is None:
-            trial_id = trials.create_trial(self.storage, claim)
-        trial = self.storage.get_trial(trial_id)
+            trial = trials.start_trial(self.storage, claim)
+        else:
+            trial = self.storage.get_trial(trial_id)
         if "schedule" in trial.user_attrs:
             return trial
         set_sampler(self.study, self.sampler, self.seed, claim.slot, self.space)
@@ -164,16 +167,18 @@ class Worker:
             draft = Draft(self.study, trial, None if name is None else self.baselines[name])
             attrs["schedule"] = self.space.suggest(draft).to_dict()
         except ValueError as error:
-            self._fail(trial_id, error)
+            self._fail(trial._trial_id, error)
             return None
         trials.fill_trial(
             self.storage,
-            trial_id,
+            trial._trial_id,
             params=draft.params,
             distributions=draft.distributions,
             user_attrs=attrs,
         )
-        return self.storage.get_trial(trial_id)
+        trial.user_attrs.update(attrs)
+        put(self.study, copy.deepcopy(trial))
+        return trial
 
     def _queued(self, claim: Claim) -> int | None:
         """A trial that a user queued (``study.enqueue_trial``), now in our slot."""

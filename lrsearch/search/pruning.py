@@ -354,6 +354,8 @@ class SchedulePruner(optuna.pruners.BasePruner):
         trials = study.get_trials(deepcopy=False)
         settled = [t for t in trials if t.state.is_finished()]
         judge = self._judge_of(study, settled)
+        at_work = [t for t in trials if t.number != trial.number and not t.state.is_finished()]
+        self._reader.rows(study, [trial, *at_work])  # one question for all decisions of an epoch
         own = load_curves(study, [trial], self._reader)
         if judge.finished >= STARTUP:
             return stops(own, epoch, own, judge, self._chance)

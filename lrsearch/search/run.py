@@ -22,7 +22,7 @@ from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, Row, read_progress
-from lrsearch.search.study import ATTR, make_pruner, open_study
+from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
 from lrsearch.search.workers import Crew
 from lrsearch.storage import Storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
@@ -91,8 +91,11 @@ def run(
         interrupt.hurry.append(storage.hurry)
         interrupt.check()
 
+        # With a cache of its own the display leaves the worker's view of the study alone.
+        shown = load_study(storage, study.study_name, config.storage)
+
         def read() -> Progress:
-            return read_progress(study, config.trials, plan.epochs)
+            return read_progress(shown, config.trials, plan.epochs)
 
         with watching(read, display):
             crew = make_crew(plan, storage, folder, interrupt, display.note, task=task)

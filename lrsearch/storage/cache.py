@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import _CachedStorage
+from optuna.trial import FrozenTrial
 
 from lrsearch.storage.engine import Storage
 
@@ -22,6 +23,12 @@ def frozen(study: optuna.Study) -> Iterator[None]:
         return
     with cache.frozen():
         yield
+
+
+def put(study: optuna.Study, trial: FrozenTrial) -> None:
+    """`Cache.put` of a study's storage; nothing for a study on any other."""
+    if isinstance(study._storage, Cache):
+        study._storage.put(study._study_id, trial)
 
 
 class Cache(_CachedStorage):
@@ -42,6 +49,7 @@ class Cache(_CachedStorage):
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
         self._still = threading.local()
+        self._noted: dict[int, dict[str, Any]] = {}
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -53,12 +61,27 @@ class Cache(_CachedStorage):
         finally:
             self._still.read = before
 
+    def put(self, study_id: int, trial: FrozenTrial) -> None:
+        """Show a new trial to looks inside `frozen` too.
+
+        Args:
+            study_id: Optuna's number of the study.
+            trial: As it is in the database, but for what a sampler noted on it through this cache.
+        """
+        trial.system_attrs.update(self._noted.pop(trial._trial_id, {}))
+        with self._lock:
+            if study_id in self._studies:
+                self._add_trials_to_cache(study_id, [trial])
+                self._studies[study_id].unfinished_trial_ids.add(trial._trial_id)
+
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's; what a pruner notes on a trial is also seen by those decided after it."""
         super().set_trial_system_attr(trial_id, key, value)
         with self._lock:
             known = self._trial_id_to_study_id_and_number.get(trial_id)
-            if known is not None:
+            if known is None:
+                self._noted.setdefault(trial_id, {})[key] = value
+            else:
                 study_id, number = known
                 self._studies[study_id].trials[number].system_attrs[key] = value
 

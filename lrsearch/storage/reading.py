@@ -65,22 +65,35 @@ def read_trials(
     return _read(connection, condition)
 
 
+def empty_trial(
+    trial_id: int,
+    number: int,
+    state: TrialState,
+    started: datetime | None,
+    completed: datetime | None = None,
+) -> FrozenTrial:
+    """A trial of which only the row in the trials' table is known; times as they are stored."""
+    return FrozenTrial(
+        number=number,
+        state=state,
+        value=None,
+        values=None,
+        datetime_start=_local(started),
+        datetime_complete=_local(completed),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=trial_id,
+    )
+
+
 def _read(connection: Connection, condition: ColumnElement[bool]) -> list[FrozenTrial]:
     trials: dict[int, FrozenTrial] = {}
     for row in connection.execute(select(TRIALS).where(condition).order_by(TRIALS.c.trial_id)):
-        trials[row.trial_id] = FrozenTrial(
-            number=row.number,
-            state=row.state,
-            value=None,
-            values=None,
-            datetime_start=_local(row.datetime_start),
-            datetime_complete=_local(row.datetime_complete),
-            params={},
-            distributions={},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-            trial_id=row.trial_id,
+        trials[row.trial_id] = empty_trial(
+            row.trial_id, row.number, row.state, row.datetime_start, row.datetime_complete
         )
     if not trials:
         return []

@@ -11,12 +11,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb.models import TrialValueModel
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Row
 
 from lrsearch.errors import LrsearchError
 from lrsearch.storage.engine import Storage
+from lrsearch.storage.reading import empty_trial, read_trial
 from lrsearch.storage.schema import (
     PARAMS,
     SLOTS,
@@ -75,13 +76,20 @@ def create_trial(storage: Storage, claimed: Claim) -> int:
         LostTrialError: If the slot was taken over by another worker.
     """
 
-    def work(connection: Connection) -> int:
+    return start_trial(storage, claimed)._trial_id
+
+
+def start_trial(storage: Storage, claimed: Claim) -> FrozenTrial:
+    """As `create_trial`; the trial itself, which is not read again where it is new."""
+
+    def work(connection: Connection) -> FrozenTrial:
         row = _own_slot(connection, claimed)
-        if row.trial_id is not None:
-            return int(row.trial_id)
-        trial_id = _insert_trial(connection, claimed.study_id)
-        update_slot(connection, row, trial_id=trial_id)
-        return trial_id
+        known = None if row.trial_id is None else read_trial(connection, row.trial_id)
+        if known is not None:
+            return known
+        trial = _insert_trial(connection, claimed.study_id)
+        update_slot(connection, row, trial_id=trial._trial_id)
+        return trial
 
     return storage.transact(work)
 
@@ -131,7 +139,7 @@ def _own_slot(connection: Connection, claimed: Claim) -> Row[Any]:
     return row
 
 
-def _insert_trial(connection: Connection, study_id: int) -> int:
+def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
     """A new RUNNING trial with the next number; the study is locked."""
     # Optuna counts all earlier trials; the newest one knows as much, at any size of the study.
     newest = connection.execute(
@@ -140,15 +148,18 @@ def _insert_trial(connection: Connection, study_id: int) -> int:
         .order_by(TRIALS.c.trial_id.desc())
         .limit(1)
     ).scalar()
+    number, now = 0 if newest is None else newest + 1, _utc()
     result = connection.execute(
         TRIALS.insert().values(
-            study_id=study_id,
-            number=0 if newest is None else newest + 1,
-            state=TrialState.RUNNING,
-            datetime_start=_utc(),
+            study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=now
         )
     )
-    return int(result.inserted_primary_key[0])  # type: ignore[index]
+    return empty_trial(
+        int(result.inserted_primary_key[0]),  # type: ignore[index]
+        number,
+        TrialState.RUNNING,
+        now,
+    )
 
 
 def adopt(storage: Storage, claimed: Claim, trial_id: int) -> bool:

@@ -180,7 +180,7 @@ class EnsembleRunner:
         slot = self._slots[row]
         step = slot.epoch * self._steps
         optimizer = build_optimizer(
-            self._optimizer, self._optimizer_args, self._model, lr=self._task.lr
+            self._optimizer, self._optimizer_args, self._model, lr=self._task.lr, trains=False
         )
         build_scheduler(slot.schedule, optimizer, self._steps, self._task.validate_every)
         state: dict[str, Any] = {
@@ -196,7 +196,10 @@ class EnsembleRunner:
             state["scheduler"] = slot.plateau.state_dict()
         state["optimizer"] = {
             "state": self._store.read_optimizer(row, step),
-            "param_groups": optimizer.state_dict()["param_groups"],
+            "param_groups": [
+                {**group, "params": list(range(len(group["params"])))}
+                for group in optimizer.param_groups
+            ],
         }
         return state
 

@@ -129,6 +129,7 @@ def build_optimizer(
     *,
     lr: float,
     groups: Iterable[Any] | None = None,
+    trains: bool = True,
 ) -> Optimizer:
     """A fresh optimizer for a model, in its fastest form on the model's device.
 
@@ -138,11 +139,14 @@ def build_optimizer(
         model: Its trainable parameters are optimized.
         lr: Rate, for groups without their own.
         groups: Parameter groups; None = one.
+        trains: False for one that only holds rates and arguments.
 
     Raises:
         LrsearchError: The optimizer refuses the model's parameters.
     """
-    chosen = optimizer_class(name)
+    chosen: Any = optimizer_class(name)
+    if not trains:
+        chosen = light(chosen)
     trainable = [p for p in model.parameters() if p.requires_grad]
     args = dict(args)
     kinds = {p.device.type for p in trainable}
@@ -154,8 +158,9 @@ def build_optimizer(
     ):
         args["fused"] = True
     try:
-        return chosen(trainable if groups is None else groups, lr=lr, **args)  # type: ignore[call-arg]
+        optimizer: Optimizer = chosen(trainable if groups is None else groups, lr=lr, **args)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LrsearchError(
             f"optimizer {name} does not take the parameters of {type(model).__name__}: {error}"
         ) from error
+    return optimizer
