@@ -256,6 +256,20 @@ def test_a_log_parameter_enters_as_its_logarithm_and_a_category_by_its_mean() ->
     assert spaces["scheduler"] == IntDistribution(0, 1)
 
 
+def test_it_is_built_on_optunas_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 3: "Built on Optuna's evaluators, not beside them"; a forest of our own will not do."""
+    asked = []
+    real = optuna.importance.FanovaImportanceEvaluator.evaluate
+
+    def evaluate(self: object, study: optuna.Study, **options: object) -> dict[str, float]:
+        asked.append(study)
+        return real(self, study, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optuna.importance.FanovaImportanceEvaluator, "evaluate", evaluate)
+    assert importance(load(make_study(60))).overall is not None
+    assert asked
+
+
 def test_too_few_trials_give_no_answer_instead_of_a_wrong_one() -> None:
     found = importance(load(make_study(8)))
     assert found.overall is None
