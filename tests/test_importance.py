@@ -257,7 +257,7 @@ def test_a_log_parameter_enters_as_its_logarithm_and_a_category_by_its_mean() ->
 
 
 def test_it_is_built_on_optunas_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 3: "Built on Optuna's evaluators, not beside them"; a forest of our own will not do."""
+    """Issue 3: built on Optuna's evaluators, not beside them; no forest of our own."""
     asked = []
     real = optuna.importance.FanovaImportanceEvaluator.evaluate
 
