@@ -42,7 +42,7 @@ def search(
     lr: tuple[float, float] | str | None = None,
     warmup: bool | None = None,
     interval: str | None = None,
-    baselines: bool | None = None,
+    baselines: bool | Mapping[str, Mapping[str, Any] | None] | None = None,
     optimizer: str | Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     train_samples: int | None = None,
@@ -79,7 +79,8 @@ def search(
         lr: Range of the peak learning rate, or ``"auto"``.
         warmup: Also search a linear warmup.
         interval: When ``scheduler.step()`` is called: ``auto``, ``epoch`` or ``step``.
-        baselines: Run the usual recipes first.
+        baselines: Run the usual recipes first; or your own, as
+            ``{"mine": {"family": "StepLR", "lr": 0.1, "step_size": 10, "gamma": 0.1}}``.
         optimizer: A class of ``torch.optim``, or ``{"name": "SGD", "momentum": 0.9}``.
         batch_size: Samples a step.
         train_samples: Train on a stratified part of the training set.
@@ -174,7 +175,7 @@ def confirm(
         study: Its name, or the study of a :class:`Result`.
         storage: Database URL, where ``study`` is a name.
         task: The task, where the search was given a Python object.
-        top: Schedules besides the recipes, at least 1.
+        top: Schedules besides the recipes; 0 for the recipes only.
         seeds: Seeds, at least 2.
         device: As for :func:`search`; None as in the search.
         data_dir: As for :func:`search`.

@@ -111,7 +111,11 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY")
     _storage_argument(sub)
     sub.add_argument(
-        "--top", type=int, default=3, metavar="N", help="best distinct schedules (default: 3)"
+        "--top",
+        type=int,
+        default=3,
+        metavar="N",
+        help="best distinct schedules beside the baselines (default: 3; 0: the baselines only)",
     )
     sub.add_argument(
         "--seeds", type=int, default=5, metavar="N", help="fresh seeds for each (default: 5)"

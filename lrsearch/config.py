@@ -40,7 +40,7 @@ class StudyConfig:
     lr: tuple[float, float] | str | None = None
     warmup: bool = True
     interval: Literal["auto", "epoch", "step"] = "auto"
-    baselines: bool = True
+    baselines: bool | Mapping[str, Mapping[str, Any]] = True
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     train_samples: int | None = None
@@ -167,7 +167,30 @@ SETTINGS: dict[str, Setting] = {
         True,
         _enum("auto", "epoch", "step"),
     ),
-    "baselines": Setting(values.flag, "run the usual recipes first", "BOOL", True, _BOOL),
+    "baselines": Setting(
+        values.baselines,
+        "run the usual recipes first; in a file also your own, as name: {family, lr, ...}",
+        "BOOL",
+        True,
+        {
+            "oneOf": [
+                _BOOL,
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": {
+                        "type": ["object", "null"],
+                        "properties": {
+                            "family": {"type": "string"},
+                            "lr": {"type": ["number", "string"]},
+                            "warmup": {"type": "number", "minimum": 0},
+                            "interval": _enum("auto", "epoch", "step"),
+                        },
+                    },
+                },
+            ]
+        },
+    ),
     "optimizer": Setting(
         values.optimizer,
         "any class of torch.optim; its arguments: --optimizer-arg momentum=0.95",
@@ -300,7 +323,8 @@ def _parse(key: str, raw: Any, task: Any) -> Any:
     try:
         return SETTINGS[key].parse(raw)
     except values.MistakesError:
-        if key != "schedules" or not isinstance(task, str) or ":" not in task:
+        own = key in ("schedules", "baselines") and isinstance(task, str) and ":" in task
+        if not own:
             raise
         from lrsearch.tasks import FROM_PYTHON
 

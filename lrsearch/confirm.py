@@ -71,7 +71,7 @@ def confirm(
     Args:
         study: The search.
         storage: Its database.
-        top: Schedules besides the baselines, at least 1.
+        top: Schedules besides the baselines; 0 for the baselines only.
         seeds: Seeds, at least 2.
         overrides: Settings for this machine instead of the stored ones (``device``, ``data_dir``,
             ``precision``, ``fuse``).
@@ -86,8 +86,8 @@ def confirm(
         LrsearchError: No trial of the search is complete, or every run of the winner failed.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    if top < 1:
-        raise UsageError(f"--top must be at least 1, got {top}")
+    if top < 0:
+        raise UsageError(f"--top must be at least 0 (the baselines only), got {top}")
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
     table = load(study, storage)

@@ -150,6 +150,36 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
     return checked
 
 
+def baselines(raw: Any) -> bool | dict[str, dict[str, Any]]:
+    """True, false, or a mapping name -> recipe (:mod:`lrsearch.schedules.recipes`)."""
+    if not isinstance(raw, Mapping):
+        try:
+            return flag(raw)
+        except ValueError:
+            raise ValueError(
+                f"needs true, false, or name: {{family: ..., lr: ..., ...}}, got {raw!r:.60}"
+            ) from None
+    from lrsearch.schedules.recipes import checked_recipe
+
+    mistakes: list[tuple[str, str]] = []
+    checked: dict[str, dict[str, Any]] = {}
+    for name, given in raw.items():
+        try:
+            short_name(name)
+            if str(name).startswith("#"):
+                raise ValueError(f"must not start with #, got {name!r}")
+        except ValueError as error:
+            mistakes.append((str(name), f"a baseline's name {error}"))
+            continue
+        checked[str(name)], found = checked_recipe(str(name), given)
+        mistakes += [(f"{name}.{path}" if path else str(name), text) for path, text in found]
+    if mistakes:
+        raise MistakesError(mistakes)
+    if not checked:
+        raise ValueError("has no recipe; write false for none")
+    return checked
+
+
 def _range_problem(given: Any) -> str | None:
     """What is wrong with a parameter's range: a value, [low, high], or a list of choices."""
     values = given if isinstance(given, (list, tuple)) else [given]

@@ -56,6 +56,20 @@ def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         ({"timeout": "-5m"}, r"timeout: must be above 0"),
         ({"schedules": "StepLRR"}, r"unknown schedule family 'StepLRR' — did you mean StepLR\?"),
         ({"schedules": []}, r"schedules: needs at least one family"),
+        ({"baselines": 3}, r"baselines: needs true, false, or name: \{family: \.\.\.,"),
+        ({"baselines": {}}, r"baselines: has no recipe; write false for none"),
+        ({"baselines": {"a": 1}}, r"baselines\.a: needs \{family: .*\} or nothing, got 1"),
+        ({"baselines": {"StepLRR": None}}, r"baselines\.StepLRR: .* did you mean StepLR\?"),
+        ({"baselines": {"mine": {"lr": 0.1}}}, r"baselines\.mine: .*or give \{family: StepLR"),
+        ({"baselines": {"#3": {"family": "StepLR"}}}, r"name must not start with #, got '#3'"),
+        (
+            {"baselines": {"StepLR": {"step_size": 3, "gamma": 2}}},
+            r"baselines\.StepLR\.gamma: must be above 0 and at most 1, got 2",
+        ),
+        (
+            {"baselines": {"a": {"family": "StepLR", "lr": -1, "step_size": 3, "gamma": 1}}},
+            r"baselines\.a\.lr: must be a finite number above 0",
+        ),
         ({"optimizer": {"name": "sgd", "lr": 1}}, r"optimizer: lr is what is searched"),
         ({"optimizer": 3}, r"optimizer: needs a name"),
         ({"workers": "-1"}, r"workers: needs auto or a number"),
@@ -80,6 +94,17 @@ def test_bad_value_is_one_clear_line(values: dict[str, object], message: str) ->
         ({"lr": "auto"}, "lr", "auto"),
         ({"timeout": "15m"}, "timeout", 900.0),
         ({"schedules": "steplr, OneCycleLR"}, "schedules", {"StepLR": {}, "OneCycleLR": {}}),
+        ({"baselines": "no"}, "baselines", False),
+        (
+            {"baselines": {"mine": {"family": "steplr", "step_size": 0.5, "gamma": 0.1}}},
+            "baselines",
+            {"mine": {"family": "StepLR", "step_size": 0.5, "gamma": 0.1}},
+        ),
+        (
+            {"baselines": {"StepLR": None}},
+            "baselines",
+            {"StepLR": {"family": "StepLR", "step_size": 1 / 3, "gamma": 0.1}},
+        ),
         ({"optimizer": "adamw"}, "optimizer", {"name": "adamw"}),
         ({"pruner": None}, "pruner", "none"),
         ({"fuse": False}, "fuse", "off"),
@@ -123,7 +148,8 @@ def test_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_configuration_survives_json_and_yaml(tmp_path: Path) -> None:
-    config = make({"schedules": {"StepLR": {"gamma": [0.1, 0.5]}}, "lr": "0.01,1", "name": "é/.."})
+    raw = {"schedules": {"StepLR": {"gamma": [0.1, 0.5]}}, "lr": "0.01,1", "name": "é/.."}
+    config = make(raw | {"baselines": {"OneCycleLR": None, "low": {"family": "ConstantLR"}}})
     plain = config.to_dict()
     assert make(json.loads(json.dumps(plain))) == make(plain)
     path = write(tmp_path, yaml.safe_dump(plain, allow_unicode=True))

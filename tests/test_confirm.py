@@ -123,6 +123,20 @@ def test_a_baseline_that_won_is_the_winner_and_stands_there_once(storage: Storag
     assert [arm["key"] for arm in arms] == ["constant", "#1"]
 
 
+def test_no_schedule_but_the_baselines(storage: Storage) -> None:
+    study = search_of(
+        storage,
+        found(constant(0.1), 0.1),
+        found(constant(0.2), 0.3, baseline="high"),
+        found(constant(0.2), 0.2, baseline="twin"),
+    )
+    table = load(study, storage)
+    assert [arm["key"] for arm in choose_arms(table, top=0)] == ["twin", "high"]
+    without = search_of(storage, found(constant(0.1), 0.1), name="bare")
+    with pytest.raises(LrsearchError, match="no completed baseline; write --top 1"):
+        choose_arms(load(without, storage), top=0)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "expected"), [([1, 1], [1, 1], 0.0), ([1, 0], [0, 1], 1.0), ([2, 2], [2, 1], 0.25)]
 )
@@ -282,7 +296,7 @@ def test_a_search_without_a_complete_trial_cannot_be_confirmed(storage: Storage)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"top": 0}, "--top"), ({"seeds": 1}, "--seeds")]
+    ("options", "message"), [({"top": -1}, "--top"), ({"seeds": 1}, "--seeds")]
 )
 def test_impossible_numbers_are_refused(
     storage: Storage, options: dict[str, int], message: str

@@ -52,6 +52,22 @@ def test_baselines_take_the_first_slots_and_are_never_pruned(tmp_path: Path) -> 
     assert any(t.state == TrialState.PRUNED for t in bench.trials)
 
 
+def test_a_given_schedule_is_a_baseline_with_values_that_are_never_searched(bench: Bench) -> None:
+    """Its schedule is trained as it is; Optuna knows the family and the nearest rate."""
+    high = bench.space.lr_dim.high
+    slow = Schedule("ExponentialLR", 2 * high, EPOCHS, {"gamma": 0.99995})
+    own = Schedule("Points", 0.5, EPOCHS, {"points": [[0, 0.5], [EPOCHS, 0.1]]})
+    worker = bench.worker(14)
+    worker.baselines = {"slow": slow, "own": own}
+    worker.run()
+    first, second, *rest = bench.trials
+    assert [t.user_attrs.get("baseline") for t in bench.trials] == ["slow", "own", *[None] * 12]
+    assert Schedule.from_dict(first.user_attrs["schedule"]) == slow
+    assert first.params == {"scheduler": "ExponentialLR", "lr": high}
+    assert second.params == {"lr": 0.5}
+    assert first.distributions["lr"] == rest[0].distributions["lr"]
+
+
 def test_pruned_trial_keeps_its_last_loss_and_says_why(tmp_path: Path) -> None:
     bench = Bench(tmp_path, pruner="median")
     bench.work(30)

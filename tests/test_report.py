@@ -338,6 +338,11 @@ def test_the_command_has_what_differs_from_the_defaults() -> None:
     )
 
 
+def test_the_command_of_a_study_with_recipes_of_its_own_needs_its_file() -> None:
+    config = {"task": "digits", "baselines": {"low": {"family": "ConstantLR", "lr": 0.01}}}
+    assert command_line("digits", config) == ("lrsearch run --study-file study.yaml --task digits")
+
+
 def test_the_report_package_imports_neither_plotly_nor_torch_nor_training() -> None:
     code = (
         "import sys, lrsearch.report, lrsearch.report.tables, lrsearch.report.figures;"

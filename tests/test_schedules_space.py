@@ -28,6 +28,7 @@ from lrsearch.schedules import (
     register,
     schedules_table,
 )
+from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.schedules.searches import FINAL_RATIO
 
 TORCH = {
@@ -105,6 +106,45 @@ def test_baselines_are_the_usual_recipes_at_the_usual_rate() -> None:
     assert built["CosineAnnealingLR"].params == {"T_max": 30, "eta_min": 0.0}
     assert built["OneCycleLR"].params["pct_start"] == 0.3
     assert all(schedule.warmup == 0 for schedule in built.values())
+
+
+def test_a_recipe_with_nothing_given_is_the_usual_one() -> None:
+    space = Space(None, 30, (1e-3, 1.0))
+    for name, params in space.baselines(0.1).items():
+        recipe, mistakes = checked_recipe(name, None)
+        assert mistakes == []
+        assert make_recipe(recipe, epochs=30, lr=0.1) == space.suggest(FixedParams(params))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (
+            {"family": "StepLR", "step_size": 0.5, "gamma": 0.1, "warmup": 0.1},
+            Schedule("StepLR", 0.1, 20, {"step_size": 9, "gamma": 0.1}, warmup=2),
+        ),
+        (
+            {"family": "MultiStepLR", "lr": "2e-3", "milestones": [0.5, 15], "gamma": 0.3},
+            Schedule("MultiStepLR", 2e-3, 20, {"milestones": [10, 15], "gamma": 0.3}),
+        ),
+        (
+            {"family": "CosineAnnealingLR", "T_max": 3, "interval": "step"},
+            Schedule("CosineAnnealingLR", 0.1, 20, {"T_max": 3}, interval="step"),
+        ),
+        (
+            {"family": "Points", "points": [[0, 0.2], [9, 0.01]]},
+            Schedule("Points", 0.2, 20, {"points": [[0, 0.2], [9, 0.01]]}),
+        ),
+    ],
+)
+def test_a_recipe_says_epochs_or_shares_of_the_budget(recipe: dict, expected: Schedule) -> None:
+    assert make_recipe(recipe, epochs=20, lr=0.1) == expected
+
+
+def test_a_recipe_that_does_not_fit_the_budget_says_so() -> None:
+    recipe = {"family": "CosineAnnealingLR", "warmup": 5}
+    with pytest.raises(ConfigError, match="warmup: 5 epochs leave nothing of a budget of 3"):
+        make_recipe(recipe, epochs=3, lr=0.1)
 
 
 def test_baselines_stay_inside_the_ranges_of_the_study() -> None:

@@ -14,6 +14,8 @@ from lrsearch.storage.urls import redact
 def command_line(name: str, config: Mapping[str, Any]) -> str:
     """``lrsearch run`` with every setting that differs from its default.
 
+    Recipes of the study's own fit in a file only: it is then ``--study-file study.yaml``.
+
     Args:
         name: The study's name.
         config: Its stored configuration.
@@ -26,6 +28,9 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     words = ["lrsearch", "run", "--task", str(config.get("task", "digits"))]
     for key in SETTINGS:
         value = config.get(key, defaults[key])
+        if key == "baselines" and isinstance(value, Mapping):
+            words[2:2] = ["--study-file", "study.yaml"]
+            continue
         if key in ("task", "data_dir") or value == defaults[key] or value is None:
             continue
         flag = f"--{key.replace('_', '-')}"

@@ -19,13 +19,14 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
 
     Args:
         table: The search.
-        top: Schedules that are no baseline, or the winner.
+        top: Schedules that are no baseline, or the winner; 0 for the baselines only.
 
     Returns:
-        Plain values: ``key``, ``schedule``, ``trial`` and ``baseline`` of each, the winner first.
+        Plain values: ``key``, ``schedule``, ``trial`` and ``baseline`` of each, the best of the
+        search first.
 
     Raises:
-        LrsearchError: No trial is complete.
+        LrsearchError: No trial is complete, or no baseline where only they are asked for.
     """
     complete = [t for t in table.complete if t.schedule]
     if not complete:
@@ -44,6 +45,8 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
             chosen.append(trial)
             curves.append(curve)
     rest = [t for t in complete if t.baseline is not None and t not in chosen]
+    if not chosen and not rest:
+        raise LrsearchError(f"study {table.name!r} has no completed baseline; write --top 1")
     return [
         {
             "key": t.baseline if t.baseline is not None else f"#{t.number}",

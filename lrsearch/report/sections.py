@@ -66,7 +66,7 @@ def hero(
             scatter,
             "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
             "**hollow** ones were stopped early and stand at the loss they had then, marks on the "
-            "rail **diverged**. Rings: the best, and the usual recipes.",
+            "rail **diverged**. Rings: the best, and the baselines.",
         )
     )
 

@@ -193,6 +193,24 @@ class Space:
             name, lr, self.epochs, family.decode(values, draw), warmup, interval=interval
         )
 
+    def suggest_known(self, trial: Trial, schedule: Schedule) -> None:
+        """Tell a trial of a schedule that is given, as far as this space has words for it.
+
+        That is its family, where it is searched, and its rate, at the edge of the range where it
+        lies outside; what is trained is the schedule itself.
+
+        Args:
+            trial: As for :meth:`suggest`; its values are those of :meth:`known`.
+            schedule: Any, also of a family or with values that are not searched.
+        """
+        if schedule.family in self.names:
+            trial.suggest_categorical("scheduler", self.names)
+        self.lr_dim.suggest(trial, "lr")
+
+    def known(self, schedule: Schedule) -> dict[str, Any]:
+        """The values that :meth:`suggest_known` asks for."""
+        return {"scheduler": schedule.family, "lr": self.lr_dim.clip(schedule.lr)}
+
     @property
     def _has_warmup(self) -> bool:
         dim = self.warmup_dim

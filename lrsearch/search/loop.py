@@ -59,7 +59,7 @@ class Worker:
         owner: Unique name of this worker.
         sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
         seed: The study's seed.
-        baselines: Optuna parameters of the usual recipes; they take the first slots.
+        baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
         checkpoints: Folder for checkpoints.
         device: Text for the record of each trial.
         interrupt: Set by Ctrl-C and SIGTERM.
@@ -77,7 +77,7 @@ class Worker:
     owner: str
     sampler: str
     seed: int
-    baselines: Mapping[str, dict[str, Any]]
+    baselines: Mapping[str, dict[str, Any] | Schedule]
     checkpoints: Path
     device: str
     interrupt: Interrupt
@@ -163,9 +163,15 @@ class Worker:
             return trial
         set_sampler(self.study, self.sampler, self.seed, claim.slot, self.space)
         attrs: dict[str, Any] = {} if name is None else {"baseline": name}
+        recipe = None if name is None else self.baselines[name]
         try:
-            draft = Draft(self.study, trial, None if name is None else self.baselines[name])
-            attrs["schedule"] = self.space.suggest(draft).to_dict()
+            if isinstance(recipe, Schedule):
+                draft = Draft(self.study, trial, self.space.known(recipe))
+                self.space.suggest_known(draft, recipe)
+                attrs["schedule"] = recipe.to_dict()
+            else:
+                draft = Draft(self.study, trial, recipe)
+                attrs["schedule"] = self.space.suggest(draft).to_dict()
         except ValueError as error:
             self._fail(trial._trial_id, error)
             return None

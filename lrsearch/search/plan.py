@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.config import StudyConfig
-from lrsearch.errors import UsageError
-from lrsearch.schedules import Space
+from lrsearch.errors import ConfigError, UsageError
+from lrsearch.schedules import Schedule, Space
+from lrsearch.schedules.recipes import make_recipe
 from lrsearch.tasks import Task, given_task, load_task
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
@@ -127,6 +129,35 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             arguments,
         ),
     )
+
+
+def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
+    """The recipes that a study runs first: its own as schedules, the usual ones as parameters.
+
+    Raises:
+        UsageError: It states more of its own than it has trials.
+        ConfigError: A recipe does not fit the budget.
+    """
+    given, config = plan.config.baselines, plan.config
+    if not isinstance(given, Mapping):
+        return dict(plan.space.baselines(plan.task.lr)) if given else {}
+    if config.trials < len(given):
+        raise UsageError(
+            f"trials {config.trials}: the study states {len(given)} baselines, which come first; "
+            f"write at least trials {len(given)}"
+        )
+    made: dict[str, dict[str, Any] | Schedule] = {}
+    mistakes: list[str] = []
+    for name, recipe in given.items():
+        try:
+            made[name] = make_recipe(
+                recipe, epochs=plan.epochs, lr=plan.task.lr, interval=config.interval
+            )
+        except ConfigError as error:
+            mistakes += [f"baselines.{name}: {text}" for text in error.mistakes]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return made
 
 
 def _task(config: StudyConfig, given: Any) -> Task:

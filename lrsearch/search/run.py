@@ -20,7 +20,7 @@ from lrsearch.files import results_folder
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.plan import Plan, make_plan, with_lr_range
+from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
 from lrsearch.search.workers import Crew
@@ -78,6 +78,7 @@ def run(
         check_log(config.log)
         storage = open_storage(config.storage)
         plan = make_plan(config, task)
+        baselines_of(plan)  # their mistakes, before anything is made
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         folder = results_folder(config.out, study.study_name)
@@ -133,7 +134,7 @@ def make_worker(
         owner=new_owner(),
         sampler=config.sampler,
         seed=config.seed,
-        baselines=plan.space.baselines(plan.task.lr) if config.baselines else {},
+        baselines=baselines_of(plan),
         checkpoints=folder / "checkpoints" / study.user_attrs[ATTR]["uid"],
         device=devices.describe(plan.device),
         interrupt=interrupt,
@@ -290,7 +291,7 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     if best.baseline:
         console.print(f"  It is the {best.baseline} baseline: nothing tried was better.")
     if against:
-        console.print(f"  against the usual recipes: {', '.join(against)}")
+        console.print(f"  against the baselines: {', '.join(against)}")
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")

@@ -1,0 +1,127 @@
+"""Baselines that a study states itself: the recipes that a search has to beat.
+
+```yaml
+baselines:
+  CosineAnnealingLR:                                  # the usual recipe of that family
+  mine: {family: StepLR, lr: 0.1, step_size: 10, gamma: 0.1}
+  longer: {family: StepLR, step_size: 0.5, gamma: 0.1, warmup: 0.05}   # shares of the budget
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lrsearch.errors import ConfigError, UsageError, did_you_mean
+from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR
+from lrsearch.schedules.convert import round_half_up
+from lrsearch.schedules.family import FAMILIES, Family, get_family
+from lrsearch.schedules.ranges import as_number
+from lrsearch.schedules.schedule import Schedule
+
+KEYS = ("family", "lr", "warmup", "interval")
+"""What a recipe says beside the arguments of its family."""
+
+_USUAL: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 1 / 3, "gamma": 0.1},
+    "OneCycleLR": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+}
+
+
+def checked_recipe(name: str, given: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """A recipe with its family named, and the mistakes in it that need no budget to be seen.
+
+    Args:
+        name: The baseline's name; its family too, where none is given.
+        given: What was written: nothing, or keys and values.
+
+    Returns:
+        (the recipe, mistakes as (path below the recipe, rule)).
+    """
+    if given is not None and not isinstance(given, Mapping):
+        return {}, [("", f"needs {{family: ..., lr: ..., ...}} or nothing, got {given!r:.60}")]
+    found = {str(key): value for key, value in (given or {}).items()}
+    family = str(found.get("family", name))
+    known = {each.lower(): each for each in FAMILIES}.get(family.lower())
+    if known is None:
+        try:
+            get_family(family)
+        except UsageError as error:
+            near = did_you_mean(family, FAMILIES)
+            hint = "" if near or "family" in found else "; or give {family: StepLR, ...}"
+            return {}, [("family" if "family" in found else "", f"{error}{hint}")]
+    if found == {}:
+        found = dict(_USUAL.get(str(known), {}))
+    found = {"family": known, **{k: v for k, v in found.items() if k != "family"}}
+    try:
+        make_recipe(found, epochs=MAX_EPOCHS, lr=MAX_LR)
+    except ConfigError as error:
+        return found, [_placed(str(known), text) for text in error.mistakes]
+    return found, []
+
+
+def _placed(family: str, mistake: str) -> tuple[str, str]:
+    """``StepLR.gamma: must be ...`` -> (``gamma``, ``must be ...``)."""
+    place, colon, rule = mistake.partition(": ")
+    name = place.removeprefix(f"{family}.")
+    return (name, rule) if colon and name.isidentifier() else ("", mistake)
+
+
+def make_recipe(
+    given: Mapping[str, Any], *, epochs: int, lr: float, interval: str = "auto"
+) -> Schedule:
+    """The schedule of a recipe on a budget.
+
+    Args:
+        given: ``family``, and perhaps ``lr``, ``warmup``, ``interval`` and the family's arguments
+            in torch's names. A duration below 1 (``step_size``, ``milestones``, ``T_max``,
+            ``warmup``, ...) is a share of the budget.
+        epochs: Budget.
+        lr: Peak rate where the recipe has none of its own.
+        interval: When it is stepped, where the recipe does not say.
+
+    Raises:
+        ConfigError: All mistakes at once.
+
+    Example:
+        >>> recipe = {"family": "StepLR", "lr": 0.1, "step_size": 0.5, "gamma": 0.1}
+        >>> make_recipe(recipe, epochs=20, lr=1.0).describe()
+        'StepLR  step_size 10 gamma 0.1'
+    """
+    family = get_family(given["family"])
+    params = {key: value for key, value in given.items() if key not in KEYS}
+    warmup = _whole(given.get("warmup") or 0, epochs)
+    number = as_number(warmup)
+    left = epochs - (0 if number is None else int(number))
+    params = {name: _in_epochs(family, name, value, left) for name, value in params.items()}
+    peak = given.get("lr")
+    if peak is None:
+        peak = _top(params) if family.name == "Points" else lr
+    stepped: Any = given.get("interval") or ("epoch" if family.needs_metric else interval)
+    return Schedule(family.name, peak, epochs, params, warmup, interval=stepped)
+
+
+def _in_epochs(family: Family, name: str, value: Any, left: int) -> Any:
+    kind = family.args[name].kind if name in family.args else ""
+    if kind == "epochs":
+        return _whole(value, left)
+    if kind == "milestones" and isinstance(value, (list, tuple)):
+        return [_whole(each, left) for each in value]
+    return value
+
+
+def _whole(value: Any, epochs: int) -> Any:
+    """A share of the budget in whole epochs, at least 1; other values as they are."""
+    number = as_number(value)
+    if number is None or not 0 < number < 1:
+        return value
+    return max(1, round_half_up(number * epochs))
+
+
+def _top(params: Mapping[str, Any]) -> float:
+    """The highest rate of a curve that is given by points; 1 where they are not points."""
+    try:
+        return float(max(as_number(point[1]) or 0.0 for point in params["points"])) or 1.0
+    except (KeyError, TypeError, IndexError, ValueError):
+        return 1.0
