@@ -190,7 +190,12 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
         metavar="NAME=VALUE[,VALUE...]",
         help="its arguments; several values draw several lines (milestones=[9,16] is one value)",
     )
-    sub.add_argument("--lr", type=float, default=0.1, help="peak learning rate (default: 0.1)")
+    sub.add_argument(
+        "--lr",
+        default="0.1",
+        metavar="LR[,LR...]",
+        help="peak learning rate (default: 0.1); several are those of parameter groups",
+    )
     sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
     sub.add_argument("--warmup", type=int, default=0, metavar="N", help="epochs of linear warmup")
     sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto")
@@ -200,8 +205,8 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument(
         "-o",
         "--output",
-        metavar="FILE.html",
-        help="where to write (default: curves-FAMILY.html)",
+        metavar="FILE",
+        help="where to write: .html, .svg or .png (default: curves-FAMILY.html)",
     )
     return _curves
 
@@ -214,13 +219,17 @@ def _curves(args: argparse.Namespace) -> int:
         for text in args.params
         for key, value in _pairs([_bracketed(text)], "a parameter").items()
     }
+    try:
+        rates = [float(text) for text in args.lr.split(",")]
+    except ValueError:
+        raise UsageError(f"--lr needs a number, or several: 0.01,0.001; got {args.lr!r}") from None
     path = Path(args.output or f"curves-{args.family}.html")
     interval = None if args.interval == "auto" else args.interval
     write_curves(
         args.family,
         values,
         path,
-        lr=args.lr,
+        lr=rates[0] if len(rates) == 1 else rates,
         epochs=args.epochs,
         warmup=args.warmup,
         interval=interval,

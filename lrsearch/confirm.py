@@ -97,7 +97,7 @@ def confirm(
     interrupt = Interrupt()
     with interrupt.listening():
         plan = make_plan(config, task)
-        again = open_confirmation(study, storage, plan, arms, fresh)
+        again = open_confirmation(study, storage, plan, arms, fresh, top)
         order = again.user_attrs[ATTR]["slots"]
         note(f"confirm {study.study_name}: {len(arms)} schedules, {seeds} fresh seeds each")
         for arm in arms:
@@ -127,6 +127,7 @@ def open_confirmation(
     plan: Plan,
     arms: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
+    top: int,
 ) -> optuna.Study:
     """The study ``NAME-confirm``, with a slot for every arm and seed; what it has stays."""
     with warnings.catch_warnings():
@@ -162,6 +163,7 @@ def open_confirmation(
         ATTR,
         {
             "of": study.study_name,
+            "top": top,
             "arms": list(arms),
             "seeds": list(seeds),
             "slots": order,

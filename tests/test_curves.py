@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lrsearch.errors import UsageError
+from lrsearch.report import curves
 from lrsearch.report.curves import curve_lines, curves_figure, write_curves
 from lrsearch.report.style import FAMILY_STYLES, PALETTE, family_style
 from lrsearch.schedules import FAMILIES
@@ -43,6 +44,30 @@ def test_schedule_stepped_within_an_epoch_is_drawn_fine() -> None:
     assert len(line.x) == 601
     assert max(line.y) == pytest.approx(0.1, rel=1e-3)
     assert line.x[-1] == 30
+
+
+def test_several_rates_are_groups_that_follow_the_shape_from_their_own() -> None:
+    base, classifier = curve_lines(
+        "CosineAnnealingLR", {"eta_min": [0.001]}, [1e-2, 1e-3], 20, warmup=3
+    )
+    assert (base.label, classifier.label) == ("lr 0.01", "lr 0.001")
+    alone = curve_lines("CosineAnnealingLR", {"eta_min": [0.001]}, 1e-2, 20, warmup=3)[0]
+    assert base.y == pytest.approx(alone.y, rel=1e-12)
+    assert classifier.y == pytest.approx([rate / 10 for rate in base.y], rel=1e-9)
+
+
+def test_curves_are_written_as_pictures_of_the_same_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+
+    def keep(figures: Any, paths: Any, **how: Any) -> None:
+        drawn.append(([trace.name for trace in figures[0].data], [str(p) for p in paths]))
+
+    monkeypatch.setattr(curves, "write_pictures", keep)
+    path = tmp_path / "c.svg"
+    assert write_curves("ExponentialLR", {"gamma": [0.9, 0.98]}, path, lr=0.1, epochs=9) == path
+    assert drawn == [(["gamma 0.9", "gamma 0.98"], [str(path)])]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
+from lrsearch.report.save import write_pictures
 from lrsearch.report.style import PALETTE, figure_layout
 from lrsearch.schedules import Schedule
 
@@ -39,17 +40,17 @@ class Line(NamedTuple):
 def curve_lines(
     family: str,
     values: Mapping[str, Sequence[Any]],
-    lr: float,
+    lr: float | Sequence[float],
     epochs: int,
     warmup: int = 0,
     interval: Literal["auto", "epoch", "step"] | None = "auto",
 ) -> list[Line]:
-    """One line for each combination of the listed values.
+    """One line for each combination of the listed values, and for each rate of several.
 
     Args:
         family: Name of a schedule family.
         values: Argument -> its values; a single value is no sequence of one line more.
-        lr: Peak rate.
+        lr: Peak rate; several are those of the parameter groups of one optimizer.
         epochs: Budget.
         warmup: Epochs of linear warmup.
         interval: When the scheduler is stepped; None or ``auto`` for the family's own.
@@ -62,7 +63,8 @@ def curve_lines(
         >>> [line.label for line in lines]
         ['gamma 0.5', 'gamma 0.9']
     """
-    count = math.prod(len(each) for each in values.values())
+    rates = [lr] if isinstance(lr, (int, float)) else list(lr)
+    count = math.prod(len(each) for each in values.values()) * len(rates)
     if not 1 <= count <= MAX_LINES:
         raise UsageError(
             f"{count:,} lines are not 1 to {MAX_LINES}; give each value fewer choices"
@@ -71,18 +73,39 @@ def curve_lines(
     lines = []
     for combination in itertools.product(*values.values()):
         params = dict(zip(values, combination, strict=True))
-        schedule = Schedule(family, lr, epochs, params, warmup, interval=interval or "auto")
-        label = "  ".join(f"{name} {_word(params[name])}" for name in varied)
-        lines.append(_line(label or schedule.describe(), schedule))
+        schedule = Schedule(
+            family, max(rates), epochs, params, warmup, interval=interval or "auto"
+        )
+        words = [f"{name} {_word(params[name])}" for name in varied]
+        per_step = schedule.interval == "step"
+        fine = max(1, math.ceil(_FINE / epochs)) if per_step else 1
+        x = [t / fine for t in range(epochs * fine)]
+        for rate, y in zip(rates, _traces(schedule, rates, fine), strict=True):
+            label = "  ".join([*words, *([f"lr {rate:g}"] if len(rates) > 1 else [])])
+            line = Line(
+                label or schedule.describe(), [*x, float(epochs)], [*y, y[-1]], not per_step
+            )
+            lines.append(line)
     return lines
 
 
-def _line(label: str, schedule: Schedule) -> Line:
-    per_step = schedule.interval == "step"
-    fine = max(1, math.ceil(_FINE / schedule.epochs)) if per_step else 1
-    rates = schedule.trace(fine).lr.tolist()
-    x = [t / fine for t in range(len(rates))]
-    return Line(label, [*x, float(schedule.epochs)], [*rates, rates[-1]], not per_step)
+def _traces(schedule: Schedule, rates: Sequence[float], fine: int) -> list[list[float]]:
+    """The rate of each parameter group at every scheduler step."""
+    alone = schedule.trace(fine).lr.tolist()
+    if len(rates) == 1:
+        return [alone]
+    import torch
+
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": rate} for rate in rates]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    scheduler = schedule.build(optimizer, fine)
+    out: list[list[float]] = [[] for _ in rates]
+    for _ in range(schedule.epochs * fine):
+        for line, group in zip(out, optimizer.param_groups, strict=True):
+            line.append(float(group["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return out
 
 
 def _word(value: Any) -> str:
@@ -145,19 +168,19 @@ def write_curves(
     values: Mapping[str, Sequence[Any]],
     path: Path,
     *,
-    lr: float,
+    lr: float | Sequence[float],
     epochs: int,
     warmup: int = 0,
     interval: Literal["auto", "epoch", "step"] | None = None,
     log: bool = False,
 ) -> Path:
-    """Draw the lines into one HTML file that needs no network; returns ``path``.
+    """Draw the lines into one file: HTML that needs no network, SVG or PNG; returns ``path``.
 
     Args:
         family: Name of a schedule family.
         values: Argument -> its values.
-        path: File to write.
-        lr: Peak rate.
+        path: File to write; ``.svg`` and ``.png`` need kaleido.
+        lr: Peak rate; several are those of the parameter groups of one optimizer.
         epochs: Budget.
         warmup: Epochs of linear warmup.
         interval: When the scheduler is stepped; None for the family's own.
@@ -165,8 +188,13 @@ def write_curves(
     """
     lines = curve_lines(family, values, lr, epochs, warmup, interval)
     fixed = [f"{name} {_word(each[0])}" for name, each in values.items() if len(each) == 1]
-    title = ", ".join([family, f"lr {lr:g}", *fixed, *([f"warmup {warmup}"] if warmup else [])])
-    page: str = curves_figure(lines, title, log).to_html(
+    rate = [f"lr {lr:g}"] if isinstance(lr, (int, float)) else []
+    title = ", ".join([family, *rate, *fixed, *([f"warmup {warmup}"] if warmup else [])])
+    figure = curves_figure(lines, title, log)
+    if path.suffix in (".svg", ".png"):
+        write_pictures([figure], [path], width=800)
+        return path
+    page: str = figure.to_html(
         include_plotlyjs=True,
         config={"responsive": True, "displaylogo": False, "showSendToCloud": False},
         default_height="96vh",

@@ -14,11 +14,13 @@ from lrsearch.files import write_text
 from lrsearch.report.tables import families_table
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from lrsearch.report.page import Report
 
 NEEDS = (
-    "PNG needs kaleido and a Chrome or Chromium: pip install 'lrsearch[png]', and install "
-    "chromium (or run plotly_get_chrome); the HTML report needs neither"
+    "PNG and SVG need kaleido and a Chrome or Chromium: pip install 'lrsearch[png]', and install "
+    "chromium (or run plotly_get_chrome); HTML needs neither"
 )
 
 
@@ -28,33 +30,40 @@ def write_png(report: Report, folder: Path) -> list[Path]:
     Raises:
         LrsearchError: Says what to install where kaleido or a browser is missing.
     """
+    _make(folder)
+    paths = [folder / f"{name}.png" for name in report.figures]
+    write_pictures([figure for figure, _ in report.figures.values()], paths)
+    return paths
+
+
+def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int = 1200) -> None:
+    """Figures as files, by the ends of their names: .svg, or .png of twice the pixels.
+
+    Raises:
+        LrsearchError: Says what to install where kaleido or a browser is missing.
+    """
     import copy
     import importlib.util
 
     if importlib.util.find_spec("kaleido") is None:
-        raise LrsearchError(f"cannot write PNG: kaleido is not installed. {NEEDS}")
+        raise LrsearchError(f"cannot write pictures: kaleido is not installed. {NEEDS}")
     import plotly.io
 
-    _make(folder)
-    drawn, paths = [], []
-    for name, (figure, _) in report.figures.items():
-        copied = copy.deepcopy(figure)
-        copied.update_layout(
+    drawn = [copy.deepcopy(figure) for figure in figures]
+    for figure in drawn:
+        figure.update_layout(
             template="none", paper_bgcolor="white", plot_bgcolor="white", font_color="#333333"
         )
-        drawn.append(copied)
-        paths.append(folder / f"{name}.png")
     try:
         plotly.io.write_images(
             drawn,
             [str(p) for p in paths],
-            width=1200,
+            width=width,
             height=[int(figure.layout.height or 480) for figure in drawn],
-            scale=2,
+            scale=[1 if path.suffix == ".svg" else 2 for path in paths],
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise LrsearchError(f"cannot write PNG: {_first_line(error)}. {NEEDS}") from None
-    return paths
+        raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
 
 
 def _first_line(error: BaseException) -> str:
