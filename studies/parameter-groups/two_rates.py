@@ -17,4 +17,5 @@ def base_and_classifier(model: nn.Sequential) -> list[dict[str, object]]:
 
 def task() -> Task:
     """The digits task with these groups; a schedule's peak is the rate of the base."""
-    return replace(load_task("digits"), name="two-rates", lr=1e-2, param_groups=base_and_classifier)
+    digits = load_task("digits")
+    return replace(digits, name="two-rates", lr=1e-2, param_groups=base_and_classifier)
