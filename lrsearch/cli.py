@@ -14,6 +14,7 @@ from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
 from lrsearch.config import SETTINGS
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.imports import uncollected
 
 FLAGS = ("warmup", "baselines", "compile")
 GROUPS = {
@@ -124,8 +125,9 @@ def _run(args: argparse.Namespace) -> int:
     from lrsearch.config import load
 
     config = load(args.study_file, _settings(args))
-    from lrsearch.search.interrupt import Interrupted
-    from lrsearch.search.run import closing, run, summary
+    with uncollected():
+        from lrsearch.search.interrupt import Interrupted
+        from lrsearch.search.run import closing, run, summary
 
     try:
         outcome = run(config, quiet=args.quiet or args.json)

@@ -46,7 +46,7 @@ class Shares:
 
     Attributes:
         share: Parameter -> part, 0 to 1, largest first.
-        error: Parameter -> standard error, from half samples.
+        error: Parameter -> standard error, from half samples; empty where it was not asked for.
         trials: Trials it was computed from.
     """
 
@@ -127,13 +127,15 @@ def worth(table: StudyTable) -> dict[int, float]:
     return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
 
 
-def importance(table: StudyTable, seed: int = 0) -> Importance:
+def importance(table: StudyTable, seed: int = 0, *, whiskers: bool = True) -> Importance:
     """What mattered in a study; see the module's text.
 
     Args:
         table: The study.
         seed: Of the forests, the shuffles and, above 500 trials (200 in a family), the sample
             that is used.
+        whiskers: With standard errors, and the mean of several shuffles; without, each is asked
+            once, at a seventh of the cost.
     """
     places = worth(table)
     done = [t for t in table.trials if t.status in FINISHED and t.number in places]
@@ -145,17 +147,17 @@ def importance(table: StudyTable, seed: int = 0) -> Importance:
         own = sorted({k for t in mine for k in t.params if k.startswith(f"{family}.")})
         if not own:
             continue
-        found = _of_trials(mine, places, own, seed)
+        found = _of_trials(mine, places, own, seed, whiskers)
         if found is None:
             too_few[family] = len(mine)
             continue
         within[family] = found
-        top = _of_trials(_better_half(mine, places), places, own, seed)
+        top = _of_trials(_better_half(mine, places), places, own, seed, whiskers)
         if top is not None:
             within_better[family] = top
     return Importance(
-        overall=_of_trials(done, places, [], seed),
-        better=_of_trials(_better_half(done, places), places, [], seed),
+        overall=_of_trials(done, places, [], seed, whiskers),
+        better=_of_trials(_better_half(done, places), places, [], seed, whiskers),
         within=within,
         within_better=within_better,
         too_few=too_few,
@@ -170,7 +172,11 @@ def _better_half(trials: Sequence[TrialRow], places: Mapping[int, float]) -> lis
 
 
 def _of_trials(
-    trials: Sequence[TrialRow], places: Mapping[int, float], own: Sequence[str], seed: int
+    trials: Sequence[TrialRow],
+    places: Mapping[int, float],
+    own: Sequence[str],
+    seed: int,
+    whiskers: bool,
 ) -> Shares | None:
     """Shares of the common parameters and ``own`` ones; None where there are too few trials.
 
@@ -187,14 +193,15 @@ def _of_trials(
     distributions = {n: next(t for t in rows if n in t.params).distributions[n] for n in used}
     columns = {n: [t.params.get(n, _absent(n, distributions[n])) for t in rows] for n in used}
     values = np.array([places[t.number] for t in rows])
-    found = shares(columns, distributions, values, seed, draws=2 if own else 3)
+    draws = (2 if own else 3) if whiskers else 1
+    found = shares(columns, distributions, values, seed, draws, whiskers=whiskers)
     share = dict(found.share) | {
         n: 0.0 for n in names if n not in used and any(n in t.params for t in rows)
     }
     short = {n: n.rpartition(".")[2] for n in share}
     return Shares(
         {short[n]: v for n, v in share.items()},
-        {short[n]: found.error.get(n, 0.0) for n in share},
+        {short[n]: found.error.get(n, 0.0) for n in share if found.error},
         len(rows),
     )
 
@@ -216,6 +223,8 @@ def shares(
     values: np.ndarray,
     seed: int = 0,
     draws: int = 3,
+    *,
+    whiskers: bool = True,
 ) -> Shares:
     """Part of the variance of ``values`` that each parameter alone explains, chance taken off.
 
@@ -229,6 +238,7 @@ def shares(
         values: The worth of each trial, (trials,).
         seed: Of forests and shuffles.
         draws: Shuffles, each with a forest; more are steadier.
+        whiskers: With standard errors, from forests of half samples.
     """
     rng = np.random.default_rng(seed)
     n = len(values)
@@ -239,11 +249,11 @@ def shares(
     share = {k: max(0.0, float(np.mean([f[k] for f in full]))) for k in columns}
     total = max(1.0, sum(share.values()))
     halves = []
-    for _ in range(draws + 1):
+    for _ in range(draws + 1 if whiskers else 0):
         half = rng.choice(n, n // 2, replace=False)
         part = {k: [v[j] for j in half] for k, v in columns.items()}
         halves.append(_above_chance(part, distributions, values[half], rng, trees=6))
-    error = {k: float(np.std([h[k] for h in halves], ddof=1)) for k in share}
+    error = {k: float(np.std([h[k] for h in halves], ddof=1)) for k in share if halves}
     ordered = sorted(share.items(), key=lambda item: -item[1])
     return Shares({k: v / total for k, v in ordered}, error, n)
 

@@ -61,7 +61,7 @@ def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path
 
 def pages(table: StudyTable) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
-    mattered = importance(table)
+    mattered = importance(table, whiskers=False)  # lrsearch report draws them
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     best = courses.best_courses(table)
     matter: list[Part] = [

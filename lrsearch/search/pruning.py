@@ -363,11 +363,15 @@ class SchedulePruner(optuna.pruners.BasePruner):
         others = load_curves(study, begun, self._reader)
         return stops(own, epoch, others, judge, self._chance)
 
+    def learnt(self, study: optuna.Study) -> tuple[Reader, Memory]:
+        """What was read and learnt of a study: a sampler that shares it need not do so again."""
+        return self._reader, self._memory.setdefault(study.study_name, Memory())
+
     def _judge_of(self, study: optuna.Study, settled: list[FrozenTrial]) -> Judge:
         key = (study.study_name, tuple(t.number for t in settled))
         if self._judge is None or self._judge[0] != key:
-            memory = self._memory.setdefault(study.study_name, Memory())
-            self._judge = key, Judge(load_curves(study, by_end(settled), self._reader), memory)
+            reader, memory = self.learnt(study)
+            self._judge = key, Judge(load_curves(study, by_end(settled), reader), memory)
         return self._judge[1]
 
 

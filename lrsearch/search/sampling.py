@@ -163,6 +163,10 @@ class TraceSampler(BaseSampler):
         self._learnt: dict[bytes, Array] = {}
         self._independent = RandomSampler(seed=seed)
 
+    def share(self, reader: Reader, memory: Memory) -> None:
+        """Use what the pruner of this study reads and learns (:meth:`SchedulePruner.learnt`)."""
+        self._reader, self._memory = reader, memory
+
     def propose(self, study: optuna.Study, number: int) -> dict[str, Any]:
         """Full Optuna parameters for trial ``number``; ``space.suggest`` makes the schedule.
 

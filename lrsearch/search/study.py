@@ -74,6 +74,8 @@ def set_sampler(study: optuna.Study, name: str, seed: int, slot: int, space: Spa
     """Give a study the sampler called ``name`` for the trial in a slot."""
     if name != "trace" or not isinstance(study.sampler, TraceSampler):
         study.sampler = make_sampler(name, seed, slot, space)
+        if isinstance(study.sampler, TraceSampler) and isinstance(study.pruner, SchedulePruner):
+            study.sampler.share(*study.pruner.learnt(study))
 
 
 def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError
+from lrsearch.imports import uncollected
 from lrsearch.search.interrupt import Interrupt, Interrupted
 
 
@@ -52,11 +53,12 @@ def main() -> int:
 
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
-    from lrsearch.search.plan import make_plan, with_lr_range
-    from lrsearch.search.run import make_worker
-    from lrsearch.search.study import make_pruner, open_study
-    from lrsearch.storage import open_storage
-    from lrsearch.storage.engine import PATIENCE_SECONDS
+    with uncollected():
+        from lrsearch.search.plan import make_plan, with_lr_range
+        from lrsearch.search.run import make_worker
+        from lrsearch.search.study import make_pruner, open_study
+        from lrsearch.storage import open_storage
+        from lrsearch.storage.engine import PATIENCE_SECONDS
 
     config = make(order["config"])
     storage = open_storage(config.storage, patience=PATIENCE_SECONDS)

@@ -71,7 +71,7 @@ def claim(
 
     def work(connection: Connection) -> Claim | None:
         lock_study(connection, study_id)
-        _sweep(storage, connection, study_id, stale_seconds, max_attempts)
+        _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
         orphan = connection.execute(
             select(SLOTS)
             .where(
@@ -130,6 +130,7 @@ def _sweep(
     study_id: int,
     stale_seconds: float,
     max_attempts: int,
+    but: str | None = None,
 ) -> None:
     # After an outage all hearts look stale: give every worker time to find the database again.
     since = storage.recovered_at
@@ -144,7 +145,7 @@ def _sweep(
         if row.state is not None and row.state.is_finished():  # told by another program
             update_slot(connection, row, finished=1)
             continue
-        if row.owner is None:
+        if row.owner is None or row.owner == but:  # who asks is alive
             continue
         if is_dead(row.owner):
             _free(connection, row, "its worker's process ended", max_attempts)
