@@ -72,6 +72,11 @@ def _add_report(sub: argparse.ArgumentParser) -> Call:
     )
     sub.add_argument("--png", metavar="DIR", help="also write the figures as PNG (needs kaleido)")
     sub.add_argument("--csv", metavar="DIR", help="also write the tables as CSV")
+    sub.add_argument(
+        "--record",
+        metavar="FILE.json",
+        help="only write a record instead: raw values, comparisons, versions; and FILE.svg",
+    )
     return _report
 
 
@@ -83,6 +88,11 @@ def _report(args: argparse.Namespace) -> int:
     if ATTR in study.user_attrs:  # a confirmation is a part of its search's report
         args.study = study.user_attrs[ATTR]["of"]
         study, storage = _study(args)
+    if args.record:
+        from lrsearch.report.record import write_record
+
+        _out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
+        return 0
     path = Path(args.output) if args.output else _folder(study) / "report.html"
     written = write_report(
         study,

@@ -128,6 +128,10 @@ def test_a_recipe_with_nothing_given_is_the_usual_one() -> None:
             Schedule("MultiStepLR", 2e-3, 20, {"milestones": [10, 15], "gamma": 0.3}),
         ),
         (
+            {"family": "MultiStepLR", "milestones": [0.5, 0.51, 0.9], "gamma": 0.3},
+            Schedule("MultiStepLR", 0.1, 20, {"milestones": [10, 18], "gamma": 0.3}),
+        ),
+        (
             {"family": "CosineAnnealingLR", "T_max": 3, "interval": "step"},
             Schedule("CosineAnnealingLR", 0.1, 20, {"T_max": 3}, interval="step"),
         ),

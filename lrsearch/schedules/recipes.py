@@ -107,7 +107,9 @@ def _in_epochs(family: Family, name: str, value: Any, left: int) -> Any:
     if kind == "epochs":
         return _whole(value, left)
     if kind == "milestones" and isinstance(value, (list, tuple)):
-        return [_whole(each, left) for each in value]
+        shares = any(_whole(each, left) is not each for each in value)
+        whole = [_whole(each, left) for each in value]
+        return list(dict.fromkeys(whole)) if shares else whole  # may meet on a short budget
     return value
 
 

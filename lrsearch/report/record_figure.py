@@ -1,0 +1,139 @@
+"""The figure of a record: the rates of its schedules, and what they came to on each seed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.report import words
+from lrsearch.report.courses import trace_points
+from lrsearch.report.figures import log_ticks
+from lrsearch.report.style import PALETTE, family_style, figure_layout
+from lrsearch.schedules import Schedule
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST = 8
+MOST_POINTS = 250
+
+
+def record_figure(record: Mapping[str, Any]) -> Figure:
+    """Left the rate over the epochs, right the losses: of each seed, or of the search's trials."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.11, subplot_titles=_titles(record))
+    layout = figure_layout()
+    axis = layout.pop("xaxis")
+    layout.pop("yaxis")
+    figure.update_layout(layout, height=400, margin_t=40)
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    figure.update_layout(showlegend=False)
+    arms = _arms(record)
+    for color, (name, schedule, _) in zip(PALETTE, arms, strict=False):
+        x, y, level = _thinned(*trace_points(Schedule.from_dict(schedule), [], []))
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            name=name,
+            line={"color": color, "width": 2, "shape": "hv" if level else "linear"},
+            row=1,
+            col=1,
+        )
+    figure.update_xaxes(title="epoch", row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", nticks=6, row=1, col=1)
+    if "confirm" in record:
+        _strips(figure, arms)
+    else:
+        _trials(figure, record["search"])
+    return figure
+
+
+def _thinned(x: list[float], y: list[float], level: bool) -> tuple[list[float], list[float], bool]:
+    """Only the points at which the rate changes, and of those some hundreds."""
+    kept = [i for i in range(len(x)) if i in (0, len(x) - 1) or y[i] != y[i - 1]]
+    if len(kept) > MOST_POINTS:
+        kept = [*kept[:: -(-len(kept) // MOST_POINTS)], kept[-1]]
+        level = False
+    return [round(x[i], 3) for i in kept], [float(f"{y[i]:.4g}") for i in kept], level
+
+
+def _titles(record: Mapping[str, Any]) -> tuple[str, str]:
+    if "confirm" not in record:
+        return "learning rate", "validation loss of each trial, by its peak rate"
+    n = len(record["confirm"]["seeds"])
+    return "learning rate", f"validation loss on {words.count(n, 'fresh seed')}; bars: medians"
+
+
+def _arms(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], list[float]]]:
+    """(name, schedule, losses) of each line, the best first."""
+    confirm = record.get("confirm")
+    if confirm is None:
+        best = record["search"]["best"]
+        return [(f"best: {best['schedule']['family']}", best["schedule"], [])]
+    rows = [
+        (str(arm["label"]), arm["schedule"], list(arm["val_loss"].values()))
+        for arm in confirm["arms"].values()
+        if arm["n"]
+    ]
+    return sorted(rows, key=lambda row: statistics.median(row[2]))[:MOST]
+
+
+def _strips(figure: Figure, arms: list[tuple[str, Mapping[str, Any], list[float]]]) -> None:
+    """A dot for each seed, spread by its place among the seeds, and the median as a bar."""
+    for place, (color, (name, _, losses)) in enumerate(zip(PALETTE, arms, strict=False)):
+        n = len(losses)
+        figure.add_scatter(
+            x=[place + (0.5 * i / (n - 1) - 0.25 if n > 1 else 0.0) for i in range(n)],
+            y=[float(f"{value:.4g}") for value in losses],
+            mode="markers",
+            name=name,
+            marker={"color": color, "size": 5, "opacity": 0.55},
+            row=1,
+            col=2,
+        )
+        middle = statistics.median(losses)
+        figure.add_scatter(
+            x=[place - 0.38, place + 0.38],
+            y=[middle, middle],
+            mode="lines",
+            name=name,
+            line={"color": color, "width": 3},
+            row=1,
+            col=2,
+        )
+    names = [
+        f'<span style="color:{color}">{name.replace(", ", "<br>")}</span>'
+        for color, (name, *_) in zip(PALETTE, arms, strict=False)
+    ]
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, row=1, col=2)
+    every = [value for *_, losses in arms for value in losses]
+    figure.update_yaxes(**log_ticks(every), row=1, col=2)
+
+
+def _trials(figure: Figure, search: Mapping[str, Any]) -> None:
+    """A dot for each trial of the search, hollow where it was stopped."""
+    rows = [dict(zip(search["columns"], row, strict=True)) for row in search["runs"]]
+    rows = [row for row in rows if row["last val_loss"] is not None and row["lr"] is not None]
+    styles = [family_style(row["family"]) for row in rows]
+    figure.add_scatter(
+        x=[row["lr"] for row in rows],
+        y=[row["last val_loss"] for row in rows],
+        mode="markers",
+        marker={
+            "color": [style.color for style in styles],
+            "symbol": [
+                style.symbol + ("" if row["status"] == "complete" else "-open")
+                for style, row in zip(styles, rows, strict=True)
+            ],
+            "size": 7,
+        },
+        row=1,
+        col=2,
+    )
+    figure.update_xaxes(title="peak learning rate", **log_ticks([r["lr"] for r in rows]), col=2)
+    losses = [row["last val_loss"] for row in rows]
+    figure.update_yaxes(**log_ticks(losses), row=1, col=2)
