@@ -57,6 +57,8 @@ def search(
     precision: str | None = None,
     fuse: str | int | None = None,
     workers: str | int | None = None,
+    launcher: str | None = None,
+    gpus_per_worker: float | None = None,
     compile: bool | None = None,
     log: str | None = None,
     quiet: bool = False,
@@ -94,7 +96,9 @@ def search(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         fuse: Train so many trials as one stacked model; ``auto`` or ``off``.
-        workers: Processes on this machine; ``auto``. A task that is a Python object has one.
+        workers: Processes that train; ``auto``. A task that is a Python object has one.
+        launcher: Where they run: ``local``, or ``ray`` on the nodes of a Ray cluster.
+        gpus_per_worker: With ``launcher="ray"``: GPUs of each worker, such as 0.25.
         compile: Use ``torch.compile``.
         log: Also log finished trials: ``tensorboard:DIR``, ``mlflow:URI`` or ``wandb:PROJECT``.
         quiet: Show no progress.
@@ -120,10 +124,11 @@ def search(
     if made is not None:
         given["task"] = made[0]
     config = _checked(study_file, given)
-    if made is not None and config.workers not in ("auto", "1"):
+    if made is not None and (config.workers not in ("auto", "1") or config.launcher != "local"):
+        asked = "launcher ray" if config.launcher != "local" else f"workers {config.workers}"
         raise UsageError(
-            f"workers {config.workers}: a task given as a Python object cannot be sent to other "
-            "processes; put it in a file and give task='file.py:name'"
+            f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
+            "in a file and give task='file.py:name'"
         )
     from lrsearch.search.run import run
 

@@ -30,6 +30,8 @@ GROUPS = {
         "precision",
         "fuse",
         "workers",
+        "launcher",
+        "gpus_per_worker",
         "compile",
     ),
 }

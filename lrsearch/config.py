@@ -55,6 +55,8 @@ class StudyConfig:
     precision: str = "auto"
     fuse: str = "auto"
     workers: str = "auto"
+    launcher: str = "local"
+    gpus_per_worker: float | None = None
     compile: bool = False
     log: str | None = None
 
@@ -260,10 +262,26 @@ SETTINGS: dict[str, Setting] = {
     ),
     "workers": Setting(
         values.count_or_auto("auto"),
-        "processes on this machine",
+        "processes that train, each on the same study",
         "auto|N",
         False,
         {"type": ["string", "integer"]},
+    ),
+    "launcher": Setting(
+        values.one_of("local", "ray"),
+        "where the workers run: local, on this machine; ray, on the nodes of the Ray cluster that "
+        "RAY_ADDRESS names or that this machine is a node of (pip install 'lrsearch[ray]'), which "
+        "share a --storage on a server",
+        "local|ray",
+        False,
+        _enum("local", "ray"),
+    ),
+    "gpus_per_worker": Setting(
+        values.gpu_share,
+        "with --launcher ray: GPUs of each worker, such as 0.25 (default: 1 where it has any)",
+        "N",
+        False,
+        {"type": "number", "minimum": 0},
     ),
     "compile": Setting(values.flag, "use torch.compile", "BOOL", False, _BOOL),
     "log": Setting(
@@ -313,6 +331,8 @@ def make(
             mistakes += [f"{where(f'{key}.{path}')}{text}" for path, text in error.rows]
         except ValueError as error:
             mistakes.append(f"{where(key)}{error}")
+    if checked.get("gpus_per_worker") is not None and checked.get("launcher") != "ray":
+        mistakes.append(f"{where('gpus_per_worker')}goes with launcher ray only")
     if mistakes:
         raise ConfigError(mistakes, source)
     return StudyConfig(**checked)

@@ -50,6 +50,14 @@ def number(raw: Any) -> float:
     return value
 
 
+def gpu_share(raw: Any) -> float:
+    """A share of a GPU, or a whole number of them."""
+    value = number(raw)
+    if value < 0 or (value > 1 and value != int(value)):
+        raise ValueError(f"needs a number from 0 to 1, or a whole one, got {raw!r}")
+    return value
+
+
 def flag(raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw

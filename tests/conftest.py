@@ -7,12 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 
+from lrsearch.storage import open_storage
+from tests.crash_runs import TRIALS, arguments, finish, histories, running
 from tests.servers import SERVERS, Postgres, mysql_database
 
 torch.set_num_threads(1)
@@ -52,6 +56,19 @@ def postgres() -> Iterator[Postgres]:
     yield server
     server.end()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a run of the crash task in one process gives."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    url = f"sqlite:///{folder}/a.db"
+    with running(folder, *arguments(url), LRSEARCH_TEST_PAUSE="0") as process:
+        finish(process)
+    found = histories(open_storage(url))
+    assert len(found) == TRIALS
+    assert np.isfinite([trial["value"] for trial in found.values()]).all()
+    return found
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])

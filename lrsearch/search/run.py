@@ -22,8 +22,9 @@ from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, Row, read_progress
+from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
-from lrsearch.search.workers import Crew
+from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.storage import Storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
 from lrsearch.tracking import check_log, make_tracker
@@ -74,17 +75,17 @@ def run(
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
     interrupt = Interrupt()
-    with interrupt.listening():
+    with interrupt.listening(), joined(config) as cluster:
         check_log(config.log)
         storage = open_storage(config.storage)
-        plan = make_plan(config, task)
+        plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         folder = results_folder(config.out, study.study_name)
         display = display or make_display(quiet=quiet)
         plan, ranged = with_lr_range(plan, study)
-        for line in [*header(plan, config), *([ranged] if ranged else [])]:
+        for line in [*header(plan, config, cluster), *([ranged] if ranged else [])]:
             display.note(line)
         for line in storage.warnings:
             display.note(line)
@@ -99,7 +100,7 @@ def run(
             return read_progress(shown, config.trials, plan.epochs)
 
         with watching(read, display):
-            crew = make_crew(plan, storage, folder, interrupt, display.note, task=task)
+            crew = make_crew(plan, storage, folder, interrupt, display.note, cluster, task=task)
             if crew is not None:
                 crew.run()
             else:
@@ -150,16 +151,17 @@ def make_crew(
     folder: Path,
     interrupt: Interrupt,
     note: Callable[[str], None],
+    cluster: Cluster | None = None,
     *,
     task: Any = None,
 ) -> Crew | None:
-    """The worker processes of this machine; None if one is enough: this process.
+    """The worker processes, here or on a cluster; None if one here is enough: this process.
 
     Raises:
         UsageError: If several are asked for, and the task is an object of this process.
     """
     config = plan.config
-    if plan.choice.workers == 1:
+    if plan.choice.workers == 1 and cluster is None:
         return None
     if task is not None:
         if config.workers == "auto":
@@ -169,7 +171,8 @@ def make_crew(
             "it into a file and give file.py:name, or take one worker"
         )
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
-    return Crew(plan, storage, folder, interrupt, note, deadline)
+    launcher = LocalLauncher(plan) if cluster is None else cluster
+    return Crew(plan, storage, folder, interrupt, note, launcher, deadline)
 
 
 def single_runner(plan: Plan) -> Runner:
@@ -202,7 +205,7 @@ def make_runner(plan: Plan) -> Runner:
     )
 
 
-def header(plan: Plan, config: StudyConfig) -> list[str]:
+def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:
     """The lines above the display: what is searched, on what, where it is kept."""
     return [
         f"lrsearch {__version__} · study {config.study_name} · {redact(config.storage)} "
@@ -210,7 +213,9 @@ def header(plan: Plan, config: StudyConfig) -> list[str]:
         f"task {plan.task.name}: {plan.task.describe()}, {plan.epochs} epochs a trial",
         f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
         f"{len(plan.space.names)} schedule families",
-        f"device {devices.describe(plan.device)}: {plan.choice.why}",
+        f"device {devices.describe(plan.device)}: {plan.choice.why}"
+        if cluster is None
+        else cluster.describe(),
     ]
 
 

@@ -60,8 +60,10 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         from lrsearch.storage import open_storage
         from lrsearch.storage.engine import PATIENCE_SECONDS
 
+    folder = Path(order["folder"]).resolve()  # the task may go elsewhere
     config = make(order["config"])
-    storage = open_storage(config.storage, patience=PATIENCE_SECONDS)
+    # What is missing here must not be made anew: then this is not the machine where it lies.
+    storage = open_storage(config.storage, create=False, patience=PATIENCE_SECONDS)
     interrupt.hurry.append(storage.hurry)
     plan = make_plan(config)
     plan = dataclasses.replace(
@@ -70,9 +72,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     study = open_study(storage, config, plan.to_dict())
     plan, _ = with_lr_range(plan, study)
     study.pruner = make_pruner(config.pruner, plan.epochs)
-    worker = make_worker(
-        plan, study, storage, Path(order["folder"]), interrupt, lambda line: say(note=line)
-    )
+    worker = make_worker(plan, study, storage, folder, interrupt, lambda line: say(note=line))
     say(owner=worker.owner)
     worker.run()
 

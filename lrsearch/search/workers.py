@@ -1,30 +1,24 @@
-"""Several worker processes on this machine, watched: who dies is replaced, and its trials go on.
+"""Several worker processes, watched: who dies is replaced, and its trials go on.
 
 Every worker runs the ordinary loop (:mod:`lrsearch.search.loop`) on the same study; the database
-is all they share. The process here only starts them, and passes on what they say.
+is all they share. The process here only has them started, on this machine or on a Ray cluster
+(:mod:`lrsearch.search.ray_launcher`), and passes on what they say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Protocol
 
 import torch
 
 from lrsearch.errors import LrsearchError
+from lrsearch.search.child import Child, LocalChild, Order
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
 from lrsearch.storage import Storage, slots
@@ -35,6 +29,37 @@ STOP_SECONDS = 15.0  # for saving and handing back; then the process is ended
 POLL_SECONDS = 0.05
 
 
+class Launcher(Protocol):
+    """Starts workers."""
+
+    @property
+    def devices(self) -> list[str]:
+        """What the workers take turns on."""
+
+    def start(self, order: Order) -> Child:
+        """Start one."""
+
+
+class LocalLauncher:
+    """Starts workers on this machine.
+
+    Args:
+        plan: What they run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._devices = spread(plan.config.device, plan.device)
+
+    @property
+    def devices(self) -> list[str]:
+        """What the workers take turns on."""
+        return self._devices
+
+    def start(self, order: Order) -> Child:
+        """Start one."""
+        return LocalChild(order)
+
+
 @dataclass
 class Seat:
     """A place for one worker process, and who sits there now.
@@ -42,8 +67,7 @@ class Seat:
     Attributes:
         index: From 0.
         device: What it trains on.
-        log: File with what it and its predecessors wrote to stderr.
-        process: The worker; None when the seat is empty for good.
+        child: The worker; None when the seat is empty for good.
         owner: Its name in the database, once it has said so.
         error: What it gave up for, in words for the user.
         since: When it started, by ``time.monotonic()``.
@@ -52,8 +76,7 @@ class Seat:
 
     index: int
     device: str
-    log: Path
-    process: subprocess.Popen[str] | None = None
+    child: Child | None = None
     owner: str | None = None
     error: str | None = None
     since: float = 0.0
@@ -70,6 +93,7 @@ class Crew:
         folder: The study's folder for results.
         interrupt: Set by Ctrl-C and SIGTERM.
         note: Called with one line for the user.
+        launcher: Starts them.
         deadline: ``time.monotonic()`` after which no new trial starts.
     """
 
@@ -78,12 +102,10 @@ class Crew:
     folder: Path
     interrupt: Interrupt
     note: Callable[[str], None]
+    launcher: Launcher
     deadline: float | None = None
     seats: list[Seat] = field(default_factory=list)
     last_death: str = ""
-    said: queue.SimpleQueue[tuple[Seat, subprocess.Popen[str], dict[str, Any]]] = field(
-        default_factory=queue.SimpleQueue
-    )
 
     def run(self) -> None:
         """Start the workers and return when all have ended.
@@ -92,22 +114,18 @@ class Crew:
             Interrupted: On Ctrl-C or SIGTERM, after the workers saved and handed back.
             LrsearchError: If a worker says that the study cannot go on, or all keep dying.
         """
-        with tempfile.TemporaryDirectory(prefix="lrsearch-", ignore_cleanup_errors=True) as logs:
-            devices = spread(self.plan.config.device, self.plan.device)
-            self.seats = [
-                Seat(i, devices[i % len(devices)], Path(logs) / f"{i}.log")
-                for i in range(self.plan.choice.workers)
-            ]
-            with self._ended_at_last():
+        devices = self.launcher.devices
+        self.seats = [Seat(i, devices[i % len(devices)]) for i in range(self.plan.choice.workers)]
+        with self._ended_at_last():
+            for seat in self.seats:
+                self._start(seat)
+            while any(seat.child for seat in self.seats):
+                self.interrupt.check()
                 for seat in self.seats:
-                    self._start(seat)
-                while any(seat.process for seat in self.seats):
-                    self.interrupt.check()
-                    self._listen()
-                    for seat in self.seats:
-                        if seat.process is not None and seat.process.poll() is not None:
-                            self._ended(seat, seat.process.returncode)
-                    self.interrupt.sleep(POLL_SECONDS)
+                    self._listen(seat)
+                    if seat.child is not None and (code := seat.child.poll()) is not None:
+                        self._ended(seat, seat.child, code)
+                self.interrupt.sleep(POLL_SECONDS)
         if all(seat.deaths for seat in self.seats):
             raise LrsearchError(
                 f"every worker died {MAX_DEATHS} times in a row; the last one {self.last_death}. "
@@ -127,74 +145,45 @@ class Crew:
             self.interrupt.at_once.remove(self._kill)
 
     def _start(self, seat: Seat) -> None:
-        choice = self.plan.choice
+        config, choice = self.plan.config, self.plan.choice
+        if seat.device.partition(":")[0] == self.plan.device.type:  # chosen for such a device
+            fuse = "off" if choice.fuse == 1 else str(choice.fuse)
+            config = dataclasses.replace(config, fuse=fuse, precision=choice.precision)
         config = dataclasses.replace(
-            self.plan.config,
+            config,
+            launcher="local",
+            gpus_per_worker=None,
             workers="1",
             device=seat.device,
-            fuse="off" if choice.fuse == 1 else str(choice.fuse),
-            precision=choice.precision,
             timeout=None if self.deadline is None else max(0.1, self.deadline - time.monotonic()),
         )
         order = {
             "config": config.to_dict(),
             "threads": choice.threads,
-            "folder": str(self.folder.resolve()),
+            "folder": str(self.folder),
         }
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
-        threads = {"OMP_NUM_THREADS": str(choice.threads), "PYTHONPATH": path}
-        with seat.log.open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "lrsearch.search.worker_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, **threads},
-                start_new_session=True,  # Ctrl-C comes to us, and from us to them
-            )
-        seat.process, seat.owner, seat.error, seat.since = process, None, None, time.monotonic()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            # Not as an argument: the storage URL may hold a password. The pipe stays open, and
-            # closes when we go, however we go: then the worker saves and leaves.
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-        reader = threading.Thread(
-            target=self._read, args=(seat, process, process.stdout), daemon=True
-        )
-        reader.start()
+        seat.owner, seat.error, seat.since = None, None, time.monotonic()
+        seat.child = self.launcher.start(order)
 
-    def _read(self, seat: Seat, process: subprocess.Popen[str], stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                with contextlib.suppress(ValueError):
-                    self.said.put((seat, process, json.loads(line)))
-
-    def _listen(self) -> None:
-        while not self.said.empty():
-            seat, process, words = self.said.get()
-            if process is not seat.process:
-                continue  # a late word of one who is gone
+    def _listen(self, seat: Seat) -> None:
+        for words in [] if seat.child is None else seat.child.words():
             seat.owner = words.get("owner", seat.owner)
             seat.error = words.get("error", seat.error)
             if "note" in words:
                 self.note(str(words["note"]))
 
-    def _ended(self, seat: Seat, code: int) -> None:
+    def _ended(self, seat: Seat, child: Child, code: int) -> None:
         """A worker is done, gives up, or died."""
-        time.sleep(POLL_SECONDS)  # for its last words
-        self._listen()
-        self._close(seat)
+        self._listen(seat)  # its last words
+        child.leave()
+        seat.child = None
         if code == 0:
             seat.deaths = 0
+            self._call_off()
             return
         if seat.error is not None:
             raise LrsearchError(seat.error)
-        reason = death(code, seat.log)
+        reason = child.death(code)
         self.last_death = reason
         settled = time.monotonic() - seat.since > SETTLED_SECONDS
         if seat.owner is not None:
@@ -210,32 +199,23 @@ class Crew:
         self.note(f"worker {seat.index + 1} {reason}; it is replaced and its trials go on")
         self._start(seat)
 
-    def _close(self, seat: Seat) -> None:
-        assert seat.process is not None
-        assert seat.process.stdin is not None
-        with contextlib.suppress(OSError):
-            seat.process.stdin.close()
-        seat.process = None
+    def _call_off(self) -> None:
+        """A worker found nothing more to do: those that wait for a place are not needed."""
+        for seat in self.seats:
+            if seat.child is not None and not seat.child.placed:
+                seat.child.kill()
+                seat.child = None
 
     def _stop(self) -> None:
         """Let all workers save and hand back; end those that do not in time."""
-        running = [seat for seat in self.seats if seat.process is not None]
-        for seat in running:
-            assert seat.process is not None
-            assert seat.process.stdin is not None
-            with contextlib.suppress(OSError):
-                seat.process.stdin.close()
+        running = [(seat, seat.child) for seat in self.seats if seat.child is not None]
+        for _, child in running:
+            child.leave()
         deadline = time.monotonic() + STOP_SECONDS
-        for seat in running:
-            assert seat.process is not None
-            try:
-                seat.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                seat.process.kill()
-                seat.process.wait()
-        self._listen()
-        for seat in running:
-            seat.process = None
+        for seat, child in running:
+            child.wait(deadline - time.monotonic())
+            self._listen(seat)
+            seat.child = None
             if seat.owner is not None:
                 with contextlib.suppress(LrsearchError):
                     slots.release(self.storage, seat.owner)
@@ -243,8 +223,8 @@ class Crew:
     def _kill(self) -> None:
         """The second Ctrl-C."""
         for seat in self.seats:
-            if seat.process is not None:
-                seat.process.kill()
+            if seat.child is not None:
+                seat.child.kill()
 
 
 def spread(asked: str, device: torch.device) -> list[str]:
@@ -257,25 +237,3 @@ def spread(asked: str, device: torch.device) -> list[str]:
     if device.type == "cuda" and asked in ("auto", "cuda"):
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return [str(device)]
-
-
-def death(code: int, log: Path) -> str:
-    """How a worker ended, in words: its signal or exit code, and the last it wrote."""
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        words = f"was killed by {name}"
-        if name == "SIGKILL":
-            words += " (out of memory?)"
-    else:
-        words = f"ended with exit code {code}"
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    # A traceback ends with the error, a fault of the interpreter begins with it.
-    faults = [line for line in lines if line.startswith("Fatal Python error")]
-    last = faults[-1:] or [line.strip() for line in lines if line.strip()][-1:]
-    return f"{words}: {last[0][:300]}" if last else words

@@ -1,0 +1,179 @@
+"""One worker process, seen from the process that started it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+Order = dict[str, Any]
+"""What a worker is told: ``config``, ``threads`` and ``folder``."""
+Words = dict[str, Any]
+"""What a worker says: ``owner``, ``note`` or ``error``."""
+NEWS_SECONDS = 0.5
+
+
+class Child(Protocol):
+    """A worker process, wherever it runs.
+
+    Attributes:
+        placed: Whether it has a place to run; false while a cluster has none to give.
+    """
+
+    placed: bool
+
+    def words(self) -> list[Words]:
+        """What it said since the last call."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    def death(self, code: int) -> str:
+        """How it ended, in words: by what signal or exit code, and the last it wrote."""
+
+    def leave(self) -> None:
+        """Ask it to save, hand back and leave."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when it has ended; end it if it has not in time."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class LocalChild:
+    """A worker process of this machine.
+
+    It never outlives this process: the pipe to it closes when we go, however we go, and then it
+    saves and leaves.
+
+    Args:
+        order: What it is told.
+    """
+
+    placed = True
+
+    def __init__(self, order: Order) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+        threads = {"OMP_NUM_THREADS": str(order["threads"]), "PYTHONPATH": path}
+        self._said: queue.SimpleQueue[Words] = queue.SimpleQueue()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "lrsearch.search.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **threads},
+            start_new_session=True,  # Ctrl-C comes to us, and from us to them
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            # Not as an argument: the storage URL may hold a password.
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process.stdout,), daemon=True
+        )
+        self._reader.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                with contextlib.suppress(ValueError):
+                    self._said.put(json.loads(line))
+
+    def words(self, seconds: float = 0.0) -> list[Words]:
+        """What it said since the last call; waits up to ``seconds`` for the first word."""
+        said = []
+        with contextlib.suppress(queue.Empty):
+            said.append(self._said.get(timeout=seconds) if seconds else self._said.get_nowait())
+            while True:
+                said.append(self._said.get_nowait())
+        return said
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        code = self._process.poll()
+        if code is not None:
+            self._reader.join(0.2)  # its last words; a process of its own may keep the pipe open
+        return code
+
+    def death(self, code: int) -> str:
+        """How it ended, in words: its signal or exit code, and the last it wrote."""
+        self._log.seek(0)
+        return death(code, self._log.read().decode(errors="replace"))
+
+    def leave(self) -> None:
+        """Ask it to save, hand back and leave."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        """Return when it has ended; end it if it has not in time."""
+        try:
+            self._process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+
+class Host:
+    """A worker process on another node: what a Ray actor is made of.
+
+    Args:
+        order: What the worker is told; ``cwd`` and ``environment`` as where the run was started.
+    """
+
+    def __init__(self, order: Order) -> None:
+        if Path(order["cwd"]).is_dir():  # else where Ray has put us
+            os.chdir(order["cwd"])
+        os.environ.update(order["environment"])
+        self._child = LocalChild(order)
+
+    def news(self) -> tuple[list[Words], int | None, str]:
+        """What it said since the last call, its exit code, how it died; waits a moment for it."""
+        words = self._child.words(NEWS_SECONDS)
+        code = self._child.poll()
+        if code is None:
+            return words, None, ""
+        return words + self._child.words(), code, self._child.death(code)
+
+    def leave(self) -> None:
+        """Ask it to save, hand back and leave."""
+        self._child.leave()
+
+
+def death(code: int, log: str) -> str:
+    """How a worker ended, in words: its signal or exit code, and the last line of its log."""
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        words = f"was killed by {name}"
+        if name == "SIGKILL":
+            words += " (out of memory?)"
+    else:
+        words = f"ended with exit code {code}"
+    lines = log.splitlines()
+    # A traceback ends with the error, a fault of the interpreter begins with it.
+    faults = [line for line in lines if line.startswith("Fatal Python error")]
+    last = faults[-1:] or [line.strip() for line in lines if line.strip()][-1:]
+    return f"{words}: {last[0][:300]}" if last else words
