@@ -130,10 +130,16 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
+    from lrsearch.search.interrupt import Interrupt
     from lrsearch.search.run import run
 
     with _as_in_a_script():
-        outcome = run(config, task=None if made is None else made[1], quiet=quiet)
+        outcome = run(
+            config,
+            task=None if made is None else made[1],
+            quiet=quiet,
+            interrupt=Interrupt(leaves=False),
+        )
     return Result(outcome.study, outcome.storage, tuple(outcome.files))
 
 
@@ -200,6 +206,7 @@ def confirm(
     """
     from lrsearch.confirm import confirm as run_confirm
     from lrsearch.search.display import make_display
+    from lrsearch.search.interrupt import Interrupt
     from lrsearch.storage import Storage
 
     found, place = _study(study, storage)
@@ -220,6 +227,7 @@ def confirm(
             task=None if task is None or isinstance(task, str) else _named(task)[1],
             overrides=machine | ({"task": task} if isinstance(task, str) else {}),
             note=display.note,
+            interrupt=Interrupt(leaves=False),
         )
 
 

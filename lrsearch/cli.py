@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
+from lrsearch.cli_answers import import_argument
 from lrsearch.config import SETTINGS
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.imports import uncollected
@@ -117,6 +118,7 @@ def _add_run(sub: argparse.ArgumentParser) -> Call:
                     default=[],
                     help="an argument of the optimizer, such as momentum=0.95; may be repeated",
                 )
+    import_argument(sub)
     shown = sub.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show the end only")
     shown.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
@@ -176,6 +178,7 @@ def _pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
 
 def _add_schedules(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
+    import_argument(sub)
     return _schedules
 
 
@@ -212,6 +215,7 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
         metavar="FILE",
         help="where to write: .html, .svg or .png (default: curves-FAMILY.html)",
     )
+    import_argument(sub)
     return _curves
 
 
@@ -269,6 +273,7 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
     sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the best")
     sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
+    import_argument(sub)
     return _export
 
 
@@ -355,6 +360,10 @@ def _main(arguments: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 0
+    for place in getattr(args, "imports", []):
+        from lrsearch.tasks.custom import import_module
+
+        import_module(place, "--import")
     code: int = args.call(args)
     return code
 

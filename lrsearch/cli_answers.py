@@ -41,6 +41,18 @@ def _json_argument(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
+def import_argument(sub: argparse.ArgumentParser) -> None:
+    """``--import``: code of the user's own that must be there first."""
+    sub.add_argument(
+        "--import",
+        dest="imports",
+        metavar="FILE.py",
+        action="append",
+        default=[],
+        help="import this file or module first, for schedule families of your own",
+    )
+
+
 def _machine_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps")
     sub.add_argument(
@@ -131,6 +143,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
         "--seeds", type=int, default=5, metavar="N", help="fresh seeds for each (default: 5)"
     )
     _machine_arguments(sub)
+    import_argument(sub)
     sub.add_argument("--fuse", metavar="auto|off|K", help="train so many as one stacked model")
     sub.add_argument("--quiet", action="store_true", help="show the end only")
     _json_argument(sub)
@@ -173,6 +186,7 @@ def _add_train(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("--seed", type=int, metavar="N", help="default: the study's")
     sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
     _machine_arguments(sub)
+    import_argument(sub)
     sub.add_argument("--quiet", action="store_true", help="show the end only")
     _json_argument(sub)
     return _train

@@ -63,6 +63,7 @@ def confirm(
     overrides: Mapping[str, Any] | None = None,
     task: Any = None,
     note: Note = lambda line: None,
+    interrupt: Interrupt | None = None,
 ) -> Confirmed:
     """Train the best distinct schedules and every baseline again on fresh seeds.
 
@@ -77,6 +78,7 @@ def confirm(
             ``precision``, ``fuse``).
         task: The task, where the search was given a Python object.
         note: Called with one line for the user.
+        interrupt: Takes the signals; None: one whose second signal ends the process.
 
     Returns:
         The comparison.
@@ -94,7 +96,7 @@ def confirm(
     arms = choose_arms(table, top)
     config = _config(study, overrides or {}, runs=len(arms) * seeds)
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
-    interrupt = Interrupt()
+    interrupt = interrupt or Interrupt()
     with interrupt.listening():
         plan = make_plan(config, task)
         again = open_confirmation(study, storage, plan, arms, fresh, top)

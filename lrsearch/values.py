@@ -121,7 +121,7 @@ def count_or_auto(*words: str) -> Callable[[Any], str]:
 
 def families(raw: Any) -> dict[str, dict[str, Any]]:
     """``A,B``, a list of families, or a mapping family -> {parameter: range}."""
-    from lrsearch.schedules import FAMILIES
+    from lrsearch.schedules.family import FAMILIES, unknown_family
 
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
@@ -135,14 +135,7 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
     for family, ranges in raw.items():
         known = by_lower.get(str(family).lower())
         if known is None:
-            near = did_you_mean(str(family), FAMILIES)
-            question = f" — did you mean {near}?" if near else ""
-            mistakes.append(
-                (
-                    str(family),
-                    f"unknown schedule family {family!r}{question} (lrsearch schedules lists all)",
-                )
-            )
+            mistakes.append((str(family), str(unknown_family(family))))
             continue
         if ranges is not None and not isinstance(ranges, Mapping):
             mistakes.append((known, f"needs parameter: range, got {ranges!r}"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,3 +269,25 @@ def test_notebook_shows_progress_in_one_output_that_is_redrawn(
 
 def test_plain_python_and_terminals_are_no_notebook() -> None:
     assert not notebook.in_notebook()
+
+
+def test_a_second_ctrl_c_in_a_notebook_is_a_keyboard_interrupt_and_nothing_is_lost() -> None:
+    """The process, a kernel, must live on; the trial goes back to the queue."""
+    calls = []
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return nn.functional.cross_entropy(outputs, targets)
+
+    task = dataclasses.replace(tiny(), validation_loss=loss)
+    words: dict[str, Any] = {**SMALL, "fuse": "off", "storage": "sqlite:///a.db"}
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        lrsearch.search(task, **words)
+    assert signal.getsignal(signal.SIGINT) is before
+    states = [t.state.name for t in lrsearch.report("tiny", storage="sqlite:///a.db").study.trials]
+    assert "RUNNING" not in states
+    assert len(lrsearch.search(task, **words).study.trials) == 6

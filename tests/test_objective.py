@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -182,6 +183,31 @@ def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:
     attrs = trial.user_attrs
     assert (attrs["stopped"], attrs["epochs"], attrs["val_metric"]) == ("completed", 2, 0.75)
     assert attrs["avg_val_losses"] == [0.9, DIVERGED_LOSS]
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([0.9, DIVERGED_LOSS], [0.9, math.nan]),
+        ([0.9], [math.nan, math.nan]),  # not one each report
+        ("x", [math.nan, math.nan]),
+        ([None, "x"], [math.nan, math.nan]),
+    ],
+)
+def test_averaged_losses_of_a_loop_of_ones_own_are_in_the_report(
+    kept: object, expected: list[float]
+) -> None:
+    study = in_memory()
+    trial = study.ask()
+    lrsearch.suggest(trial, 2)
+    pruning = lrsearch.PruningCallback(trial)
+    pruning(1.0)
+    pruning(0.5)
+    trial.set_user_attr("avg_val_losses", kept)
+    study.tell(trial, 0.5)
+    history = load(study).history
+    np.testing.assert_array_equal(history.of(trial._trial_id, "val_loss"), [1.0, 0.5])
+    np.testing.assert_array_equal(history.of(trial._trial_id, "avg_val_loss"), expected)
 
 
 def test_loop_that_validates_now_and_then_gives_the_epoch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -100,15 +101,34 @@ def _history_of_table(storage: Storage, study_id: int) -> History | None:
 
 
 def _history_of_steps(trials: Iterable[FrozenTrial]) -> History:
-    """Optuna's intermediate values, in the place of a history."""
-    rows = [(t._trial_id, e, v) for t in trials for e, v in t.intermediate_values.items()]
+    """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept."""
+    rows = [
+        (t._trial_id, epoch, value, averaged)
+        for t in trials
+        for (epoch, value), averaged in zip(
+            sorted(t.intermediate_values.items()), _averaged(t), strict=False
+        )
+    ]
     return _history(
         {
             "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
             "epoch": np.array([row[1] for row in rows], dtype=np.int64),
             "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
+            "avg_val_loss": np.array([row[3] for row in rows], dtype=np.float64),
         }
     )
+
+
+def _averaged(trial: FrozenTrial) -> Iterable[float]:
+    """Its losses of the running average of the weights, one each report; NaN where there is none.
+
+    A training loop of the user's own keeps them, so anything may stand there.
+    """
+    listed = trial.user_attrs.get("avg_val_losses")
+    kept = [_number(value) for value in listed] if isinstance(listed, (list, tuple)) else []
+    if len(kept) != len(trial.intermediate_values):
+        return itertools.repeat(math.nan)
+    return [math.nan if value is None or value >= DIVERGED_LOSS else value for value in kept]
 
 
 def _history(columns: Mapping[str, np.ndarray]) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,8 +156,31 @@ def get_family(name: str) -> Family:
         UsageError: There is none; names the nearest.
     """
     if not isinstance(name, str) or name not in FAMILIES:
-        hint = "lrsearch schedules lists all"
-        if did_you_mean(str(name), FAMILIES) is None:
-            hint += "; import the module of one of your own first"
-        raise unknown("schedule family", name, FAMILIES, hint)
+        raise unknown_family(name)
     return FAMILIES[name]
+
+
+def unknown_family(name: Any) -> UsageError:
+    """The error for a name that is no family: the nearest, or how one of the user's own comes."""
+    hint = "lrsearch schedules lists all"
+    if did_you_mean(str(name), FAMILIES) is None:
+        hint += "; one of your own comes with --import FILE.py, in Python by importing its module"
+    return unknown("schedule family", name, FAMILIES, hint)
+
+
+def home(family: Family) -> str | None:
+    """The file that another process imports to have the family; None if it has it, or cannot.
+
+    Families of this package are there; one that a script registered, or a notebook, has no file
+    that could be imported without running that again.
+    """
+    place = getattr(family.build, "__module__", None)
+    if place is None or place == "__main__":
+        return None
+    file = getattr(sys.modules.get(place), "__file__", None)
+    return None if file is None or is_builtin(family) else str(file)
+
+
+def is_builtin(family: Family) -> bool:
+    """Whether it is one of this package's."""
+    return str(getattr(family.build, "__module__", "")).startswith("lrsearch.schedules.")

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from lrsearch.errors import ConfigError, UsageError, did_you_mean, unknown
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, OPTIONAL, Arg
-from lrsearch.schedules.family import FAMILIES, Draw, Family, Interval, get_family
+from lrsearch.schedules.family import FAMILIES, Draw, Family, Interval, get_family, unknown_family
 from lrsearch.schedules.ranges import Choice, Dim, Range, Trial, applies, as_number, override
 from lrsearch.schedules.schedule import Schedule
 
@@ -298,9 +298,7 @@ def _apply(
         question = f" — did you mean {near}?" if near else ""
         mistakes.append(f"{key}: expected Family.parameter, lr or warmup{question}")
     elif name not in FAMILIES:
-        mistakes.append(
-            str(unknown("schedule family", name, FAMILIES, "lrsearch schedules lists all"))
-        )
+        mistakes.append(str(unknown_family(name)))
     elif name not in dims:
         mistakes.append(
             f"{key}: {name} is not searched ({left_out.get(name, 'not among the families')})"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 Order = dict[str, Any]
-"""What a worker is told: ``config``, ``threads`` and ``folder``."""
+"""What a worker is told: ``config``, ``threads``, ``folder``, and ``families``: the file of each
+schedule family of the user's own."""
 Words = dict[str, Any]
 """What a worker says: ``owner``, ``note`` or ``error``."""
 NEWS_SECONDS = 0.5

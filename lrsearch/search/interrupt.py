@@ -28,13 +28,18 @@ class Interrupt:
     inside :meth:`may_break`, and the trial goes on later from its last checkpoint. Database work
     is never broken off. A second signal ends the process at once.
 
+    Args:
+        leaves: Whether a second signal ends the process; else, in a notebook or another program
+            that goes on, it is a KeyboardInterrupt wherever that program is.
+
     Attributes:
         broke: Whether training was broken off in the middle of an epoch.
         hurry: Called at the first signal, to cut short what may take long.
         at_once: Called at the second signal, before the process ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, leaves: bool = True) -> None:
+        self._leaves = leaves
         self.broke = False
         self.hurry: list[Callable[[], None]] = []
         self.at_once: list[Callable[[], None]] = []
@@ -85,6 +90,8 @@ class Interrupt:
         if self._code is not None:
             for call in self.at_once:
                 call()
+            if not self._leaves:
+                raise KeyboardInterrupt
             os._exit(self._code)
         self._code = 128 + number
         for call in self.hurry:

@@ -17,6 +17,7 @@ from lrsearch import __version__
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import results_folder
+from lrsearch.schedules.family import get_family, home, is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
@@ -59,6 +60,7 @@ def run(
     task: Any = None,
     quiet: bool = True,
     display: Display | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Outcome:
     """Search schedules as a configuration says, until the study has its target of trials.
 
@@ -69,12 +71,13 @@ def run(
         task: A task given as a Python object; None loads ``config.task``.
         quiet: Show nothing while it runs.
         display: Shows progress; None chooses by ``quiet`` and the terminal.
+        interrupt: Takes the signals; None: one whose second signal ends the process.
 
     Raises:
         LrsearchError: On anything a user can mend; the study keeps what is finished.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    interrupt = Interrupt()
+    interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
         check_log(config.log)
         storage = open_storage(config.storage)
@@ -163,16 +166,26 @@ def make_crew(
     config = plan.config
     if plan.choice.workers == 1 and cluster is None:
         return None
-    if task is not None:
-        if config.workers == "auto":
+    if unshared := _unshared(plan, task):
+        if config.workers == "auto" and cluster is None:
             return None
         raise UsageError(
-            f"{config.workers} workers cannot share a task that is an object of this process; put "
-            "it into a file and give file.py:name, or take one worker"
+            f"workers in other processes cannot share {unshared}, which is an object of this one; "
+            "put it into a file of its own, or take one worker"
         )
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
     launcher = LocalLauncher(plan) if cluster is None else cluster
     return Crew(plan, storage, folder, interrupt, note, launcher, deadline)
+
+
+def _unshared(plan: Plan, task: Any) -> str | None:
+    """What only this process has, and others cannot import."""
+    if task is not None:
+        return f"the task {plan.task.name}"
+    for family in map(get_family, plan.space.names):
+        if not is_builtin(family) and home(family) is None:
+            return f"the schedule family {family.name}"
+    return None
 
 
 def single_runner(plan: Plan) -> Runner:

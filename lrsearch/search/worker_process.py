@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -61,6 +62,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         from lrsearch.storage.engine import PATIENCE_SECONDS
 
     folder = Path(order["folder"]).resolve()  # the task may go elsewhere
+    _import_families(order["families"], order["config"]["task"])
     config = make(order["config"])
     # What is missing here must not be made anew: then this is not the machine where it lies.
     storage = open_storage(config.storage, create=False, patience=PATIENCE_SECONDS)
@@ -75,6 +77,18 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     worker = make_worker(plan, study, storage, folder, interrupt, lambda line: say(note=line))
     say(owner=worker.owner)
     worker.run()
+
+
+def _import_families(homes: Mapping[str, str], task: str) -> None:
+    """Have the schedule families of the user's own; the task may bring them."""
+    from lrsearch.schedules import FAMILIES
+    from lrsearch.tasks.custom import import_module, import_place
+
+    if homes and ":" in task:
+        import_place(task)
+    for name, file in homes.items():
+        if name not in FAMILIES:
+            import_module(file, "schedule family")
 
 
 def _leave_with(stream: IO[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 
 from lrsearch.errors import LrsearchError
+from lrsearch.schedules.family import get_family, home
 from lrsearch.search.child import Child, LocalChild, Order
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
@@ -161,6 +162,11 @@ class Crew:
             "config": config.to_dict(),
             "threads": choice.threads,
             "folder": str(self.folder),
+            "families": {
+                name: file
+                for name in self.plan.space.names
+                if (file := home(get_family(name))) is not None
+            },
         }
         seat.owner, seat.error, seat.since = None, None, time.monotonic()
         seat.child = self.launcher.start(order)

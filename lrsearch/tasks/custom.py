@@ -69,13 +69,19 @@ def import_place(target: str) -> ModuleType:
             f"task {target.removeprefix(FROM_PYTHON)} was given as a Python object: pass it again "
             "as task=, or put it in a file and give --task file.py:name"
         )
-    return _import(target.partition(":")[0])
+    return import_module(target.partition(":")[0])
 
 
-def _import(place: str) -> ModuleType:
+def import_module(place: str, what: str = "task") -> ModuleType:
+    """Import ``path/file.py`` or ``package.module``; ``what`` it is, for the message.
+
+    Raises:
+        UsageError: There is no such file or module.
+        LrsearchError: Its code raises.
+    """
     is_file = place.endswith(".py")
     if is_file and not Path(place).is_file():
-        raise UsageError(f"task file {place} does not exist")
+        raise UsageError(f"{what} file {place} does not exist")
     try:
         if not is_file:
             if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -105,12 +111,13 @@ def _import(place: str) -> ModuleType:
             and error.name
             and (place == error.name or place.startswith(error.name + "."))
         ):
+            form = "file.py:name" if what == "task" else "FILE.py"
             raise UsageError(
-                f"task module {place} cannot be found; run from its folder, or give file.py:name"
+                f"{what} module {place} cannot be found; run from its folder, or give {form}"
             ) from error
-        raise LrsearchError(f"task {place}: {error}") from error
+        raise LrsearchError(f"{what} {place}: {error}") from error
     except Exception as error:  # the user's file may raise anything
-        raise LrsearchError(f"task {place} raises when imported: {brief(error)}") from error
+        raise LrsearchError(f"{what} {place} raises when imported: {brief(error)}") from error
 
 
 def as_task(found: Any, name: str, target: str | None = None) -> Task:

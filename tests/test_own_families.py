@@ -1,0 +1,127 @@
+"""Schedule families that only Python code registers, and the commands that meet them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lrsearch.cli import main
+from lrsearch.config import make
+from lrsearch.errors import UsageError
+from lrsearch.schedules import FAMILIES, get_family
+from lrsearch.schedules.family import home, is_builtin
+from lrsearch.search.plan import make_plan
+from lrsearch.search.run import make_crew
+from lrsearch.search.worker_process import _import_families
+from lrsearch.tasks.custom import import_module
+
+CODE = """
+from torch.optim.lr_scheduler import ExponentialLR
+from lrsearch.schedules import Arg, Family, Range, register
+
+register(
+    Family(
+        "Shrinking",
+        "shrinks",
+        args={"gamma": Arg("number", high=1.0)},
+        search=lambda epochs: {"gamma": Range(0.5, 0.9)},
+        build=lambda optimizer, args, job: ExponentialLR(optimizer, args["gamma"]),
+    )
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(in_tmp: Path) -> Iterator[Path]:
+    """A folder with ``shrinking.py``; what it registers is forgotten at the end."""
+    (in_tmp / "shrinking.py").write_text(CODE, encoding="utf-8")
+    path = list(sys.path)
+    yield in_tmp
+    forget()
+    sys.path[:] = path
+
+
+def forget() -> None:
+    """As a new process would be."""
+    FAMILIES.pop("Shrinking", None)
+    sys.modules.pop("lrsearch_task_shrinking", None)
+
+
+RUN = "run --name s --trials 2 --epochs 2 --no-baselines --fuse off --workers 1 --quiet"
+
+
+def test_commands_name_a_family_that_they_do_not_know_and_what_brings_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = [*RUN.split(), "--schedules", "Shrinking"]
+    assert main([*run, "--import", "shrinking.py"]) == 0
+    forget()
+    capsys.readouterr()
+    best = "lrsearch-results/s/best.yaml"
+    commands = [
+        run,
+        ["confirm", "s", "--top", "1", "--seeds", "2", "--quiet"],
+        ["train", best, "--quiet"],
+        ["curves", "Shrinking", "gamma=0.5"],
+    ]
+    for words in commands:
+        assert main(words) == 2
+        out, errors = capsys.readouterr()
+        assert out == ""
+        assert len(errors.splitlines()) == 1
+        assert "unknown schedule family 'Shrinking'" in errors
+        assert "one of your own comes with --import FILE.py" in errors
+    for words in commands:
+        assert main([*words, "--import", "shrinking.py"]) == 0
+        forget()
+    for words in (["report", "s"], ["export", "s"], ["show", "s"]):
+        assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere.py", "--import file nowhere.py does not exist"),
+        ("nowhere", "--import module nowhere cannot be found; run from its folder, or give FILE."),
+        ("broken.py", "--import broken.py raises when imported: "),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(
+    place: str, words: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_tmp / "broken.py").write_text("1 / 0", encoding="utf-8")
+    assert main(["schedules", "--import", place]) in (1, 2)
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert len(errors.splitlines()) == 1
+    assert words in errors
+
+
+def test_other_processes_import_a_family_from_its_file(place: Path) -> None:
+    import_module("shrinking.py")
+    file = home(get_family("Shrinking"))
+    assert file == str(place / "shrinking.py")
+    forget()
+    _import_families({"Shrinking": file}, "digits")
+    assert "Shrinking" in FAMILIES
+    _import_families({"Shrinking": file}, "digits")  # once is enough
+    assert home(get_family("StepLR")) is None
+    assert all(is_builtin(f) for name, f in FAMILIES.items() if name != "Shrinking")
+
+
+def test_a_family_of_a_script_has_one_worker_unless_more_are_asked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("shrinking.py")
+    family = get_family("Shrinking")
+    monkeypatch.setattr(family.build, "__module__", "__main__")
+    assert home(family) is None
+    settings = {"schedules": "Shrinking", "epochs": 4, "train_samples": 100}
+    plan = make_plan(make({**settings, "workers": 2}))
+    assert plan.choice.workers == 2
+    with pytest.raises(UsageError, match="cannot share the schedule family Shrinking, which is"):
+        make_crew(plan, None, place, None, print)  # type: ignore[arg-type]
+    assert module.__name__ == "lrsearch_task_shrinking"
