@@ -219,9 +219,15 @@ def _add_dashboard(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY", nargs="?", help="the one to open (default: all)")
     _storage_argument(sub)
     sub.add_argument(
-        "--port", type=int, default=8080, metavar="N", help="of 127.0.0.1 (default: %(default)s)"
+        "--port", type=_port, default=8080, metavar="N", help="of 127.0.0.1 (default: %(default)s)"
     )
     return _dashboard
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"needs a number from 1 to 65,535, got {text!r}")
+    return int(text)
 
 
 def _dashboard(args: argparse.Namespace) -> int:

@@ -8,17 +8,20 @@ import re
 import tempfile
 from pathlib import Path
 
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, UsageError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one.
 
+    Its folder is made where it is missing.
+
     Raises:
-        LrsearchError: If the folder is missing or cannot be written.
+        LrsearchError: If it cannot be written.
     """
     handle = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -28,6 +31,30 @@ def write_text(path: Path, text: str) -> None:
         if handle is not None:
             Path(name).unlink(missing_ok=True)
         raise LrsearchError(f"cannot write {path} ({error.strerror or error})") from None
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Make sure that files can be written to a folder, before hours of work; it is not made yet.
+
+    Raises:
+        UsageError: It, or a folder above it, is a file.
+        LrsearchError: This user may not write there.
+    """
+    above = folder.absolute()
+    while not os.path.lexists(above) and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise UsageError(f"{option} {folder}: {above} is no folder; choose another {option}")
+    if not may_write(above):
+        raise LrsearchError(
+            f"{option} {folder}: {above} is read-only for this user; choose another {option}"
+        )
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this user may make files in a folder."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def results_folder(out: str, name: str) -> Path:

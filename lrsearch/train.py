@@ -18,7 +18,7 @@ from lrsearch import __version__
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import read_configuration
-from lrsearch.files import write_text
+from lrsearch.files import check_folder, write_text
 from lrsearch.report import words
 from lrsearch.report.courses import Course, courses_figure, trace_points
 from lrsearch.report.html import document, escape, figure
@@ -101,6 +101,7 @@ def train(
     """
     path = Path(path)
     content = read_configuration(path)
+    check_folder(path.parent if out is None else Path(out), "--output")
     _import_family(content)
     schedule = Schedule.from_dict(content["schedule"], str(path))
     if epochs is not None:

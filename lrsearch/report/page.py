@@ -279,7 +279,6 @@ def write_report(
     from lrsearch.report import save
 
     report = make_report(study, storage)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page(report))
     written = [path]
     if csv is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 import traceback
@@ -288,7 +289,7 @@ class Worker:
         mine = trials.finish(self.storage, key, state, value, attrs, owner=self.owner)
         self._drop(key)
         if mine:
-            self._checkpoint_path(key).unlink(missing_ok=True)
+            self._forget(key)
             self._track(key)
 
     def _track(self, key: int) -> None:
@@ -314,7 +315,7 @@ class Worker:
         trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
         if resident is not None:
             self._drop(key)
-        self._checkpoint_path(key).unlink(missing_ok=True)
+        self._forget(key)
         self.failures += 1
         number = self.storage.get_trial(key).number
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
@@ -343,6 +344,11 @@ class Worker:
 
     def _checkpoint_path(self, key: int) -> Path:
         return self.checkpoints / f"{key}.pt"
+
+    def _forget(self, key: int) -> None:
+        """Delete the checkpoint of a trial that ended; what cannot be deleted does no harm."""
+        with contextlib.suppress(OSError):
+            self._checkpoint_path(key).unlink(missing_ok=True)
 
     def _save(self, key: int) -> None:
         path, resident = self._checkpoint_path(key), self.residents[key]

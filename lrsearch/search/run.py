@@ -16,7 +16,7 @@ import torch
 from lrsearch import __version__
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.files import results_folder
+from lrsearch.files import check_folder, results_folder
 from lrsearch.schedules.family import get_family, home, is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.interrupt import Interrupt
@@ -80,12 +80,13 @@ def run(
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
         check_log(config.log)
+        folder = results_folder(config.out, config.study_name)
+        check_folder(folder, "--out")
         storage = open_storage(config.storage)
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
-        folder = results_folder(config.out, study.study_name)
         display = display or make_display(quiet=quiet)
         plan, ranged = with_lr_range(plan, study)
         for line in [*header(plan, config, cluster), *([ranged] if ranged else [])]:

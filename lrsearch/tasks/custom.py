@@ -80,6 +80,8 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         LrsearchError: Its code raises.
     """
     is_file = place.endswith(".py")
+    if not is_file and not all(part.isidentifier() for part in place.split(".")):
+        raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
         raise UsageError(f"{what} file {place} does not exist")
     try:
