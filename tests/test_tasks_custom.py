@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -248,7 +249,28 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": lambda z, y: 1.0},
         "loss must give a scalar tensor, got a float",
     ),
-    "loss is not finite": ({"train": Split(X / 0, Y)}, "the first loss is nan"),
+    "loss is not finite": (
+        {"train": Split(X / 0, Y)},
+        "the first loss is nan; train x holds NaN or infinity: clean the data$",
+    ),
+    "validation is not finite": (
+        {"validation": Split(X * math.nan, Y)},
+        "the first loss is nan; validation x holds NaN or infinity",
+    ),
+    "numbers for cross-entropy": (
+        {
+            "model": lambda: nn.Linear(4, 1),
+            "train": DataLoader(TensorDataset(X, X.sum(1, keepdim=True)), batch_size=8),
+        },
+        r"targets \(8, 1\) float32 are numbers, and the loss is cross-entropy, for classes",
+    ),
+    "optimizer is a function": (
+        {"optimizer": lambda p: torch.optim.SGD(p)},
+        "optimizer must be a class such as torch.optim.AdamW, or its name, got <function",
+    ),
+    "epochs is a word": ({"epochs": "ten"}, "epochs must be a whole number, got 'ten'"),
+    "lr is a word": ({"lr": "high"}, "lr must be a number above 0, got 'high'"),
+    "lr_range is a number": ({"lr_range": 0.1}, r"lr_range must be \(low, high\), got 0.1"),
     "loss is detached": (
         {"loss": lambda z, y: nn.functional.cross_entropy(z, y).detach()},
         "does not depend on the model's parameters",
@@ -347,3 +369,24 @@ def test_an_object_with_attributes_is_a_task() -> None:
     task = as_task(SimpleNamespace(**GOOD, lr=0.5, epochs=3), "own")
     assert (task.name, task.lr, task.epochs) == ("own", 0.5, 3)
     assert isinstance(task, Task)
+
+
+def test_an_optimizer_may_be_a_class() -> None:
+    class Own(torch.optim.SGD):
+        pass
+
+    assert as_task({**GOOD, "optimizer": torch.optim.AdamW}, "t").optimizer == "AdamW"
+    name = as_task({**GOOD, "optimizer": Own}, "t").optimizer
+    assert name == f"{__name__}:{Own.__qualname__}"
+
+
+def test_shares_of_classes_are_good_targets_for_cross_entropy() -> None:
+    shares = nn.functional.one_hot(Y, 2).float()
+    change = {"loss": nn.functional.cross_entropy, "metric": None}
+    check(as_task({**GOOD, **change, "train": Split(X, shares)}, "t"))
+
+
+def test_an_attribute_that_is_nearly_a_field_is_a_mistake_in_an_object() -> None:
+    with pytest.raises(LrsearchError, match="'epoch' means nothing here — did you mean epochs"):
+        as_task(SimpleNamespace(**GOOD, epoch=3), "own")
+    assert as_task(SimpleNamespace(**GOOD, epoch=3, epochs=4, _lrs=1), "own").epochs == 4

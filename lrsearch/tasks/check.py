@@ -31,8 +31,9 @@ def check(task: Task) -> None:
         torch.manual_seed(0)
         model = _made(task)
         x, y = _batch(task, task.train, "train")
+        _check_targets(task, y)
         outputs = _outputs(task, model, x, "train")
-        loss = _scalar(task, "loss", task.loss, outputs, y)
+        loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
         if not loss.requires_grad:
             raise _wrong(
                 task,
@@ -51,6 +52,7 @@ def check(task: Task) -> None:
                 task.validation_loss or task.loss,
                 outputs,
                 y,
+                _culprit("validation", x=x, y=y),
             )
             if task.metric is not None:
                 _scalar(task, "metric", task.metric, outputs, y)
@@ -115,7 +117,14 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _scalar(task: Task, name: str, function: Callable[..., Any], outputs: Any, y: Any) -> Tensor:
+def _scalar(
+    task: Task,
+    name: str,
+    function: Callable[..., Any],
+    outputs: Any,
+    y: Any,
+    culprit: str = "look at the data and the model",
+) -> Tensor:
     what = f"the {name} of outputs {_shape(outputs)} and targets {_shape(y)}"
     value = _call(task, what, function, outputs, y)
     if isinstance(value, (int, float)) and name == "metric":
@@ -126,8 +135,29 @@ def _scalar(task: Task, name: str, function: Callable[..., Any], outputs: Any, y
         mean = "; take its mean over the batch" if "loss" in name else ""
         raise _wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
     if not math.isfinite(value.item()):
-        raise _wrong(task, f"the first {name} is {value.item()}; look at the data and the model")
+        raise _wrong(task, f"the first {name} is {value.item()}; {culprit}")
     return value
+
+
+def _culprit(part: str, **tensors: Any) -> str:
+    """Where a loss that is not finite comes from."""
+    for name, value in tensors.items():
+        if _is_float(value) and not bool(torch.isfinite(value).all()):
+            return f"{part} {name} holds NaN or infinity: clean the data"
+    return "look at the data and the model"
+
+
+def _check_targets(task: Task, y: Any) -> None:
+    """Cross-entropy takes floats for probabilities, and would learn numbers as nonsense."""
+    if task.loss is not F.cross_entropy or not _is_float(y):
+        return
+    shares = y.dim() > 1 and y.shape[1] > 1 and bool((y >= 0).all())
+    if not shares or not torch.allclose(y.sum(1), y.new_ones(()), atol=1e-3):
+        raise _wrong(
+            task,
+            f"targets {_shape(y)} are numbers, and the loss is cross-entropy, for classes; give "
+            "loss = torch.nn.functional.mse_loss, or whole numbers as targets",
+        )
 
 
 def _check_labels(task: Task, outputs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -148,6 +149,13 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
             raise LrsearchError(f"task {target}: unknown key {strange[0]!r}{question}")
     else:
         given = {key: getattr(found, key) for key in _FIELDS if hasattr(found, key)}
+        for own in [key for key in dir(found) if not key.startswith("_")]:
+            meant = difflib.get_close_matches(own, _FIELDS, n=1, cutoff=0.85)
+            if own not in _FIELDS and meant and meant[0] not in given:
+                raise LrsearchError(
+                    f"task {target}: {own!r} means nothing here — did you mean {meant[0]}? "
+                    f"(what is your own can be called _{own})"
+                )
     missing = [key for key in _NEEDED if given.get(key) is None]
     if missing:
         kind = "a Task" if isinstance(found, Mapping) else f"a {type(found).__name__}"

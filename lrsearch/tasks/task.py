@@ -135,7 +135,8 @@ class Task:
         batch_size: Samples per step, for a Split. The last, smaller batch of an epoch is dropped.
         epochs: Budget of one full trial.
         validate_every: Epochs between validations.
-        optimizer: Class name in ``torch.optim``.
+        optimizer: A class of ``torch.optim``, or its name; or a subclass of ``Optimizer`` of your
+            own, or its place as ``package.module:Class``.
         optimizer_args: Its arguments, without ``lr``; those left out are the usual ones
             (:data:`lrsearch.training.optimizers.USUAL`).
         lr: The rate a usual recipe has; the baselines run at it.
@@ -182,15 +183,22 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"task {self.name}: {name} must be at least 1, got {getattr(self, name)}"
-                )
-        low, high = self.lr_range
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise UsageError(f"task {self.name}: {name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise UsageError(f"task {self.name}: {name} must be at least 1, got {value}")
+        if not _is_number(self.lr) or not self.lr > 0:
+            raise UsageError(f"task {self.name}: lr must be a number above 0, got {self.lr!r}")
+        bounds = self.lr_range
+        if not isinstance(bounds, (tuple, list)) or [*map(_is_number, bounds)] != [True, True]:
+            raise UsageError(f"task {self.name}: lr_range must be (low, high), got {bounds!r}")
+        low, high = bounds
         if not 0 < low < high:
             raise UsageError(
                 f"task {self.name}: lr_range needs 0 < low < high, got {low:g} and {high:g}"
             )
+        object.__setattr__(self, "optimizer", _optimizer_name(self.name, self.optimizer))
         if self.loss is auto_loss:
             floats = isinstance(self.train, Split) and self.train.y.is_floating_point()
             object.__setattr__(self, "loss", F.mse_loss if floats else F.cross_entropy)
@@ -231,6 +239,24 @@ class Task:
         train, validation = (_count(data) for data in (self.train, self.validation))
         counts = f"{train or '?'} train / {validation or '?'} validation {self.unit}"
         return f"{self.model_name} {_short(self.parameters)} parameters, {counts}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _optimizer_name(task: str, given: Any) -> str:
+    """How an optimizer is called everywhere else: its name in torch.optim, or its place."""
+    if isinstance(given, str):
+        return given
+    if not (isinstance(given, type) and issubclass(given, torch.optim.Optimizer)):
+        raise UsageError(
+            f"task {task}: optimizer must be a class such as torch.optim.AdamW, or its name, got "
+            f"{given!r:.80}; its arguments go to optimizer_args, groups to param_groups"
+        )
+    name = str(given.__name__)
+    known = getattr(torch.optim, name, None) is given
+    return name if known else f"{given.__module__}:{given.__qualname__}"
 
 
 def _count(data: Data) -> str | None:
