@@ -5,7 +5,12 @@
     python -m tests.benchmarks.speed study --task cifar10 --data-dir DIR --train-samples 4000 \\
         --epochs 2 --trials 4
     python -m tests.benchmarks.speed growth --most 1000
-    python -m tests.benchmarks.speed training
+    python -m tests.benchmarks.speed training help average
+    python -m tests.benchmarks.speed workers --task cifar10 --data-dir DIR --train-samples 2000 \\
+        --epochs 2 --trials 6
+
+With ``-o studies/speed/record.json`` a part replaces its last result there, and the page beside it
+is written anew (:mod:`tests.benchmarks.speed_page`).
 
 Arms run one after the other in processes of their own, again and again; what is compared are
 ratios within one round, given as median and range over the rounds. CPU seconds are those of the
@@ -17,15 +22,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import speed_page
 from tests.benchmarks.measure import Cost, machine, spawn, spread
 
 
@@ -47,6 +55,10 @@ def read_study(storage: str, began: float, cost: Cost) -> None:
     cost.best = cost.history[-1][1] if cost.history else float("nan")
 
 
+MOST_PLAIN = 300
+"""Trials of the plain script, at most, where growth is measured: it grows by the trial."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What every arm does.
@@ -60,6 +72,7 @@ class Job:
         train_samples: Use so many; None = all.
         fuse: ``--fuse`` of lrsearch.
         workers: ``--workers`` of lrsearch.
+        plain_trials: Trials of the other arms, where a whole study of theirs takes too long.
     """
 
     task: str
@@ -70,12 +83,13 @@ class Job:
     train_samples: int | None = None
     fuse: str = "auto"
     workers: str = "auto"
+    plain_trials: int | None = None
 
-    def arguments(self) -> list[str]:
+    def arguments(self, *, own: bool = False) -> list[str]:
         """Arguments that all arms know."""
         given = {
             "task": self.task,
-            "trials": self.trials,
+            "trials": self.trials if own else self.plain_trials or self.trials,
             "seed": self.seed,
             "epochs": self.epochs,
             "data-dir": self.data_dir,
@@ -89,11 +103,11 @@ class Job:
         ]
 
 
-def ours(job: Job, folder: Path) -> Cost:
+def ours(job: Job, folder: Path, *more: str) -> Cost:
     """``lrsearch run``."""
     storage = f"sqlite:///{folder / 'ours.db'}"
-    command = [sys.executable, "-m", "lrsearch", "run", *job.arguments(), "--json"]
-    command += ["--fuse", job.fuse, "--workers", job.workers]
+    command = [sys.executable, "-m", "lrsearch", "run", *job.arguments(own=True), "--json"]
+    command += ["--fuse", job.fuse, "--workers", job.workers, *more]
     command += ["--storage", storage, "--out", str(folder / "results")]
     began = time.time()
     cost, _ = spawn(command, folder)
@@ -122,13 +136,15 @@ def ray(job: Job, folder: Path) -> Cost:
     return cost
 
 
-def in_turn(arms: Mapping[str, Callable[[Path], Cost]], rounds: int) -> dict[str, list[Cost]]:
-    """Run every arm once a round."""
+def in_turn(
+    arms: Mapping[str, Callable[[Job, Path], Cost]], job: Job, rounds: int
+) -> dict[str, list[Cost]]:
+    """Run every arm once a round; each round has a seed of its own."""
     costs: dict[str, list[Cost]] = {name: [] for name in arms}
     for i in range(rounds):
         for name, arm in arms.items():
             with tempfile.TemporaryDirectory() as folder:
-                cost = arm(Path(folder))
+                cost = arm(replace(job, seed=job.seed + i), Path(folder))
             costs[name].append(cost)
             print(
                 f"  round {i + 1}/{rounds} {name:10} {cost.cpu:8.1f} CPU s {cost.wall:8.1f} s "
@@ -162,15 +178,16 @@ def compare(costs: dict[str, list[Cost]]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def part_study(job: Job, rounds: int) -> dict[str, Any]:
+def part_study(job: Job, rounds: int, *others: str) -> dict[str, Any]:
     """Whole studies."""
     print(f"\nstudy: {job.task}, {job.trials} trials, lrsearch --fuse {job.fuse}")
-    arms = {"lrsearch": partial(ours, job), "plain": partial(plain, job)}
-    if importlib.util.find_spec("ray"):
-        arms["ray"] = partial(ray, job)
-    else:
-        print("  ray: skipped, not installed (python -m pip install 'ray[tune]')")
-    costs = in_turn(arms, rounds)
+    arms: dict[str, Callable[[Job, Path], Cost]] = {"lrsearch": ours}
+    for name in others:
+        if name == "ray" and not importlib.util.find_spec("ray"):
+            print("  ray: skipped, not installed (python -m pip install 'ray[tune]')")
+        else:
+            arms[name] = ray if name == "ray" else plain
+    costs = in_turn(arms, job, rounds)
     ratios = compare(costs)
     runs = {name: [asdict(cost) for cost in found] for name, found in costs.items()}
     return {"job": asdict(job), "ratios": ratios, "runs": runs}
@@ -178,18 +195,31 @@ def part_study(job: Job, rounds: int) -> dict[str, Any]:
 
 def part_growth(job: Job, most: int) -> dict[str, Any]:
     """How cost grows with the number of trials."""
-    sizes = [n for n in (10, 30, 100, 300, 1000, 3000) if n <= most]
+    sizes = [n for n in (10, 100, 1000) if n <= most]
     print(f"\ngrowth: {job.task}, {sizes} trials")
     rows = []
     for n in sizes:
-        sized = Job(**{**asdict(job), "trials": n})
-        arms = {"lrsearch": partial(ours, sized), "plain": partial(plain, sized)}
-        costs = in_turn(arms, 1)
+        arms: dict[str, Callable[[Job, Path], Cost]] = {"lrsearch": ours}
+        if n <= MOST_PLAIN:
+            arms["plain"] = plain
+        costs = in_turn(arms, replace(job, trials=n), 1)
         rows.append({"trials": n, **{name: asdict(found[0]) for name, found in costs.items()}})
-        us, them = costs["lrsearch"][0], costs["plain"][0]
-        each, plainly = 1e3 * us.cpu / n, 1e3 * them.cpu / n
-        print(f"  {n:5} trials: CPU ms a trial {each:7.1f}, plain {plainly:7.1f}")
+        for name, (cost,) in costs.items():
+            print(f"  {n:5} trials: CPU ms a trial {1e3 * cost.cpu / n:7.1f} {name}")
     return {"job": asdict(job), "rows": rows}
+
+
+def trained(job: Job, way: str, *more: str) -> dict[str, float]:
+    """One run of :mod:`tests.benchmarks.training`."""
+    command = [sys.executable, "-m", "tests.benchmarks.training", "--task", job.task]
+    command += ["--way", way, *more]
+    if job.data_dir:
+        command += ["--data-dir", job.data_dir]
+    if job.train_samples:
+        command += ["--train-samples", str(job.train_samples)]
+    with tempfile.TemporaryDirectory() as folder:
+        cost, out = spawn(command, Path(folder))
+    return {"memory": cost.memory, **json.loads(out)}
 
 
 def part_training(job: Job, counts: Sequence[int], rounds: int) -> dict[str, Any]:
@@ -199,15 +229,7 @@ def part_training(job: Job, counts: Sequence[int], rounds: int) -> dict[str, Any
     rows: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            command = [sys.executable, "-m", "tests.benchmarks.training", "--task", job.task]
-            command += ["--way", way]
-            if job.data_dir:
-                command += ["--data-dir", job.data_dir]
-            if job.train_samples:
-                command += ["--train-samples", str(job.train_samples)]
-            with tempfile.TemporaryDirectory() as folder:
-                cost, out = spawn(command, Path(folder))
-            rows[way].append({"memory": cost.memory, **json.loads(out)})
+            rows[way].append(trained(job, way))
     print("  way       CPU ms per trained epoch       plain / it                 memory MiB")
     for way in ways:
         each = [row["ms_per_epoch"] for row in rows[way]]
@@ -219,10 +241,75 @@ def part_training(job: Job, counts: Sequence[int], rounds: int) -> dict[str, Any
     return {"task": job.task, "rows": rows}
 
 
+def part_average(job: Job, rounds: int) -> dict[str, Any]:
+    """What the running average of the weights and its validation cost."""
+    print(f"\naverage: {job.task}, with and without the running average of the weights")
+    rows: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for way in ("single", "16"):
+            for name, more in ((way, ()), (f"{way} without", ("--no-average",))):
+                rows.setdefault(name, []).append(trained(job, way, *more))
+    for name, found in rows.items():
+        print(f"  {name:16} {spread([row['ms_per_epoch'] for row in found])} ms an epoch")
+    return {"task": job.task, "rows": rows}
+
+
+def part_workers(job: Job, rounds: int) -> dict[str, Any]:
+    """One worker and two, nothing pruned: the same epochs in how much less time."""
+    print(
+        f"\nworkers: {job.task}, {job.trials} trials, the machine's load {os.getloadavg()[0]:.1f}"
+    )
+    arms: dict[str, Callable[[Job, Path], Cost]] = {
+        count: lambda job, folder, count=count: ours(  # type: ignore[misc]
+            replace(job, workers=count), folder, "--pruner", "none", "--sampler", "random"
+        )
+        for count in ("1", "2")
+    }
+    costs = in_turn(arms, job, rounds)
+    return {"job": asdict(job), "runs": {k: [asdict(c) for c in v] for k, v in costs.items()}}
+
+
+def part_help(rounds: int) -> dict[str, Any]:
+    """``lrsearch --help`` and the start of Python."""
+    commands = {"python -c pass": ["-c", "pass"], "lrsearch --help": ["-m", "lrsearch", "--help"]}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(max(7, rounds)):
+        for name, words in commands.items():
+            with tempfile.TemporaryDirectory() as folder:
+                cost, _ = spawn([sys.executable, *words], Path(folder))
+            rows[name].append({"cpu": cost.cpu, "wall": cost.wall, "memory": cost.memory})
+    for name, found in rows.items():
+        print(f"  {name:16} {spread([1e3 * row['cpu'] for row in found])} CPU ms")
+    return {"rows": rows}
+
+
+def keep(path: Path, name: str, found: Mapping[str, Any]) -> None:
+    """Put a part into a record, with where and how it was measured, and write its page anew."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    record[name] = {
+        "machine": machine(),
+        "load": [round(x, 1) for x in os.getloadavg()],
+        "commit": git.stdout.strip(),
+        "command": "python -m tests.benchmarks.speed " + " ".join(_public(sys.argv[1:])),
+        **found,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    speed_page.write(path)
+
+
+def _public(words: Sequence[str]) -> list[str]:
+    """The command without the folder of this machine."""
+    return ["DIR" if before == "--data-dir" else w for before, w in pairwise(["", *words])]
+
+
 def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", nargs="*", help="training, study, growth (default: all)")
+    parser.add_argument("part", nargs="*", help="all but workers by default")
     parser.add_argument("--task", default="digits")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
@@ -233,6 +320,7 @@ def main() -> None:
     parser.add_argument("--workers", default="auto")
     parser.add_argument("--most", type=int, default=300, help="trials at the end of growth")
     parser.add_argument("--counts", type=int, nargs="*", default=[1, 4, 16, 64], help="of fused")
+    parser.add_argument("--plain-trials", type=int, help="of the other arms")
     parser.add_argument("-o", "--output", metavar="FILE.json", type=Path)
     args = parser.parse_args()
     job = Job(
@@ -243,22 +331,25 @@ def main() -> None:
         train_samples=args.train_samples,
         fuse=args.fuse,
         workers=args.workers,
+        plain_trials=args.plain_trials,
     )
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "study": lambda: part_study(job, args.rounds),
+        "study": lambda: part_study(job, args.rounds, "plain"),
+        "ray": lambda: part_study(job, args.rounds, "ray"),
         "growth": lambda: part_growth(job, args.most),
         "training": lambda: part_training(job, args.counts, args.rounds),
+        "average": lambda: part_average(job, args.rounds),
+        "workers": lambda: part_workers(job, args.rounds),
+        "help": lambda: part_help(args.rounds),
     }
     unknown = set(args.part) - set(parts)
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))} (valid: {', '.join(parts)})")
-    found = {"machine": machine()}
-    print(json.dumps(found["machine"]))
-    for name in args.part or parts:
-        found[name] = parts[name]()
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(machine()))
+    for name in args.part or [name for name in parts if name != "workers"]:
+        found = parts[name]()
+        if args.output:
+            keep(args.output, name if name == "help" else f"{name} {job.task}", found)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 
 from lrsearch.schedules import Schedule
-from lrsearch.tasks import Task, load_task
+from lrsearch.tasks import Split, Task, load_task
 from lrsearch.training import device as devices
+from lrsearch.training import loop
+from lrsearch.training.averaging import WeightAverage
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.results import Runner
@@ -43,8 +45,8 @@ def plain(task: Task) -> Callable[[], int]:
     return advance
 
 
-def ours(task: Task, k: int) -> Callable[[], int]:
-    """K fused trials, or one alone for 0."""
+def ours(task: Task, k: int, average: bool = True) -> Callable[[], int]:
+    """K fused trials, or one alone for 0; perhaps without the running average of the weights."""
     precision = "fp32" if k else devices.resolve_precision("auto", CPU, task)
     settings: dict[str, Any] = {
         "optimizer": task.optimizer,
@@ -55,6 +57,8 @@ def ours(task: Task, k: int) -> Callable[[], int]:
     }
     count = max(1, k)
     runner: Runner = EnsembleRunner(task, k=k, **settings) if k else SingleRunner(task, **settings)
+    if not average:
+        without_average(runner)
     budget = 10**5 // task.steps_per_epoch + 1
     for key in range(count):
         runner.add(key, Schedule("ConstantLR", task.lr * (key + 1) / count, budget))
@@ -66,6 +70,33 @@ def ours(task: Task, k: int) -> Callable[[], int]:
     return advance
 
 
+def without_average(runner: Runner) -> None:
+    """Leave out the running average of the weights and its validation; its numbers are the raw."""
+    if isinstance(runner, EnsembleRunner):
+        torch.Tensor.lerp_ = lambda self, *rest: self  # type: ignore[method-assign, assignment]
+        stack, real, latest = runner._stack, runner._stack.outputs, list[Any]()
+
+        def in_pairs(*given: Any) -> Any:
+            if latest:
+                return latest.pop()
+            latest.append(real(*given))
+            return latest[0]
+
+        stack.outputs = in_pairs  # type: ignore[method-assign]
+        return
+    WeightAverage.update = lambda self, step: None  # type: ignore[method-assign]
+    WeightAverage.current = lambda self: self.source  # type: ignore[method-assign]
+    measured, known = loop.measure, list[Any]()
+
+    def once(*given: Any) -> Any:
+        if known:
+            return known.pop()
+        known.append(measured(*given))
+        return known[0]
+
+    loop.measure = once
+
+
 def main() -> None:
     """Train for some seconds; print one JSON object."""
     parser = argparse.ArgumentParser(description="Cost of a trained epoch.")
@@ -74,17 +105,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--data-dir")
     parser.add_argument("--train-samples", type=int)
+    parser.add_argument("--no-average", action="store_true", help="to see what it costs")
     args = parser.parse_args()
     torch.set_num_threads(1)
     task = load_task(args.task, data_dir=args.data_dir, train_samples=args.train_samples)
     k = 0 if args.way == "single" else int(args.way) if args.way.isdecimal() else None
-    advance = plain(task) if k is None else ours(task, k)
+    advance = plain(task) if k is None else ours(task, k, not args.no_average)
     advance()
     began, wall, epochs = time.process_time(), time.perf_counter(), 0
     while not epochs or time.perf_counter() - wall < args.seconds:
         epochs += advance()
     cpu = time.process_time() - began
-    print(json.dumps({"ms_per_epoch": 1e3 * cpu / epochs, "epochs": epochs}))
+    images = len(task.train) if isinstance(task.train, Split) else 0
+    told = {"ms_per_epoch": 1e3 * cpu / epochs, "epochs": epochs}
+    print(json.dumps({**told, "images_per_cpu_second": images * epochs / cpu}))
 
 
 if __name__ == "__main__":

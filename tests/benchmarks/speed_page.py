@@ -1,0 +1,216 @@
+"""The page of the speed record: ``studies/speed/README.md`` and a figure, from ``record.json``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.measure import spread
+
+NAMES = {"lrsearch": "lrsearch", "plain": "plain script", "ray": "Ray Tune"}
+COLORS = {"lrsearch": "#0072B2", "plain": "#999999", "ray": "#E69F00"}
+
+
+def tables(record: dict[str, Any]) -> str:
+    """All tables of a record, as Markdown."""
+    parts = [_machine(record)]
+    for name, part in record.items():
+        kind = name.split()[0]
+        text = {
+            "study": _study,
+            "ray": _study,
+            "training": _training,
+            "growth": _growth,
+            "workers": _workers,
+            "average": _average,
+            "help": _help,
+        }[kind](part)
+        parts.append(f"**{name}** (load {part['load'][0]:g}, commit {part['commit']})\n\n{text}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(record: dict[str, Any]) -> str:
+    one = next(iter(record.values()))["machine"]
+    return (
+        f"{one['cores']} cores of {one['cpu']}, Python {one['python']}, torch {one['torch']}, "
+        f"Optuna {one['optuna']}, {one['date']}. Median (range) of the rounds."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _study(part: dict[str, Any]) -> str:
+    runs = part["runs"]
+    rows = []
+    for arm, found in runs.items():
+        rows.append(
+            [
+                NAMES[arm],
+                f"{found[0]['trials']}",
+                spread([c["epochs"] for c in found]),
+                spread([c["cpu"] for c in found]),
+                spread([1e3 * c["cpu"] / max(1, c["epochs"]) for c in found]),
+                spread([c["wall"] for c in found]),
+                spread([c["memory"] for c in found]),
+                spread([c["best"] for c in found]),
+            ]
+        )
+    head = ["", "trials", "epochs", "CPU s", "CPU ms / epoch", "wall s", "MiB", "best value"]
+    text = _table(head, rows)
+    for arm, found in runs.items():
+        if arm == "lrsearch":
+            continue
+        pairs = list(zip(found, runs["lrsearch"], strict=True))
+        each = spread([a["cpu"] * b["epochs"] / a["epochs"] / b["cpu"] for a, b in pairs])
+        line = f"{NAMES[arm]} / lrsearch, n = {len(pairs)}: CPU per trained epoch {each}"
+        if found[0]["trials"] == runs["lrsearch"][0]["trials"]:
+            whole = spread([a["cpu"] / b["cpu"] for a, b in pairs])
+            line += f", of the whole study {whole}, best value {spread(_bests(pairs))}"
+        text += f"\n\n{line}."
+    return text
+
+
+def _bests(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[float]:
+    return [theirs["best"] / ours["best"] for theirs, ours in pairs]
+
+
+def _training(part: dict[str, Any]) -> str:
+    plain = part["rows"]["plain"]
+    rows = []
+    for way, found in part["rows"].items():
+        pairs = zip(plain, found, strict=True)
+        rows.append(
+            [
+                f"{way} fused" if way.isdecimal() else way,
+                spread([r["ms_per_epoch"] for r in found]),
+                spread([r["images_per_cpu_second"] for r in found]),
+                spread([a["ms_per_epoch"] / b["ms_per_epoch"] for a, b in pairs]),
+                f"{max(r['memory'] for r in found):.0f}",
+            ]
+        )
+    head = ["way", "CPU ms / epoch", "samples / CPU s", "times the plain loop", "peak MiB"]
+    return _table(head, rows)
+
+
+def _growth(part: dict[str, Any]) -> str:
+    rows = []
+    for row in part["rows"]:
+        ours, plain, n = row["lrsearch"], row.get("plain"), row["trials"]
+        rows.append(
+            [
+                f"{n:,}",
+                f"{ours['cpu']:.3g}",
+                f"{1e3 * ours['cpu'] / n:.3g}",
+                f"{ours['best']:.4f}",
+                *(
+                    [
+                        f"{plain['cpu']:.3g}",
+                        f"{1e3 * plain['cpu'] / n:.3g}",
+                        f"{plain['best']:.4f}",
+                        f"{plain['cpu'] / ours['cpu']:.3g}",
+                    ]
+                    if plain
+                    else ["not run"] * 4
+                ),
+            ]
+        )
+    head = ["trials", "CPU s", "ms a trial", "best", "plain: CPU s", "ms a trial", "best", "ratio"]
+    return _table(head, rows)
+
+
+def _workers(part: dict[str, Any]) -> str:
+    one, two = part["runs"]["1"], part["runs"]["2"]
+    rows = [
+        [name, spread([c["wall"] for c in found]), spread([c["cpu"] for c in found])]
+        for name, found in (("1 worker", one), ("2 workers", two))
+    ]
+    gain = spread([a["wall"] / b["wall"] for a, b in zip(one, two, strict=True)])
+    return f"{_table(['', 'wall s', 'CPU s'], rows)}\n\nTwo are {gain} times one, by wall time."
+
+
+def _average(part: dict[str, Any]) -> str:
+    rows = []
+    for way in ("single", "16"):
+        found, without = part["rows"][way], part["rows"][f"{way} without"]
+        pairs = list(zip(found, without, strict=True))
+        rows.append(
+            [
+                f"{way} fused" if way.isdecimal() else way,
+                spread([r["ms_per_epoch"] for r in found]),
+                spread([r["ms_per_epoch"] for r in without]),
+                spread([a["ms_per_epoch"] / b["ms_per_epoch"] for a, b in pairs]),
+            ]
+        )
+    return _table(["", "with: CPU ms / epoch", "without", "ratio"], rows)
+
+
+def _help(part: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"`{name}`",
+            spread([1e3 * r["cpu"] for r in found]),
+            spread([1e3 * r["wall"] for r in found]),
+        ]
+        for name, found in part["rows"].items()
+    ]
+    return _table(["", "CPU ms", "wall ms"], rows)
+
+
+def page(record: dict[str, Any], words: str) -> str:
+    """The README: words of people up to the mark, then the tables."""
+    return words.partition(MARK)[0] + MARK + "\n\n" + tables(record)
+
+
+MARK = "<!-- written by tests/benchmarks/speed_page.py from record.json -->"
+
+
+def write(record: Path) -> None:
+    """Write the page and the figure beside a record."""
+    found = json.loads(record.read_text(encoding="utf-8"))
+    readme = record.parent / "README.md"
+    words = readme.read_text(encoding="utf-8") if readme.exists() else "# Speed\n\n"
+    readme.write_text(page(found, words), encoding="utf-8")
+    if "study digits" in found:
+        svg = figure(found["study digits"]["runs"])
+        (record.parent / "speed.svg").write_text(svg, encoding="utf-8")
+
+
+def figure(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """CPU seconds and best value of each arm, one dot a round, as SVG."""
+    width, left, row = 720, 120, 44
+    height = 60 + row * len(runs)
+    panels = (("cpu", "CPU seconds of the study", left), ("best", "best value", 440))
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'font-family="sans-serif" font-size="13">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for key, title, x0 in panels:
+        values = [cost[key] for found in runs.values() for cost in found]
+        low = 0.0 if key == "cpu" else min(values) - 0.1 * (max(values) - min(values))
+        high = 1.05 * max(values) if key == "cpu" else max(values) + 0.05 * (max(values) - low)
+        span = (high - low) or 1.0
+        out.append(f'<text x="{x0}" y="24" fill="#222">{title}</text>')
+        for i, (arm, found) in enumerate(runs.items()):
+            y = 56 + row * i
+            if key == "cpu":
+                out.append(f'<text x="8" y="{y + 4}" fill="#222">{NAMES[arm]}</text>')
+            out.append(f'<line x1="{x0}" x2="{x0 + 220}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+            for cost in found:
+                x = x0 + 220 * (cost[key] - low) / span
+                dot = f'<circle cx="{x:.1f}" cy="{y}" r="5" fill="{COLORS[arm]}" opacity="0.7"/>'
+                out.append(dot)
+            middle = statistics.median(cost[key] for cost in found)
+            label = f'<text x="{x0 + 228}" y="{y + 4}" fill="#222">{middle:.3g}</text>'
+            out.append(label)
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    write(Path("studies/speed/record.json"))
