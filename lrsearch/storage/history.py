@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from optuna.storages._rdb.models import TrialIntermediateValueModel
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Select, bindparam, delete, select, update
 from sqlalchemy.engine import Connection
 
 from lrsearch.storage.engine import Storage
@@ -29,6 +30,15 @@ _VALUES = (
     "seconds",
 )
 _CHUNK = 500  # numbers in one IN (...): SQLite once allowed 999
+
+_MINE = (SLOTS.c.owner == bindparam("by"), SLOTS.c.finished == 0)
+_BEAT = update(SLOTS).where(*_MINE).values(beat=server_now())
+_OWNED = select(SLOTS.c.trial_id).where(*_MINE)
+_REACHED = (
+    update(SLOTS)
+    .where(SLOTS.c.trial_id == bindparam("b_trial"), SLOTS.c.epoch < bindparam("b_epoch"))
+    .values(epoch=bindparam("b_epoch"), attempts=0)
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -130,11 +140,7 @@ def record_epochs(
             upsert(connection, HISTORY, ("trial_id", "epoch"), [_history_row(*r) for r in kept])
             upsert(connection, INTERMEDIATE, ("trial_id", "step"), [_optuna_row(*r) for r in kept])
             connection.execute(
-                update(SLOTS)
-                .where(
-                    SLOTS.c.trial_id == bindparam("b_trial"), SLOTS.c.epoch < bindparam("b_epoch")
-                )
-                .values(epoch=bindparam("b_epoch"), attempts=0),
+                _REACHED,
                 [{"b_trial": trial_id, "b_epoch": result.epoch} for trial_id, result in kept],
             )
         return lost
@@ -147,9 +153,8 @@ def beat_in(connection: Connection, owner: str) -> set[int]:
 
     The rows stay locked until the transaction ends, so nobody can take them over meanwhile.
     """
-    mine = (SLOTS.c.owner == owner, SLOTS.c.finished == 0)
-    connection.execute(update(SLOTS).where(*mine).values(beat=server_now()))
-    found = connection.execute(select(SLOTS.c.trial_id).where(*mine)).scalars()
+    connection.execute(_BEAT, {"by": owner})
+    found = connection.execute(_OWNED, {"by": owner}).scalars()
     return {trial_id for trial_id in found if trial_id is not None}
 
 
@@ -188,22 +193,16 @@ def load_history(
         Columns; 10,000 trials of 30 epochs take about a second.
     """
     wanted = [name for name in _VALUES if name in columns]
-    statement = (
-        select(
-            HISTORY.c.trial_id, TRIALS.c.number, HISTORY.c.epoch, *(HISTORY.c[n] for n in wanted)
-        )
-        .join(TRIALS, TRIALS.c.trial_id == HISTORY.c.trial_id)
-        .where(TRIALS.c.study_id == study_id)
-    )
+    everything, some = _reading(tuple(wanted))
 
     def work(connection: Connection) -> list[Any]:
         if trial_ids is None:
-            return list(connection.execute(statement).all())
+            return list(connection.execute(everything, {"study": study_id}).all())
         ids = sorted(trial_ids)
         found: list[Any] = []
         for start in range(0, len(ids), _CHUNK):
-            part = statement.where(HISTORY.c.trial_id.in_(ids[start : start + _CHUNK]))
-            found += connection.execute(part).all()
+            part = {"study": study_id, "ids": ids[start : start + _CHUNK]}
+            found += connection.execute(some, part).all()
         return found
 
     rows = storage.transact(work, read=True)
@@ -221,6 +220,19 @@ def load_history(
         epoch=keys[2][order],
         **{name: data.get(name, missing) for name in _VALUES},
     )
+
+
+@functools.cache
+def _reading(columns: tuple[str, ...]) -> tuple[Select[Any], Select[Any]]:
+    """What reads some columns of a whole study, and of some of its trials."""
+    statement: Select[Any] = (
+        select(
+            HISTORY.c.trial_id, TRIALS.c.number, HISTORY.c.epoch, *(HISTORY.c[n] for n in columns)
+        )
+        .join(TRIALS, TRIALS.c.trial_id == HISTORY.c.trial_id)
+        .where(TRIALS.c.study_id == bindparam("study"))
+    )
+    return statement, statement.where(HISTORY.c.trial_id.in_(bindparam("ids", expanding=True)))
 
 
 def _finite(value: float | None) -> float | None:

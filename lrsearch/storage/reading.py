@@ -15,7 +15,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, or_, select
 from sqlalchemy.engine import Connection
 
 from lrsearch.storage.schema import (
@@ -99,13 +99,12 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> list[Frozen
         return []
 
     def rows(*columns: Any, order: Any = None) -> Any:
-        trial_id = columns[0]
-        statement: Select[Any] = select(*columns)
         if len(trials) <= _FEW:
-            statement = statement.where(trial_id.in_(list(trials)))
+            found = connection.execute(_of_some(*columns, order=order), {"ids": list(trials)})
         else:
-            statement = statement.join(TRIALS, TRIALS.c.trial_id == trial_id).where(condition)
-        found = connection.execute(statement if order is None else statement.order_by(order))
+            statement: Select[Any] = select(*columns)
+            statement = statement.join(TRIALS, TRIALS.c.trial_id == columns[0]).where(condition)
+            found = connection.execute(statement if order is None else statement.order_by(order))
         return (row for row in found if row[0] in trials)  # not of one made since we began
 
     p = PARAMS.c
@@ -134,6 +133,13 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> list[Frozen
             attrs = trial.user_attrs if table is USER_ATTRIBUTES else trial.system_attrs
             attrs[name] = json.loads(text)
     return list(trials.values())
+
+
+@functools.cache
+def _of_some(*columns: Any, order: Any) -> Select[Any]:
+    """What reads columns of the trials ``ids``; building it anew takes longer than to run it."""
+    statement = select(*columns).where(columns[0].in_(bindparam("ids", expanding=True)))
+    return statement if order is None else statement.order_by(order)
 
 
 @functools.lru_cache(maxsize=4096)

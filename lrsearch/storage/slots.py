@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import func, select, update
+from sqlalchemy import BindParameter, bindparam, func, select, update
 from sqlalchemy.engine import Connection, Row
 
 from lrsearch.storage.engine import Storage
@@ -30,6 +30,33 @@ from lrsearch.storage.trials import (
 
 #: A trial is given up after so many workers died over it with no epoch finished in between.
 MAX_ATTEMPTS = 5
+
+
+_STUDY: BindParameter[Any] = bindparam("study")
+_OPEN = (
+    select(SLOTS, TRIALS.c.state, server_now().label("now"))
+    .outerjoin(TRIALS, TRIALS.c.trial_id == SLOTS.c.trial_id)
+    .where(SLOTS.c.study_id == _STUDY, SLOTS.c.finished == 0)
+    .order_by(SLOTS.c.slot)
+)
+_ORPHAN = (
+    select(SLOTS)
+    .where(
+        SLOTS.c.study_id == _STUDY,
+        SLOTS.c.finished == 0,
+        SLOTS.c.owner.is_(None),
+        SLOTS.c.slot < bindparam("target"),
+    )
+    .order_by(SLOTS.c.attempts, SLOTS.c.slot)
+    .limit(1)
+)
+_HIGHEST = select(func.max(SLOTS.c.slot)).where(SLOTS.c.study_id == _STUDY)
+_NEW = SLOTS.insert().values(
+    study_id=bindparam("new_study"),
+    slot=bindparam("new_slot"),
+    owner=bindparam("new_owner"),
+    beat=server_now(),
+)
 
 
 @dataclass(frozen=True)
@@ -72,27 +99,14 @@ def claim(
     def work(connection: Connection) -> Claim | None:
         lock_study(connection, study_id)
         _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
-        orphan = connection.execute(
-            select(SLOTS)
-            .where(
-                SLOTS.c.study_id == study_id,
-                SLOTS.c.finished == 0,
-                SLOTS.c.owner.is_(None),
-                SLOTS.c.slot < target,
-            )
-            .order_by(SLOTS.c.attempts, SLOTS.c.slot)
-            .limit(1)
-        ).first()
+        orphan = connection.execute(_ORPHAN, {"study": study_id, "target": target}).first()
         if orphan is not None and orphan.attempts < SUSPECT_ATTEMPTS:
             return _take(connection, orphan, owner)
-        highest = connection.execute(
-            select(func.max(SLOTS.c.slot)).where(SLOTS.c.study_id == study_id)
-        ).scalar()
+        highest = connection.execute(_HIGHEST, {"study": study_id}).scalar()
         slot = 0 if highest is None else highest + 1
         if slot < target:
-            connection.execute(
-                SLOTS.insert().values(study_id=study_id, slot=slot, owner=owner, beat=server_now())
-            )
+            values = {"new_study": study_id, "new_slot": slot, "new_owner": owner}
+            connection.execute(_NEW, values)
             return Claim(study_id, slot, owner)
         return _take(connection, orphan, owner) if orphan is not None and suspects else None
 
@@ -135,12 +149,7 @@ def _sweep(
     # After an outage all hearts look stale: give every worker time to find the database again.
     since = storage.recovered_at
     trust_beats = since is None or time.monotonic() - since > stale_seconds
-    rows = connection.execute(
-        select(SLOTS, TRIALS.c.state, server_now().label("now"))
-        .outerjoin(TRIALS, TRIALS.c.trial_id == SLOTS.c.trial_id)
-        .where(SLOTS.c.study_id == study_id, SLOTS.c.finished == 0)
-        .order_by(SLOTS.c.slot)
-    ).all()
+    rows = connection.execute(_OPEN, {"study": study_id}).all()
     for row in rows:
         if row.state is not None and row.state.is_finished():  # told by another program
             update_slot(connection, row, finished=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import select, update
+from sqlalchemy import BindParameter, ClauseElement, Update, bindparam, select, update
 from sqlalchemy.engine import Connection, Row
 
 from lrsearch.errors import LrsearchError
@@ -30,6 +31,27 @@ from lrsearch.storage.schema import (
 
 #: From so many deaths on a trial runs alone, or its innocent companions would be given up with it.
 SUSPECT_ATTEMPTS = 2
+
+
+_STUDY: BindParameter[Any] = bindparam("study")
+_THIS_SLOT = (SLOTS.c.study_id == _STUDY, SLOTS.c.slot == bindparam("in_slot"))
+_SLOT = select(SLOTS).where(SLOTS.c.study_id == _STUDY, SLOTS.c.slot == bindparam("slot"))
+_SLOT_OF = select(SLOTS).where(SLOTS.c.trial_id == bindparam("trial")).with_for_update()
+_NEWEST = (
+    select(TRIALS.c.number)
+    .where(TRIALS.c.study_id == _STUDY)
+    .order_by(TRIALS.c.trial_id.desc())
+    .limit(1)
+)
+_NEW = TRIALS.insert()
+_END = (
+    update(TRIALS)
+    .where(
+        TRIALS.c.trial_id == bindparam("ended"),
+        TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING]),
+    )
+    .values(state=bindparam("new_state"), datetime_complete=bindparam("now"))
+)
 
 
 @dataclass(frozen=True)
@@ -131,9 +153,8 @@ def fill_trial(
 def _own_slot(connection: Connection, claimed: Claim) -> Row[Any]:
     """The row of a claimed slot; the study is locked."""
     lock_study(connection, claimed.study_id)
-    row = connection.execute(
-        select(SLOTS).where(SLOTS.c.study_id == claimed.study_id, SLOTS.c.slot == claimed.slot)
-    ).first()
+    where = {"study": claimed.study_id, "slot": claimed.slot}
+    row = connection.execute(_SLOT, where).first()
     if row is None or row.owner != claimed.owner:
         raise LostTrialError(f"slot {claimed.slot} was taken over by another worker")
     return row
@@ -142,17 +163,16 @@ def _own_slot(connection: Connection, claimed: Claim) -> Row[Any]:
 def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
     """A new RUNNING trial with the next number; the study is locked."""
     # Optuna counts all earlier trials; the newest one knows as much, at any size of the study.
-    newest = connection.execute(
-        select(TRIALS.c.number)
-        .where(TRIALS.c.study_id == study_id)
-        .order_by(TRIALS.c.trial_id.desc())
-        .limit(1)
-    ).scalar()
+    newest = connection.execute(_NEWEST, {"study": study_id}).scalar()
     number, now = 0 if newest is None else newest + 1, _utc()
     result = connection.execute(
-        TRIALS.insert().values(
-            study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=now
-        )
+        _NEW,
+        {
+            "study_id": study_id,
+            "number": number,
+            "state": TrialState.RUNNING,
+            "datetime_start": now,
+        },
     )
     return empty_trial(
         int(result.inserted_primary_key[0]),  # type: ignore[index]
@@ -223,9 +243,7 @@ def finish(
         raise ValueError(f"the value of a trial must be finite, got {value=}")
 
     def work(connection: Connection) -> bool:
-        row = connection.execute(
-            select(SLOTS).where(SLOTS.c.trial_id == trial_id).with_for_update()
-        ).first()
+        row = connection.execute(_SLOT_OF, {"trial": trial_id}).first()
         if row is None or row.owner != owner:
             return False
         if not row.finished:
@@ -249,14 +267,7 @@ def end_trial(
     attrs: Mapping[str, Any],
 ) -> None:
     """Inside a transaction that locked ``row``, a slot: its trial, unless it has ended, and it."""
-    done = connection.execute(
-        update(TRIALS)
-        .where(
-            TRIALS.c.trial_id == row.trial_id,
-            TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING]),
-        )
-        .values(state=state, datetime_complete=_utc())
-    )
+    done = connection.execute(_END, {"ended": row.trial_id, "new_state": state, "now": _utc()})
     if done.rowcount == 1:
         if value is not None:
             finite = TrialValueModel.TrialValueType.FINITE
@@ -274,10 +285,26 @@ def end_trial(
 
 def update_slot(connection: Connection, row: Row[Any], **values: Any) -> None:
     """Change columns of a slot."""
-    connection.execute(
-        update(SLOTS)
-        .where(SLOTS.c.study_id == row.study_id, SLOTS.c.slot == row.slot)
-        .values(**values)
+    expressions = {name for name, value in values.items() if isinstance(value, ClauseElement)}
+    plain = {f"new_{name}": value for name, value in values.items() if name not in expressions}
+    if expressions:
+        statement = (
+            update(SLOTS)
+            .where(*_THIS_SLOT)
+            .values(
+                {name: values[name] for name in expressions}
+                | {name: bindparam(f"new_{name}") for name in values if name not in expressions}
+            )
+        )
+    else:
+        statement = _slot_update(tuple(values))
+    connection.execute(statement, {"study": row.study_id, "in_slot": row.slot, **plain})
+
+
+@functools.cache
+def _slot_update(names: tuple[str, ...]) -> Update:
+    return (
+        update(SLOTS).where(*_THIS_SLOT).values({name: bindparam(f"new_{name}") for name in names})
     )
 
 
