@@ -130,6 +130,18 @@ def test_running_trials_keep_others_from_the_same_place() -> None:
     assert second[0] < first[0]
 
 
+def test_a_curve_that_was_run_promises_nothing_but_a_lucky_one_nearby_does() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-1, 1, size=(30, 2))
+    target = (features**2).sum(axis=1) + 0.1 * rng.standard_normal(30)  # a rough function
+    best = features[[np.argmin(target)]]
+    elsewhere = rng.uniform(-1, 1, size=(50, 2))
+    candidates = np.concatenate([best, best + 1e-4, best + 0.2, elsewhere])
+    none = np.zeros(30, dtype=bool)
+    gain = promise(features, target, np.zeros(30), none, candidates)
+    assert max(gain[0], gain[1]) < 0.1 * gain[2]
+
+
 def test_the_same_curve_under_another_name_is_the_same_candidate() -> None:
     study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
     add(study, sampler, TrialState.COMPLETE)

@@ -72,9 +72,11 @@ def test_uncertain_targets_count_less() -> None:
 
 def test_features_depend_on_the_curve_and_scale_with_the_rate() -> None:
     lr = np.geomspace(1.0, 0.01, 30)[None]
-    np.testing.assert_allclose(trace_features(10 * lr), trace_features(lr) + np.log(10))
+    one, ten = trace_features(lr), trace_features(10 * lr)
+    np.testing.assert_allclose(ten[:, 0], one[:, 0] + np.log(10))
+    np.testing.assert_allclose(ten[:, 1:], one[:, 1:] * np.sqrt(10))
     assert np.isfinite(trace_features(np.zeros((1, 30)))).all()
-    assert trace_features(np.ones((2, 3))).shape == (2, 5)
+    assert trace_features(np.ones((2, 3))).shape == (2, 4)
 
 
 def test_constant_targets_and_features_are_no_obstacle() -> None:
@@ -82,3 +84,15 @@ def test_constant_targets_and_features_are_no_obstacle() -> None:
     mean, sd = gp.predict(np.ones((1, 2)))
     assert mean[0] == pytest.approx(3.0)
     assert np.isfinite(sd[0])
+
+
+def test_what_is_rough_is_seen_again_in_the_same_place_and_not_far_away() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-1, 1, size=(40, 2))
+    y = x[:, 0] + 0.3 * rng.standard_normal(40)
+    noisy = fit(x, y)
+    rough = fit(x, y, theta=noisy.theta, rough=np.full(2, 0.02))
+    np.testing.assert_allclose(rough.predict(x)[0], y, atol=0.05)
+    assert (rough.predict(x)[1] < 0.3 * noisy.predict(x)[1]).all()
+    far = np.array([[0.011, 0.013]])
+    np.testing.assert_allclose(rough.predict(far)[1], noisy.predict(far)[1], rtol=0.1)

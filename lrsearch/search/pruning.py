@@ -34,7 +34,7 @@ from lrsearch.search.curves import (
 )
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
-CHANCE: Final = 0.06
+CHANCE: Final = 0.08
 """Chance of being the best below which a trial is stopped, by default."""
 STARTUP: Final = 5
 """Finished trials before the predictors are asked."""
@@ -78,7 +78,7 @@ PREDICTORS: Final[dict[str, _Inputs]] = {
     "trace and averaged loss": _averaged,
     "what is left from the averaged loss": _from_averaged,
 }
-"""Name -> (losses with a linear effect, offset of the target), from the losses at a rung."""
+"""Name -> (losses that are inputs, offset of the target), from the losses at a rung."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Rung:
         means, sds = [], []
         for inputs, process in zip(PREDICTORS.values(), self.processes, strict=True):
             linear, offset = inputs(raw, avg)
-            mean, sd = process.predict(features, linear)
+            mean, sd = process.predict(np.concatenate([features, linear], axis=1), linear)
             means.append(mean + offset)
             sds.append(sd)
         return np.array(means), np.array(sds)
@@ -268,7 +268,10 @@ class Judge:
         raw, avg = np.minimum(raw, rung.caps[0]), np.minimum(avg, rung.caps[1])
         y, features = np.minimum(final[rows], rung.caps[2]), self._settled.features[rows]
         parts = [inputs(raw, avg) for inputs in PREDICTORS.values()]
-        return [(features, y - offset, linear) for linear, offset in parts]
+        return [
+            (np.concatenate([features, linear], axis=1), y - offset, linear)
+            for linear, offset in parts
+        ]
 
 
 def cap(values: Array) -> float:

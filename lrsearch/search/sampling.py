@@ -39,7 +39,7 @@ from lrsearch.search.curves import (
     lr_per_epoch,
 )
 from lrsearch.search.pruning import Judge, Memory, cap, spread
-from lrsearch.search.surrogate import Array, fit, trace_features
+from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
 
 STARTUP: Final = 10
 """Trials drawn at random before the process is asked."""
@@ -56,6 +56,8 @@ LARGEST_FIT: Final = 300
 """Trials the process knows, at most: the best two thirds of them, and some of the others."""
 LEARNT: Final = 100
 """Of these, those that its hyperparameters are learnt from, at most."""
+ROUGH: Final = 0.3
+"""Distance over which a trial's luck stays the same, in standard deviations over the space."""
 LONGEST_TRACE: Final = 100
 """Epochs of a candidate's trace; a longer schedule is shrunk to it, by its fractions."""
 
@@ -275,7 +277,7 @@ def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
 def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
     """Losses of the completed trial with the nearest peak rate, (E,)."""
     complete = np.flatnonzero(curves.state == COMPLETE)
-    distance = np.abs(curves.features[complete, 0] - math.log(schedule.lr))
+    distance = np.abs(np.log(curves.lr[complete].max(axis=1)) - math.log(schedule.lr))
     return np.asarray(curves.raw[complete[np.argmin(distance)]])
 
 
@@ -307,7 +309,11 @@ def promise(
     candidates: Array,
     learnt: dict[bytes, Array] | None = None,
 ) -> Array:
-    """Expected improvement of candidates over what the process holds the best for, (m,).
+    """Expected improvement of candidates over the best trial, (m,).
+
+    What the process takes for noise is roughness: the same schedule again would come to the same
+    value, another one nearby may be luckier. So it counts as a chance to improve, but not where
+    nearly the same curve was run already.
 
     Args:
         features: Of the trials, (n, d).
@@ -319,8 +325,10 @@ def promise(
             have become an eighth more.
     """
     known = np.flatnonzero(~running)
-    y = np.minimum(target, cap(target[known]))
+    limit = max(cap(target[known]), cap(target[known[:STARTUP]]))
+    y = np.minimum(target, limit)
     known = known[spread(y[known], LARGEST_FIT)]
+    best = y[known].min()
     sure = np.flatnonzero(~running & (variance == 0.0))
     step = max(1, len(sure) // 8)
     sure = sure[: len(sure) // step * step]
@@ -329,15 +337,16 @@ def promise(
     if (key := target[sure].tobytes()) not in learnt:
         learnt.clear()
         learnt[key] = fit(features[sure], y[sure], steps=20).theta
-    theta = learnt[key]
-    process = fit(features[known], y[known], variance=variance[known], theta=theta)
+    theta, rough = learnt[key], ROUGH * np.maximum(candidates.std(axis=0), 1e-9)
+
+    def fitted(rows: NDArray[np.int64]) -> GaussianProcess:
+        return fit(features[rows], y[rows], variance=variance[rows], theta=theta, rough=rough)
+
+    process = fitted(known)
     if running.any():
         busy = np.flatnonzero(running)
         y[busy] = process.predict(features[busy])[0]
-        known = np.concatenate([known, busy])
-        process = fit(features[known], y[known], variance=variance[known], theta=theta)
-    best = process.predict(features[known])[0].min()
+        process = fitted(np.concatenate([known, busy]))
     mean, sd = process.predict(candidates)
-    sd = np.sqrt(np.maximum(sd**2 - process.noise**2, 1e-12 * process.noise**2))
     z = (best - mean) / sd
     return np.asarray(sd * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)))

@@ -16,17 +16,17 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
-LR_FLOOR = 1e-3
-"""Share of the peak below which a rate trains nothing, so that log(0) does not rule."""
 _SQRT5 = np.sqrt(5.0)
 _JITTER = 1e-8
+_REPEATED = 1e-2  # share of the roughness that a repetition does not see again
 
 
 def trace_features(lr: Array, parts: int = 6) -> Array:
-    """What a schedule does, whatever its family is called: (n, E) rates -> (n, 2 + parts).
+    """What a schedule does, whatever its family is called: (n, E) rates -> (n, 1 + parts).
 
-    Log of the peak, log of the integral (per epoch), log of the mean rate in ``parts`` parts of
-    the budget (a mean below ``LR_FLOOR`` of the row's peak counts as that).
+    Log of the integral (per epoch), square root of the mean rate in ``parts`` parts of the budget.
+    Under a root all low rates look alike, as they should: whether the last part runs at a
+    hundredth or a thousandth of the peak hardly matters (``studies/sampling``).
 
     Args:
         lr: Learning rate of each epoch, (n, E), >= 0.
@@ -34,15 +34,13 @@ def trace_features(lr: Array, parts: int = 6) -> Array:
 
     Example:
         >>> trace_features(np.full((1, 6), 0.1), parts=2).round(2).tolist()
-        [[-2.3, -2.3, -2.3, -2.3]]
+        [[-2.3, 0.32, 0.32]]
     """
     lr = np.atleast_2d(np.asarray(lr, dtype=np.float64))
-    peak = np.maximum(lr.max(axis=1, keepdims=True), 1e-30)
     edges = np.linspace(0, lr.shape[1], min(parts, lr.shape[1]) + 1).round().astype(int)
     means = [lr[:, a:b].mean(axis=1, keepdims=True) for a, b in itertools.pairwise(edges)]
-    levels = np.log(np.maximum(np.concatenate(means, axis=1), LR_FLOOR * peak))
     integral = np.log(np.maximum(lr.mean(axis=1, keepdims=True), 1e-30))
-    return np.concatenate([np.log(peak), integral, levels], axis=1)
+    return np.concatenate([integral, np.sqrt(np.concatenate(means, axis=1))], axis=1)
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ class GaussianProcess:
     theta: Array  # (d + q + 2,): log of the lengths, Matern sd, linear sds, noise sd
     chol: Array  # (n, n) lower
     alpha: Array  # (n,)
+    rough: Array | None = None  # (d,): lengths of the noise, where it is roughness
 
     def predict(self, x: Array, linear: Array | None = None) -> tuple[Array, Array]:
         """Mean and standard deviation of a new observation at ``x`` (m, d): two of (m,)."""
@@ -65,17 +64,14 @@ class GaussianProcess:
         seen = (seen - self.centres[1]) / self.scales[1]
         matern, _, line = _kernel(z, self.x, seen, self.linear, self.theta)
         cross = matern + line  # (m, n)
+        if self.rough is not None:
+            cross = cross + np.exp(2 * self.theta[-1]) * _near(z, self.x, self.rough)
         half = solve_triangular(self.chol, cross.T, lower=True, check_finite=False)
         weights = np.exp(2 * self.theta[d : d + 1 + q])
         prior = weights[0] + seen**2 @ weights[1:] + np.exp(2 * self.theta[-1])
         variance = np.maximum(prior - (half**2).sum(axis=0), _JITTER)
         sd = self.scales[2]
         return self.centres[2] + sd * (cross @ self.alpha), sd * np.sqrt(variance)
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of an observation around the function."""
-        return self.scales[2] * float(np.exp(self.theta[-1]))
 
     def leave_one_out(self) -> tuple[Array, Array]:
         """Each observation minus what the others say of it, and the sd of that: two of (n,).
@@ -98,6 +94,13 @@ def _kernel(
     fall = np.exp(2 * theta[d] - r)
     line = (line_a * np.exp(2 * theta[d + 1 : d + 1 + q])) @ line_b.T
     return (1.0 + r + r**2 / 3.0) * fall, (1.0 + r) * fall, line
+
+
+def _near(a: Array, b: Array, lengths: Array) -> Array:
+    """Gaussian covariance of unit variance, (m, n)."""
+    u, v = a / lengths, b / lengths
+    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2.0 * u @ v.T
+    return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
 
 
 def _prior(d: int, q: int) -> tuple[Array, Array]:
@@ -147,6 +150,7 @@ def fit(
     theta: Array | None = None,
     start: Array | None = None,
     steps: int = 20,
+    rough: Array | None = None,
 ) -> GaussianProcess:
     """Fit a process to observations by the most probable hyperparameters (L-BFGS).
 
@@ -156,8 +160,11 @@ def fit(
         linear: Features with a linear effect (losses seen so far), (n, q).
         variance: Known extra noise of each target, (n,), for those that are predictions.
         theta: Hyperparameters to use as they are, of a fit with the same features.
-        start: Where their fit starts: those of a fit with the same ``x`` and less in ``linear``.
+        start: Where their fit starts: those of a fit with the first of these features, and
+            nothing linear.
         steps: Most steps of the fit.
+        rough: Lengths over which noise stays the same, (d,): then it is not noise but roughness
+            that a repetition would see again. The hyperparameters are learnt without.
     """
     n, d = x.shape
     linear = np.zeros((n, 0)) if linear is None else linear
@@ -173,7 +180,10 @@ def fit(
         centre, width = _prior(d, linear.shape[1])
         first = centre
         if start is not None:
-            first = np.concatenate([start[: d + 1], centre[d + 1 : -1], start[-1:]])
+            old = len(start) - 2
+            first = np.concatenate(
+                [start[:old], centre[old:d], start[old : old + 1], centre[d + 1 : -1], start[-1:]]
+            )
         found = minimize(
             _objective,
             first,
@@ -186,11 +196,17 @@ def fit(
         theta = np.asarray(found.x, dtype=np.float64)
     matern, _, line = _kernel(z, z, seen, seen, theta)
     covariance = matern + line
-    covariance[np.diag_indices(n)] += np.exp(2 * theta[-1]) + extra + _JITTER
+    noise = np.exp(2 * theta[-1])
+    lengths = None if rough is None else rough / x_scale
+    if lengths is None:
+        covariance[np.diag_indices(n)] += noise
+    else:
+        covariance += noise * _near(z, z, lengths)
+    covariance[np.diag_indices(n)] += extra + (_JITTER if lengths is None else _REPEATED * noise)
     chol = cholesky(covariance, lower=True, check_finite=False)
     alpha = cho_solve((chol, True), t, check_finite=False)
     centres, scales = (x_mid, line_mid, y_mid), (x_scale, line_scale, y_scale)
-    return GaussianProcess(z, seen, centres, scales, theta, chol, alpha)
+    return GaussianProcess(z, seen, centres, scales, theta, chol, alpha, lengths)
 
 
 def _standard(x: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.replay digits.npz fashion.npz --orders 50 --workers 4
     python -m tests.benchmarks.replay sqlite:///lrsearch.db --study digits
+    python -m tests.benchmarks.replay digits.npz fashion.npz --write studies/pruning
 
 Prints, for each pruner: epochs used (share of full training), regret (how much worse the best
 trial that ran to its end is than the best of all), and the share of the true best tenth stopped.
@@ -33,6 +34,7 @@ from optuna.trial import TrialState
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
 from lrsearch.search.surrogate import Array, trace_features
+from tests.benchmarks import frontier
 
 DIVERGED_LOSS = 1e6
 Stop = Callable[[int, int], bool]  # (trial, epoch) -> stop it
@@ -268,6 +270,7 @@ class Score:
     lost: float
     epochs_sd: float
     seconds: float
+    regrets: list[float]  # of each order
 
 
 def score(
@@ -297,6 +300,7 @@ def score(
         float(lost.mean()),
         float(used.std()),
         (time.perf_counter() - start) / orders,
+        [round(float(value), 6) for value in regret],
     )
 
 
@@ -310,7 +314,9 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
+SWEEP = ("ours:0.02", "ours:0.04", f"ours:{pruning.CHANCE:g}", "ours:0.14", "ours:0.25")
 DEFAULT = (
+    *SWEEP,
     "median",
     "percentile:25",
     "percentile:10",
@@ -320,7 +326,6 @@ DEFAULT = (
     "asha:4,2",
     "hyperband:1,3",
     "hyperband:1,2",
-    "ours",
 )
 
 
@@ -336,6 +341,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--csv", type=Path, help="write the scores here, too")
+    parser.add_argument("--write", type=Path, help="folder for README.md, record.json, figures")
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     records = [read(source, args.study) for source in args.sources]
@@ -350,6 +356,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if args.csv:
         write(rows, args.csv)
+    if args.write:
+        names = " ".join(Path(source).name for source in args.sources)
+        command = f"python -m tests.benchmarks.replay {names} --orders {args.orders}"
+        frontier.write(args.write, rows, f"{command} --write {args.write}")
 
 
 def write(rows: Sequence[Any], path: Path) -> None:

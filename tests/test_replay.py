@@ -1,0 +1,78 @@
+"""The replay of recorded curves: a bar, in small, below which our pruner may not fall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrsearch.schedules import RandomParams, Space
+from lrsearch.search.pruning import CHANCE
+from lrsearch.search.surrogate import Array, trace_features
+from tests.benchmarks import frontier, record
+from tests.benchmarks.replay import Record, Score, read, score
+
+EPOCHS = 20
+
+
+def lucky_losses(lr: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A rate that is still high hides how good it is; luck comes in with every step."""
+    progress = np.cumsum(lr)
+    luck = np.cumsum(np.sqrt(lr) * rng.standard_normal(len(lr))) * 0.003
+    avg = 0.3 + 0.05 * np.log(lr.sum()) ** 2 + np.exp(-3 * progress) + luck
+    return avg + 2.0 * lr, avg + 0.3 * lr + 0.005 * rng.standard_normal(len(lr))
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Record:
+    space, rng = Space(None, EPOCHS, (1e-3, 1.0)), np.random.default_rng(0)
+    drawn = [space.suggest(RandomParams(rng)) for _ in range(160)]
+    lr = np.stack([s.trace().lr for s in drawn if s.family != "ReduceLROnPlateau"])
+    losses = np.array([lucky_losses(row, rng) for row in lr])
+    return Record("made up", lr, losses[:, 0], losses[:, 1], trace_features(lr))
+
+
+def test_a_quarter_of_the_epochs_finds_one_of_the_best_on_recorded_curves(
+    real_data: Path,
+) -> None:
+    files = [real_data.parent / "curves" / f"{name}.npz" for name in ("digits", "fashion")]
+    if not all(file.exists() for file in files):
+        pytest.skip("recorded curves not found beside the data")
+    found = [score(read(str(file)), "ours", "both", 2, 100, 4) for file in files]
+    assert np.mean([each.epochs for each in found]) < 0.30
+    assert np.mean([each.regret for each in found]) < 0.015
+
+
+def test_a_smaller_chance_takes_more_epochs_and_keeps_more_of_the_best(made_up: Record) -> None:
+    safe, rash = (score(made_up, f"ours:{c}", "both", 1, 50, 4) for c in (0.01, 0.3))
+    assert safe.epochs > rash.epochs
+    assert safe.lost <= rash.lost
+
+
+def row(pruner: str, epochs: float, regret: float) -> Score:
+    return Score("digits", pruner, "both", epochs, regret, 0.0, 0.5, 0.0, 0.1, [regret])
+
+
+def test_the_table_says_what_ours_would_do_with_the_epochs_of_another() -> None:
+    rows = [row("ours:0.1", 0.2, 0.02), row("ours:0.01", 0.4, 0.0), row("median", 0.3, 0.05)]
+    rows.append(row("none", 1.0, 0.0))
+    assert frontier.at_the_same_epochs(rows, rows[2]) == pytest.approx(0.01)
+    assert frontier.at_the_same_epochs(rows, rows[3]) is None
+    assert "| median | both | 30.0% | 5.00 ± 0.00% | 1.00% | 50% |" in frontier.table(rows)
+
+
+def test_a_record_replaces_its_own_table_and_leaves_the_rest(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("# Study\n\n<!-- one -->\nold\n<!-- /one -->\n\nWhat it shows.\n")
+    record.write(tmp_path, "one", ["| new |"], [{"a": 1}], "python -m it")
+    record.write(tmp_path, "one", ["| newer |"], [{"a": 1}], "python -m it")
+    text = "# Study\n\n<!-- one -->\n| newer |\n<!-- /one -->\n\nWhat it shows.\n"
+    assert page.read_text() == text
+    assert '"command": "python -m it"' in (tmp_path / "record.json").read_text()
+
+
+def test_the_default_is_a_setting_of_the_sweep() -> None:
+    from tests.benchmarks.replay import DEFAULT
+
+    assert f"ours:{CHANCE:g}" in DEFAULT
