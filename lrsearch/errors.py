@@ -38,9 +38,16 @@ class ConfigError(UsageError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name nearest to ``name``, ignoring case, or None if nothing is near."""
+    """The valid name nearest to ``name``, ignoring case, or None if nothing is near.
+
+    Example:
+        >>> did_you_mean("cosine", ["StepLR", "CosineAnnealingLR"])
+        'CosineAnnealingLR'
+    """
     by_lower = {str(v).lower(): str(v) for v in valid}
-    near = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    typed = str(name).lower()
+    near = difflib.get_close_matches(typed, list(by_lower), n=1, cutoff=0.6)
+    near = near or [each for each in by_lower if len(typed) > 2 and each.startswith(typed)]
     return by_lower[near[0]] if near else None
 
 

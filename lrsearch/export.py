@@ -38,6 +38,14 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
         for t in trials
         if t.state == TrialState.COMPLETE and t.value is not None and "schedule" in t.user_attrs
     ]
+    ended = [t for t in trials if t.state.is_finished()]
+    if not done and ended and all(t.user_attrs.get("stopped") == "diverged" for t in ended):
+        rates = [t.user_attrs["schedule"]["lr"] for t in ended if "schedule" in t.user_attrs]
+        least = f", even at lr {min(rates):.3g}" if rates else ""
+        raise LrsearchError(
+            f"study {study.study_name!r}: all {len(ended)} trials diverged{least}; look for NaN "
+            "in the data, or search lower rates (--lr LOW,HIGH and another --name)"
+        )
     if not done:
         raise LrsearchError(
             f"study {study.study_name!r} has no completed trial yet; run it a little longer"
@@ -99,7 +107,8 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     if python:
         from lrsearch.schedules.code import python_code
 
-        return python_code(Schedule.from_dict(chosen.user_attrs["schedule"]))
+        optimizer = configuration(study, chosen).get("optimizer")
+        return python_code(Schedule.from_dict(chosen.user_attrs["schedule"]), optimizer)
     content = configuration(study, chosen)
     value = content["result"]["value"]
     name = " ".join(study.study_name.split())

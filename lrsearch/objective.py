@@ -12,12 +12,14 @@ def objective(trial):
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lrsearch import values
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FAMILIES, Schedule, Space
+from lrsearch.schedules.built import steps_taken
 
 if TYPE_CHECKING:
     import optuna
@@ -30,6 +32,9 @@ DIVERGED_LOSS: Final = 1e6
 """What a trial whose loss is not finite reports: large, so that the sampler learns from it."""
 LR: Final = (1e-4, 1.0)
 """Range of the peak rate where none is given: wide enough for SGD and for Adam."""
+
+_ASKED: weakref.WeakKeyDictionary[Any, Schedule] = weakref.WeakKeyDictionary()
+"""Trial -> the schedule that it was given."""
 
 
 def suggest(
@@ -76,6 +81,7 @@ def suggest(
     _check_direction(getattr(trial, "study", None))
     schedule = _space(epochs, schedules, lr, warmup, interval).suggest(trial)
     trial.set_user_attr("schedule", schedule.to_dict())
+    _ASKED[trial] = schedule
     return schedule
 
 
@@ -92,7 +98,7 @@ def enqueue_baselines(
     """Let a study run the usual recipes first, so that its report can say what is gained.
 
     They are a constant rate, StepLR (times 0.1 after each third), cosine and one-cycle, and are
-    never pruned. Those that the study has already are not queued again.
+    never pruned. Those that the study has already are not queued again, unless they failed.
 
     Args:
         study: The study, before ``study.optimize``.
@@ -117,7 +123,8 @@ def enqueue_baselines(
     """
     _check_direction(study)
     recipes = _space(epochs, schedules, lr, warmup, interval).baselines(usual_lr)
-    there = {t.user_attrs.get("baseline") for t in study.get_trials(deepcopy=False)}
+    trials = study.get_trials(deepcopy=False)
+    there = {t.user_attrs.get("baseline") for t in trials if t.state.name != "FAIL"}
     new = [name for name in recipes if name not in there]
     for name in new:
         study.enqueue_trial(recipes[name], user_attrs={"baseline": name})
@@ -165,6 +172,15 @@ def _check_direction(study: Any) -> None:
             f"a study of schedules minimises one validation loss, this one has {shown}; make it "
             "with optuna.create_study(direction='minimize') and return the loss (or 1 - accuracy)"
         )
+
+
+def _one_number(loss: Any) -> float:
+    try:
+        return float(loss)
+    except (TypeError, ValueError, RuntimeError):
+        shape = getattr(loss, "shape", None)
+        got = f"a {type(loss).__name__}" if shape is None else f"shape {tuple(shape)}"
+        raise UsageError(f"val_loss must be one number, got {got}; take its mean") from None
 
 
 class PruningCallback:
@@ -237,7 +253,8 @@ class PruningCallback:
             avg_val_loss: Validation loss of :attr:`averaged`.
 
         Raises:
-            UsageError: ``epoch`` does not rise.
+            UsageError: ``epoch`` does not rise or is beyond the schedule's budget, the loss is not
+                one number, or the scheduler was not stepped as its schedule says.
         """
         if epoch is not None and epoch <= self.epoch:
             raise UsageError(
@@ -245,7 +262,8 @@ class PruningCallback:
                 f"{self.epoch}; leave it out, or give epoch + 1 in a loop from 0"
             )
         self.epoch = self.epoch + 1 if epoch is None else int(epoch)
-        loss = float(val_loss)
+        loss = _one_number(val_loss)
+        self._check_steps()
         diverged = not math.isfinite(loss)
         if avg_val_loss is not None:
             averaged = float(avg_val_loss)
@@ -259,6 +277,26 @@ class PruningCallback:
             stopped = "diverged" if diverged else "pruned" if stop else "completed"
             self._end(stopped, val_metric, avg_val_loss)
         return stop
+
+    def _check_steps(self) -> None:
+        """A schedule that is not stepped, or too seldom, would win under a false name."""
+        schedule = _ASKED.get(self.trial)
+        if schedule is None:
+            return
+        if self.epoch > schedule.epochs:
+            raise UsageError(
+                f"this is epoch {self.epoch} of a schedule of {schedule.epochs}: give "
+                f"suggest(trial, epochs=...) the number of epochs that the loop runs"
+            )
+        taken, per_epoch = steps_taken(schedule) or (None, 1)
+        due = self.epoch * per_epoch
+        if taken is not None and abs(taken - due) > max(1.0, 0.1 * due):
+            after = "step of the optimizer" if schedule.interval == "step" else "epoch"
+            raise UsageError(
+                f"scheduler.step() was called {taken} times up to epoch {self.epoch}, expected "
+                f"{due}: call it after every {after}, or give suggest and build the interval and "
+                "steps_per_epoch of your loop"
+            )
 
     def _end(self, stopped: str, val_metric: float | None, avg_val_loss: float | None) -> None:
         kept: dict[str, Any] = {"stopped": stopped, "epochs": self.epoch}

@@ -1,8 +1,9 @@
 """Paired comparison over seeds: is the difference more than chance?
 
 All arms are run on the same seeds, so that what a seed does to every arm cancels in the
-differences dₛ = bₛ - aₛ. Reported are their mean, the t interval mean ± t(n-1) sd/√n, and the
-paired t-test, its p-values corrected for several comparisons after Holm (1979).
+differences dₛ = bₛ - aₛ. Reported are their mean, the t interval mean ± t(n-1) sd/√n, wide enough
+for all comparisons together (Bonferroni), and the paired t-test, its p-values corrected for
+several comparisons after Holm (1979).
 """
 
 from __future__ import annotations
@@ -131,16 +132,18 @@ def compare(
     Args:
         reference: Name of an arm.
         arms: Name -> seed -> value, lower is better.
-        confidence: Of each interval.
+        confidence: Of all intervals together: each is Bonferroni's, wider the more there are.
 
     Returns:
         One row per other arm, in the order of ``arms``; those without a common seed are left out.
     """
-    rows = [
-        paired(arms[reference], values, name, confidence)
+    others = {
+        name: values
         for name, values in arms.items()
         if name != reference and set(values) & set(arms[reference])
-    ]
+    }
+    each = 1 - (1 - confidence) / max(1, len(others))
+    rows = [paired(arms[reference], values, name, each) for name, values in others.items()]
     tested = [row for row in rows if row.p is not None]
     corrected = iter(holm([row.p for row in tested if row.p is not None]))
     return [

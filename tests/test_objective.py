@@ -323,3 +323,74 @@ def test_configuration_of_a_study_of_ones_own_has_no_made_up_task() -> None:
     content = configuration(study, study.best_trial)
     assert set(content) == {"schedule", "result", "study", "made_by"}
     assert content["study"] == {"name": study.study_name, "trial": study.best_trial.number}
+
+
+def own_loop(
+    study: optuna.Study, steps: int, calls: int, interval: str = "step", epochs: int = 4
+) -> None:
+    """A loop of ``steps`` optimizer steps an epoch that calls scheduler.step() ``calls`` times."""
+
+    def objective(trial: optuna.Trial) -> float:
+        weight = nn.Parameter(torch.zeros(()))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        schedule = lrsearch.suggest(trial, 4, interval=interval)  # type: ignore[arg-type]
+        scheduler = schedule.build(optimizer, steps_per_epoch=steps)
+        pruning = lrsearch.PruningCallback(trial)
+        for _ in range(epochs):
+            optimizer.step()
+            for _ in range(calls):
+                scheduler.step()
+            pruning(1.0)
+        return 1.0
+
+    study.optimize(objective, n_trials=12)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_a_scheduler_that_is_not_stepped_as_its_schedule_says_is_noticed() -> None:
+    own_loop(in_memory(), steps=5, calls=5)
+    own_loop(in_memory(), steps=5, calls=1, interval="epoch")
+    for calls in (0, 1, 7):
+        with pytest.raises(UsageError, match=rf"called {calls} times up to epoch 1, expected 5"):
+            own_loop(in_memory(), steps=5, calls=calls)
+    with pytest.raises(UsageError, match="called 5 times up to epoch 1, expected 1"):
+        own_loop(in_memory(), steps=5, calls=5, interval="epoch")
+    with pytest.raises(UsageError, match="called 0 times up to epoch 2"):
+        own_loop(in_memory(), steps=5, calls=0, interval="epoch")
+
+
+def test_a_loop_longer_than_its_schedule_is_noticed() -> None:
+    trial = in_memory(optuna.pruners.NopPruner()).ask()
+    lrsearch.suggest(trial, EPOCHS)
+    pruning = lrsearch.PruningCallback(trial)
+    for _ in range(EPOCHS):
+        pruning(1.0)
+    with pytest.raises(UsageError, match="epoch 7 of a schedule of 6"):
+        pruning(1.0)
+
+
+def test_a_loss_that_is_no_number_is_named() -> None:
+    pruning = lrsearch.PruningCallback(in_memory().ask())
+    with pytest.raises(UsageError, match=r"one number, got shape \(3,\); take its mean"):
+        pruning(torch.zeros(3))  # type: ignore[arg-type]
+
+
+def test_a_baseline_that_failed_is_queued_again() -> None:
+    study = in_memory()
+    queued = lrsearch.enqueue_baselines(study, EPOCHS)
+    with pytest.raises(ZeroDivisionError):
+        study.optimize(lambda trial: 1 / 0, n_trials=1)
+    assert lrsearch.enqueue_baselines(study, EPOCHS) == queued[:1]
+
+
+def test_python_code_names_the_optimizer_only_where_it_is_known() -> None:
+    study = in_memory()
+    run(study, 3)
+    assert "YourOptimizer(model.parameters()" in export_text(study, python=True)
+
+
+def test_a_study_in_which_all_diverged_says_what_to_look_at() -> None:
+    study = in_memory()
+    run(study, 2, lambda schedule, epoch: math.nan)
+    with pytest.raises(lrsearch.LrsearchError, match=r"all 2 trials diverged, even at lr .*NaN"):
+        export_text(study)

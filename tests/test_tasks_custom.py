@@ -53,6 +53,16 @@ class mine:
     def model():
         return nn.Linear(4, 2)
 """,
+    "class with bare functions": """
+class mine:
+    name = "name"
+    train = x, y
+    validation = x, y
+    optimizer = torch.optim.Adam
+
+    def model():
+        return nn.Linear(4, 2)
+""",
     "class with properties": """
 class mine:
     name = "name"
@@ -346,6 +356,12 @@ def test_a_right_task_passes_and_leaves_no_trace() -> None:
         ("my_file.py:task", "def task(:", "raises when imported: SyntaxError"),
         ("my_file.py:task", "def task(): 1 / 0", "raises when called: ZeroDivisionError"),
         ("my_file.py:task", "def task(path): 1", "raises when called: TypeError: task.. missing"),
+        (
+            "my_file.py:task",
+            "import argparse; argparse.ArgumentParser().parse_args(['--x'])",
+            "my_file.py ends the program when it is imported",
+        ),
+        ("my_file.py:task", "task = {'val': 1}", "unknown key 'val' — did you mean validation"),
         (":task", None, "must be file.py:name or package.module:name"),
     ],
 )

@@ -72,7 +72,8 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         )
     if confirmed is None:
         settle = code(f"lrsearch confirm {table.name}")
-        return f"{text} — measured with one seed, so not certain until {settle} has settled it."
+        settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
+        return f"{text} — measured with one seed, so not certain until {settle}."
     return f"{text}. {sentence(confirmed)}"
 
 

@@ -203,16 +203,13 @@ def sentence(found: Confirmed) -> str:
     if strongest is None or row is None or row.low is None or row.high is None:
         return text + "."
     name = words.baseline(str(strongest.baseline))
+    low, high = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
+    few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {name}, its validation loss is "
         f"{words.number(abs(row.difference), 2)} {'lower' if row.difference >= 0 else 'higher'} "
-        f"(95% interval {_signed(-row.high)} to {_signed(-row.low)})."
+        f"(95% interval {words.number(low, 2)} to {words.number(high, 2)}).{few}"
     )
-
-
-def _signed(value: float) -> str:
-    text = words.number(abs(value), 2)
-    return f"−{text}" if value < 0 else f"+{text}"
 
 
 def print_confirmed(found: Confirmed) -> None:
@@ -244,7 +241,7 @@ def print_confirmed(found: Confirmed) -> None:
     console.print(grid)
     console.print(
         "Mean ± standard deviation over seeds; paired t-tests on the validation loss, "
-        "p corrected after Holm.",
+        "p corrected after Holm, intervals for all comparisons together.",
         style="dim",
     )
     console.print(sentence(found).replace("**", ""), markup=False)

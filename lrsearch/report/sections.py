@@ -125,12 +125,17 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         word += f", of {words.count(len(others) + 1, 'family', 'families')}" if others else ""
         parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
     if confirmed is None:
+        again = (
+            f"`lrsearch confirm {table.name.replace('`', '')}` trains the best schedules and "
+            "every baseline again on fresh seeds, and looks at the test data for the first time."
+            if table.config
+            else "This study has a training loop of its own: run the best schedule and the "
+            "strongest recipe in it again, with a few other seeds, before you believe it."
+        )
         parts.append(
             text(
                 "All of this is one seed, and the best of many trials looks better than it is. "
-                f"`lrsearch confirm {table.name.replace('`', '')}` trains the best schedules and "
-                "every baseline again on fresh seeds, and looks at the test data for the first "
-                "time."
+                + again
             )
         )
     else:

@@ -59,7 +59,7 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
             for row in families_table(table)
         ],
         "running": [_trial(t, table) for t in table.having("running")],
-        "failures": sorted({t.stopped.splitlines()[0] for t in table.having("failed")}),
+        "failures": sorted({_why(t) for t in table.having("failed")}),
         "storage": table.storage_url,
     }
     if again is not None:
@@ -77,6 +77,11 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         }
     )
     return status
+
+
+def _why(trial: TrialRow) -> str:
+    """Why a trial failed, in a line; a loop of the user's own keeps no reason."""
+    return next(iter(trial.stopped.splitlines()), "an exception in its own training loop")
 
 
 def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:

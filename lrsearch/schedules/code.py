@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.errors import UsageError
@@ -13,11 +14,12 @@ from lrsearch.schedules.schedule import Schedule
 _PER_EPOCH = "steps_per_epoch"
 
 
-def python_code(schedule: Schedule) -> str:
+def python_code(schedule: Schedule, optimizer: Mapping[str, Any] | None = None) -> str:
     """A module with ``make_scheduler``, which needs torch alone and gives the same trace.
 
     Args:
         schedule: Of a built-in family.
+        optimizer: ``name`` and arguments of the one it was found with; None if not known.
 
     Raises:
         UsageError: A family of the user's own: its code is not known here.
@@ -37,13 +39,17 @@ def python_code(schedule: Schedule) -> str:
         lines += ["", inspect.getsource(shape).rstrip(), ""]
     lines += ["", f"def make_scheduler({first}):"]
     lines += [f'    """The optimizer must have been made with lr={schedule.lr!r}."""']
-    lines += [f"    return {body}", "", "", *_usage(schedule, first)]
+    lines += [f"    return {body}", "", "", *_usage(schedule, first, optimizer)]
     return "\n".join(lines) + "\n"
 
 
-def _usage(schedule: Schedule, first: str) -> list[str]:
+def _usage(schedule: Schedule, first: str, optimizer: Mapping[str, Any] | None) -> list[str]:
     call = f"scheduler = make_scheduler({first.replace('steps_per_epoch', 'len(loader)')})"
-    lines = [f"# optimizer = torch.optim.SGD(model.parameters(), lr={schedule.lr!r}, ...)"]
+    args = dict(optimizer or {"name": "YourOptimizer"})
+    name = str(args.pop("name"))
+    made = name.partition(":")[2] or (f"torch.optim.{name}" if optimizer else name)
+    given = ", ".join(f"{key}={value!r}" for key, value in {"lr": schedule.lr, **args}.items())
+    lines = [f"# optimizer = {made}(model.parameters(), {given})"]
     lines += [f"# {call}", f"# for epoch in range({schedule.epochs}):"]
     if schedule.interval == "step":
         lines += ["#     for x, y in loader:", "#         ...", "#         optimizer.step()"]

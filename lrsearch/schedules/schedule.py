@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lrsearch.errors import ConfigError, UsageError, did_you_mean
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args
 from lrsearch.schedules.build import behind_warmup
+from lrsearch.schedules.built import remember
 from lrsearch.schedules.convert import has_momentum, in_steps, rescaled, round_half_up, set_rates
 from lrsearch.schedules.family import Family, Job, get_family
 from lrsearch.schedules.ranges import as_number
@@ -300,8 +301,11 @@ class Schedule:
         )
         args = in_steps(family, self.params, k)
         if family.warmup == "before":
-            return behind_warmup(optimizer, args, job, family.build)
-        return family.build(optimizer, args, job)
+            scheduler = behind_warmup(optimizer, args, job, family.build)
+        else:
+            scheduler = family.build(optimizer, args, job)
+        remember(self, scheduler, k)
+        return scheduler
 
     def trace(self, steps_per_epoch: int = 1, momentum: float = 0.9, kind: Kind = "sgd") -> Trace:
         """Rate and momentum of every optimizer step, from the real scheduler on a dummy optimizer.

@@ -307,7 +307,9 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
         for name, value in progress.baselines.items()
         if name != best.baseline and value > 0
     ]
-    if best.baseline:
+    if all(row.baseline for row in progress.rows):
+        console.print("  Only the usual recipes were run: a larger --trials searches, too.")
+    elif best.baseline:
         console.print(f"  It is the {best.baseline} baseline: nothing tried was better.")
     if against:
         console.print(f"  against the baselines: {', '.join(against)}")

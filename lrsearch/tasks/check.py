@@ -92,7 +92,8 @@ def _batch(task: Task, data: Data, part: str) -> tuple[Any, Any]:
         batches = iter(_call(task, f"going through {part}", iter, data))
         batch = _call(task, f"loading the first batch of {part}", next, batches, None)
         if batch is None:
-            raise _wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch")
+            few = "; has it fewer samples than a batch, and drop_last?" if data else ""
+            raise _wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch{few}")
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__
             size = f" of {len(batch)}" if isinstance(batch, Sized) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -50,7 +51,8 @@ def import_task(target: str) -> Task:
             public = [each for each in vars(module) if not each.startswith("_")]
             near = did_you_mean(part, public)
             question = f" — did you mean {near}?" if near else ""
-            raise UsageError(f"task {target}: {place} has no {part!r}{question}")
+            listed = question or f" (it has {', '.join(public[-12:])})" if public else question
+            raise UsageError(f"task {target}: {place} has no {part!r}{listed}")
         found = getattr(found, part)
     return as_task(found, short_task_name(target), target)
 
@@ -103,7 +105,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
         try:
-            spec.loader.exec_module(module)
+            _execute(spec.loader, module, path)
         except BaseException:
             del sys.modules[name]
             raise
@@ -121,6 +123,21 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         raise LrsearchError(f"{what} {place}: {error}") from error
     except Exception as error:  # the user's file may raise anything
         raise LrsearchError(f"{what} {place} raises when imported: {brief(error)}") from error
+
+
+def _execute(loader: Any, module: ModuleType, path: Path) -> None:
+    """Run a file as a module; a script that reads its command line must not see ours."""
+    ours = sys.argv
+    sys.argv = [str(path)]
+    try:
+        loader.exec_module(module)
+    except SystemExit:
+        raise LrsearchError(
+            f"{path.name} ends the program when it is imported (does it parse arguments?); put "
+            'what it does as a script under  if __name__ == "__main__":'
+        ) from None
+    finally:
+        sys.argv = ours
 
 
 def as_task(found: Any, name: str, target: str | None = None) -> Task:
@@ -145,10 +162,10 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
         strange = [str(key) for key in given if key not in _FIELDS]
         if strange:
             near = did_you_mean(strange[0], _FIELDS)
-            question = f" — did you mean {near}?" if near else ""
-            raise LrsearchError(f"task {target}: unknown key {strange[0]!r}{question}")
+            question = f"did you mean {near}?" if near else f"valid: {', '.join(_FIELDS)}"
+            raise LrsearchError(f"task {target}: unknown key {strange[0]!r} — {question}")
     else:
-        given = {key: getattr(found, key) for key in _FIELDS if hasattr(found, key)}
+        given = {key: _attribute(found, key) for key in _FIELDS if hasattr(found, key)}
         for own in [key for key in dir(found) if not key.startswith("_")]:
             meant = difflib.get_close_matches(own, _FIELDS, n=1, cutoff=0.85)
             if own not in _FIELDS and meant and meant[0] not in given:
@@ -166,6 +183,14 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
     given.setdefault("name", name)
     given.setdefault("model_name", _model_name(given["model"]))
     return _task(given)
+
+
+def _attribute(found: Any, key: str) -> Any:
+    """An attribute; a function in a class that does not take ``self`` is meant as it stands."""
+    plain = inspect.getattr_static(found, key)
+    if inspect.isfunction(plain) and next(iter(inspect.signature(plain).parameters), "") != "self":
+        return plain
+    return getattr(found, key)
 
 
 def _task(given: dict[str, Any]) -> Task:
