@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,14 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
-from lrsearch.search.draft import Draft
+from lrsearch.search.asking import Asker, ImpossibleTrialError
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.study import set_sampler
 from lrsearch.storage import history, slots, trials
-from lrsearch.storage.cache import frozen, put
+from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
-from lrsearch.storage.trials import Claim, LostTrialError
+from lrsearch.storage.trials import LostTrialError
 from lrsearch.training import checkpoint
 from lrsearch.training.results import EpochResult, Runner
 
@@ -125,6 +123,9 @@ class Worker:
 
     def _fill(self) -> None:
         """Take trials until the runner is full or none is left."""
+        asker = Asker(
+            self.study, self.storage, self.space, self.sampler, self.seed, self.baselines
+        )
         with frozen(self.study):
             while len(self.residents) < self.runner.capacity and not self._timed_out():
                 if any(resident.alone for resident in self.residents.values()):
@@ -139,60 +140,14 @@ class Worker:
                 if claim is None:
                     return
                 try:
-                    trial = self._ask(claim)
+                    trial = asker.trial(claim)
                 except LostTrialError:
                     continue
-                if trial is not None:
-                    resumed = claim.trial_id is not None
-                    self._admit(trial, resumed=resumed, alone=claim.suspect)
-
-    def _ask(self, claim: Claim) -> FrozenTrial | None:
-        """The trial of a slot, with its parameters; None if a user queued impossible ones.
-
-        It may be one to go on with, a baseline, one that a user queued, or the sampler's choice.
-        """
-        names = list(self.baselines)
-        name = names[claim.slot] if claim.slot < len(names) else None
-        trial_id = claim.trial_id
-        if trial_id is None and name is None:
-            trial_id = self._queued(claim)
-        if trial_id is None:
-            trial = trials.start_trial(self.storage, claim)
-        else:
-            trial = self.storage.get_trial(trial_id)
-        if "schedule" in trial.user_attrs:
-            return trial
-        set_sampler(self.study, self.sampler, self.seed, claim.slot, self.space)
-        attrs: dict[str, Any] = {} if name is None else {"baseline": name}
-        recipe = None if name is None else self.baselines[name]
-        try:
-            if isinstance(recipe, Schedule):
-                draft = Draft(self.study, trial, self.space.known(recipe))
-                self.space.suggest_known(draft, recipe)
-                attrs["schedule"] = recipe.to_dict()
-            else:
-                draft = Draft(self.study, trial, recipe)
-                attrs["schedule"] = self.space.suggest(draft).to_dict()
-        except ValueError as error:
-            self._fail(trial._trial_id, error)
-            return None
-        trials.fill_trial(
-            self.storage,
-            trial._trial_id,
-            params=draft.params,
-            distributions=draft.distributions,
-            user_attrs=attrs,
-        )
-        trial.user_attrs.update(attrs)
-        put(self.study, copy.deepcopy(trial))
-        return trial
-
-    def _queued(self, claim: Claim) -> int | None:
-        """A trial that a user queued (``study.enqueue_trial``), now in our slot."""
-        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if trials.adopt(self.storage, claim, waiting._trial_id):
-                return waiting._trial_id
-        return None
+                except ImpossibleTrialError as error:
+                    self._fail(error.trial_id, error.cause)
+                    continue
+                resumed = claim.trial_id is not None
+                self._admit(trial, resumed=resumed, alone=claim.suspect)
 
     def _admit(self, trial: FrozenTrial, *, resumed: bool, alone: bool) -> None:
         """Start a trial, or go on with one from its checkpoint."""
