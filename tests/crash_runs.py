@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ def arguments(url: str, *more: str, trials: int = TRIALS) -> list[str]:
 
 
 @contextmanager
-def running(folder: Path, *args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    folder: Path, *args: str, enter: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """``lrsearch run`` in the background; nothing of it is left afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "lrsearch", "run", *args],
+        [*enter, sys.executable, "-m", "lrsearch", "run", *args],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,

@@ -27,6 +27,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
 from lrsearch.storage.schema import SLOTS
 from tests.servers import SERVERS, Postgres, wait_for
+from tests.small_disk import small_disk
 from tests.storage_worker import EPOCHS, Result, result, work
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,15 +264,20 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_clear_line_and_the_database_is_intact(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk is not allowed here")
-    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
-    _fill_until_it_fails(f"sqlite:///{disk}/a.db", "the disk is full", disk)
+    code = """
+import sys
+from pathlib import Path
+from tests.test_storage_load import _fill_until_it_fails
+disk = Path(sys.argv[1])
+_fill_until_it_fails(f"sqlite:///{disk}/a.db", "the disk is full", disk)
+"""
+    monkeypatch.chdir(ROOT)
+    with small_disk(tmp_path / "disk", 3) as disk:
+        command = [*disk.enter, sys.executable, "-c", code, str(disk.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_size_limit_is_one_clear_line_and_the_database_is_intact(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tests.crash_runs import (
     running,
 )
 from tests.servers import Postgres, wait_for
+from tests.small_disk import small_disk
 
 # death
 
@@ -237,28 +238,25 @@ def test_leaving_while_the_database_is_away_takes_seconds(
 
 
 def test_a_full_disk_is_one_line_and_more_room_ends_the_study(
-    tmp_path: Path, undisturbed: dict[str, dict[str, Any]], request: pytest.FixtureRequest
+    in_tmp: Path, undisturbed: dict[str, dict[str, Any]]
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk is not allowed here")
-    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
-    url = f"sqlite:///{disk}/a.db"
-    stuffing = disk / "stuffing"
-    stuffing.write_bytes(b"x" * 11_600_000)
-    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
-        out, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    complaint = [line for line in errors.splitlines() if line.startswith("lrsearch: ")]
-    assert len(complaint) == 1
-    assert "full" in complaint[0]
-    assert "Traceback" not in out + errors
-    stuffing.unlink()
-    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
-        finish(process)
-    check_equal(open_storage(url), undisturbed)
+    with small_disk(in_tmp / "disk", 12) as disk:
+        args = arguments(f"sqlite:///{disk.path}/a.db", "--workers", "2")
+        stuffing = disk.outside / "stuffing"
+        stuffing.write_bytes(b"x" * 11_600_000)
+        with running(in_tmp, *args, enter=disk.enter) as process:
+            out, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        complaint = [line for line in errors.splitlines() if line.startswith("lrsearch: ")]
+        assert len(complaint) == 1
+        assert "full" in complaint[0]
+        assert "Traceback" not in out + errors
+        stuffing.unlink()
+        with running(in_tmp, *args, enter=disk.enter) as process:
+            finish(process)
+        for file in disk.outside.glob("a.db*"):
+            shutil.copy(file, in_tmp / file.name)
+    check_equal(open_storage(f"sqlite:///{in_tmp}/a.db"), undisturbed)
 
 
 def test_no_password_is_shown_by_a_run_of_several_workers(
