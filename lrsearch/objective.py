@@ -70,7 +70,7 @@ def suggest(
 
     Raises:
         ConfigError: An unknown family or an impossible range, all mistakes at once.
-        UsageError: The study maximises, or has several objectives.
+        UsageError: The study maximises, has several objectives, or was searched with others.
 
     Example:
         >>> import optuna
@@ -79,7 +79,16 @@ def suggest(
         30
     """
     _check_direction(getattr(trial, "study", None))
-    schedule = _space(epochs, schedules, lr, warmup, interval).suggest(trial)
+    space = _space(epochs, schedules, lr, warmup, interval)
+    try:
+        schedule = space.suggest(trial)
+    except ValueError as error:
+        if "dynamic value space" not in str(error) and "distribution kind" not in str(error):
+            raise
+        raise UsageError(
+            "this study was searched with other families or choices (another epochs= or "
+            "schedules=?): ask as before, or give the new search a study_name of its own"
+        ) from error
     trial.set_user_attr("schedule", schedule.to_dict())
     _ASKED[trial] = schedule
     return schedule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -394,3 +395,11 @@ def test_a_study_in_which_all_diverged_says_what_to_look_at() -> None:
     run(study, 2, lambda schedule, epoch: math.nan)
     with pytest.raises(lrsearch.LrsearchError, match=r"all 2 trials diverged, even at lr .*NaN"):
         export_text(study)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 30}, {"epochs": 2, "schedules": "StepLR"}])
+def test_a_study_that_is_asked_for_another_space_says_so(change: dict[str, Any]) -> None:
+    study = in_memory()
+    lrsearch.suggest(study.ask(), epochs=2)
+    with pytest.raises(UsageError, match="this study was searched with other families or choices"):
+        lrsearch.suggest(study.ask(), **change)
