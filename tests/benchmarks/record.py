@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "record.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    record[part] = {**machine(), "commit": commit(), "command": command, "rows": list(rows)}
+    record[part] = {**machine(), "commit": commit(), "command": command, "rows": plain(list(rows))}
     text = json.dumps(record, indent=1)
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
     path.write_text(text + "\n")
@@ -37,6 +38,17 @@ def write(
     before, _, rest = old.partition(marks[0])
     _, _, after = rest.partition(marks[1])
     page.write_text("\n".join([before + marks[0], *lines, marks[1] + after]))
+
+
+def plain(value: Any) -> Any:
+    """For JSON: numbers to six digits, None for what is not finite."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def commit() -> str:

@@ -314,7 +314,7 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = ("ours:0.02", "ours:0.04", f"ours:{pruning.CHANCE:g}", "ours:0.14", "ours:0.25")
+SWEEP = ("ours:0.03", f"ours:{pruning.CHANCE:g}", "ours:0.2")
 DEFAULT = (
     *SWEEP,
     "median",

@@ -262,6 +262,7 @@ def figure(found: Mapping[tuple[str, str], Array], path: Path) -> None:
         paper_bgcolor="white", plot_bgcolor="white", legend={"orientation": "h", "y": -0.25}
     )
     assert isinstance(drawn, go.Figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
     drawn.write_image(path, width=300 * (len(tasks) + 1), height=380)
 
 
