@@ -7,6 +7,7 @@ import signal
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -19,7 +20,10 @@ from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.errors import UsageError
 from lrsearch.search import ray_launcher
+from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.plan import make_plan
 from lrsearch.search.ray_launcher import lost, make_cluster
+from lrsearch.search.workers import Crew
 from lrsearch.storage import Storage, open_storage
 from tests.crash_runs import (
     arguments,
@@ -222,3 +226,54 @@ def test_how_an_actor_was_lost_is_told_in_a_sentence() -> None:
     error = RuntimeError("The actor died.\n\tactor_id: 1\nIts node has died. Some causes: ...")
     assert lost(error) == "was lost with its Ray actor (Its node has died)"
     assert lost(RuntimeError()) == "was lost with its Ray actor (RuntimeError)"
+
+
+class Unplaced:
+    """A worker that waits for a place in the cluster."""
+
+    placed = False
+    killed = False
+
+    def words(self) -> list[dict[str, Any]]:
+        return [{"note": "workers wait"}]
+
+    def poll(self) -> int | None:
+        return None
+
+    def death(self, code: int) -> str:
+        raise AssertionError
+
+    def leave(self) -> None:
+        raise AssertionError
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class Done(Unplaced):
+    """A worker that soon finds nothing more to do."""
+
+    placed = True
+    asked = 0
+
+    def poll(self) -> int | None:
+        self.asked += 1
+        return 0 if self.asked > 2 else None
+
+    def leave(self) -> None:
+        """Has left."""
+
+
+def test_workers_without_a_place_do_not_hold_up_the_end_and_say_so_once(in_tmp: Path) -> None:
+    children = [Done(), Unplaced(), Unplaced()]
+    waiting = iter(children)
+    cluster = SimpleNamespace(devices=["cpu"], start=lambda order: next(waiting))
+    plan = make_plan(make({"epochs": 4, "train_samples": 100, "workers": 3}))
+    notes: list[str] = []
+    storage = open_storage("sqlite:///a.db")
+    Crew(plan, storage, in_tmp, Interrupt(), notes.append, cluster).run()  # type: ignore[arg-type]
+    assert [child.killed for child in children] == [False, True, True]
+    assert notes == ["workers wait"]

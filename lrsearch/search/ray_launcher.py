@@ -83,7 +83,7 @@ class RayChild:
     def _mention_waiting(self) -> None:
         if not (self.placed or self._told) and time.monotonic() - self._began > PLACE_SECONDS:
             self._told = True
-            note = f"a worker waits until the Ray cluster has {self._needs} to spare"
+            note = f"workers wait until the Ray cluster has {self._needs} to spare"
             self._said.append({"note": note})
 
     def death(self, code: int) -> str:
@@ -105,7 +105,7 @@ class RayChild:
         self.kill()
 
     def kill(self) -> None:
-        """End its actor; the worker process notices, saves and leaves."""
+        """End its actor, and the worker process with it."""
         import ray
 
         ray.kill(self._actor)

@@ -107,6 +107,7 @@ class Crew:
     deadline: float | None = None
     seats: list[Seat] = field(default_factory=list)
     last_death: str = ""
+    last_note: str = ""
 
     def run(self) -> None:
         """Start the workers and return when all have ended.
@@ -175,8 +176,9 @@ class Crew:
         for words in [] if seat.child is None else seat.child.words():
             seat.owner = words.get("owner", seat.owner)
             seat.error = words.get("error", seat.error)
-            if "note" in words:
-                self.note(str(words["note"]))
+            if words.get("note", self.last_note) != self.last_note:  # many may say the same
+                self.last_note = str(words["note"])
+                self.note(self.last_note)
 
     def _ended(self, seat: Seat, child: Child, code: int) -> None:
         """A worker is done, gives up, or died."""
