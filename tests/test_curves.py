@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,17 @@ def test_curves_are_written_as_pictures_of_the_same_lines(
     path = tmp_path / "c.svg"
     assert write_curves("ExponentialLR", {"gamma": [0.9, 0.98]}, path, lr=0.1, epochs=9) == path
     assert drawn == [(["gamma 0.9", "gamma 0.98"], [str(path)])]
+
+
+def test_options_of_ours_do_not_reach_the_parser_below_kaleido() -> None:
+    pytest.importorskip("kaleido")
+    code = (
+        "import sys; sys.argv = ['lrsearch', 'curves', '--log']\n"
+        "from lrsearch.report.save import _import_kaleido\n"
+        "_import_kaleido(); print(sys.argv)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "['lrsearch', 'curves', '--log']", done.stderr
 
 
 @pytest.mark.parametrize(

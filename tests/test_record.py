@@ -150,7 +150,7 @@ def test_figure_has_a_line_a_cloud_and_a_median_for_each_arm(
     lines, rest = figure.data[:2], figure.data[2:]
     assert all(len(line.x) <= 252 and math.isclose(line.x[-1], EPOCHS) for line in lines)
     assert [len(trace.x) for trace in rest] == [4, 2, 4, 2]
-    assert [max(trace.y) for trace in rest] == pytest.approx([2.0, 0.25, 2.0, 0.27])
+    assert [max(trace.x) for trace in rest] == pytest.approx([2.0, 0.25, 2.0, 0.27])
 
 
 def test_file_must_be_json_and_the_study_have_a_trial(

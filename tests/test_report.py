@@ -317,6 +317,7 @@ def test_png_without_a_browser_says_what_to_install(
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\n\nmore")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(save, "_import_kaleido", lambda: None)
     monkeypatch.setattr(plotly.io, "write_images", fail)
     with pytest.raises(LrsearchError, match=r"requires Google Chrome.*install chromium"):
         save.write_png(report, tmp_path)

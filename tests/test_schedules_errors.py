@@ -349,6 +349,8 @@ def test_points_are_joined_by_straight_lines_and_level_outside() -> None:
             "CosineAnnealingLR  T_max 20 eta_min 0.0004",
         ),
         (Schedule.from_points([(0, 1.0), (9, 0.1)], 9), "Points"),
+        (Schedule("ExponentialLR", 0.1, 9, {"gamma": 0.99995}), "ExponentialLR  gamma 0.99995"),
+        (Schedule("ExponentialLR", 0.1, 9, {"gamma": 1.0}), "ExponentialLR  gamma 1"),
     ],
 )
 def test_description_is_one_short_line(schedule: Schedule, text: str) -> None:

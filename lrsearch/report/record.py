@@ -14,7 +14,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from lrsearch.report import words
 from lrsearch.report.command import command_line
 from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
 from lrsearch.report.tables import StudyTable, answer, load
+from lrsearch.schedules import FAMILIES
 from lrsearch.stats import holm, paired, summary
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ FIELDS = ("study", "date", "hardware", "versions", "commit", "commands", "settin
 """What every record has; ``confirm`` too, where it was run."""
 MACHINE = ("storage", "data_dir", "out", "device", "fuse", "workers", "log", "compile")
 """Settings that say where a study ran, not what it is."""
-MOST_PAIRS = 6
+MOST_ARMS = 4
+"""Of more arms not every pair is compared: the correction would hide what was asked."""
 
 
 def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     """Everything as plain values: arms with their raw values, each pair compared on its seeds.
 
-    ``comparisons`` has a row for each two arms ``a`` and ``b``, the one with the lower mean first:
+    ``comparisons`` has a row for each two arms ``a`` and ``b``, the one with the lower mean first;
+    of more than four arms only for the best of the search and each other one, as in ``confirm``.
     ``difference`` is the mean of ``b - a`` over the seeds that both have, with its 95% interval
     and the p of a paired t-test, corrected after Holm over all rows. ``a_lower``, ``equal`` and
     ``b_lower`` count seeds, with the p of a sign test, which runs that fail outright cannot sway.
@@ -116,7 +119,7 @@ def _search(table: StudyTable) -> dict[str, Any]:
         **{status: n for status, n in counts.items() if n},
         "epochs": run,
         "epochs_saved": round(1 - run / full, 4) if full else 0.0,
-        "seconds": round(sum(t.seconds for t in table.trials), 1),
+        "wall_seconds": _wall_seconds(table),
         "best": {
             "trial": found.best.number,
             "val_loss": found.best.value,
@@ -132,6 +135,15 @@ def _search(table: StudyTable) -> dict[str, Any]:
     }
 
 
+def _wall_seconds(table: StudyTable) -> float | None:
+    """From the first trial's start to the last one's end; fused trials share their seconds."""
+    started = [t.started for t in table.trials if t.started]
+    finished = [t.finished for t in table.trials if t.finished]
+    if not started or not finished:
+        return None
+    return round((max(finished) - min(started)).total_seconds(), 1)
+
+
 def _short(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
@@ -143,6 +155,7 @@ def _confirm(found: Confirmed) -> dict[str, Any]:
         (a, b, paired(a.val_loss, b.val_loss, b.key))
         for a, b in itertools.combinations(best_first, 2)
         if set(a.val_loss) & set(b.val_loss)
+        and (len(best_first) <= MOST_ARMS or found.winner.key in (a.key, b.key))
     ]
     tested = [row.p for *_, row in rows if row.p is not None]
     corrected = iter(holm(tested))
@@ -180,8 +193,9 @@ def _confirm(found: Confirmed) -> dict[str, Any]:
 
 def _arm(arm: Arm, metric_name: str) -> dict[str, Any]:
     found = arm.val
+    own = arm.baseline is not None and arm.key not in FAMILIES
     out: dict[str, Any] = {
-        "label": arm.label if arm.baseline is None else arm.key,
+        "label": arm.key if own else arm.label,
         "schedule": dict(arm.schedule),
         "n": found.n,
         "mean": found.mean if found.n else None,
@@ -270,7 +284,7 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{record['date']}, {'; '.join(record['hardware']['devices'])}, {made}. "
         f"Search: {words.count(search['trials'], 'trial')} ({ended}), "
-        f"{words.duration(search['seconds'])} of training."
+        f"{words.duration(search['wall_seconds'] or 0)} from start to end."
     ]
 
 
@@ -313,17 +327,12 @@ def _name(arms: Mapping[str, Any], key: str) -> str:
 
 
 def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
-    """Each two arms where they are few, else the winner of the search against each other arm."""
-    pairs: Sequence[Mapping[str, Any]] = confirm["comparisons"]
-    winner = confirm["winner_of_search"]
-    if len(pairs) > MOST_PAIRS:
-        pairs = [row for row in pairs if winner in (row["a"], row["b"])]
     lines = [
         "| a | b | b − a, mean | 95% interval | p | seeds: a lower, equal, b lower | p, signs |",
         "|---" * 7 + "|",
     ]
     arms = confirm["arms"]
-    for row in pairs:
+    for row in confirm["comparisons"]:
         known = row["low"] is not None
         interval = f"{_signed(row['low'])} to {_signed(row['high'])}" if known else "–"
         cells = [_name(arms, row["a"]), _name(arms, row["b"]), words.number(row["difference"], 3)]

@@ -23,7 +23,7 @@ def record_figure(record: Mapping[str, Any]) -> Figure:
     """Left the rate over the epochs, right the losses: of each seed, or of the search's trials."""
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.11, subplot_titles=_titles(record))
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.16, subplot_titles=_titles(record))
     layout = figure_layout()
     axis = layout.pop("xaxis")
     layout.pop("yaxis")
@@ -87,8 +87,8 @@ def _strips(figure: Figure, arms: list[tuple[str, Mapping[str, Any], list[float]
     for place, (color, (name, _, losses)) in enumerate(zip(PALETTE, arms, strict=False)):
         n = len(losses)
         figure.add_scatter(
-            x=[place + (0.5 * i / (n - 1) - 0.25 if n > 1 else 0.0) for i in range(n)],
-            y=[float(f"{value:.4g}") for value in losses],
+            x=[float(f"{value:.4g}") for value in losses],
+            y=[place + (0.5 * i / (n - 1) - 0.25 if n > 1 else 0.0) for i in range(n)],
             mode="markers",
             name=name,
             marker={"color": color, "size": 5, "opacity": 0.55},
@@ -97,8 +97,8 @@ def _strips(figure: Figure, arms: list[tuple[str, Mapping[str, Any], list[float]
         )
         middle = statistics.median(losses)
         figure.add_scatter(
-            x=[place - 0.38, place + 0.38],
-            y=[middle, middle],
+            x=[middle, middle],
+            y=[place - 0.38, place + 0.38],
             mode="lines",
             name=name,
             line={"color": color, "width": 3},
@@ -106,12 +106,23 @@ def _strips(figure: Figure, arms: list[tuple[str, Mapping[str, Any], list[float]
             col=2,
         )
     names = [
-        f'<span style="color:{color}">{name.replace(", ", "<br>")}</span>'
+        f'<span style="color:{color}">{_broken(name)}</span>'
         for color, (name, *_) in zip(PALETTE, arms, strict=False)
     ]
-    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, row=1, col=2)
+    places = list(range(len(names)))
+    figure.update_yaxes(
+        tickvals=places, ticktext=names, autorange="reversed", showgrid=False, row=1, col=2
+    )
     every = [value for *_, losses in arms for value in losses]
-    figure.update_yaxes(**log_ticks(every), row=1, col=2)
+    ticks = log_ticks(every)
+    if max(every) > 200 * min(every):
+        ticks["dtick"] = 1  # side by side there is less room
+    figure.update_xaxes(**ticks, row=1, col=2)
+
+
+def _broken(name: str) -> str:
+    """A long name on two lines."""
+    return name.replace(", ", "<br>").replace(" baseline", "<br>baseline")
 
 
 def _trials(figure: Figure, search: Mapping[str, Any]) -> None:

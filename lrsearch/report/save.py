@@ -47,6 +47,7 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
 
     if importlib.util.find_spec("kaleido") is None:
         raise LrsearchError(f"cannot write pictures: kaleido is not installed. {NEEDS}")
+    _import_kaleido()
     import plotly.io
 
     drawn = [copy.deepcopy(figure) for figure in figures]
@@ -64,6 +65,19 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
+
+
+def _import_kaleido() -> None:
+    """Import it while our command line is hidden: a module below it reads that, and trips."""
+    import sys
+
+    ours, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        import kaleido  # noqa: F401
+    except ImportError as error:
+        raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
+    finally:
+        sys.argv = ours
 
 
 def _first_line(error: BaseException) -> str:

@@ -87,8 +87,11 @@ def value(raw: Any) -> str:
     """Any parameter's value, short."""
     if isinstance(raw, bool) or raw is None:
         return str(raw).lower()
-    if isinstance(raw, (int, float)):
-        return number(float(raw), 3) if isinstance(raw, float) else f"{raw}"
+    if isinstance(raw, float):
+        near_one = next((d for d in range(3, 7) if raw == 1 or f"{raw:.{d}g}" != "1"), 6)
+        return number(raw, near_one)
+    if isinstance(raw, int):
+        return f"{raw}"
     if isinstance(raw, Mapping):
         return " ".join(f"{k} {value(v)}" for k, v in raw.items())
     if isinstance(raw, Sequence) and not isinstance(raw, str):

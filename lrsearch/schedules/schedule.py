@@ -334,4 +334,8 @@ def _unknown_keys(where: str, data: Mapping[Any, Any], valid: tuple[str, ...]) -
 
 
 def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    """Two digits, and more of a factor that is not quite 1: 0.997 is far from it over 2,000."""
+    if not isinstance(value, float):
+        return str(value)
+    digits = next((d for d in range(2, 7) if value == 1 or f"{value:.{d}g}" != "1"), 6)
+    return f"{value:.{digits}g}"
