@@ -66,7 +66,13 @@ class Postgres:
             try:
                 self._server.ensure_postgres_running()
                 self._execute("SELECT 1")
-            except (subprocess.SubprocessError, sqlalchemy.exc.OperationalError):
+            except (
+                subprocess.SubprocessError,  # slow to recover on a busy machine
+                sqlalchemy.exc.OperationalError,
+                AssertionError,  # the package met postmaster.pid half written,
+                ValueError,
+                OSError,  # or just deleted
+            ):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
