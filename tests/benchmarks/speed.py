@@ -269,6 +269,20 @@ def part_workers(job: Job, rounds: int) -> dict[str, Any]:
     return {"job": asdict(job), "runs": {k: [asdict(c) for c in v] for k, v in costs.items()}}
 
 
+def part_slots(job: Job, rounds: int) -> dict[str, Any]:
+    """How many fused trials: the more, the less the sampler knows when it is asked."""
+    print(f"\nslots: {job.task}, {job.trials} trials, 8, 16 and 32 fused")
+    rows = []
+    for i in range(rounds):
+        for fuse in ("8", "16", "32"):
+            with tempfile.TemporaryDirectory() as folder:
+                cost = ours(replace(job, seed=job.seed + i, fuse=fuse, workers="1"), Path(folder))
+            row = {"fuse": int(fuse), "seed": job.seed + i, **asdict(cost)}
+            rows.append({k: row[k] for k in ("fuse", "seed", "cpu", "epochs", "best")})
+            print(f"  {fuse} fused, seed {i}: {cost.cpu:.1f} CPU s, best {cost.best:.5g}")
+    return {"job": asdict(job), "rows": rows}
+
+
 def part_help(rounds: int) -> dict[str, Any]:
     """``lrsearch --help`` and the start of Python."""
     commands = {"python -c pass": ["-c", "pass"], "lrsearch --help": ["-m", "lrsearch", "--help"]}
@@ -283,9 +297,17 @@ def part_help(rounds: int) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def keep(path: Path, name: str, found: Mapping[str, Any]) -> None:
-    """Put a part into a record, with where and how it was measured, and write its page anew."""
+def keep(path: Path, name: str, found: dict[str, Any], *, add: bool) -> None:
+    """Put a part into a record, with where and how it was measured, and write its page anew.
+
+    With ``add`` its rounds go behind those that are there.
+    """
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if add and name in record:
+        for key in ("runs", "rows"):
+            for arm, rounds in record[name].get(key, {}).items():
+                found[key][arm] = rounds + found[key][arm]
+        found.pop("ratios", None)
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -309,7 +331,7 @@ def _public(words: Sequence[str]) -> list[str]:
 def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", nargs="*", help="all but workers by default")
+    parser.add_argument("part", nargs="*", help="all but workers and slots by default")
     parser.add_argument("--task", default="digits")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
@@ -321,11 +343,14 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300, help="trials at the end of growth")
     parser.add_argument("--counts", type=int, nargs="*", default=[1, 4, 16, 64], help="of fused")
     parser.add_argument("--plain-trials", type=int, help="of the other arms")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
+    parser.add_argument("--add", action="store_true", help="to the rounds in FILE.json")
     parser.add_argument("-o", "--output", metavar="FILE.json", type=Path)
     args = parser.parse_args()
     job = Job(
         args.task,
         args.trials,
+        seed=args.seed,
         epochs=args.epochs,
         data_dir=args.data_dir,
         train_samples=args.train_samples,
@@ -340,16 +365,23 @@ def main() -> None:
         "training": lambda: part_training(job, args.counts, args.rounds),
         "average": lambda: part_average(job, args.rounds),
         "workers": lambda: part_workers(job, args.rounds),
+        "slots": lambda: part_slots(job, args.rounds),
         "help": lambda: part_help(args.rounds),
     }
+    dear = {"workers", "slots"}
     unknown = set(args.part) - set(parts)
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))} (valid: {', '.join(parts)})")
     print(json.dumps(machine()))
-    for name in args.part or [name for name in parts if name != "workers"]:
+    for name in args.part or [name for name in parts if name not in dear]:
         found = parts[name]()
         if args.output:
-            keep(args.output, name if name == "help" else f"{name} {job.task}", found)
+            keep(
+                args.output,
+                name if name == "help" else f"{name} {job.task}",
+                found,
+                add=args.add,
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def tables(record: dict[str, Any]) -> str:
             "growth": _growth,
             "workers": _workers,
             "average": _average,
+            "slots": _slots,
             "help": _help,
         }[kind](part)
         parts.append(f"**{name}** (load {part['load'][0]:g}, commit {part['commit']})\n\n{text}")
@@ -148,6 +149,18 @@ def _average(part: dict[str, Any]) -> str:
             ]
         )
     return _table(["", "with: CPU ms / epoch", "without", "ratio"], rows)
+
+
+def _slots(part: dict[str, Any]) -> str:
+    rows = []
+    for fuse in sorted({row["fuse"] for row in part["rows"]}):
+        found = [row for row in part["rows"] if row["fuse"] == fuse]
+        best = [row["best"] for row in found]
+        cell = f"{statistics.mean(best):.4f} ± {statistics.stdev(best):.4f}"
+        epochs, cpu = ([row[key] for row in found] for key in ("epochs", "cpu"))
+        rows.append([f"{fuse}", f"{len(found)}", cell, spread(epochs), spread(cpu)])
+    text = _table(["fused", "seeds", "best value, mean ± sd", "epochs", "CPU s"], rows)
+    return text + (f"\n\n{part['note']}" if "note" in part else "")
 
 
 def _help(part: dict[str, Any]) -> str:
