@@ -308,6 +308,8 @@ def keep(path: Path, name: str, found: dict[str, Any], *, add: bool) -> None:
             for arm, rounds in record[name].get(key, {}).items():
                 found[key][arm] = rounds + found[key][arm]
         found.pop("ratios", None)
+    if found.get("job", {}).get("data_dir"):
+        found["job"]["data_dir"] = "DIR"  # a folder of this machine
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
