@@ -283,6 +283,21 @@ def part_slots(job: Job, rounds: int) -> dict[str, Any]:
     return {"job": asdict(job), "rows": rows}
 
 
+def part_shares(job: Job, rounds: int) -> dict[str, Any]:
+    """Where the CPU seconds of a study go."""
+    rows: dict[str, list[float]] = {}
+    for i in range(rounds):
+        command = [sys.executable, "-m", "tests.benchmarks.shares", "--task", job.task]
+        command += ["--trials", str(job.trials), "--seed", str(job.seed + i)]
+        with tempfile.TemporaryDirectory() as folder:
+            _, out = spawn(command, Path(folder))
+        for name, seconds in json.loads(out.strip().splitlines()[-1]).items():
+            rows.setdefault(name, []).append(seconds)
+    for name, found in rows.items():
+        print(f"  {name:10} {spread(found)} CPU s")
+    return {"job": asdict(job), "rows": rows}
+
+
 def part_help(rounds: int) -> dict[str, Any]:
     """``lrsearch --help`` and the start of Python."""
     commands = {"python -c pass": ["-c", "pass"], "lrsearch --help": ["-m", "lrsearch", "--help"]}
@@ -368,6 +383,7 @@ def main() -> None:
         "average": lambda: part_average(job, args.rounds),
         "workers": lambda: part_workers(job, args.rounds),
         "slots": lambda: part_slots(job, args.rounds),
+        "shares": lambda: part_shares(job, args.rounds),
         "help": lambda: part_help(args.rounds),
     }
     dear = {"workers", "slots"}

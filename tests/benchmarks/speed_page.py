@@ -27,6 +27,7 @@ def tables(record: dict[str, Any]) -> str:
             "workers": _workers,
             "average": _average,
             "slots": _slots,
+            "shares": _shares,
             "help": _help,
         }[kind](part)
         parts.append(f"**{name}** (load {part['load'][0]:g}, commit {part['commit']})\n\n{text}")
@@ -149,6 +150,15 @@ def _average(part: dict[str, Any]) -> str:
             ]
         )
     return _table(["", "with: CPU ms / epoch", "without", "ratio"], rows)
+
+
+def _shares(part: dict[str, Any]) -> str:
+    whole = [sum(values) for values in zip(*part["rows"].values(), strict=True)]
+    rows = [
+        [name, spread(found), spread([100 * a / b for a, b in zip(found, whole, strict=True)])]
+        for name, found in part["rows"].items()
+    ]
+    return _table(["", "CPU s", "% of the study"], [*rows, ["together", spread(whole), "100"]])
 
 
 def _slots(part: dict[str, Any]) -> str:
