@@ -68,8 +68,10 @@ def spawn(command: Sequence[str], folder: Path) -> tuple[Cost, str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """``12.3 (11.9 to 13.0)``."""
+    """``12.3 (11.9 to 13.0)``, or the only one."""
     middle = statistics.median(values)
+    if len(values) == 1:
+        return f"{middle:.3g}"
     return f"{middle:.3g} ({min(values):.3g} to {max(values):.3g})"
 
 

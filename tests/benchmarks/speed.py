@@ -326,7 +326,10 @@ def keep(path: Path, name: str, found: dict[str, Any], *, add: bool) -> None:
     if found.get("job", {}).get("data_dir"):
         found["job"]["data_dir"] = "DIR"  # a folder of this machine
     git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "log", "-1", "--format=%h", "--", "lrsearch"],  # of the program, not of this
+        capture_output=True,
+        text=True,
+        check=False,
     )
     record[name] = {
         "machine": machine(),
@@ -341,8 +344,9 @@ def keep(path: Path, name: str, found: dict[str, Any], *, add: bool) -> None:
 
 
 def _public(words: Sequence[str]) -> list[str]:
-    """The command without the folder of this machine."""
-    return ["DIR" if before == "--data-dir" else w for before, w in pairwise(["", *words])]
+    """The command without the folders of this machine."""
+    shown = {"--data-dir": "DIR", "-o": "studies/speed/record.json"}
+    return [shown.get(before, word) for before, word in pairwise(["", *words])]
 
 
 def main() -> None:

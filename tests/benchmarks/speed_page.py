@@ -11,12 +11,15 @@ from typing import Any
 from tests.benchmarks.measure import spread
 
 NAMES = {"lrsearch": "lrsearch", "plain": "plain script", "ray": "Ray Tune"}
+FIGURED = "study digits"
 COLORS = {"lrsearch": "#0072B2", "plain": "#999999", "ray": "#E69F00"}
 
 
 def tables(record: dict[str, Any]) -> str:
     """All tables of a record, as Markdown."""
     parts = [_machine(record)]
+    if FIGURED in record:
+        parts.append("![CPU seconds and best value of each arm](speed.svg)")
     for name, part in record.items():
         kind = name.split()[0]
         text = {
@@ -38,7 +41,7 @@ def _machine(record: dict[str, Any]) -> str:
     one = next(iter(record.values()))["machine"]
     return (
         f"{one['cores']} cores of {one['cpu']}, Python {one['python']}, torch {one['torch']}, "
-        f"Optuna {one['optuna']}, {one['date']}. Median (range) of the rounds."
+        f"Optuna {one['optuna']}, {one['date']}. Median (range) of rounds, or the only one."
     )
 
 
@@ -199,8 +202,8 @@ def write(record: Path) -> None:
     readme = record.parent / "README.md"
     words = readme.read_text(encoding="utf-8") if readme.exists() else "# Speed\n\n"
     readme.write_text(page(found, words), encoding="utf-8")
-    if "study digits" in found:
-        svg = figure(found["study digits"]["runs"])
+    if FIGURED in found:
+        svg = figure(found[FIGURED]["runs"])
         (record.parent / "speed.svg").write_text(svg, encoding="utf-8")
 
 
