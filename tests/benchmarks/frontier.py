@@ -86,8 +86,9 @@ def figure(rows: Sequence[Score], path: Path) -> None:
                     row=1,
                     col=column,
                 )
-    axis = figure_layout()["xaxis"]
-    drawn.update_layout({**figure_layout(), "xaxis": None, "yaxis": None, "margin_t": 50})
+    layout = figure_layout()
+    axis = [layout.pop("xaxis"), layout.pop("yaxis")][0]
+    drawn.update_layout({**layout, "margin_t": 40})
     drawn.update_layout(paper_bgcolor="white", plot_bgcolor="white")
     drawn.update_xaxes(axis, title="epochs used, % of training all in full")
     drawn.update_yaxes({**axis, "rangemode": "tozero"})

@@ -210,18 +210,28 @@ def mean_se(values: Array) -> tuple[float, float]:
     return float(values.mean()), spread
 
 
+def scaled(found: Mapping[tuple[str, str], Array], arm: str) -> Array:
+    """Mean over the tasks of regret in units of random search's at the end, (seeds, trials)."""
+    tasks = dict.fromkeys(task for task, _ in found)
+    return np.mean(
+        [found[task, arm] / found[task, "random"][:, -1].mean() for task in tasks], axis=0
+    )
+
+
 def table(found: Mapping[tuple[str, str], Array], checks: Sequence[int]) -> list[str]:
     """Markdown: a row for each arm; regret in percent after so many trials, by task and mean."""
     tasks = list(dict.fromkeys(task for task, _ in found))
     arms = list(dict.fromkeys(arm for _, arm in found))
-    heads = [f"{task}, {n}" for task in (*tasks, "mean") for n in checks]
+    heads = [f"{task}, {n}" for task in (*tasks, "mean", "scaled") for n in checks]
     lines = [f"| regret % after | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for arm in arms:
         each = [found[task, arm] for task in tasks]
-        each.append(np.mean(each, axis=0))
+        each += [np.mean(each, axis=0), scaled(found, arm)]
         cells = [
             "{:.1f} ± {:.1f}".format(*(100 * v for v in mean_se(values[:, n - 1])))
-            for values in each
+            if i < len(each) - 1
+            else "{:.0f} ± {:.0f}".format(*(100 * v for v in mean_se(values[:, n - 1])))
+            for i, values in enumerate(each)
             for n in checks
         ]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
@@ -237,11 +247,10 @@ def figure(found: Mapping[tuple[str, str], Array], path: Path) -> None:
 
     tasks = list(dict.fromkeys(task for task, _ in found))
     arms = list(dict.fromkeys(arm for _, arm in found))
-    drawn = make_subplots(1, len(tasks) + 1, subplot_titles=[*tasks, "mean"])
+    drawn = make_subplots(1, len(tasks) + 1, subplot_titles=[*tasks, "mean, scaled"])
     for i, task in enumerate([*tasks, None], 1):
         for arm, color in zip(arms, PALETTE, strict=False):
-            one = np.mean([found[t, arm] for t in tasks], axis=0) if task is None else None
-            values = 100 * (found[task, arm] if task is not None else one)
+            values = 100 * (scaled(found, arm) if task is None else found[task, arm])
             mean, se = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
             x = np.arange(1, len(mean) + 1)[9:]
             around = np.concatenate([(mean + se)[9:], (mean - se)[9:][::-1]])
@@ -253,8 +262,9 @@ def figure(found: Mapping[tuple[str, str], Array], path: Path) -> None:
                 x=x, y=mean[9:], mode="lines", line_color=color, name=arm, legendgroup=arm,
                 showlegend=i == 1, row=1, col=i,
             )  # fmt: skip
-    axis = figure_layout()["xaxis"]
-    drawn.update_layout({**figure_layout(), "xaxis": None, "yaxis": None, "margin_t": 70})
+    layout = figure_layout()
+    axis = [layout.pop("xaxis"), layout.pop("yaxis")][0]
+    drawn.update_layout({**layout, "margin_t": 40, "margin_b": 90})
     drawn.update_xaxes(axis, title="trials")
     drawn.update_yaxes({**axis, "rangemode": "tozero"})
     drawn.update_yaxes(title="regret, %", row=1, col=1)
@@ -280,6 +290,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    if "random" not in args.samplers:
+        parser.error("--samplers needs random, which the others are measured by")
     arms = {name: {"sampler": SAMPLERS[name], "pruner": "none"} for name in args.samplers}
     rows = runs(arms, args.tasks, args.seeds, args.trials, args.data_dir, args.raw)
     found = regrets(rows, args.trials)
