@@ -18,11 +18,11 @@ from lrsearch.report.confirmed import ATTR, SUFFIX
 from lrsearch.report.record import (
     FIELDS,
     make_record,
-    record_block,
     to_json,
     write_record,
 )
 from lrsearch.report.record_figure import record_figure
+from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, make_study

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lrsearch.config import json_schema, load
-from lrsearch.report.record import FIELDS, record_block, to_json
+from lrsearch.report.record import FIELDS, to_json
+from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule
 from lrsearch.search.run import run
 from tests.datafiles import write_cifar10, write_fashion_mnist
