@@ -89,6 +89,11 @@ def _add_report(sub: argparse.ArgumentParser) -> Call:
         metavar="FILE.json",
         help="only write a record instead: raw values, comparisons, versions; and FILE.svg",
     )
+    sub.add_argument(
+        "--overview",
+        metavar="FILE.svg",
+        help="only draw every schedule that was tried, and its loss; as SVG or PNG",
+    )
     return _report
 
 
@@ -104,6 +109,11 @@ def _report(args: argparse.Namespace) -> int:
         from lrsearch.report.record import write_record
 
         _out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
+        return 0
+    if args.overview:
+        from lrsearch.report.save import write_overview
+
+        _out(str(write_overview(study, storage, Path(args.overview))))
         return 0
     path = Path(args.output) if args.output else _folder(study) / "report.html"
     written = write_report(

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
 from lrsearch.report.command import command_line
@@ -357,3 +359,15 @@ def test_reports_never_import_training() -> None:
     folder = Path(figures.__file__).parent
     for path in folder.glob("*.py"):
         assert "lrsearch.training" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_overview_is_asked_for_by_a_picture_s_name(
+    study: optuna.Study, storage: Storage, tmp_path: Path
+) -> None:
+    with pytest.raises(LrsearchError, match=r"overview .*x\.pdf: the name must end in \.svg"):
+        save.write_overview(study, storage, tmp_path / "x.pdf")
+    pytest.importorskip("kaleido")
+    if not any(shutil.which(name) for name in BROWSERS):
+        pytest.skip("no browser to draw with")
+    written = save.write_overview(study, storage, tmp_path / "all.svg")
+    assert "schedules tried" in written.read_text()

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
-from lrsearch.report.tables import families_table
+from lrsearch.report.tables import families_table, load
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
     from lrsearch.report.page import Report
@@ -65,6 +67,22 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
+
+
+def write_overview(study: optuna.Study, storage: BaseStorage | None, path: Path) -> Path:
+    """Every schedule that a study tried, and its loss, as one picture: .svg or .png.
+
+    Raises:
+        UsageError: Another kind of file.
+        LrsearchError: Says what to install where kaleido or a browser is missing.
+    """
+    from lrsearch.report.overview import overview_figure, overview_table
+
+    if path.suffix not in (".svg", ".png"):
+        raise UsageError(f"--overview {path}: the name must end in .svg or .png")
+    _make(path.parent)
+    write_pictures([overview_figure(overview_table(load(study, storage)))], [path])
+    return path
 
 
 def _import_kaleido() -> None:
