@@ -29,6 +29,7 @@ from lrsearch.files import results_folder
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
+from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan, make_plan
@@ -278,7 +279,7 @@ class ConfirmWorker(Worker):
             self.fallback = partial(self.of_seed, seed, True)
         super()._admit(trial, **how)
 
-    def _ask(self, claim: Claim) -> FrozenTrial | None:
+    def _ask(self, asker: Asker, claim: Claim) -> FrozenTrial:
         trial_id = claim.trial_id or trials.create_trial(self.storage, claim)
         trial = self.storage.get_trial(trial_id)
         if "schedule" in trial.user_attrs:

@@ -22,7 +22,7 @@ from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
-from lrsearch.storage.trials import LostTrialError
+from lrsearch.storage.trials import Claim, LostTrialError
 from lrsearch.training import checkpoint
 from lrsearch.training.results import EpochResult, Runner
 
@@ -140,7 +140,7 @@ class Worker:
                 if claim is None:
                     return
                 try:
-                    trial = asker.trial(claim)
+                    trial = self._ask(asker, claim)
                 except LostTrialError:
                     continue
                 except ImpossibleTrialError as error:
@@ -148,6 +148,10 @@ class Worker:
                     continue
                 resumed = claim.trial_id is not None
                 self._admit(trial, resumed=resumed, alone=claim.suspect)
+
+    def _ask(self, asker: Asker, claim: Claim) -> FrozenTrial:
+        """The trial of a slot, with its parameters."""
+        return asker.trial(claim)
 
     def _admit(self, trial: FrozenTrial, *, resumed: bool, alone: bool) -> None:
         """Start a trial, or go on with one from its checkpoint."""
