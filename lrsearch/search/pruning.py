@@ -6,7 +6,7 @@ say so, each a Gaussian process on the trace features (:mod:`lrsearch.search.sur
 trace alone, from the trace and the averaged loss so far, and of how far the final loss will be
 from the averaged loss now. How well each would have foretold every finished trial of this study
 from the others is its weight. A trial is stopped when the chance that it beats the best finished
-trial is small.
+trial is small, unless its averaged loss leads those of all that came so far.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from lrsearch.search.curves import (
 )
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
-CHANCE: Final = 0.08
+CHANCE: Final = 0.06
 """Chance of being the best below which a trial is stopped, by default."""
+LEADERS: Final = 0.2
+"""Share of the trials, the best by averaged loss at the same epoch, that are not stopped."""
 STARTUP: Final = 5
 """Finished trials before the predictors are asked."""
 LARGEST_FIT: Final = 150
@@ -168,6 +170,16 @@ class Judge:
         """Chance that each running trial will beat the best finished one, (m,)."""
         raw, avg = self.scaled(running.raw[:, epoch - 1]), self.scaled(running.avg[:, epoch - 1])
         return self.rung(epoch).chance(running.features, raw, avg, self.best)
+
+    def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
+        """Whether each running trial has an averaged loss among the best of all that came here.
+
+        What no predictor foretells is luck, and luck shows in the losses first.
+        """
+        there = self._avg[self._settled.reached >= epoch, epoch - 1]
+        own = self.scaled(running.avg[:, epoch - 1])
+        better = (there[None, :] < own[:, None]).sum(axis=1)
+        return np.asarray(better < LEADERS * (len(there) + 1))
 
     def rung(self, epoch: int) -> Rung:
         """The predictors at an epoch, with stopped trials that came further at predicted value."""
@@ -318,7 +330,7 @@ def stops(running: Curves, epoch: int, others: Curves, judge: Judge, chance: flo
     """
     if judge.finished < STARTUP:
         return bool(hopeless(running, epoch, others)[0])
-    return bool(judge.chance(running, epoch)[0] < chance)
+    return bool(judge.chance(running, epoch)[0] < chance and not judge.leads(running, epoch)[0])
 
 
 class SchedulePruner(optuna.pruners.BasePruner):

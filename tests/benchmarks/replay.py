@@ -314,7 +314,7 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = ("ours:0.03", f"ours:{pruning.CHANCE:g}", "ours:0.2")
+SWEEP = ("ours:0.02", f"ours:{pruning.CHANCE:g}", "ours:0.2")
 DEFAULT = (
     *SWEEP,
     "median",
