@@ -67,6 +67,21 @@ def test_nothing_is_stopped_among_the_first_few_before_15_percent_of_the_budget(
     assert all(len(t.intermediate_values) >= 3 for t in study.get_trials(deepcopy=False))
 
 
+def test_a_trial_that_leads_by_averaged_loss_is_not_stopped_however_small_its_chance() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(20)])
+    curves = np.array([losses_of(row) for row in lr])
+    n, state = len(lr), np.full(len(lr), COMPLETE)
+    full = np.full(n, EPOCHS)
+    settled = Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
+    judge = pruning.Judge(settled)
+    worst = settled.take(np.array([int(curves[:, 0, -1].argmax())]))
+    ahead = Curves(
+        worst.lr, worst.raw, 0 * worst.avg + 1e-3, worst.reached, worst.state, worst.features
+    )
+    assert pruning.stops(worst, 10, worst, judge, chance=0.999)
+    assert not pruning.stops(ahead, 10, ahead, judge, chance=0.999)
+
+
 def test_two_workers_with_their_own_memory_decide_alike() -> None:
     study = optuna.create_study(pruner=SchedulePruner())
     for schedule in random_schedules(30):

@@ -105,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(lines))
     if args.write:
         command = f"python -m tests.benchmarks.live {args.what} --data-dir DIR"
-        command += f" --seeds {args.seeds} --trials {args.trials} --write {args.write}"
+        command += f" --tasks {' '.join(args.tasks)} --seeds {args.seeds}"
+        command += f" --trials {args.trials} --write {args.write}"
         record.write(args.write, f"live {args.what}", lines, rows, command)
 
 
