@@ -139,7 +139,7 @@ def confirm_note(found: Confirmed | None, of: str) -> str:
     rows = ["| schedule | seeds | validation loss | p |", "|---|---:|---:|---:|"]
     for arm in found.arms:
         row = found.against(arm.key)
-        p = "" if row is None or row.p_corrected is None else f"{row.p_corrected:.3f}"
+        p = "" if row is None else words.p_value(row.p_corrected)
         rows.append(f"| {arm.label} | {arm.val.n} | {words.loss(arm.val.mean)} | {p} |")
     return "\n\n".join([head, sentence(found), "\n".join(rows)])
 

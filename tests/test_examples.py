@@ -180,10 +180,24 @@ def test_readme_block_works(
     elif language == "yaml":
         Path("study.yaml").write_text(body)
         assert load_config("study.yaml", {}).trials > 0
+    elif language == "text":
+        assert "──►" in body, "what is shown that nobody runs is the diagram"
     else:
-        assert language in ("", "console", "bash", "sh"), f"what is a {language} block?"
+        assert language in ("", "console"), f"what is a {language} block?"
         ran = [run_line(line, request) for line in body.replace("\\\n", " ").splitlines()]
         assert any(ran), "a block of commands holds at least one"
+
+
+def test_output_shown_in_the_readme_is_recorded() -> None:
+    recorded = [
+        line.strip() for line in (ROOT / "studies/digits/run.txt").read_text().splitlines()
+    ]
+    (shown,) = [p.values[1] for p in blocks() if p.values[0] == "console"]
+    command, *lines = shown.splitlines()
+    assert command == f"$ {recorded[0]}"
+    assert len(lines) > 5
+    for line in lines:
+        assert line.strip() in recorded
 
 
 def run_line(line: str, request: pytest.FixtureRequest) -> bool:
@@ -212,7 +226,11 @@ def run_command(words: list[str], request: pytest.FixtureRequest) -> None:
 
 
 def run_lrsearch(words: list[str], request: pytest.FixtureRequest) -> None:
-    command, task = words[0], words[words.index("--task") + 1] if "--task" in words else "digits"
+    command, task = words[0], "digits"
+    if "--task" in words:
+        task = words[words.index("--task") + 1]
+    if "--study-file" in words:
+        task = load_config(words[words.index("--study-file") + 1], {}).task
     assert command in COMMANDS
     if command in ELSEWHERE or "postgresql" in " ".join(words):
         return

@@ -236,7 +236,7 @@ def print_confirmed(found: Confirmed) -> None:
             cells += [words.number(row.difference, 2), "–", "–"]
         else:
             interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
-            cells += [words.number(row.difference, 2), interval, f"{row.p_corrected:.3f}"]
+            cells += [words.number(row.difference, 2), interval, words.p_value(row.p_corrected)]
         grid.add_row(*cells)
     console.print(grid)
     console.print(

@@ -48,8 +48,7 @@ def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
         interval = row.low is not None and row.high is not None
         low, high = (words.number(v, 3).replace("-", "−") for v in (row.low, row.high))
         cells.append(f"{low} to {high}" if interval else "–")
-        p = row.p_corrected
-        cells.append("–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}")
+        cells.append(words.p_value(row.p_corrected))
     kind = ' class="ours"' if row is None else ""
     return (
         f'<tr{kind}><th scope="row">{mark(str(arm.schedule.get("family", "")))}'

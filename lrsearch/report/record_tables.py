@@ -86,15 +86,14 @@ def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
         known = row["low"] is not None
         interval = f"{_signed(row['low'])} to {_signed(row['high'])}" if known else "–"
         cells = [_name(arms, row["a"]), _name(arms, row["b"]), words.number(row["difference"], 3)]
-        cells += [interval, _p(row["p_corrected"])]
-        cells += [f"{row['a_lower']}, {row['equal']}, {row['b_lower']}", _p(row["sign_p"])]
+        cells += [interval, words.p_value(row["p_corrected"])]
+        cells += [
+            f"{row['a_lower']}, {row['equal']}, {row['b_lower']}",
+            words.p_value(row["sign_p"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def _signed(value: float) -> str:
     return words.number(value, 3).replace("-", "−", 1) if value < 0 else words.number(value, 3)
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

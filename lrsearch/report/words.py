@@ -35,6 +35,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def p_value(value: float | None) -> str:
+    """A p with three decimals; one that would round to nothing as ``<0.001``."""
+    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def loss(value: float | None) -> str:
     """A loss with four significant digits, zeros kept, so that losses line up.
 

@@ -1,0 +1,86 @@
+"""What the README claims is what the records in studies/ say."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = " ".join((ROOT / "README.md").read_text().split())
+
+
+def record(name: str) -> Any:
+    return json.loads((ROOT / "studies" / name / "record.json").read_text())
+
+
+def confirmed() -> str:
+    """The gain over the strongest recipe in the search, and on fresh seeds."""
+    found = record("digits")
+    searched, arms = found["search"], found["confirm"]["arms"]
+    recipes = searched["baselines"]
+    in_search = 1 - searched["best"]["val_loss"] / min(recipes.values())
+    winner = arms[found["confirm"]["winner_of_search"]]["mean"]
+    fresh = 1 - winner / min(arms[name]["mean"] for name in recipes)
+    seeds = len(found["confirm"]["seeds"])
+    return (
+        f"What of these {in_search:.0%} is real? {fresh:.0%}, says `lrsearch confirm` on {seeds} "
+        "fresh seeds"
+    )
+
+
+def replayed(pruner: str, signal: str) -> dict[str, dict[str, Any]]:
+    rows = record("pruning")["replay"]["rows"]
+    return {r["record"]: r for r in rows if (r["pruner"], r["signal"]) == (pruner, signal)}
+
+
+def pruner() -> str:
+    ours, median = replayed("ours:0.06", "both"), replayed("median", "raw")
+    orders = len(ours["digits"]["regrets"])
+    return (
+        f"Replayed on {orders} orders of 100 recorded trials of two tasks it takes "
+        f"{ours['digits']['epochs']:.0%} and {ours['fashion']['epochs']:.0%} of the epochs and "
+        f"ends {ours['digits']['regret']:.1%} and {ours['fashion']['regret']:.1%} above the best; "
+        f"Optuna's median pruner takes {median['digits']['epochs']:.0%} and "
+        f"{median['fashion']['epochs']:.0%} for {median['digits']['regret']:.1%} and "
+        f"{median['fashion']['regret']:.1%}."
+    )
+
+
+def sampler() -> str:
+    rows = record("sampling")["samplers"]["rows"]
+    best: dict[Any, float] = {}
+    for row in rows:
+        key = row["task"], row["seed"]
+        best[key] = min(best.get(key, float("inf")), *row["values"])
+
+    def regret(arm: str) -> float:
+        tasks: dict[str, list[float]] = {}
+        for row in (r for r in rows if r["arm"] == arm):
+            lost = min(row["values"]) / best[row["task"], row["seed"]] - 1
+            tasks.setdefault(row["task"], []).append(lost)
+        return statistics.mean(statistics.mean(values) for values in tasks.values())
+
+    return (
+        f"its best after {len(rows[0]['values'])} trials lies {regret('trace'):.1%} above the "
+        f"best known; TPE's {regret('tpe'):.1%}, random search's {regret('random'):.1%}"
+    )
+
+
+@pytest.mark.parametrize("sentence", [confirmed, pruner, sampler], ids=lambda made: made.__name__)
+def test_numbers_of_the_readme_follow_from_the_records(sentence: Callable[[], str]) -> None:
+    assert sentence() in README
+
+
+def test_asha_on_averaged_losses_beats_us_on_one_task_and_is_far_worse_on_the_other() -> None:
+    ours, asha = replayed("ours:0.2", "both"), replayed("asha:2,2", "averaged")
+    assert asha["digits"]["regret"] < ours["digits"]["regret"]
+    assert asha["fashion"]["regret"] > 3 * ours["fashion"]["regret"]
+
+
+def test_the_readme_fits_in_200_lines() -> None:
+    assert (ROOT / "README.md").read_text().count("\n") < 200
