@@ -140,7 +140,7 @@ def _axis(values: Sequence[float | None], floor: float) -> dict[str, object]:
         return {}
     low, high = max(min(usable), floor * max(usable)), max(usable)
     pad = 0.04 * math.log10(high / low) + 0.01
-    return log_ticks([low, high]) | {"range": [math.log10(low) - pad, math.log10(high) + pad]}
+    return log_ticks([low, high]) | {"range": [math.log10(low) - 3 * pad, math.log10(high) + pad]}
 
 
 def rates(course: Course) -> tuple[list[float], list[float | None]]:
