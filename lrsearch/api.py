@@ -18,6 +18,7 @@ from lrsearch import config as configs
 from lrsearch.config import StudyConfig
 from lrsearch.errors import UsageError
 from lrsearch.result import Result
+from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
     import optuna
@@ -115,7 +116,7 @@ def search(
         >>> result.schedule.describe()  # doctest: +SKIP
         'CosineAnnealingLR  T_max 9 eta_min 0.00012  warmup 1'
     """
-    given = {key: value for key, value in locals().items() if key in configs.SETTINGS}
+    given = {key: value for key, value in locals().items() if key in SETTINGS}
     given = {key: value for key, value in given.items() if value is not None}
     for key in ("data_dir", "out"):
         if key in given:

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
 from lrsearch.cli_answers import import_argument
-from lrsearch.config import SETTINGS
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.imports import uncollected
+from lrsearch.settings import SETTINGS
 
 FLAGS = ("warmup", "baselines", "compile")
 GROUPS = {

@@ -21,11 +21,11 @@ from torch import nn
 import lrsearch
 from lrsearch import api
 from lrsearch.cli import main
-from lrsearch.config import SETTINGS
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.search import display as displays
 from lrsearch.search import notebook
 from lrsearch.search.interrupt import Interrupted
+from lrsearch.settings import SETTINGS
 from lrsearch.tasks import Split, Task
 
 SMALL: dict[str, Any] = {"trials": 6, "epochs": 3, "quiet": True}

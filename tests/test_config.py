@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrsearch.config import PRUNERS, SETTINGS, StudyConfig, difference, json_schema, load, make
+from lrsearch.config import StudyConfig, difference, load, make
 from lrsearch.errors import ConfigError, LrsearchError, UsageError
+from lrsearch.settings import PRUNERS, SETTINGS, json_schema
 
 
 def write(folder: Path, text: str) -> Path:

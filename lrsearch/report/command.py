@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from lrsearch.config import SETTINGS, StudyConfig
+from lrsearch.config import StudyConfig
+from lrsearch.settings import SETTINGS
 from lrsearch.storage.urls import redact
 
 

@@ -1,0 +1,238 @@
+"""The table of all settings: what each accepts, and how it is called.
+
+The command line, the YAML reader and the JSON schema are all made from it, so they cannot drift
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrsearch import values
+from lrsearch.tracking import parse_log
+
+SAMPLERS = ("trace", "tpe", "random", "gp", "cmaes", "qmc")
+PRUNERS = ("schedule", "median", "asha", "hyperband", "none")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table of settings.
+
+    Attributes:
+        parse: Raw value (text, or a YAML value) to checked value; raises ValueError with the rule.
+        help: One line for ``--help`` and the JSON schema.
+        metavar: Shown in ``--help``.
+        identity: Whether an existing study refuses another value of it.
+        schema: JSON schema of its YAML form.
+    """
+
+    parse: Callable[[Any], Any]
+    help: str
+    metavar: str
+    identity: bool = False
+    schema: Mapping[str, Any] = field(default_factory=dict)
+
+
+_INT = {"type": "integer", "minimum": 1}
+_STR = {"type": "string"}
+_BOOL = {"type": "boolean"}
+
+
+def _enum(*names: str) -> dict[str, Any]:
+    return {"enum": list(names)}
+
+
+SETTINGS: dict[str, Setting] = {
+    "task": Setting(
+        values.text,
+        "what to train: a built-in task, or file.py:name of your own",
+        "TASK",
+        True,
+        _STR,
+    ),
+    "model": Setting(
+        values.text, "the task's network (lrsearch tasks lists them)", "MODEL", True, _STR
+    ),
+    "name": Setting(
+        values.short_name, "the study's name (default: the task's)", "STUDY", False, _STR
+    ),
+    "trials": Setting(
+        values.integer(1, 1_000_000),
+        "finished trials the study shall have in all",
+        "N",
+        False,
+        _INT,
+    ),
+    "epochs": Setting(
+        values.integer(1, 1_000_000), "budget: epochs of one full trial", "N", True, _INT
+    ),
+    "schedules": Setting(
+        values.families,
+        "families to search, with ranges in a file (default: all)",
+        "A,B,...",
+        True,
+        {
+            "oneOf": [
+                {"type": "array", "items": _STR},
+                {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
+                _STR,
+            ]
+        },
+    ),
+    "lr": Setting(
+        values.lr_range,
+        "range of the peak learning rate, or auto: below divergence in an lr range test",
+        "LOW,HIGH|auto",
+        True,
+        {
+            "oneOf": [
+                {"const": "auto"},
+                {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+            ]
+        },
+    ),
+    "warmup": Setting(values.flag, "also search a linear warmup", "BOOL", True, _BOOL),
+    "interval": Setting(
+        values.one_of("auto", "epoch", "step"),
+        "when scheduler.step() is called (auto: as the family is commonly used)",
+        "auto|epoch|step",
+        True,
+        _enum("auto", "epoch", "step"),
+    ),
+    "baselines": Setting(
+        values.baselines,
+        "run the usual recipes first; in a file also your own, as name: {family, lr, ...}",
+        "BOOL",
+        True,
+        {
+            "oneOf": [
+                _BOOL,
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": {
+                        "type": ["object", "null"],
+                        "properties": {
+                            "family": {"type": "string"},
+                            "lr": {"type": ["number", "string"]},
+                            "warmup": {"type": "number", "minimum": 0},
+                            "interval": _enum("auto", "epoch", "step"),
+                        },
+                    },
+                },
+            ]
+        },
+    ),
+    "optimizer": Setting(
+        values.optimizer,
+        "any class of torch.optim; its arguments: --optimizer-arg momentum=0.95",
+        "NAME",
+        True,
+        {"oneOf": [_STR, {"type": "object", "required": ["name"]}]},
+    ),
+    "batch_size": Setting(values.integer(1, 1_000_000), "samples a step", "N", True, _INT),
+    "train_samples": Setting(
+        values.integer(1, 100_000_000),
+        "train on a stratified part of the training set",
+        "N",
+        True,
+        _INT,
+    ),
+    "seed": Setting(
+        values.integer(0, 2**31 - 1),
+        "of initial weights, batch order and the sampler",
+        "N",
+        True,
+        {"type": "integer", "minimum": 0},
+    ),
+    "sampler": Setting(
+        values.one_of(*SAMPLERS),
+        "how trials are proposed",
+        "|".join(SAMPLERS),
+        False,
+        _enum(*SAMPLERS),
+    ),
+    "pruner": Setting(
+        values.one_of(*PRUNERS),
+        "how trials are stopped",
+        "|".join(PRUNERS),
+        False,
+        _enum(*PRUNERS),
+    ),
+    "timeout": Setting(
+        values.duration,
+        "stop asking for new trials after so long: 90s, 15m, 2h",
+        "TIME",
+        False,
+        {"type": ["number", "string"]},
+    ),
+    "storage": Setting(values.text, "database URL", "URL", False, _STR),
+    "data_dir": Setting(
+        values.text,
+        "where data sets lie (default: $LRSEARCH_DATA_DIR, else data/)",
+        "DIR",
+        False,
+        _STR,
+    ),
+    "out": Setting(values.text, "folder for results", "DIR", False, _STR),
+    "device": Setting(values.text, "auto, cpu, cuda, cuda:N or mps", "DEVICE", False, _STR),
+    "precision": Setting(
+        values.one_of("auto", "fp32", "bf16", "fp16"),
+        "number format of forward and backward",
+        "auto|fp32|bf16|fp16",
+        False,
+        _enum("auto", "fp32", "bf16", "fp16"),
+    ),
+    "fuse": Setting(
+        values.count_or_auto("auto", "off"),
+        "train so many trials as one stacked model",
+        "auto|off|K",
+        False,
+        {"type": ["string", "integer"]},
+    ),
+    "workers": Setting(
+        values.count_or_auto("auto"),
+        "processes that train, each on the same study",
+        "auto|N",
+        False,
+        {"type": ["string", "integer"]},
+    ),
+    "launcher": Setting(
+        values.one_of("local", "ray"),
+        "where the workers run: local, on this machine; ray, on the nodes of the Ray cluster that "
+        "RAY_ADDRESS names or that this machine is a node of (pip install 'lrsearch[ray]'), which "
+        "share a --storage on a server",
+        "local|ray",
+        False,
+        _enum("local", "ray"),
+    ),
+    "gpus_per_worker": Setting(
+        values.gpu_share,
+        "with --launcher ray: GPUs of each worker, such as 0.25 (default: 1 where it has any)",
+        "N",
+        False,
+        {"type": "number", "minimum": 0},
+    ),
+    "compile": Setting(values.flag, "use torch.compile", "BOOL", False, _BOOL),
+    "log": Setting(
+        parse_log,
+        "also log finished trials: tensorboard:DIR, mlflow:URI or wandb:PROJECT",
+        "KIND:WHERE",
+        False,
+        {"type": "string", "pattern": "^(tensorboard|mlflow|wandb):."},
+    ),
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "lrsearch study",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key: {"description": s.help, **s.schema} for key, s in SETTINGS.items()},
+    }
