@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -71,14 +72,14 @@ def test_a_process_is_charged_for_its_work(tmp_path: Path) -> None:
 
 
 def test_arms_run_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
-    order: list[str] = []
+    order: list[tuple[str, int]] = []
 
-    def arm(name: str) -> Cost:
-        order.append(name)
+    def arm(name: str, job: Job, folder: Path) -> Cost:
+        order.append((name, job.seed))
         return cost(1.0, 1, 0.5, [])
 
-    in_turn({"a": lambda folder: arm("a"), "b": lambda folder: arm("b")}, 2)
-    assert order == ["a", "b", "a", "b"]
+    in_turn({"a": partial(arm, "a"), "b": partial(arm, "b")}, Job("digits", 3, seed=5), 2)
+    assert order == [("a", 5), ("b", 5), ("a", 6), ("b", 6)]
     assert "round 2/2 b" in capsys.readouterr().out
 
 
@@ -98,6 +99,7 @@ def test_results_are_written_with_the_machine(
     )
     main()
     told = json.loads(target.read_text())
-    assert told["study"]["ratios"]["plain"]["peak memory"] == [1.0, 1.0]
-    assert {"cpu", "torch", "optuna", "python", "date"} <= set(told["machine"])
+    part = told["study digits"]
+    assert part["ratios"]["plain"]["peak memory"] == [1.0, 1.0]
+    assert {"cpu", "torch", "optuna", "python", "date"} <= set(part["machine"])
     assert "plain / lrsearch" in capsys.readouterr().out
