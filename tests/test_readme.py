@@ -28,8 +28,8 @@ def confirmed() -> str:
     fresh = 1 - winner / min(arms[name]["mean"] for name in recipes)
     seeds = len(found["confirm"]["seeds"])
     return (
-        f"What of these {in_search:.0%} is real? {fresh:.0%}, says `lrsearch confirm` on {seeds} "
-        "fresh seeds"
+        f"What of these {in_search:.0%} is real? {fresh:.0%}, says "
+        f"`lrsearch confirm digits --seeds {seeds}`"
     )
 
 
