@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lrsearch.config import make
+from lrsearch.ending import run_and_leave
 from lrsearch.errors import LrsearchError
 from lrsearch.imports import uncollected
 from lrsearch.search.interrupt import Interrupt, Interrupted
@@ -98,4 +99,4 @@ def _leave_with(stream: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_leave(main)

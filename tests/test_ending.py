@@ -1,0 +1,70 @@
+"""Our processes end quickly, and do all that was asked for at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import IO
+
+import pytest
+
+PROGRAM = """
+import atexit, threading, time
+from lrsearch.ending import run_and_leave
+
+class Kept:
+    def __del__(self):
+        print("taken apart", flush=True)
+
+def main():
+    global kept
+    kept = Kept()
+    atexit.register(print, "registered")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+    print("the program")
+    {end}
+
+run_and_leave(main)
+"""
+
+
+def _python(program: str, out: IO[str] | int = subprocess.PIPE) -> CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+    )
+
+
+def _run(end: str) -> CompletedProcess[str]:
+    return _python(PROGRAM.replace("{end}", end))
+
+
+def test_end_of_a_process_waits_and_calls_but_takes_nothing_apart() -> None:
+    done = _run("return 7")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.splitlines() == ["the program", "a thread", "registered"]
+
+
+def test_an_exception_is_shown_as_ever() -> None:
+    done = _run("raise ValueError('wrong')")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("ValueError: wrong")
+    assert done.stdout.splitlines()[:3] == ["the program", "a thread", "registered"]
+
+
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    program = "from lrsearch.ending import run_and_leave; run_and_leave(lambda: print('x') or 0)"
+    with Path("/dev/full").open("w") as full:
+        done = _python(program, full)
+    assert done.returncode == 120
+    assert "No space left" in done.stderr
