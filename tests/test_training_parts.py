@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 
@@ -29,6 +30,7 @@ from lrsearch.training.optimizers import (
     optimizer_names,
     resolve_optimizer,
 )
+from lrsearch.training.products import as_torch, by_numpy, product
 
 CPU = torch.device("cpu")
 
@@ -370,3 +372,36 @@ def test_preparing_twice_changes_nothing() -> None:
     devices.prepare(CPU)
     assert torch.equal(before, x @ x)
     assert np.isfinite(before.numpy()).all()
+
+
+# products of small matrices
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_products_are_torchs(width: int) -> None:
+    """Small ones by torch, larger ones by numpy; into a strided place, with shared inputs."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(1, 9, width, generator=generator).expand(3, -1, -1)
+    b = torch.randn(3, width, width, generator=generator)
+    place = torch.full((3, 9, width + 1), 7.0)
+    multiply = product(a, b, place[:, :, :-1])
+    for factor in (1, 2):
+        b.mul_(factor)
+        multiply()
+        torch.testing.assert_close(place[:, :, :-1], a @ b)
+    assert place[:, :, -1].eq(7).all()
+    assert by_numpy(a, b) == (width == 40)
+
+
+def test_numpy_multiplies_as_torch_does() -> None:
+    def threads() -> list[int]:
+        found = threadpool_info()
+        return [each["num_threads"] for each in found if each["user_api"] == "blas"]
+
+    huge = torch.full((1, 20, 20), 1e30)
+    before, out = threads(), torch.empty_like(huge)
+    with as_torch(torch.device("cpu")):
+        assert set(threads()) <= {torch.get_num_threads()}
+        product(huge, huge, out)()
+    assert out.isinf().all()
+    assert threads() == before

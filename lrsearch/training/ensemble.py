@@ -28,6 +28,7 @@ from lrsearch.training.averaging import MOST_EPOCHS, SHARE
 from lrsearch.training.batches import epoch_seed, seeded_model
 from lrsearch.training.loop import build_scheduler
 from lrsearch.training.optimizers import build_optimizer
+from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult
 from lrsearch.training.stacked import Trainer, build_stack
 from lrsearch.training.stacked_batches import StackedBatches
@@ -249,7 +250,7 @@ class EnsembleRunner:
         goals = [
             min(slot.epoch // every * every + every, slot.schedule.epochs) for slot in self._slots
         ]
-        with torch.no_grad():
+        with torch.no_grad(), as_torch(self._device):
             while rows := [i for i, goal in enumerate(goals) if self._slots[i].epoch < goal]:
                 self._advance(rows, min(goals[i] - self._slots[i].epoch for i in rows))
             numbers = self._validation(self._rows.head(len(self._slots)))

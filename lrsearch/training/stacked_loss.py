@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from lrsearch.tasks.task import LossFn, MetricFn, accuracy
 
+_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
+
 
 class LossGradient(Protocol):
     """Loss terms and the gradient of n losses with respect to their outputs."""
@@ -22,8 +24,8 @@ class LossGradient(Protocol):
     sign: float
     """Factor of the terms: the loss of a trial is ``sign * mean(terms)``."""
 
-    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs z (n, B, C) and targets y (n, B, ...) to terms (n, ...) and d loss/dz."""
+    def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
+        """Outputs z (n, B, C) and targets y (n, B, ...) to terms (n, ...); d loss/dz into out."""
 
 
 class CrossEntropyGradient:
@@ -31,15 +33,13 @@ class CrossEntropyGradient:
 
     sign = -1.0
 
-    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
         """The terms are the log-probabilities of the labels."""
-        samples = z.shape[1]
         log_p = torch.log_softmax(z.transpose(1, 2), 1)
         label = y.unsqueeze(1)  # (n, 1, B)
-        terms = log_p.gather(1, label)
-        gradient = log_p.exp_().mul_(1 / samples)
-        share = gradient.new_full((1, 1, 1), -1 / samples).expand(label.shape)
-        return terms, gradient.scatter_add_(1, label, share).transpose(1, 2)
+        upper = torch.zeros_like(log_p).scatter_(1, label, -1 / z.shape[1])
+        _log_softmax_backward(upper, log_p, 1, z.dtype, out=out.transpose(1, 2))
+        return log_p.gather(1, label)
 
 
 class SquaredErrorGradient:
@@ -47,10 +47,11 @@ class SquaredErrorGradient:
 
     sign = 1.0
 
-    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
         """The terms are the squared errors."""
         error = z - y
-        return error.square(), error.mul_(2 / (z.shape[1] * z.shape[2]))
+        torch.mul(error, 2 / (z.shape[1] * z.shape[2]), out=out)
+        return error.square_()
 
 
 class AnyGradient:
@@ -61,13 +62,14 @@ class AnyGradient:
     def __init__(self, loss: LossFn) -> None:
         self.losses = torch.func.vmap(loss)
 
-    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
         """The terms are the losses themselves."""
         outputs = z.detach().requires_grad_()
         with torch.enable_grad():
             losses = self.losses(outputs, y)
             (gradient,) = torch.autograd.grad(losses.sum(), outputs)
-        return losses.detach().unsqueeze(1), gradient
+        out.copy_(gradient)
+        return losses.detach().unsqueeze(1)
 
 
 def is_cross_entropy(loss: object, y: Tensor) -> bool:

@@ -1,25 +1,28 @@
 """n copies of a small Linear net as one, with forward and backward written out by hand.
 
 Activations are (n, B, F + 1) with a last column of ones, so that a layer's weights and bias are
-one matrix (n, in + 1, out), its gradient one bmm, and the vectorized dimension of both a multiple
-of the vector length where the layer's width is.
+one matrix (n, in + 1, out), its gradient one product, and the vectorized dimension of both a
+multiple of the vector length where the layer's width is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from lrsearch.training.products import product
 from lrsearch.training.stacked_loss import LossGradient
 
 _aten = torch.ops.aten
-CHUNK_FLOATS = 1 << 19
-"""Largest activation (floats) of a forward pass without gradients: stays in the cache."""
+CHUNK_FLOATS = 1 << 17
+"""Largest activation (floats) of a forward pass without gradients on a CPU: it stays in the cache,
+and its matrices are small ones; 64 times as many on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class MLPStack:
     def __init__(self, layers: list[Layer], loss: LossGradient) -> None:
         self.layers = layers
         self.loss = loss
+        self._hidden: list[Tensor] = []
         self.width = sum((layer.inputs + 1) * layer.outputs for layer in layers)
 
     def matrices(self, flat: Tensor) -> list[Tensor]:
@@ -147,67 +151,89 @@ class MLPStack:
 
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, N, C) of all rows for the same prepared inputs (N, in + 1)."""
-        widest = max(layer.outputs for layer in self.layers)
-        rows = max(1, CHUNK_FLOATS // (len(params) * widest))
-        return torch.cat([self._forward(params, part) for part in torch.split(x, rows)], 1)
+        n, most = len(params), CHUNK_FLOATS * (1 if params.device.type == "cpu" else 64)
+        rows = min(len(x), max(1, most // (n * max(layer.outputs for layer in self.layers))))
+        if not self._hidden or self._hidden[0].shape[:2] != (n, rows):
+            self._hidden = self.hidden(params, rows)
+        outputs = params.new_empty(n, len(x), self.layers[-1].outputs)
+        for part, out in zip(torch.split(x, rows), torch.split(outputs, rows, 1), strict=True):
+            self._forward(params, part, out)
+        return outputs
 
-    def _forward(self, params: Tensor, x: Tensor) -> Tensor:
-        h = x.expand(len(params), -1, -1)
-        for i, (layer, matrix) in enumerate(zip(self.layers, self.matrices(params), strict=True)):
-            h = torch.baddbmm(matrix[:, -1:], h, matrix[:, :-1]) if i else torch.bmm(h, matrix)
+    def hidden(self, params: Tensor, rows: int) -> list[Tensor]:
+        """Room for the activations (n, rows, F + 1) between the layers, each with its ones."""
+        return [
+            params.new_ones(len(params), rows, layer.outputs + 1) for layer in self.layers[:-1]
+        ]
+
+    def _forward(self, params: Tensor, x: Tensor, out: Tensor) -> None:
+        places = [h[:, : len(x)] for h in self._hidden]
+        inputs = [x.expand(len(params), -1, -1), *places]
+        outputs = [*(h[:, :, :-1] for h in places), out]
+        matrices = self.matrices(params)
+        for layer, h, w, z in zip(self.layers, inputs, matrices, outputs, strict=True):
+            product(h, w, z)()
             if layer.activation:
-                layer.activation.forward(h)
-        return h
+                layer.activation.forward(z)
 
 
 class MLPTrainer:
-    """Forward, loss and backward of n trials; the tensors in between are made once."""
+    """Forward, loss and backward of n trials; the tensors in between are made once.
+
+    The outputs and their gradient lie as (n, C, B) in memory, as the losses want them.
+    """
 
     def __init__(self, stack: MLPStack, params: Tensor, grads: Tensor, batch: int) -> None:
         n, layers = len(params), stack.layers
         self.count = n
         self.loss = stack.loss
         self.total: Tensor | None = None
-        hidden = [params.new_ones(n, batch, layer.outputs + 1) for layer in layers[:-1]]
-        outputs = [h[:, :, :-1] for h in hidden]
-        outputs.append(params.new_empty(n, batch, layers[-1].outputs))
+        self.z, self.d = params.new_empty(2, n, layers[-1].outputs, batch).transpose(2, 3)
+        hidden = stack.hidden(params, batch)
+        outputs = [*(h[:, :, :-1] for h in hidden), self.z]
+        below = [params.new_empty(n, batch, layer.outputs) for layer in layers[:-1]] + [self.d]
         weights, gradients = stack.matrices(params), stack.matrices(grads)
         activations = [layer.activation for layer in layers]
-        self.first = (weights[0], outputs[0], activations[0], gradients[0])
-        self.rest = list(zip(weights[1:], hidden, outputs[1:], activations[1:], strict=True))
+        self.first = (weights[0], outputs[0], below[0], gradients[0])
+        self.ends = activations[0], activations[-1]
+        upper = range(1, len(layers))
+        self.forward = [
+            (product(hidden[i - 1], weights[i], outputs[i]), activations[i], outputs[i])
+            for i in upper
+        ]
         self.back = [
             (
-                hidden[i - 1].transpose(1, 2),
-                gradients[i],
-                weights[i][:, :-1].transpose(1, 2),
-                params.new_empty(n, batch, layers[i - 1].outputs),
-                outputs[i - 1],
+                product(hidden[i - 1].transpose(1, 2), below[i], gradients[i]),
+                partial(torch.bmm, below[i], weights[i][:, :-1].transpose(1, 2), out=below[i - 1]),
                 activations[i - 1],
+                below[i - 1],
+                outputs[i - 1],
             )
-            for i in range(len(layers) - 1, 0, -1)
+            for i in reversed(upper)
         ]
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """Write the gradients for one batch: x (n or 1, B, in + 1), y (n, B, ...)."""
+        weight, z, d, gradient = self.first
+        first, last = self.ends
         x = x.expand(self.count, -1, -1)
-        weight, z, activation, first_gradient = self.first
-        torch.bmm(x, weight, out=z)
-        if activation:
-            activation.forward(z)
-        for weight, h, z, activation in self.rest:
-            torch.bmm(h, weight, out=z)
+        product(x, weight, z)()
+        if first:
+            first.forward(z)
+        for multiply, activation, z in self.forward:
+            multiply()
             if activation:
                 activation.forward(z)
-        terms, d = self.loss(z, y)
+        terms = self.loss(self.z, y, self.d)
         self.total = terms if self.total is None else self.total.add_(terms)
-        if activation:
-            d = activation.backward(d, z)
-        for h_t, gradient, weight_t, d_below, z, activation in self.back:
-            torch.bmm(h_t, d, out=gradient)
-            d = torch.bmm(d, weight_t, out=d_below)
+        if last:
+            last.backward(self.d, self.z)
+        for multiply, down, activation, d_below, z in self.back:
+            multiply()
+            down()
             if activation:
-                activation.backward(d, z)
-        torch.bmm(x.transpose(1, 2), d, out=first_gradient)
+                activation.backward(d_below, z)
+        product(x.transpose(1, 2), d, gradient)()
 
     def take_losses(self, steps: int) -> Tensor:
         """Mean loss (n,) of the last ``steps`` steps; starts a new sum."""

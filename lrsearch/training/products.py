@@ -1,0 +1,57 @@
+"""Products of many small matrices, n at a time.
+
+On a CPU numpy multiplies them: its OpenBLAS has kernels for small matrices, which torch's MKL has
+not. Measured on one core of an AMD EPYC (Zen 4), 16 products of (64, 65) by (65, 64): 106 GFLOP/s
+against 78; of (64, 65) by (65, 10): 63 against 12. Where the second factor is a transposed one
+(64 x 64) it is the other way round, 65 against 80: such a product is better left to torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LEAST_PRODUCT = 1 << 9
+"""Multiplications in one of the n products from which on numpy's longer calls pay."""
+
+
+def by_numpy(a: Tensor, b: Tensor) -> bool:
+    """Whether numpy multiplies the matrices a (n, ...) and b (n, ...)."""
+    return a.device.type == "cpu" and a.shape[1] * b[0].numel() >= LEAST_PRODUCT
+
+
+def product(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], Any]:
+    """A function that computes ``out = a @ b``, to be called again and again.
+
+    Where numpy does it, that is to happen within :func:`as_torch`.
+    """
+    if by_numpy(a, b):
+        return partial(np.matmul, a.numpy(), b.numpy(), out=out.numpy())
+    return partial(torch.bmm, a, b, out=out)
+
+
+@contextmanager
+def as_torch(device: torch.device) -> Iterator[None]:
+    """Let numpy multiply on as many threads as torch, and let numbers overflow without a word."""
+    if device.type != "cpu":
+        yield
+        return
+    with (
+        _libraries().limit(limits=torch.get_num_threads(), user_api="blas"),
+        np.errstate(all="ignore"),
+    ):
+        yield
+
+
+@cache
+def _libraries() -> Any:
+    """What sets the threads of the libraries that are loaded; looking for them takes 4 ms."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
