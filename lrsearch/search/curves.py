@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.schedules import FAMILIES, Schedule
+from lrsearch.schedules.closed import rates
 from lrsearch.search.surrogate import Array, trace_features
 from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
@@ -70,7 +71,9 @@ def lr_per_epoch(schedule: Schedule, seen: Array | None = None) -> Array:
     """
     if not FAMILIES[schedule.family].needs_metric:
         per_epoch = -(-STEPS // schedule.epochs) if schedule.interval == "step" else 1
-        lr = schedule.trace(per_epoch).lr
+        lr = rates(schedule, per_epoch)
+        if lr is None:
+            lr = schedule.trace(per_epoch).lr
         return np.asarray(lr.reshape(schedule.epochs, per_epoch).mean(axis=1), dtype=np.float64)
     seen = np.zeros(0) if seen is None else seen[~np.isnan(seen)]
     out = np.full(schedule.epochs, seen[-1] if len(seen) else schedule.lr)

@@ -6,12 +6,14 @@ for each, plus a linear part for each loss seen so far; the evidence sets how mu
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
@@ -66,7 +68,7 @@ class GaussianProcess:
         cross = matern + line  # (m, n)
         if self.rough is not None:
             cross = cross + np.exp(2 * self.theta[-1]) * _near(z, self.x, self.rough)
-        half = solve_triangular(self.chol, cross.T, lower=True, check_finite=False)
+        half = dtrtrs(self.chol, cross.T, lower=True)[0]
         weights = np.exp(2 * self.theta[d : d + 1 + q])
         prior = weights[0] + seen**2 @ weights[1:] + np.exp(2 * self.theta[-1])
         variance = np.maximum(prior - (half**2).sum(axis=0), _JITTER)
@@ -78,7 +80,7 @@ class GaussianProcess:
 
         Rasmussen & Williams (2006), eqs. 5.10 to 5.12.
         """
-        inverse = cho_solve((self.chol, True), np.eye(len(self.alpha)), check_finite=False)
+        inverse = _solve(self.chol, np.eye(len(self.alpha)))
         variance = 1.0 / np.diag(inverse)
         return self.scales[2] * self.alpha * variance, self.scales[2] * np.sqrt(variance)
 
@@ -103,6 +105,23 @@ def _near(a: Array, b: Array, lengths: Array) -> Array:
     return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
 
 
+# LAPACK itself: what scipy checks and reshapes around it never varies here, and costs as much.
+
+
+def _cholesky(a: Array) -> Array:
+    """Lower factor of a symmetric matrix, (n, n)."""
+    chol, info = dpotrf(a, lower=True)
+    if info:
+        raise LinAlgError(f"the covariance is not positive definite (row {info})")
+    return np.asarray(chol)
+
+
+def _solve(chol: Array, b: Array) -> Array:
+    """``x`` of ``(chol @ chol.T) @ x = b``."""
+    return np.asarray(dpotrs(chol, b, lower=True)[0])
+
+
+@functools.cache
 def _prior(d: int, q: int) -> tuple[Array, Array]:
     """Normal prior of the log hyperparameters: centre and width, two of (d + q + 2,).
 
@@ -126,8 +145,8 @@ def _objective(
     noise = np.exp(2 * theta[-1])
     covariance = matern + line
     covariance[np.diag_indices(n)] += noise + extra + _JITTER
-    chol = cholesky(covariance, lower=True, check_finite=False)
-    inverse = cho_solve((chol, True), np.eye(n), check_finite=False)
+    chol = _cholesky(covariance)
+    inverse = _solve(chol, np.eye(n))
     alpha = inverse @ y
     weight = np.outer(alpha, alpha) - inverse  # d log p / dK = weight / 2
     z = (theta - centre) / width
@@ -203,8 +222,8 @@ def fit(
     else:
         covariance += noise * _near(z, z, lengths)
     covariance[np.diag_indices(n)] += extra + (_JITTER if lengths is None else _REPEATED * noise)
-    chol = cholesky(covariance, lower=True, check_finite=False)
-    alpha = cho_solve((chol, True), t, check_finite=False)
+    chol = _cholesky(covariance)
+    alpha = _solve(chol, t)
     centres, scales = (x_mid, line_mid, y_mid), (x_scale, line_scale, y_scale)
     return GaussianProcess(z, seen, centres, scales, theta, chol, alpha, lengths)
 
