@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from lrsearch.training.optimizers import (
     build_optimizer,
     optimizer_names,
     resolve_optimizer,
+    without_compiler,
 )
 from lrsearch.training.products import as_torch, by_numpy, product
 
@@ -372,6 +375,48 @@ def test_preparing_twice_changes_nothing() -> None:
     devices.prepare(CPU)
     assert torch.equal(before, x @ x)
     assert np.isfinite(before.numpy()).all()
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_without_the_compiler_an_optimizer_is_torchs(name: str) -> None:
+    """Bit for bit, also in what it saves and goes on from."""
+    results = []
+    for chosen in (getattr(torch.optim, name), without_compiler(getattr(torch.optim, name))):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3, bias=name != "Muon")
+        optimizer = chosen(model.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(7, 5)).square().sum().backward()
+            optimizer.step()
+            again = chosen(model.parameters(), lr=0.3)
+            again.load_state_dict(optimizer.state_dict())
+            optimizer = again
+        assert isinstance(optimizer, getattr(torch.optim, name))
+        assert type(optimizer).__name__ == name
+        results.append((model.weight.detach(), str(optimizer.state_dict())))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+def test_training_alone_leaves_the_compiler_out() -> None:
+    """Importing torch's compiler takes longer than a small study's training."""
+    code = """
+import sys, torch
+from lrsearch.schedules import Schedule
+from lrsearch.tasks import load_task
+from lrsearch.training.loop import SingleRunner
+runner = SingleRunner(load_task("digits"), optimizer="SGD", optimizer_args={"momentum": 0.9},
+                      seed=0, device=torch.device("cpu"))
+runner.add(0, Schedule("OneCycleLR", 0.1, 5))
+runner.epoch()
+state = runner.state(0)
+runner.remove(0)
+runner.add(0, Schedule("OneCycleLR", 0.1, 5), state)
+print(runner.epoch()[0].epoch, "torch._dynamo" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "2 False\n"
 
 
 # products of small matrices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ FUSED: dict[str, tuple[str, ...]] = {
 }
 """Optimizers with one kernel for a whole step, by device type; 2 to 4 times faster on a CPU."""
 
+_KEPT_FROM_COMPILER = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
 _NOT_ARGUMENTS = ("self", "params", "lr")
 
 
@@ -147,6 +149,8 @@ def build_optimizer(
     chosen: Any = optimizer_class(name)
     if not trains:
         chosen = light(chosen)
+    elif ":" not in name:
+        chosen = without_compiler(chosen)
     trainable = [p for p in model.parameters() if p.requires_grad]
     args = dict(args)
     kinds = {p.device.type for p in trainable}
@@ -164,3 +168,20 @@ def build_optimizer(
             f"optimizer {name} does not take the parameters of {type(model).__name__}: {error}"
         ) from error
     return optimizer
+
+
+@cache
+def without_compiler(optimizer: type[Optimizer]) -> type[Optimizer]:
+    """An optimizer class of torch that trains as it is, without torch's compiler.
+
+    torch's own imports the compiler for the first object, to keep it out of these methods: 1.3 CPU
+    seconds of every process.
+    """
+    plain = inspect.unwrap(optimizer.step)
+
+    def step(self: Optimizer, closure: Any = None) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            return plain(self, closure)
+
+    kept = {name: inspect.unwrap(getattr(optimizer, name)) for name in _KEPT_FROM_COMPILER}
+    return type(optimizer.__name__, (optimizer,), {**kept, "step": step})
