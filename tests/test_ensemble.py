@@ -328,6 +328,17 @@ def test_losses_of_any_kind(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     check(vectors(lambda: mlp(6, 8, 3, activation=nn.GELU), loss=loss), mixed())
 
 
+def test_losses_and_metrics_see_outputs_in_their_usual_order() -> None:
+    """Such as a reshape needs."""
+
+    def flat(out: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(out.view(-1), F.one_hot(y, 3).float().view(-1))
+
+    for whole in (None, flat):
+        task = vectors(lambda: mlp(6, 8, 3), loss=flat, validation_loss=whole)
+        check(replace(task, metric=flat), mixed())
+
+
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_diverged_neighbour_does_not_leak(kind: str) -> None:
     task = vectors(lambda: mlp(6, 8, 3)) if kind == "mlp" else images(Residual)

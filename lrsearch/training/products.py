@@ -21,19 +21,24 @@ LEAST_PRODUCT = 1 << 9
 """Multiplications in one of the n products from which on numpy's longer calls pay."""
 
 
-def by_numpy(a: Tensor, b: Tensor) -> bool:
-    """Whether numpy multiplies the matrices a (n, ...) and b (n, ...)."""
-    return a.device.type == "cpu" and a.shape[1] * b[0].numel() >= LEAST_PRODUCT
+def multiplier(out: Tensor, inner: int) -> tuple[Callable[..., Any], Callable[[Tensor], Any]]:
+    """What multiplies n matrices into ``out`` (n, rows, columns), and gives tensors to it.
+
+    Numpy's is to be called within :func:`as_torch`.
+
+    Args:
+        out: Where products will go, or like it.
+        inner: Columns of the first factors, rows of the second.
+    """
+    if out.device.type == "cpu" and out.shape[1] * out.shape[2] * inner >= LEAST_PRODUCT:
+        return np.matmul, Tensor.numpy
+    return torch.bmm, Tensor.detach
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], Any]:
-    """A function that computes ``out = a @ b``, to be called again and again.
-
-    Where numpy does it, that is to happen within :func:`as_torch`.
-    """
-    if by_numpy(a, b):
-        return partial(np.matmul, a.numpy(), b.numpy(), out=out.numpy())
-    return partial(torch.bmm, a, b, out=out)
+    """A function that computes ``out = a @ b``, to be called again and again."""
+    multiply, given = multiplier(out, a.shape[2])
+    return partial(multiply, given(a), given(b), out=given(out))
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class AnyGradient:
 
     def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
         """The terms are the losses themselves."""
-        outputs = z.detach().requires_grad_()
+        outputs = z.detach().contiguous().requires_grad_()  # a loss may call view
         with torch.enable_grad():
             losses = self.losses(outputs, y)
             (gradient,) = torch.autograd.grad(losses.sum(), outputs)
@@ -121,7 +121,8 @@ def losses_of(loss: LossFn, y: Tensor) -> PerTrial:
         if labels and outputs.dim() == 3:
             log_p = torch.log_softmax(outputs.transpose(1, 2), 1)
             return -log_p.gather(1, y.expand(len(outputs), 1, -1)).mean((1, 2))
-        return torch.stack([torch.as_tensor(loss(z, y)).reshape(()) for z in outputs])
+        each = outputs.contiguous()  # a loss may call view
+        return torch.stack([torch.as_tensor(loss(z, y)).reshape(()) for z in each])
 
     return losses
 
@@ -132,7 +133,8 @@ def metrics_of(metric: MetricFn) -> PerTrial:
     def metrics(outputs: Tensor, y: Tensor) -> Tensor:
         if metric is accuracy and outputs.dim() == 3:
             return (outputs.transpose(1, 2).max(1).indices == y).float().mean(1)
-        values = [torch.as_tensor(metric(z, y), device=z.device).reshape(()) for z in outputs]
+        each = outputs.contiguous()  # a metric may call view
+        values = [torch.as_tensor(metric(z, y), device=z.device).reshape(()) for z in each]
         return torch.stack(values).float()
 
     return metrics

@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.products import product
+from lrsearch.training.products import multiplier, product
 from lrsearch.training.stacked_loss import LossGradient
 
 _aten = torch.ops.aten
@@ -150,12 +150,15 @@ class MLPStack:
         return MLPTrainer(self, params, grads, batch)
 
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs (n, N, C) of all rows for the same prepared inputs (N, in + 1)."""
+        """Outputs (n, N, C) of all rows for the same prepared inputs (N, in + 1).
+
+        They lie as (n, C, N) in memory, as losses and metrics want them.
+        """
         n, most = len(params), CHUNK_FLOATS * (1 if params.device.type == "cpu" else 64)
         rows = min(len(x), max(1, most // (n * max(layer.outputs for layer in self.layers))))
         if not self._hidden or self._hidden[0].shape[:2] != (n, rows):
             self._hidden = self.hidden(params, rows)
-        outputs = params.new_empty(n, len(x), self.layers[-1].outputs)
+        outputs = params.new_empty(n, self.layers[-1].outputs, len(x)).transpose(1, 2)
         for part, out in zip(torch.split(x, rows), torch.split(outputs, rows, 1), strict=True):
             self._forward(params, part, out)
         return outputs
@@ -194,7 +197,9 @@ class MLPTrainer:
         below = [params.new_empty(n, batch, layer.outputs) for layer in layers[:-1]] + [self.d]
         weights, gradients = stack.matrices(params), stack.matrices(grads)
         activations = [layer.activation for layer in layers]
-        self.first = (weights[0], outputs[0], below[0], gradients[0])
+        self.multiply, self.given = multiplier(outputs[0], layers[0].inputs + 1)
+        self.first = tuple(map(self.given, (weights[0], outputs[0], below[0], gradients[0])))
+        self.lowest = outputs[0]
         self.ends = activations[0], activations[-1]
         upper = range(1, len(layers))
         self.forward = [
@@ -216,10 +221,10 @@ class MLPTrainer:
         """Write the gradients for one batch: x (n or 1, B, in + 1), y (n, B, ...)."""
         weight, z, d, gradient = self.first
         first, last = self.ends
-        x = x.expand(self.count, -1, -1)
-        product(x, weight, z)()
+        inputs = self.given(x.expand(self.count, -1, -1))
+        self.multiply(inputs, weight, out=z)
         if first:
-            first.forward(z)
+            first.forward(self.lowest)
         for multiply, activation, z in self.forward:
             multiply()
             if activation:
@@ -233,7 +238,7 @@ class MLPTrainer:
             down()
             if activation:
                 activation.backward(d_below, z)
-        product(x.transpose(1, 2), d, gradient)()
+        self.multiply(inputs.swapaxes(1, 2), d, out=gradient)
 
     def take_losses(self, steps: int) -> Tensor:
         """Mean loss (n,) of the last ``steps`` steps; starts a new sum."""
