@@ -38,6 +38,15 @@ def asset(name: str) -> str:
     return files("lrsearch.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
+@cache
+def _plotly() -> str:
+    """plotly's own program, five megabytes."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
 def in_notebook(body: str) -> str:
     """A piece of the page inside a notebook, which has styles of its own."""
     style = (
@@ -75,11 +84,8 @@ def document(title: str, body: str, *, scripts: Iterable[str] = (), kind: str = 
         scripts: Names of further script assets.
         kind: Class of the body element.
     """
-    from plotly.offline import get_plotlyjs
-
     code = "".join(
-        f"<script>{text}</script>"
-        for text in (get_plotlyjs(), asset("plots.js"), *map(asset, scripts))
+        f"<script>{text}</script>" for text in (_plotly(), asset("plots.js"), *map(asset, scripts))
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -25,14 +25,17 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.imports import uncollected
 from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.importance import FanovaImportanceEvaluator
 
 SHARED = ("scheduler", "lr", "warmup")
 LEAST_TRIALS = 12
@@ -266,8 +269,6 @@ def _above_chance(
     trees: int,
 ) -> dict[str, float]:
     """Share of each parameter less that of its shadow, by Optuna's evaluator."""
-    from optuna.importance import FanovaImportanceEvaluator
-
     from lrsearch.report.derived import frozen, study_of
 
     if np.ptp(values) == 0:
@@ -280,9 +281,17 @@ def _above_chance(
         frozen(i, float(v), {k: cells[k][i] for k in cells}, spaces) for i, v in enumerate(values)
     )
     seed = int(rng.integers(2**31))
-    evaluator = FanovaImportanceEvaluator(n_trees=trees, max_depth=_DEPTH, seed=seed)
+    evaluator = _evaluator()(n_trees=trees, max_depth=_DEPTH, seed=seed)
     found = evaluator.evaluate(study, params=list(cells))
     return {k: float(found[k] - found[f"{k} shuffled"]) for k in columns}
+
+
+@cache
+def _evaluator() -> type[FanovaImportanceEvaluator]:
+    """Optuna's evaluator, imported with scikit-learn: the largest import beside torch."""
+    with uncollected(keep=False):
+        from optuna.importance import FanovaImportanceEvaluator
+    return FanovaImportanceEvaluator
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -107,6 +107,8 @@ class Reader:
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
         """
         name = study.study_name
+        for trial in trials:
+            self._end(name, trial)
         new = [t for t in trials if self._rows.get((name, t.number), _UNREAD)[0] != _stage(t)]
         averages = _averages(study, [t for t in new if "schedule" in t.user_attrs])
         for trial in new:
@@ -118,8 +120,17 @@ class Reader:
         found = {t.number: self._rows[name, t.number][1] for t in trials}
         return {number: row for number, row in found.items() if row is not None}
 
+    def _end(self, name: str, trial: FrozenTrial) -> None:
+        """A trial that has ended since all its epochs were read: only its state is another."""
+        stage, row = self._rows.get((name, trial.number), _UNREAD)
+        if row is None or stage != len(trial.intermediate_values) or not trial.state.is_finished():
+            return
+        failed = trial.state == TrialState.FAIL
+        ended = None if failed else replace(row, state=_state(trial, row.raw, row.reached))
+        self._rows[name, trial.number] = None, ended
 
-_UNREAD = (-1, None)
+
+_UNREAD: tuple[int | None, Row | None] = (-1, None)
 
 
 def _stage(trial: FrozenTrial) -> int | None:
