@@ -1,11 +1,15 @@
-"""Large imports without the garbage collector."""
+"""Large imports without what they need not do: they are a quarter of a short study."""
 
 from __future__ import annotations
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 
 @contextmanager
@@ -26,3 +30,45 @@ def uncollected(*, keep: bool = True) -> Iterator[None]:
             atexit.register(gc.unfreeze)  # what libraries clean up at the end, they still do
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def postponed(name: str) -> Iterator[None]:
+    """Import inside what imports the module ``name`` only for functions that it may call one day.
+
+    It gets stand-ins, which import the module when they are used. Where the module is there
+    already, nothing is different.
+    """
+    if name in sys.modules:
+        yield
+        return
+    empty = ModuleType(name)
+
+    def stand_in(attribute: str) -> _Later:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return _Later(name, attribute)
+
+    empty.__getattr__ = stand_in  # type: ignore[method-assign]
+    sys.modules[name] = empty
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+class _Later:
+    """Stands for a function or object of a module that is not imported yet."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def _real(self) -> Any:
+        module, name = self._place
+        return getattr(import_module(module), name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._real()(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real(), name)

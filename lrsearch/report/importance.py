@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.imports import uncollected
+from lrsearch.imports import postponed, uncollected
 from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -288,8 +288,11 @@ def _above_chance(
 
 @cache
 def _evaluator() -> type[FanovaImportanceEvaluator]:
-    """Optuna's evaluator, imported with scikit-learn: the largest import beside torch."""
-    with uncollected(keep=False):
+    """Optuna's evaluator, imported with scikit-learn: the largest import beside torch.
+
+    Half of that is ``scipy.stats``, of which a forest calls nothing.
+    """
+    with uncollected(keep=False), postponed("scipy.stats"):
         from optuna.importance import FanovaImportanceEvaluator
     return FanovaImportanceEvaluator
 
