@@ -38,7 +38,7 @@ CHANCE: Final = 0.06
 """Chance of being the best below which a trial is stopped, by default."""
 LEADERS: Final = 0.2
 """Share of the trials, the best by averaged loss at the same epoch, that are not stopped."""
-STARTUP: Final = 5
+STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
 LARGEST_FIT: Final = 150
 """Finished trials that the predictors know, at most: the best and some of the others."""
@@ -305,16 +305,16 @@ def spread(y: Array, most: int) -> NDArray[np.int64]:
 
 
 def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
-    """Before anything is known: whether both losses are worse than two thirds of others', (m,).
+    """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only after 15% of the budget, and with at least three others that came so far.
+    Asked only after 10% of the budget, and with at least three others that came so far.
     """
     there = others.reached >= epoch
-    if epoch < 0.15 * running.epochs or there.sum() < 3:
+    if epoch < 0.1 * running.epochs or there.sum() < 3:
         return np.zeros(len(running), dtype=bool)
     at = epoch - 1
     bars = (np.sort(losses[there, at]) for losses in (others.raw, others.avg))
-    raw, avg = (bar[math.ceil(2 / 3 * (len(bar) - 1))] for bar in bars)
+    raw, avg = (bar[math.ceil((len(bar) - 1) / 2)] for bar in bars)
     return np.asarray((running.raw[:, at] > raw) & (running.avg[:, at] > avg))
 
 

@@ -28,13 +28,20 @@ NEAR = 1.05
 """A study has reached the value when its best is at most so many times the best of both arms."""
 
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
-    "pruning": {"pruning off": {"pruner": "none"}, "pruning on": {"pruner": "schedule"}},
+    "pruning": {
+        "pruning off": {"pruner": "none"},
+        "pruning on": {"pruner": "schedule"},
+        "twice the trials": {"pruner": "schedule", "times": 2},
+    },
     "lr": {
         "lr 1e-5 to 10": {"lr": WIDE, "pruner": "none", "baselines": False},
         "--lr auto": {"lr": "auto", "pruner": "none", "baselines": False},
     },
 }
-"""What is compared -> arm -> settings of its studies. Baselines would show the usual rate."""
+"""What is compared -> arm -> settings of its studies, and how many times the trials it has.
+
+Baselines would show the usual rate to the lr range test.
+"""
 
 
 def column(rows: Sequence[Mapping[str, Any]], task: str, arm: str, name: str) -> Array:
@@ -45,18 +52,21 @@ def column(rows: Sequence[Mapping[str, Any]], task: str, arm: str, name: str) ->
 
 
 def pruning_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
-    """Best value and epochs with and without pruning, and the paired difference."""
+    """Best value and epochs with and without pruning, and the paired differences."""
     lines = [
-        "| task | best, pruning off | best, pruning on | difference | epochs used | seeds |",
+        "| task | arm | best | difference | epochs used | seeds |",
         "|---|---|---|---|---|---|",
     ]
     for task in tasks:
-        off, on = (column(rows, task, arm, "best") for arm in ARMS["pruning"])
-        full, used = (column(rows, task, arm, "epochs") for arm in ARMS["pruning"])
-        cells = [f"{m:.4f} ± {se:.4f}" for m, se in (mean_se(off), mean_se(on))]
-        cells += ["{:+.1f} ± {:.1f}%".format(*(100 * v for v in mean_se(on / off - 1)))]
-        cells += ["{:.0f} ± {:.0f}%".format(*(100 * v for v in mean_se(used / full)))]
-        lines.append(f"| {task} | {' | '.join(cells)} | {len(off)} |")
+        off = column(rows, task, "pruning off", "best")
+        full = column(rows, task, "pruning off", "epochs")
+        for arm in ARMS["pruning"]:
+            best, used = (column(rows, task, arm, name) for name in ("best", "epochs"))
+            cells = ["{:.4f} ± {:.4f}".format(*mean_se(best)), "", "100%"]
+            if arm != "pruning off":
+                cells[1] = "{:+.1f} ± {:.1f}%".format(*(100 * v for v in mean_se(best / off - 1)))
+                cells[2] = "{:.0f} ± {:.0f}%".format(*(100 * v for v in mean_se(used / full)))
+            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(best)} |")
     return lines
 
 

@@ -314,7 +314,7 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = ("ours:0.02", f"ours:{pruning.CHANCE:g}", "ours:0.2")
+SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.12, 0.2, 0.4))
 DEFAULT = (
     *SWEEP,
     "median",

@@ -165,7 +165,10 @@ def runs(
     data_dir: Path,
     raw: Path,
 ) -> list[dict[str, Any]]:
-    """Every arm (settings of a study) on every task with every seed; those in ``raw`` are done."""
+    """Every arm on every task with every seed; those in ``raw`` are done.
+
+    An arm is settings of a study; ``times`` in it: how many times ``trials`` it has.
+    """
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
     done = {(row["task"], row["arm"], row["seed"]) for row in rows}
@@ -175,7 +178,9 @@ def runs(
             for arm, settings in arms.items():
                 if (name, arm, seed) in done:
                     continue
-                live = run_study(task, seed, trials=trials, **settings)
+                given = dict(settings)
+                count = trials * given.pop("times", 1)
+                live = run_study(task, seed, trials=count, **given)
                 rows.append({"task": name, "arm": arm, "seed": seed, **asdict(live)})
                 with raw.open("a") as out:
                     out.write(json.dumps(rows[-1]) + "\n")
