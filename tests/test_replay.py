@@ -50,6 +50,16 @@ def test_a_smaller_chance_takes_more_epochs_and_keeps_more_of_the_best(made_up: 
     assert safe.lost <= rash.lost
 
 
+def test_who_knows_the_task_needs_fewer_epochs_and_loses_less(made_up: Record) -> None:
+    known, learnt = (
+        score(made_up, f"{who}:0.02", "both", 3, 50, 4) for who in ("informed", "ours")
+    )
+    assert known.epochs < learnt.epochs
+    assert known.regret <= learnt.regret + 0.01
+    with pytest.raises(SystemExit, match="beyond the replayed, has 0"):
+        score(made_up, "informed:0.02", "both", 1, 1000, 4)
+
+
 def row(pruner: str, epochs: float, regret: float) -> Score:
     return Score("digits", pruner, "both", epochs, regret, 0.0, 0.5, 0.0, 0.1, [regret])
 

@@ -178,6 +178,37 @@ def replay_ours(course: Course, workers: int, chance: float) -> None:
     course.run(stop, workers, lambda i, state: None)
 
 
+def replay_informed(course: Course, workers: int, chance: float) -> None:
+    """The same predictors, taught by all recorded trials that are not of this course.
+
+    No pruner can know them: it shows what is lost by having to learn the task.
+    """
+    record, epochs = course.record, course.record.lr.shape[1]
+    rest = np.setdiff1d(np.arange(len(record.lr)), course.order)
+    if len(rest) < 10:
+        raise SystemExit(f"informed needs 10 recorded trials beyond the replayed, has {len(rest)}")
+    bad = ~np.isfinite(record.raw[rest])
+    ended = np.where(bad.any(axis=1), bad.argmax(axis=1) + 1, epochs)
+    state = np.where(bad.any(axis=1), DIVERGED, COMPLETE)
+    others = Course(record, rest, ended, state)
+    judge, at = pruning.Judge(others.curves(np.arange(len(rest)))), set(pruning.rungs(epochs))
+    best = float("inf")
+
+    def stop(i: int, epoch: int) -> bool:
+        if epoch not in at or not np.isfinite(best):
+            return False
+        own = course.curves(np.array([i]))
+        raw, avg = judge.scaled(own.raw[:, epoch - 1]), judge.scaled(own.avg[:, epoch - 1])
+        return bool(judge.rung(epoch).chance(own.features, raw, avg, best)[0] < chance)
+
+    def told(i: int, state: int) -> None:
+        nonlocal best
+        if state == COMPLETE:
+            best = min(best, float(judge.scaled(record.raw[course.order[i], -1:])[0]))
+
+    course.run(stop, workers, told)
+
+
 def replay_optuna(
     course: Course, workers: int, pruner: optuna.pruners.BasePruner, signal: str, seed: int
 ) -> None:
@@ -235,6 +266,7 @@ def _numbers(name: str, default: tuple[float, ...]) -> tuple[float, ...]:
 
 PRUNERS: dict[str, tuple[str, Callable[[str], Callable[..., None]]]] = {
     "ours": ("ours[:chance]", lambda name: replay_ours),
+    "informed": ("informed[:chance]", lambda name: replay_informed),
     "none": ("none", lambda name: _optuna(lambda epochs: optuna.pruners.NopPruner())),
     "median": (
         "median[:startup,warmup]",
@@ -255,6 +287,8 @@ PRUNERS: dict[str, tuple[str, Callable[[str], Callable[..., None]]]] = {
     ),
 }
 """Name -> (how to write it, what makes it)."""
+OURS = ("ours", "informed")
+"""Those that see both losses."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +318,7 @@ def score(
     start, rows = time.perf_counter(), []
     for seed in range(orders):
         course = Course.draw(record, trials, seed)
-        if kind == "ours":
+        if kind in OURS:
             run(course, workers, *_numbers(pruner, (pruning.CHANCE,)))
         else:
             run(course, workers, signal, seed)
@@ -293,7 +327,7 @@ def score(
     return Score(
         record.name,
         pruner,
-        signal if kind != "ours" else "both",
+        "both" if kind in OURS else signal,
         float(used.mean()),
         float(regret.mean()),
         float(regret.std(ddof=1) / np.sqrt(orders)) if orders > 1 else 0.0,
@@ -309,14 +343,16 @@ def scores(
 ) -> Iterator[Score]:
     """Every pruner on every record; Optuna's on the raw and on the averaged loss."""
     for pruner in pruners:
-        for signal in ("both",) if pruner.startswith(("ours", "none")) else ("raw", "averaged"):
+        for signal in ("both",) if pruner.startswith((*OURS, "none")) else ("raw", "averaged"):
             for record in records:
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.12, 0.2, 0.4))
+SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.2, 0.4))
 DEFAULT = (
     *SWEEP,
+    "informed:0.02",
+    "informed:0.1",
     "median",
     "percentile:25",
     "percentile:10",
