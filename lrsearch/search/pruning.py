@@ -12,6 +12,7 @@ trial is small, unless its averaged loss leads those of all that came so far.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -358,6 +359,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
             raise UsageError(f"chance must be above 0 and below 1, got {chance}")
         self._chance = chance
         self._reader = Reader()
+        self._seen: tuple[str, list[FrozenTrial], Judge] | None = None
         self._judge: tuple[tuple[str, tuple[int, ...]], Judge] | None = None
         self._memory: dict[str, Memory] = {}
 
@@ -366,17 +368,23 @@ class SchedulePruner(optuna.pruners.BasePruner):
         epoch, schedule = trial.last_step, trial.user_attrs.get("schedule")
         if epoch is None or schedule is None or not is_due(trial, int(schedule["epochs"])):
             return False
-        trials = study.get_trials(deepcopy=False)
-        settled = [t for t in trials if t.state.is_finished()]
-        judge = self._judge_of(study, settled)
-        at_work = [t for t in trials if t.number != trial.number and not t.state.is_finished()]
-        self._reader.rows(study, [trial, *at_work])  # one question for all decisions of an epoch
+        trials, judge = self._look(study)
         own = load_curves(study, [trial], self._reader)
         if judge.finished >= STARTUP:
             return stops(own, epoch, own, judge, self._chance)
         begun = [t for t in trials if t.number != trial.number and t.intermediate_values]
         others = load_curves(study, begun, self._reader)
         return stops(own, epoch, others, judge, self._chance)
+
+    def _look(self, study: optuna.Study) -> tuple[list[FrozenTrial], Judge]:
+        """All trials, and the judge of the settled: one look for the decisions of an epoch."""
+        name, trials = study.study_name, study.get_trials(deepcopy=False)
+        if self._seen is None or self._seen[0] != name or not _same(self._seen[1], trials):
+            settled = [t for t in trials if t.state.is_finished()]
+            judge = self._judge_of(study, settled)
+            self._reader.rows(study, [t for t in trials if not t.state.is_finished()])
+            self._seen = name, trials, judge
+        return trials, self._seen[2]
 
     def learnt(self, study: optuna.Study) -> tuple[Reader, Memory]:
         """What was read and learnt of a study: a sampler that shares it need not do so again."""
@@ -388,6 +396,11 @@ class SchedulePruner(optuna.pruners.BasePruner):
             reader, memory = self.learnt(study)
             self._judge = key, Judge(load_curves(study, by_end(settled), reader), memory)
         return self._judge[1]
+
+
+def _same(one: list[FrozenTrial], other: list[FrozenTrial]) -> bool:
+    """Whether two lists hold the very same trials, as they were read."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def is_due(trial: FrozenTrial, epochs: int) -> bool:
