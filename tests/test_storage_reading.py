@@ -171,3 +171,41 @@ def test_decisions_in_a_frozen_cache_are_those_without_it(name: str, tmp_path: o
         storage.close()
     assert decisions[0] == decisions[1]
     assert any(decision for made in decisions[0] for decision in made)
+
+
+def test_a_cache_reads_of_running_trials_what_changes_and_all_when_they_end(
+    database_url: str,
+) -> None:
+    storage = open_storage(database_url)
+    study = optuna.create_study(storage=Cache(storage), study_name="s")
+    other = optuna.load_study(storage=storage, study_name="s")
+    running = [other.ask({"x": FloatDistribution(0, 1)}) for _ in range(3)]
+    queued = {"x": 0.5}
+    other.enqueue_trial(queued)
+
+    def same() -> list[optuna.trial.FrozenTrial]:
+        mine = study.get_trials(deepcopy=False)
+        fresh = optuna.load_study(storage=storage, study_name="s").trials
+        assert [_comparable(t) for t in mine] == [_comparable(t) for t in fresh]
+        return mine
+
+    same()
+    for trial in running:
+        trial.set_user_attr("schedule", {"family": "StepLR"})
+    assert all("schedule" in t.user_attrs for t in same()[:3])
+    for epoch in (1, 2):
+        for trial in running:
+            trial.report(1 / epoch, epoch)
+        running[1].storage.set_trial_system_attr(running[1]._trial_id, f"rung_{epoch}", epoch)
+        assert [len(t.intermediate_values) for t in same()] == [epoch] * 3 + [0]
+    running[0].set_user_attr("stopped", "completed")
+    other.tell(running[0], 0.25)
+    other.tell(running[1], state=TrialState.PRUNED)
+    ended = same()
+    assert [t.value for t in ended] == [0.25, 0.5, None, None]
+    assert ended[0].user_attrs["stopped"] == "completed"
+    assert ended[1].system_attrs == {"rung_1": 1, "rung_2": 2}
+    waiting = other.ask({"x": FloatDistribution(0, 1)})
+    assert waiting.params == queued
+    assert same()[3].state == TrialState.RUNNING
+    storage.close()

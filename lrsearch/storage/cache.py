@@ -9,7 +9,8 @@ from typing import Any
 
 import optuna
 from optuna.storages import _CachedStorage
-from optuna.trial import FrozenTrial
+from optuna.storages._cached_storage import _StudyInfo
+from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.storage.engine import Storage
 
@@ -89,6 +90,32 @@ class Cache(_CachedStorage):
         read: set[int] | None = getattr(self._still, "read", None)
         if read is not None and study_id in read:
             return
-        super()._read_trials_from_remote_storage(study_id)
+        self._read_changes(study_id)
         if read is not None:
             read.add(study_id)
+
+    def _read_changes(self, study_id: int) -> None:
+        """As Optuna's; of a trial that runs and has its schedule, only what still changes."""
+        storage = self._backend
+        assert isinstance(storage, Storage)
+        with self._lock:
+            study = self._studies.setdefault(study_id, _StudyInfo())
+            places = self._trial_id_to_study_id_and_number
+            under_way = [study.trials[places[key][1]] for key in study.unfinished_trial_ids]
+            known = {
+                trial._trial_id: trial
+                for trial in under_way
+                if trial.state == TrialState.RUNNING and "schedule" in trial.user_attrs
+            }
+            trials = storage._get_trials(
+                study_id, None, study.unfinished_trial_ids, study.last_finished_trial_id, known
+            )
+            self._add_trials_to_cache(study_id, trials)
+            for trial in trials:
+                if trial.state.is_finished():
+                    study.last_finished_trial_id = max(
+                        study.last_finished_trial_id, trial._trial_id
+                    )
+                    study.unfinished_trial_ids.discard(trial._trial_id)
+                else:
+                    study.unfinished_trial_ids.add(trial._trial_id)

@@ -11,7 +11,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -163,10 +163,13 @@ class Storage(RDBStorage):
         states: Container[TrialState] | None,
         included_trial_ids: set[int],
         trial_id_greater_than: int,
+        known: Mapping[int, FrozenTrial] | None = None,
     ) -> list[FrozenTrial]:
         wanted = None if states is None else [s for s in TrialState if s in states]
         return self.transact(
-            lambda c: read_trials(c, study_id, wanted, included_trial_ids, trial_id_greater_than),
+            lambda c: read_trials(
+                c, study_id, wanted, included_trial_ids, trial_id_greater_than, known or {}
+            ),
             read=True,
         )
 

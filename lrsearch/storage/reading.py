@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -30,7 +31,22 @@ from lrsearch.storage.schema import (
 _FINITE = TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 _FINITE_VALUE = TrialValueModel.TrialValueType.FINITE
 
+_NONE: Mapping[int, FrozenTrial] = MappingProxyType({})
 _FEW = 500  # more are found by a join, not by naming them
+
+
+def _trials(condition: ColumnElement[bool]) -> Select[Any]:
+    return select(TRIALS).where(condition).order_by(TRIALS.c.trial_id)
+
+
+_AMONG_OR_NEWER = and_(
+    TRIALS.c.study_id == bindparam("study"),
+    or_(
+        TRIALS.c.trial_id.in_(bindparam("included", expanding=True)),
+        TRIALS.c.trial_id > bindparam("newer"),
+    ),
+)
+_OFTEN = _trials(_AMONG_OR_NEWER)
 
 
 def read_trial(connection: Connection, trial_id: int) -> FrozenTrial | None:
@@ -45,6 +61,7 @@ def read_trials(
     states: Collection[TrialState] | None,
     included: Collection[int],
     newer_than: int,
+    known: Mapping[int, FrozenTrial] = _NONE,
 ) -> list[FrozenTrial]:
     """Trials of a study as Optuna's cache asks for them, in order of their number in the database.
 
@@ -54,7 +71,11 @@ def read_trials(
         states: Only trials in these; None for all.
         included: Trials to read whatever their number, if ``newer_than`` is not -1.
         newer_than: All trials with a greater number are read.
+        known: Trials whose parameters and user attributes stay while they run, as read before.
     """
+    if newer_than > -1 and states is None:
+        given = {"study": study_id, "included": sorted(included), "newer": newer_than}
+        return _read(connection, _AMONG_OR_NEWER, known, given)
     condition: ColumnElement[bool] = TRIALS.c.study_id == study_id
     if newer_than > -1:
         newer = TRIALS.c.trial_id > newer_than
@@ -62,7 +83,7 @@ def read_trials(
         condition = and_(condition, or_(among, newer) if included else newer)
     if states is not None:
         condition = and_(condition, TRIALS.c.state.in_(list(states)))
-    return _read(connection, condition)
+    return _read(connection, condition, known)
 
 
 def empty_trial(
@@ -89,49 +110,65 @@ def empty_trial(
     )
 
 
-def _read(connection: Connection, condition: ColumnElement[bool]) -> list[FrozenTrial]:
+def _read(
+    connection: Connection,
+    condition: ColumnElement[bool],
+    known: Mapping[int, FrozenTrial] = _NONE,
+    given: Mapping[str, Any] | None = None,
+) -> list[FrozenTrial]:
+    """The trials of a condition; ``given``: the values of its parameters."""
+    often = condition is _AMONG_OR_NEWER  # to build the statement anew takes longer than to run it
+    statement = _OFTEN if often else _trials(condition)
     trials: dict[int, FrozenTrial] = {}
-    for row in connection.execute(select(TRIALS).where(condition).order_by(TRIALS.c.trial_id)):
-        trials[row.trial_id] = empty_trial(
+    new: dict[int, FrozenTrial] = {}
+    for row in connection.execute(statement, given):
+        trial = empty_trial(
             row.trial_id, row.number, row.state, row.datetime_start, row.datetime_complete
         )
-    if not trials:
-        return []
+        trials[row.trial_id] = trial
+        old = known.get(row.trial_id)
+        if old is None or row.state != old.state:
+            new[row.trial_id] = trial
+        else:
+            trial.params, trial.distributions = old.params, old.distributions
+            trial.user_attrs = old.user_attrs
 
-    def rows(*columns: Any, order: Any = None) -> Any:
-        if len(trials) <= _FEW:
-            found = connection.execute(_of_some(*columns, order=order), {"ids": list(trials)})
+    def rows(among: dict[int, FrozenTrial], *columns: Any, order: Any = None) -> Any:
+        if not among:
+            return ()
+        if len(among) <= _FEW:
+            found = connection.execute(_of_some(*columns, order=order), {"ids": list(among)})
         else:
             statement: Select[Any] = select(*columns)
             statement = statement.join(TRIALS, TRIALS.c.trial_id == columns[0]).where(condition)
-            found = connection.execute(statement if order is None else statement.order_by(order))
-        return (row for row in found if row[0] in trials)  # not of one made since we began
+            statement = statement if order is None else statement.order_by(order)
+            found = connection.execute(statement, given)
+        return (row for row in found if row[0] in among)  # not of one made since we began
 
     p = PARAMS.c
     for key, name, value, text in rows(
-        p.trial_id, p.param_name, p.param_value, p.distribution_json, order=p.param_id
+        new, p.trial_id, p.param_name, p.param_value, p.distribution_json, order=p.param_id
     ):
         distribution = _distribution(text)
         trials[key].params[name] = distribution.to_external_repr(value)
         trials[key].distributions[name] = distribution
     v = TRIAL_VALUES.c
-    for key, value, kind in rows(v.trial_id, v.value, v.value_type, order=v.objective):
+    for key, value, kind in rows(new, v.trial_id, v.value, v.value_type, order=v.objective):
         if kind is not _FINITE_VALUE:
             value = TrialValueModel.stored_repr_to_value(value, kind)
         trials[key].values = [*(trials[key].values or []), value]
     i = INTERMEDIATE.c
     for key, step, value, kind in rows(
-        i.trial_id, i.step, i.intermediate_value, i.intermediate_value_type
+        trials, i.trial_id, i.step, i.intermediate_value, i.intermediate_value_type
     ):
         if kind is not _FINITE:
             value = TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
         trials[key].intermediate_values[step] = value
-    for table in (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES):
-        a = table.c
-        for key, name, text in rows(a.trial_id, a.key, a.value_json):
-            trial = trials[key]
-            attrs = trial.user_attrs if table is USER_ATTRIBUTES else trial.system_attrs
-            attrs[name] = json.loads(text)
+    u, y = USER_ATTRIBUTES.c, SYSTEM_ATTRIBUTES.c
+    for key, name, text in rows(new, u.trial_id, u.key, u.value_json):
+        trials[key].user_attrs[name] = json.loads(text)
+    for key, name, text in rows(trials, y.trial_id, y.key, y.value_json):
+        trials[key].system_attrs[name] = json.loads(text)
     return list(trials.values())
 
 

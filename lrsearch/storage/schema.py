@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from optuna.storages._rdb import models
 from sqlalchemy import (
     Column,
@@ -35,6 +33,11 @@ from sqlalchemy.schema import DDL
 from sqlalchemy.sql.expression import FunctionElement
 
 from lrsearch.errors import LrsearchError
+from lrsearch.imports import postponed
+
+with postponed("mako.template"), postponed("mako.exceptions"):  # for new scripts only
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
 #: Version of our own tables; a database made with another one is refused.
 VERSION = 1
