@@ -13,6 +13,7 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
+from lrsearch.search.judging import Judge
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.search.surrogate import Array, trace_features
 
@@ -73,7 +74,7 @@ def test_a_trial_that_leads_by_averaged_loss_is_not_stopped_however_small_its_ch
     n, state = len(lr), np.full(len(lr), COMPLETE)
     full = np.full(n, EPOCHS)
     settled = Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
-    judge = pruning.Judge(settled)
+    judge = Judge(settled)
     worst = settled.take(np.array([int(curves[:, 0, -1].argmax())]))
     ahead = Curves(
         worst.lr, worst.raw, 0 * worst.avg + 1e-3, worst.reached, worst.state, worst.features
@@ -114,7 +115,7 @@ def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now
         np.full(n, COMPLETE),
         trace_features(lr),
     )
-    judge = pruning.Judge(settled)
+    judge = Judge(settled)
     held, early = np.full(EPOCHS, 0.08), np.full(EPOCHS, 1e-3)
     held[-5:] = np.geomspace(0.04, 1e-3, 5)
     early[:5] = 0.1
@@ -137,7 +138,7 @@ def test_diverged_and_stopped_trials_are_no_obstacle() -> None:
     beyond = np.arange(EPOCHS) >= reached[:, None]
     raw, avg = np.where(beyond, np.nan, curves[:, 0]), np.where(beyond, np.nan, curves[:, 1])
     raw[12:18, 1] = np.inf
-    judge = pruning.Judge(Curves(lr, raw, avg, reached, state, trace_features(lr)))
+    judge = Judge(Curves(lr, raw, avg, reached, state, trace_features(lr)))
     running = Curves(
         lr[:1], raw[:1], avg[:1], reached[:1], np.array([RUNNING]), trace_features(lr[:1])
     )
@@ -157,7 +158,7 @@ def test_losses_may_be_negative() -> None:
         np.full(n, COMPLETE),
         trace_features(lr),
     )
-    judge = pruning.Judge(settled)
+    judge = Judge(settled)
     chances = judge.chance(settled, 17)
     best = int(curves[:, 0, -1].argmin())
     assert best in np.argsort(-chances)[:3]

@@ -38,7 +38,7 @@ from lrsearch.search.curves import (
     load_curves,
     lr_per_epoch,
 )
-from lrsearch.search.pruning import Judge, Memory, cap, spread
+from lrsearch.search.judging import Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
 
 STARTUP: Final = 10

@@ -33,6 +33,7 @@ from optuna.trial import TrialState
 
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
+from lrsearch.search.judging import Judge, Memory
 from lrsearch.search.surrogate import Array, trace_features
 from tests.benchmarks import frontier
 
@@ -159,8 +160,8 @@ class Course:
 def replay_ours(course: Course, workers: int, chance: float) -> None:
     """Our pruner, on the same pure functions that :class:`SchedulePruner` calls."""
     at = set(pruning.rungs(course.record.lr.shape[1]))
-    judges: dict[int, pruning.Judge] = {}
-    memory = pruning.Memory()
+    judges: dict[int, Judge] = {}
+    memory = Memory()
 
     def stop(i: int, epoch: int) -> bool:
         if epoch not in at:
@@ -169,7 +170,7 @@ def replay_ours(course: Course, workers: int, chance: float) -> None:
         judge = judges.get(len(settled))
         if judge is None:
             judges.clear()
-            judge = judges[len(settled)] = pruning.Judge(course.curves(settled), memory)
+            judge = judges[len(settled)] = Judge(course.curves(settled), memory)
         begun = np.flatnonzero(course.reached > 0)
         early = judge.finished < pruning.STARTUP
         others = course.curves(begun[begun != i] if early else begun[:0])
@@ -191,7 +192,7 @@ def replay_informed(course: Course, workers: int, chance: float) -> None:
     ended = np.where(bad.any(axis=1), bad.argmax(axis=1) + 1, epochs)
     state = np.where(bad.any(axis=1), DIVERGED, COMPLETE)
     others = Course(record, rest, ended, state)
-    judge, at = pruning.Judge(others.curves(np.arange(len(rest)))), set(pruning.rungs(epochs))
+    judge, at = Judge(others.curves(np.arange(len(rest)))), set(pruning.rungs(epochs))
     best = float("inf")
 
     def stop(i: int, epoch: int) -> bool:

@@ -1,0 +1,271 @@
+"""What a study says of a trial's final loss: predictors, weighted by their record on this study.
+
+Several predictors foretell the final loss, each a Gaussian process on the trace features
+(:mod:`lrsearch.search.surrogate`): from the trace alone, from the trace and the averaged loss so
+far, and of how far the final loss will be from the averaged loss now. How well each would have
+foretold every finished trial of the study from the others is its weight. Pruner and sampler share
+what is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves
+from lrsearch.search.surrogate import Array, GaussianProcess, fit
+
+LEADERS: Final = 0.2
+"""Share of the trials, the best by averaged loss at the same epoch, that are not stopped."""
+LARGEST_FIT: Final = 150
+"""Finished trials that the predictors know, at most: the best and some of the others."""
+LEARNT: Final = 60
+"""Of these, those that their hyperparameters are learnt from, at most."""
+
+_Inputs = Callable[[Array, Array], tuple[Array, Array]]
+
+
+def _nothing(raw: Array, avg: Array) -> tuple[Array, Array]:
+    return np.zeros((len(raw), 0)), np.zeros(len(raw))
+
+
+def _averaged(raw: Array, avg: Array) -> tuple[Array, Array]:
+    return avg[:, None], np.zeros(len(raw))
+
+
+def _from_averaged(raw: Array, avg: Array) -> tuple[Array, Array]:
+    return np.zeros((len(raw), 0)), avg
+
+
+PREDICTORS: Final[dict[str, _Inputs]] = {
+    "trace": _nothing,
+    "trace and averaged loss": _averaged,
+    "what is left from the averaged loss": _from_averaged,
+}
+"""Name -> (losses that are inputs, offset of the target), from the losses at a rung."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The predictors of the final loss at one epoch, fitted, with their weights."""
+
+    caps: tuple[float, float, float]  # of raw, averaged and final loss
+    processes: tuple[GaussianProcess, ...]
+    weights: Array  # (predictors,)
+    freedom: float  # degrees of freedom of the predictive t distribution
+    thetas: Sequence[Array] = ()  # hyperparameters to keep, one for each predictor
+
+    def predict(self, features: Array, raw: Array, avg: Array) -> tuple[Array, Array]:
+        """Means and sds of the final (log) loss by each predictor: two of (predictors, m)."""
+        raw, avg = np.minimum(raw, self.caps[0]), np.minimum(avg, self.caps[1])
+        means, sds = [], []
+        for inputs, process in zip(PREDICTORS.values(), self.processes, strict=True):
+            linear, offset = inputs(raw, avg)
+            mean, sd = process.predict(np.concatenate([features, linear], axis=1), linear)
+            means.append(mean + offset)
+            sds.append(sd)
+        return np.array(means), np.array(sds)
+
+    def moments(self, features: Array, raw: Array, avg: Array) -> tuple[Array, Array]:
+        """Mean and sd of the weighted mixture: two of (m,)."""
+        means, sds = self.predict(features, raw, avg)
+        mean = self.weights @ means
+        return mean, np.sqrt(np.maximum(self.weights @ (sds**2 + means**2) - mean**2, 0.0))
+
+    def chance(self, features: Array, raw: Array, avg: Array, best: float) -> Array:
+        """Chance that the final loss is below ``best``, (m,)."""
+        means, sds = self.predict(features, raw, avg)
+        return np.asarray(self.weights @ stdtr(self.freedom, (best - means) / sds))
+
+
+@dataclass
+class Memory:
+    """What judges of one study have learnt, for the next: all of it follows from the trials.
+
+    Attributes:
+        ended: Final values of the ended trials that ``rungs`` and ``beliefs`` are from.
+        rungs: Predictors from ended trials alone, by epoch.
+        beliefs: Predicted final value and its variance, by features and epoch of a stopped trial.
+        thetas: Hyperparameters, by what they were learnt from.
+    """
+
+    ended: bytes = b""
+    rungs: dict[int, Rung] = field(default_factory=dict)
+    beliefs: dict[tuple[bytes, int], tuple[float, float]] = field(default_factory=dict)
+    thetas: dict[tuple[bytes, int], list[Array]] = field(default_factory=dict)
+
+
+class Judge:
+    """What the finished and stopped trials of a study say of the others.
+
+    Args:
+        settled: Trials that run no more.
+        memory: What judges of the same study have learnt before; this one adds to it.
+    """
+
+    def __init__(self, settled: Curves, memory: Memory | None = None) -> None:
+        positive = bool(np.nanmin(settled.raw, initial=np.inf) > 0)
+        positive &= bool(np.nanmin(settled.avg, initial=np.inf) > 0)
+        self._log = positive
+        self._settled = settled
+        self._raw, self._avg = self.scaled(settled.raw), self.scaled(settled.avg)
+        ended = np.isin(settled.state, (COMPLETE, DIVERGED)) & (settled.reached > 0)
+        self._ended = np.flatnonzero(ended)
+        self._stopped = np.flatnonzero((settled.state == STOPPED) & (settled.reached > 0))
+        self._final = np.where(settled.state == COMPLETE, self._raw[:, -1:].sum(axis=1), np.inf)
+        self.finished = int((settled.state == COMPLETE).sum())
+        self.best = float(self._final.min(initial=np.inf))
+        self._known = self._ended[spread(self._final[self._ended], LARGEST_FIT)]
+        self._memory = Memory() if memory is None else memory
+        if self._memory.ended != (ended_now := self._final[self._ended].tobytes()):
+            self._memory.ended = ended_now
+            self._memory.rungs, self._memory.beliefs = {}, {}
+        self._believed: tuple[Array, Array] | None = None
+        self._rungs: dict[int, Rung] = {}
+
+    def scaled(self, losses: Array) -> Array:
+        """Log of losses that are all positive; what is not finite after divergence is +inf."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(losses) if self._log else losses, dtype=np.float64)
+
+    def chance(self, running: Curves, epoch: int) -> Array:
+        """Chance that each running trial will beat the best finished one, (m,)."""
+        raw, avg = self.scaled(running.raw[:, epoch - 1]), self.scaled(running.avg[:, epoch - 1])
+        return self.rung(epoch).chance(running.features, raw, avg, self.best)
+
+    def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
+        """Whether each running trial has an averaged loss among the best of all that came here.
+
+        What no predictor foretells is luck, and luck shows in the losses first.
+        """
+        there = self._avg[self._settled.reached >= epoch, epoch - 1]
+        own = self.scaled(running.avg[:, epoch - 1])
+        better = (there[None, :] < own[:, None]).sum(axis=1)
+        return np.asarray(better < LEADERS * (len(there) + 1))
+
+    def rung(self, epoch: int) -> Rung:
+        """The predictors at an epoch, with stopped trials that came further at predicted value."""
+        if epoch not in self._rungs:
+            rung = self._alone(epoch)
+            further = self._stopped[self._settled.reached[self._stopped] > epoch]
+            if len(further):
+                mean, variance = self.beliefs()
+                further = further[spread(mean[further], LARGEST_FIT)]
+                rows = np.concatenate([self._known, further])
+                rung = self._fitted(epoch, rung, rows, mean, variance)
+            self._rungs[epoch] = rung
+        return self._rungs[epoch]
+
+    def beliefs(self) -> tuple[Array, Array]:
+        """Final values of all settled trials and their variance: stopped ones are predicted."""
+        if self._believed is None:
+            settled, kept = self._settled, self._memory.beliefs
+            mean, variance = self._final.copy(), np.zeros(len(self._final))
+            keys = {
+                i: (settled.features[i].tobytes(), int(settled.reached[i])) for i in self._stopped
+            }
+            new = np.array([i for i, key in keys.items() if key not in kept], dtype=np.int64)
+            for epoch in np.unique(settled.reached[new]):
+                rows = new[settled.reached[new] == epoch]
+                moments = self._alone(int(epoch)).moments(
+                    settled.features[rows], *self._losses(int(epoch), rows)
+                )
+                for i, m, s in zip(rows, *moments, strict=True):
+                    kept[keys[i]] = float(m), float(s) ** 2
+            for i, key in keys.items():
+                mean[i], variance[i] = kept[key]
+            self._believed = mean, variance
+        return self._believed
+
+    def _losses(self, epoch: int, rows: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Raw and averaged at an epoch, or at the last of a trial that diverged before."""
+        column = np.minimum(epoch, self._settled.reached[rows]) - 1
+        return self._raw[rows, column], self._avg[rows, column]
+
+    def _alone(self, epoch: int) -> Rung:
+        """The predictors from ended trials only; they are kept until another trial ends."""
+        if epoch not in self._memory.rungs:
+            known = self._known
+            raw, avg = self._losses(epoch, known)
+            caps = cap(raw), cap(avg), cap(self._final[known])
+            rung = Rung(caps, (), np.zeros(0), max(3.0, len(known) - 2.0))
+            rung = replace(rung, thetas=self._learnt(epoch, rung))
+            rung = self._fitted(epoch, rung, known, self._final)
+            record = []
+            for process in rung.processes:
+                error, sd = process.leave_one_out()
+                record.append(-float((0.5 * (error / sd) ** 2 + np.log(sd)).sum()))
+            weights = np.exp(np.array(record) - max(record))
+            self._memory.rungs[epoch] = replace(rung, weights=weights / weights.sum())
+        return self._memory.rungs[epoch]
+
+    def _learnt(self, epoch: int, rung: Rung) -> list[Array]:
+        """Hyperparameters of each predictor; those of the trace alone serve every epoch.
+
+        They are learnt from a set of ended trials that changes ever more rarely.
+        """
+        n = len(self._ended)
+        step = max(1, n // 8)
+        rows = self._ended[: n // step * step]
+        rows = rows[spread(self._final[rows], LEARNT)]
+        values, thetas = self._final[rows].tobytes(), self._memory.thetas
+        if (values, epoch) not in thetas:
+            out = thetas.get((values, 0), [])[:]
+            for x, y, linear in self._inputs(epoch, rung, rows, self._final)[len(out) :]:
+                start = out[0] if out else None
+                out.append(fit(x, y, linear=linear, start=start, steps=10 if out else 30).theta)
+            thetas[values, 0], thetas[values, epoch] = out[:1], out
+        return thetas[values, epoch]
+
+    def _fitted(
+        self,
+        epoch: int,
+        rung: Rung,
+        rows: NDArray[np.int64],
+        final: Array,
+        variance: Array | None = None,
+    ) -> Rung:
+        """A rung with its processes fitted to some trials."""
+        extra = None if variance is None else variance[rows]
+        inputs = self._inputs(epoch, rung, rows, final)
+        processes = tuple(
+            fit(x, y, linear=linear, variance=extra, theta=theta)
+            for (x, y, linear), theta in zip(inputs, rung.thetas, strict=True)
+        )
+        return replace(rung, processes=processes)
+
+    def _inputs(
+        self, epoch: int, rung: Rung, rows: NDArray[np.int64], final: Array
+    ) -> list[tuple[Array, Array, Array]]:
+        """(features, target, losses with a linear effect) for each predictor."""
+        raw, avg = self._losses(epoch, rows)
+        raw, avg = np.minimum(raw, rung.caps[0]), np.minimum(avg, rung.caps[1])
+        y, features = np.minimum(final[rows], rung.caps[2]), self._settled.features[rows]
+        parts = [inputs(raw, avg) for inputs in PREDICTORS.values()]
+        return [
+            (np.concatenate([features, linear], axis=1), y - offset, linear)
+            for linear, offset in parts
+        ]
+
+
+def cap(values: Array) -> float:
+    """Losses above it say only "bad": the median plus twice its distance from the best."""
+    middle = float(np.median(values))
+    if not np.isfinite(middle):
+        middle = float(np.max(values[np.isfinite(values)], initial=0.0))
+    return middle + 2.0 * (middle - float(values.min())) + 1e-6
+
+
+def spread(y: Array, most: int) -> NDArray[np.int64]:
+    """Indices of at most ``most`` values: the best two thirds of them, and every so many-th."""
+    order = np.argsort(y, kind="stable")
+    if len(order) <= most:
+        return order
+    best = 2 * most // 3
+    rest = order[best:]
+    return np.concatenate([order[:best], rest[:: -(-len(rest) // (most - best))]])
