@@ -70,7 +70,8 @@ def suggest(
 
     Raises:
         ConfigError: An unknown family or an impossible range, all mistakes at once.
-        UsageError: The study maximises, has several objectives, or was searched with others.
+        UsageError: No trial; or its study maximises, has several objectives, or was searched with
+            other families.
 
     Example:
         >>> import optuna
@@ -78,6 +79,8 @@ def suggest(
         >>> suggest(trial, epochs=30, lr=(0.01, 1.0)).epochs
         30
     """
+    if not hasattr(trial, "suggest_float"):
+        raise UsageError(f"trial must be an Optuna trial, got {trial!r:.60}; call it in objective")
     _check_direction(getattr(trial, "study", None))
     space = _space(epochs, schedules, lr, warmup, interval)
     try:

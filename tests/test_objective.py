@@ -403,3 +403,8 @@ def test_a_study_that_is_asked_for_another_space_says_so(change: dict[str, Any])
     lrsearch.suggest(study.ask(), epochs=2)
     with pytest.raises(UsageError, match="this study was searched with other families or choices"):
         lrsearch.suggest(study.ask(), **change)
+
+
+def test_what_is_no_trial_is_said_in_one_line() -> None:
+    with pytest.raises(UsageError, match="an Optuna trial, got None"):
+        lrsearch.suggest(None, epochs=3)  # type: ignore[arg-type]
