@@ -49,9 +49,9 @@ class SquaredErrorGradient:
 
     def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
         """The terms are the squared errors."""
-        error = z - y
-        torch.mul(error, 2 / (z.shape[1] * z.shape[2]), out=out)
-        return error.square_()
+        terms = torch.sub(z, y, out=out).square()
+        out.mul_(2 / (z.shape[1] * z.shape[2]))
+        return terms
 
 
 class AnyGradient:
