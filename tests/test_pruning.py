@@ -219,3 +219,17 @@ def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
     np.testing.assert_allclose(curves.avg[0, :4], [0.25, 0.25, 0.25, 0.125])
     np.testing.assert_allclose(curves.raw[0, :4], [0.5, 0.5, 0.5, 0.25])
     assert np.isnan(curves.raw[0, 4:]).all()
+
+
+def test_where_the_averaged_loss_ranks_as_well_as_the_predictors_more_leaders_go_on() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(24)])
+    curves = np.array([losses_of(row) for row in lr])
+    full, state = np.full(len(lr), EPOCHS), np.full(len(lr), COMPLETE)
+
+    def leaders(avg: Array) -> int:
+        settled = Curves(lr, curves[:, 0], avg, full, state, trace_features(lr))
+        return int(Judge(settled).leads(settled, 10).sum())
+
+    telling = np.repeat(curves[:, 0, -1:], EPOCHS, axis=1)
+    luck = np.random.default_rng(0).permutation(len(lr))
+    assert leaders(telling) > 2 * leaders(telling[luck])

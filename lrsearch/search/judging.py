@@ -20,8 +20,9 @@ from scipy.special import stdtr
 from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
-LEADERS: Final = 0.2
-"""Share of the trials, the best by averaged loss at the same epoch, that are not stopped."""
+LEADERS: Final = (0.15, 0.6)
+"""Share of the trials, the best by averaged loss at the same epoch, that are not stopped: the
+larger where the averaged loss ranked the best finished trials as well as the predictors did."""
 LARGEST_FIT: Final = 150
 """Finished trials that the predictors know, at most: the best and some of the others."""
 LEARNT: Final = 60
@@ -58,6 +59,7 @@ class Rung:
     processes: tuple[GaussianProcess, ...]
     weights: Array  # (predictors,)
     freedom: float  # degrees of freedom of the predictive t distribution
+    leaders: float = LEADERS[0]  # share of the trials, best by averaged loss, to let run
     thetas: Sequence[Array] = ()  # hyperparameters to keep, one for each predictor
 
     def predict(self, features: Array, raw: Array, avg: Array) -> tuple[Array, Array]:
@@ -141,12 +143,13 @@ class Judge:
     def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
         """Whether each running trial has an averaged loss among the best of all that came here.
 
-        What no predictor foretells is luck, and luck shows in the losses first.
+        What no predictor foretells is luck, and luck shows in the losses first: how far to follow
+        them is also decided by the record.
         """
         there = self._avg[self._settled.reached >= epoch, epoch - 1]
         own = self.scaled(running.avg[:, epoch - 1])
         better = (there[None, :] < own[:, None]).sum(axis=1)
-        return np.asarray(better < LEADERS * (len(there) + 1))
+        return np.asarray(better < self._alone(epoch).leaders * (len(there) + 1))
 
     def rung(self, epoch: int) -> Rung:
         """The predictors at an epoch, with stopped trials that came further at predicted value."""
@@ -196,12 +199,19 @@ class Judge:
             rung = Rung(caps, (), np.zeros(0), max(3.0, len(known) - 2.0))
             rung = replace(rung, thetas=self._learnt(epoch, rung))
             rung = self._fitted(epoch, rung, known, self._final)
-            record = []
-            for process in rung.processes:
-                error, sd = process.leave_one_out()
-                record.append(-float((0.5 * (error / sd) ** 2 + np.log(sd)).sum()))
-            weights = np.exp(np.array(record) - max(record))
-            self._memory.rungs[epoch] = replace(rung, weights=weights / weights.sum())
+            errors, sds = np.array([each.leave_one_out() for each in rung.processes]).swapaxes(
+                0, 1
+            )
+            record = -(0.5 * (errors / sds) ** 2 + np.log(sds)).sum(axis=1)
+            weights = np.exp(record - record.max())
+            weights /= weights.sum()
+            final = np.minimum(self._final[known], caps[2])
+            best = np.argsort(final, kind="stable")[: max(4, 2 * len(final) // 3)]
+            foretold = agreement((final - weights @ errors)[best], final[best])
+            follow = agreement(avg[best], final[best]) >= foretold
+            self._memory.rungs[epoch] = replace(
+                rung, weights=weights, leaders=LEADERS[1] if follow else LEADERS[0]
+            )
         return self._memory.rungs[epoch]
 
     def _learnt(self, epoch: int, rung: Rung) -> list[Array]:
@@ -251,6 +261,14 @@ class Judge:
             (np.concatenate([features, linear], axis=1), y - offset, linear)
             for linear, offset in parts
         ]
+
+
+def agreement(one: Array, other: Array) -> float:
+    """Rank correlation (Spearman's) of two arrays; 0 for fewer than two values."""
+    if len(one) < 2:
+        return 0.0
+    ranks = [np.argsort(np.argsort(each, kind="stable")) for each in (one, other)]
+    return float(np.corrcoef(*ranks).item(1))
 
 
 def cap(values: Array) -> float:

@@ -21,7 +21,7 @@ from lrsearch.search.curves import Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import Judge, Memory
 from lrsearch.search.surrogate import Array
 
-CHANCE: Final = 0.06
+CHANCE: Final = 0.1
 """Chance of being the best below which a trial is stopped, by default."""
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""

@@ -349,7 +349,7 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.2, 0.4))
+SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.2, 0.5))
 DEFAULT = (
     *SWEEP,
     "informed:0.02",
