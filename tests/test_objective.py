@@ -236,7 +236,7 @@ def test_schedule_pruner_uses_the_averaged_losses_of_a_loop_of_ones_own() -> Non
             pruning(loss, avg_val_loss=loss)
         return loss
 
-    study.optimize(objective, n_trials=25)
+    study.optimize(objective, n_trials=40)
     states = [t.state.name for t in study.trials]
     assert states.count("PRUNED") >= 5
     assert study.best_value == min(t.value for t in study.trials if t.value is not None)
