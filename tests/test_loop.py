@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from optuna.trial import TrialState
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
@@ -31,6 +33,21 @@ def test_study_gets_exactly_its_target_whatever_is_fused(bench: Bench, capacity:
     assert len(bench.trials) == 11
     bench.work(14, FakeRunner(capacity))
     assert len(bench.trials) == 14
+
+
+def test_linear_algebra_takes_no_more_threads_than_torch(bench: Bench) -> None:
+    """Threads that wait for each other over the sampler's small matrices double a study's cost."""
+    seen = set()
+
+    class Noting(FakeRunner):
+        def epoch(self) -> dict[int, EpochResult]:
+            found = threadpool_info()
+            seen.update(each["num_threads"] for each in found if each["user_api"] == "blas")
+            return super().epoch()
+
+    with threadpool_limits(torch.get_num_threads() + 1, user_api="blas"):
+        bench.work(5, Noting())
+    assert seen == {torch.get_num_threads()}
 
 
 def test_trials_do_not_depend_on_what_ran_beside_them(tmp_path: Path) -> None:

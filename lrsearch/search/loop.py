@@ -24,6 +24,7 @@ from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, LostTrialError
 from lrsearch.training import checkpoint
+from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult, Runner
 
 DIVERGED_LOSS = history.DIVERGED_LOSS
@@ -93,7 +94,7 @@ class Worker:
             Interrupted: On Ctrl-C or SIGTERM, after the running trials were saved and handed back.
             LrsearchError: After several failing trials in a row.
         """
-        with Heartbeat(self.storage, self.owner):
+        with Heartbeat(self.storage, self.owner), as_torch():
             try:
                 while True:
                     self.interrupt.check()

@@ -250,7 +250,7 @@ class EnsembleRunner:
         goals = [
             min(slot.epoch // every * every + every, slot.schedule.epochs) for slot in self._slots
         ]
-        with torch.no_grad(), as_torch(self._device):
+        with torch.no_grad(), as_torch(), np.errstate(all="ignore"):
             while rows := [i for i, goal in enumerate(goals) if self._slots[i].epoch < goal]:
                 self._advance(rows, min(goals[i] - self._slots[i].epoch for i in rows))
             numbers = self._validation(self._rows.head(len(self._slots)))

@@ -128,7 +128,7 @@ def main() -> None:
         dtype = torch.bfloat16
     large = torch.randn(PEAK_SIZE, PEAK_SIZE, dtype=dtype)
     found: dict[str, list[float]] = {}
-    with torch.no_grad(), as_torch(CPU):
+    with torch.no_grad(), as_torch():
         work = products(task) if fused else convolutions(task, dtype)
         flops = sum(each * times for _, each, times in work)
         whole = ours(task, FUSED if fused else 0)
