@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
 from lrsearch.cli_answers import import_argument
+from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS
@@ -129,12 +130,16 @@ def _run(args: argparse.Namespace) -> int:
     from lrsearch.config import load
 
     config = load(args.study_file, _settings(args))
+    if is_ours():
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
     with uncollected():
+        from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
         from lrsearch.search.run import closing, run, summary
 
     try:
-        outcome = run(config, quiet=args.quiet or args.json)
+        with spares(config) as ready:
+            outcome = run(config, quiet=args.quiet or args.json, spares=ready)
     except Interrupted as stop:
         sys.stderr.write(
             "lrsearch: stopped; what is finished is kept. Go on with the same command\n"

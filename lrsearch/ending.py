@@ -8,6 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+_ours: list[Callable[[], int]] = []
+
+
+def is_ours() -> bool:
+    """Whether this process is a program of ours, and not one that uses us."""
+    return bool(_ours)
+
 
 def run_and_leave(main: Callable[[], int]) -> NoReturn:
     """Run a program; its result is the exit code of this process.
@@ -17,6 +24,7 @@ def run_and_leave(main: Callable[[], int]) -> NoReturn:
     second and more, and the memory goes back to the system anyway.
     """
     codes: list[int] = []
+    _ours.append(main)
     atexit.register(_leave, codes)  # the first: whatever is registered later is called before it
     codes.append(main())
     sys.exit(codes[0])

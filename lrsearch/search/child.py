@@ -12,7 +12,10 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lrsearch.search.forked import Forked
 
 Order = dict[str, Any]
 """What a worker is told: ``config``, ``threads``, ``folder``, and ``families``: the file of each
@@ -58,26 +61,19 @@ class LocalChild:
 
     Args:
         order: What it is told.
+        spare: A process that waits for it; None starts one.
     """
 
     placed = True
 
-    def __init__(self, order: Order) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
-        threads = {"OMP_NUM_THREADS": str(order["threads"]), "PYTHONPATH": path}
+    def __init__(self, order: Order, spare: Forked | None = None) -> None:
         self._said: queue.SimpleQueue[Words] = queue.SimpleQueue()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "lrsearch.search.worker_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **threads},
-            start_new_session=True,  # Ctrl-C comes to us, and from us to them
-        )
+        self._process: Forked | subprocess.Popen[str]
+        if spare is not None:
+            self._log, self._process = spare.log, spare
+        else:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+            self._process = _start(self._log, order["threads"])
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -133,6 +129,22 @@ class LocalChild:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+
+def _start(log: IO[bytes], threads: int) -> subprocess.Popen[str]:
+    """A worker process that imports all it needs itself."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", "lrsearch.search.worker_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C comes to us, and from us to them
+    )
 
 
 class Host:

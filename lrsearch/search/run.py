@@ -19,6 +19,7 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.schedules.family import get_family, home, is_builtin
 from lrsearch.search.display import Display, make_display, watching
+from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
@@ -61,6 +62,7 @@ def run(
     quiet: bool = True,
     display: Display | None = None,
     interrupt: Interrupt | None = None,
+    spares: list[Forked] | None = None,
 ) -> Outcome:
     """Search schedules as a configuration says, until the study has its target of trials.
 
@@ -72,6 +74,7 @@ def run(
         quiet: Show nothing while it runs.
         display: Shows progress; None chooses by ``quiet`` and the terminal.
         interrupt: Takes the signals; None: one whose second signal ends the process.
+        spares: Processes that wait to be workers (:mod:`lrsearch.search.forked`).
 
     Raises:
         LrsearchError: On anything a user can mend; the study keeps what is finished.
@@ -104,10 +107,13 @@ def run(
             return read_progress(shown, config.trials, plan.epochs)
 
         with watching(read, display):
-            crew = make_crew(plan, storage, folder, interrupt, display.note, cluster, task=task)
+            crew = make_crew(
+                plan, storage, folder, interrupt, display.note, cluster, task=task, spares=spares
+            )
             if crew is not None:
                 crew.run()
             else:
+                dismiss(spares or [])
                 make_worker(plan, study, storage, folder, interrupt, display.note).run()
         progress = read()
     if progress.best is None:
@@ -158,6 +164,7 @@ def make_crew(
     cluster: Cluster | None = None,
     *,
     task: Any = None,
+    spares: list[Forked] | None = None,
 ) -> Crew | None:
     """The worker processes, here or on a cluster; None if one here is enough: this process.
 
@@ -175,7 +182,7 @@ def make_crew(
             "put it into a file of its own, or take one worker"
         )
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
-    launcher = LocalLauncher(plan) if cluster is None else cluster
+    launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
     return Crew(plan, storage, folder, interrupt, note, launcher, deadline)
 
 

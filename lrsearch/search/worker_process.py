@@ -42,7 +42,10 @@ def main() -> int:
 
     interrupt = Interrupt()
     with interrupt.listening():
-        order = json.loads(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line:
+            return 0  # whoever made us has no work for us
+        order = json.loads(line)
         threading.Thread(target=_leave_with, args=(sys.stdin,), daemon=True).start()
         try:
             _work(order, interrupt, say)

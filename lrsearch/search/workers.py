@@ -20,6 +20,7 @@ import torch
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules.family import get_family, home
 from lrsearch.search.child import Child, LocalChild, Order
+from lrsearch.search.forked import Forked
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
 from lrsearch.storage import Storage, slots
@@ -46,9 +47,11 @@ class LocalLauncher:
 
     Args:
         plan: What they run.
+        spares: Processes that wait for an order; they are taken first.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, spares: list[Forked]) -> None:
+        self._spares = spares
         self._devices = spread(plan.config.device, plan.device)
 
     @property
@@ -58,7 +61,7 @@ class LocalLauncher:
 
     def start(self, order: Order) -> Child:
         """Start one."""
-        return LocalChild(order)
+        return LocalChild(order, self._spares.pop() if self._spares else None)
 
 
 @dataclass

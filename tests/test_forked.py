@@ -1,0 +1,94 @@
+"""Workers made by fork: only where that is safe, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrsearch.config import make
+from lrsearch.search.forked import spares
+from tests.servers import wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made on Linux only")
+
+PROGRAM = """
+import os, sys, threading, time
+from lrsearch.config import make
+from lrsearch.ending import run_and_leave
+from lrsearch.search.forked import spares
+
+def main():
+    {first}
+    with spares(make(dict(device="cpu", {settings}))) as ready:
+        print(*[spare._pid for spare in ready], flush=True)
+        {inside}
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return 7
+
+run_and_leave(main)
+"""
+
+
+def _program(settings: str, *, first: str = "pass", inside: str = "pass") -> tuple[int, list[int]]:
+    """Exit code of a program, and the copies that it made."""
+    text = PROGRAM.format(settings=settings, first=first, inside=inside)
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.returncode, [int(word) for word in done.stdout.split()]
+
+
+def test_copies_are_made_for_the_workers_asked_for_and_end_unused() -> None:
+    code, made = _program("workers=3")
+    assert len(made) == 3
+    assert code == 7, "a copy is left"
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ("workers=1", "pass"),
+        ("workers=3, trials=1", "pass"),
+        ("workers=2, launcher='ray'", "pass"),
+        ("workers=2", "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"),
+        ("workers=2", "sys.stdin = None"),
+    ],
+)
+def test_no_copies_where_none_are_needed_or_not_safe(settings: str, first: str) -> None:
+    assert _program(settings, first=first) == (7, [])
+
+
+def test_no_copies_of_a_program_that_only_uses_us() -> None:
+    settings: dict[str, Any] = {"workers": 2, "device": "cpu"}
+    with spares(make(settings)) as ready:
+        assert ready == []
+
+
+def test_copies_leave_when_the_process_was_killed() -> None:
+    code, made = _program("workers=2", inside="os.kill(os.getpid(), 9)")
+    assert code == -signal.SIGKILL
+    assert len(made) == 2
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in made), 10)
+
+
+def test_a_copy_that_fails_ends_with_its_error_in_its_own_log() -> None:
+    broken = "spare = ready[-1]; print('no json', file=spare.stdin, flush=True); "
+    broken += "code = spare.wait(20); spare.log.seek(0); "
+    broken += "assert (code, b'JSONDecodeError' in spare.log.read()) == (1, True)"
+    code, made = _program("workers=2", inside=broken)
+    assert code == 7
+    assert len(made) == 2
