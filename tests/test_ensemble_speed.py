@@ -10,9 +10,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tests.benchmarks import speed
+from tests.benchmarks import parts
+from tests.benchmarks.arms import Job, compare, in_turn, read_study
 from tests.benchmarks.measure import Cost, spawn, spread
-from tests.benchmarks.speed import Job, compare, in_turn, main, read_study
+from tests.benchmarks.speed import main
 
 
 def cost(cpu: float, epochs: int, best: float, history: list[tuple[float, float]]) -> Cost:
@@ -92,7 +93,7 @@ def test_results_are_written_with_the_machine(
         return cost(1.0, 10, 0.5, [(0.5, 0.5)])
 
     for name in ("ours", "plain", "ray"):
-        monkeypatch.setattr(speed, name, arm)
+        monkeypatch.setattr(parts, name, arm)
     target = tmp_path / "out" / "speed.json"
     monkeypatch.setattr(
         sys, "argv", ["speed", "study", "--rounds", "2", "--trials", "3", "-o", str(target)]
@@ -103,3 +104,56 @@ def test_results_are_written_with_the_machine(
     assert part["ratios"]["plain"]["peak memory"] == [1.0, 1.0]
     assert {"cpu", "torch", "optuna", "python", "date"} <= set(part["machine"])
     assert "plain / lrsearch" in capsys.readouterr().out
+
+
+def test_every_part_with_whole_studies_is_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int, str, str, int]] = []
+
+    def arm(name: str, times: float, job: Job, folder: Path, *more: str) -> Cost:
+        asked.append((name, job.trials, job.fuse, job.workers, job.seed))
+        seconds = times * job.trials
+        return Cost(seconds, seconds, 100.0, 2 * job.trials, 0.5, [(0.5, 0.5)], job.trials)
+
+    for name, times in (("ours", 0.5), ("plain", 2.0), ("ray", 8.0)):
+        monkeypatch.setattr(parts, name, partial(arm, name, times))
+    monkeypatch.setattr(parts, "RAY_NEEDS", ())
+    target = tmp_path / "speed.json"
+    words = "growth slots workers ray --sizes 10 70 --most-plain 10 --counts 2 16 --trials 20"
+    for seed in ("0", "1"):
+        more = ["--rounds", "1", "--seed", seed, "--add", "-o", str(target)]
+        monkeypatch.setattr(sys, "argv", ["speed", *words.split(), *more])
+        main()
+    sizes = [("ours", 10, "auto"), ("plain", 10, "auto"), ("ours", 70, "auto")]
+    assert [each[:3] for each in asked[:3]] == sizes
+    assert [each[2:] for each in asked[3:5]] == [("2", "1", 0), ("16", "1", 0)]
+    assert [each[3:] for each in asked[5:7]] == [("1", 0), ("2", 0)]
+    assert [each[0] for each in asked[7:9]] == ["ours", "ray"]
+    assert [each[:4] for each in asked[9:]] == [each[:4] for each in asked[:9]], "again, added"
+    told = json.loads(target.read_text())
+    assert list(told) == [
+        "growth digits",
+        "slots digits",
+        "workers digits, 20 trials",
+        "ray digits",
+    ]
+    assert [cost["trials"] for cost in told["growth digits"]["runs"]["plain"]] == [10, 10]
+    page = (tmp_path / "README.md").read_text()
+    assert "| 10 | 20 (20 to 20) | 5 (5 to 5) | 500 (500 to 500) |" in page
+    assert "| 70 | 140 (140 to 140) | 35 (35 to 35) |" in page
+    assert "| not run | not run | not run | not run | – |" in page
+    assert "| 16 | 2 | 40 (40 to 40) | 10 (10 to 10) |" in page
+    assert "n = 2: two are 1 (1 to 1) times one" in page
+    assert "Ray Tune / lrsearch, n = 2: CPU per trained epoch 16 (16 to 16)" in page
+    assert "round 1/1 ray" in capsys.readouterr().out
+
+
+def test_ray_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parts, "RAY_NEEDS", ("sys", "no_such_module"))
+    monkeypatch.setattr(sys, "argv", ["speed", "ray"])
+    with pytest.raises(SystemExit, match="no_such_module is not installed: python -m pip"):
+        main()
+    assert "study:" not in capsys.readouterr().out

@@ -133,6 +133,7 @@ def main() -> None:
             ),
             num_samples=args.trials,
             max_concurrent_trials=os.cpu_count(),
+            reuse_actors=True,  # not its default, which imports torch anew for every trial
         ),
         run_config=tune.RunConfig(storage_path=os.path.abspath(args.folder), verbose=0),
     )

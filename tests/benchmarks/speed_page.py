@@ -77,6 +77,8 @@ def _study(part: dict[str, Any]) -> str:
         if found[0]["trials"] == runs["lrsearch"][0]["trials"]:
             whole = spread([a["cpu"] / b["cpu"] for a, b in pairs])
             line += f", of the whole study {whole}, best value {spread(_bests(pairs))}"
+        if arm == "ray":
+            line += ". Its memory is what all of its processes hold alone, ours all of the largest"
         text += f"\n\n{line}."
     return text
 
@@ -105,28 +107,21 @@ def _training(part: dict[str, Any]) -> str:
 
 def _growth(part: dict[str, Any]) -> str:
     rows = []
-    for row in part["rows"]:
-        ours, plain, n = row["lrsearch"], row.get("plain"), row["trials"]
-        rows.append(
-            [
-                f"{n:,}",
-                f"{ours['cpu']:.3g}",
-                f"{1e3 * ours['cpu'] / n:.3g}",
-                f"{ours['best']:.4f}",
-                *(
-                    [
-                        f"{plain['cpu']:.3g}",
-                        f"{1e3 * plain['cpu'] / n:.3g}",
-                        f"{plain['best']:.4f}",
-                        f"{plain['cpu'] / ours['cpu']:.3g}",
-                    ]
-                    if plain
-                    else ["not run"] * 4
-                ),
-            ]
+    sizes = sorted({cost["trials"] for cost in part["runs"]["lrsearch"]})
+    for n in sizes:
+        ours, plain = (
+            [cost for cost in part["runs"].get(arm, []) if cost["trials"] == n]
+            for arm in ("lrsearch", "plain")
         )
-    head = ["trials", "CPU s", "ms a trial", "best", "plain: CPU s", "ms a trial", "best", "ratio"]
-    return _table(head, rows)
+        cells = [f"{n:,}"]
+        for found in (ours, plain):
+            values = [[c["epochs"], c["cpu"], 1e3 * c["cpu"] / n, c["best"]] for c in found]
+            columns = zip(*values, strict=True) if values else []
+            cells += [spread(column) for column in columns] or ["not run"] * 4
+        ratios = [a["cpu"] / b["cpu"] for a, b in zip(plain, ours, strict=bool(plain))]
+        rows.append([*cells, spread(ratios) if ratios else "–"])
+    each = ["epochs", "CPU s", "ms a trial", "best"]
+    return _table(["trials", *each, *[f"plain: {name}" for name in each], "ratio of CPU s"], rows)
 
 
 def _workers(part: dict[str, Any]) -> str:
@@ -136,7 +131,11 @@ def _workers(part: dict[str, Any]) -> str:
         for name, found in (("1 worker", one), ("2 workers", two))
     ]
     gain = spread([a["wall"] / b["wall"] for a, b in zip(one, two, strict=True)])
-    return f"{_table(['', 'wall s', 'CPU s'], rows)}\n\nTwo are {gain} times one, by wall time."
+    more = spread([b["cpu"] / a["cpu"] for a, b in zip(one, two, strict=True)])
+    return (
+        f"{_table(['', 'wall s', 'CPU s'], rows)}\n\nn = {len(one)}: two are {gain} times one, "
+        f"by wall time, for {more} times the CPU seconds."
+    )
 
 
 def _average(part: dict[str, Any]) -> str:
@@ -165,15 +164,12 @@ def _shares(part: dict[str, Any]) -> str:
 
 
 def _slots(part: dict[str, Any]) -> str:
-    rows = []
-    for fuse in sorted({row["fuse"] for row in part["rows"]}):
-        found = [row for row in part["rows"] if row["fuse"] == fuse]
-        best = [row["best"] for row in found]
-        cell = f"{statistics.mean(best):.4f} ± {statistics.stdev(best):.4f}"
-        epochs, cpu = ([row[key] for row in found] for key in ("epochs", "cpu"))
-        rows.append([f"{fuse}", f"{len(found)}", cell, spread(epochs), spread(cpu)])
-    text = _table(["fused", "seeds", "best value, mean ± sd", "epochs", "CPU s"], rows)
-    return text + (f"\n\n{part['note']}" if "note" in part else "")
+    rows = [
+        [fuse, f"{len(found)}"]
+        + [spread([c[key] for c in found]) for key in ("epochs", "cpu", "wall", "memory", "best")]
+        for fuse, found in sorted(part["runs"].items(), key=lambda pair: int(pair[0]))
+    ]
+    return _table(["fused", "n", "epochs", "CPU s", "wall s", "MiB", "best value"], rows)
 
 
 def _help(part: dict[str, Any]) -> str:
