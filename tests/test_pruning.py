@@ -146,6 +146,22 @@ def test_diverged_and_stopped_trials_are_no_obstacle() -> None:
         assert 0 <= judge.chance(running, epoch)[0] <= 1
 
 
+def test_a_stopped_trial_that_was_worse_than_all_that_ended_is_believed_to_end_worse() -> None:
+    """Only good trials come to their end, so predictors take a far away one for as good."""
+    peaks = np.append(np.geomspace(0.02, 0.1, 12), [2.0, 0.11])
+    lr = peaks[:, None] * np.linspace(1, 0.05, EPOCHS)
+    curves = np.array([losses_of(row) for row in lr])
+    curves[12], at = 2.3, 5
+    state = np.array([COMPLETE] * 12 + [STOPPED] * 2)
+    reached = np.where(state == COMPLETE, EPOCHS, at)
+    curves[12:, :, at:] = np.nan
+    judge = Judge(Curves(lr, curves[:, 0], curves[:, 1], reached, state, trace_features(lr)))
+    final, stopped = np.log(curves[:12, 0, -1]), judge.beliefs()[0][12:]
+    ahead = np.log(2.3) - np.log(curves[:12, :, at - 1].max(axis=0)).max()
+    assert stopped[0] == pytest.approx(final.max() + ahead)
+    assert final.min() <= stopped[1] < final.max()  # others looked as bad, and ended well
+
+
 def test_losses_may_be_negative() -> None:
     lr = np.stack([s.trace().lr for s in random_schedules(20)])
     curves = np.array([losses_of(row) for row in lr]) - 3

@@ -182,8 +182,30 @@ class Judge:
                     kept[keys[i]] = float(m), float(s) ** 2
             for i, key in keys.items():
                 mean[i], variance[i] = kept[key]
+            if self._stopped.size and self.finished:
+                mean[self._stopped] = np.maximum(mean[self._stopped], self._floor())
             self._believed = mean, variance
         return self._believed
+
+    def _floor(self) -> Array:
+        """What the final loss of each stopped trial will hardly be below, (s,).
+
+        The best that any completed trial came to which looked as bad at the same epoch, by the
+        raw or the averaged loss. Where none did: the worst of them, and by how much it was worse.
+        Predictors know only trials that were good enough to end, and take the rest for alike.
+        """
+        complete = np.flatnonzero(self._settled.state == COMPLETE)
+        at = self._settled.reached[self._stopped] - 1
+        final = self._final[complete]
+        worse = np.array(
+            [
+                own[self._stopped, at][:, None] - own[complete][:, at].T
+                for own in (self._raw, self._avg)
+            ]
+        ).min(axis=0)  # (s, c): by how much it is worse in both
+        alike = np.where(worse <= 0.0, final, np.inf).min(axis=1)
+        beyond = final.max() + worse.min(axis=1)
+        return np.asarray(np.where(np.isfinite(alike), alike, beyond))
 
     def _losses(self, epoch: int, rows: NDArray[np.int64]) -> tuple[Array, Array]:
         """Raw and averaged at an epoch, or at the last of a trial that diverged before."""
