@@ -38,7 +38,9 @@ class ConfigError(UsageError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name nearest to ``name``, ignoring case, or None if nothing is near.
+    """The valid name nearest to ``name``, or that it is a part of; None if there is none.
+
+    Case does not count, nor does the "LR" that torch's schedulers end with.
 
     Example:
         >>> did_you_mean("cosine", ["StepLR", "CosineAnnealingLR"])
@@ -47,7 +49,8 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
     by_lower = {str(v).lower(): str(v) for v in valid}
     typed = str(name).lower()
     near = difflib.get_close_matches(typed, list(by_lower), n=1, cutoff=0.6)
-    near = near or [each for each in by_lower if len(typed) > 2 and each.startswith(typed)]
+    part = typed.removesuffix("lr")
+    near = near or [each for each in by_lower if len(part) > 2 and part in each]
     return by_lower[near[0]] if near else None
 
 

@@ -61,6 +61,8 @@ RUN = [
     ("--lr 0.1,1e30", "lr: must be above 0 and at most 1e+06, got 1e+30"),
     ("--schedules nix", "unknown schedule family 'nix' (lrsearch schedules lists all"),
     ("--schedules StepRL", "unknown schedule family 'StepRL' — did you mean StepLR?"),
+    ("--schedules CosinLR", "unknown schedule family 'CosinLR' — did you mean Cosine"),
+    ("--schedules plateau", "'plateau' — did you mean ReduceLROnPlateau?"),
     ("--schedules ''", "--schedules: needs at least one family name"),
     ("--interval foo", "--interval: 'foo' — one of auto, epoch, step"),
     ("--optimizer foo", "unknown optimizer 'foo' (valid: "),
