@@ -203,3 +203,9 @@ def test_a_run_that_cannot_write_its_results_says_so_before_it_trains(
     assert errors.startswith("lrsearch: --out here/and/there/digits: ")
     assert errors.endswith(" is read-only for this user; choose another --out\n")
     assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["--task nix", "--task nix.py:task", "--device nix"])
+def test_a_mistake_leaves_nothing_behind(words: str, in_tmp: Path) -> None:
+    assert main(["run", *shlex.split(words)]) == 2
+    assert list(in_tmp.iterdir()) == []

@@ -27,7 +27,7 @@ from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
 from lrsearch.search.workers import Crew, LocalLauncher
-from lrsearch.storage import Storage, open_storage, redact
+from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
 from lrsearch.tracking import check_log, make_tracker
 from lrsearch.training import device as devices
@@ -85,9 +85,10 @@ def run(
         check_log(config.log)
         folder = results_folder(config.out, config.study_name)
         check_folder(folder, "--out")
-        storage = open_storage(config.storage)
+        check_storage(config.storage)
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
+        storage = open_storage(config.storage)
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         display = display or make_display(quiet=quiet)

@@ -2,6 +2,6 @@
 
 from lrsearch.storage.engine import Storage, open_storage
 from lrsearch.storage.owners import Heartbeat, new_owner
-from lrsearch.storage.urls import redact
+from lrsearch.storage.urls import check_storage, redact
 
-__all__ = ["Heartbeat", "Storage", "new_owner", "open_storage", "redact"]
+__all__ = ["Heartbeat", "Storage", "check_storage", "new_owner", "open_storage", "redact"]

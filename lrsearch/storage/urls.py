@@ -141,6 +141,18 @@ def sqlite_file(url: URL) -> Path | None:
     return None if name is None or name.startswith("file:") else Path(name)
 
 
+def check_storage(url: str) -> None:
+    """Say what is wrong with a URL or its SQLite file before anything is made or loaded.
+
+    Raises:
+        UsageError: The URL is wrong, its driver or its folder is missing.
+        LrsearchError: The file is read-only or no SQLite file.
+    """
+    path = sqlite_file(parse_storage_url(url))
+    if path is not None:
+        check_sqlite_file(path, create=True)
+
+
 def check_sqlite_file(path: Path, *, create: bool) -> None:
     """Say clearly why an SQLite file cannot be used, before SQLite says it unclearly.
 

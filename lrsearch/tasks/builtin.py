@@ -112,7 +112,7 @@ def cifar10(model: str, data_dir: Path, train_samples: int | None) -> Task:
         model=CIFAR_MODELS[model],
         train=train,
         validation=validation,
-        test=lambda: _laid_out(files.cifar10(data_dir, train=False)),
+        test=lambda: files.cifar10(data_dir, train=False),
         batch_size=64,
         epochs=20,
         optimizer_args={"momentum": 0.9, "nesterov": False} if published else SGD,
@@ -135,16 +135,16 @@ def _divide(
     train = train[: _part(train_samples, len(train))].sort().values
     validation = order[: validation_size(full_validation, train_samples)].sort().values
     return (
-        _laid_out(Split(everything.x[train], everything.y[train])),
-        _laid_out(Split(everything.x[validation], everything.y[validation])),
+        Split(_rows(everything.x, train), everything.y[train]),
+        Split(_rows(everything.x, validation), everything.y[validation]),
     )
 
 
-def _laid_out(images: Split) -> Split:
-    """Images (n, C, H, W) stored channels last, where they have several: as convolutions want."""
-    if images.x.dim() < 4 or images.x.shape[1] == 1:
-        return images
-    return Split(images.x.contiguous(memory_format=torch.channels_last), images.y)
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]`` for images (n, C, H, W) that are stored channels last, and stay so."""
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x[index]
+    return x.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
 
 
 def _part(train_samples: int | None, available: int) -> int:
