@@ -183,7 +183,7 @@ class Judge:
             for i, key in keys.items():
                 mean[i], variance[i] = kept[key]
             if self._stopped.size and self.finished:
-                mean[self._stopped] = np.maximum(mean[self._stopped], self._floor())
+                mean[self._stopped] = np.fmax(mean[self._stopped], self._floor())
             self._believed = mean, variance
         return self._believed
 
@@ -197,14 +197,14 @@ class Judge:
         complete = np.flatnonzero(self._settled.state == COMPLETE)
         at = self._settled.reached[self._stopped] - 1
         final = self._final[complete]
-        worse = np.array(
-            [
-                own[self._stopped, at][:, None] - own[complete][:, at].T
-                for own in (self._raw, self._avg)
-            ]
-        ).min(axis=0)  # (s, c): by how much it is worse in both
+        with np.errstate(invalid="ignore"):  # two averages that are not finite
+            raw, avg = (
+                losses[self._stopped, at][:, None] - losses[complete][:, at].T
+                for losses in (self._raw, self._avg)
+            )
+        worse = np.fmin(raw, avg)  # (s, c): by how much it is worse in both
         alike = np.where(worse <= 0.0, final, np.inf).min(axis=1)
-        beyond = final.max() + worse.min(axis=1)
+        beyond = final.max() + np.fmin.reduce(worse, axis=1)
         return np.asarray(np.where(np.isfinite(alike), alike, beyond))
 
     def _losses(self, epoch: int, rows: NDArray[np.int64]) -> tuple[Array, Array]:
