@@ -140,6 +140,10 @@ def test_every_part_with_whole_studies_is_kept_and_shown(
     ]
     assert [cost["trials"] for cost in told["growth digits"]["runs"]["plain"]] == [10, 10]
     page = (tmp_path / "README.md").read_text()
+    assert "(growth.svg)" in page
+    drawn = (tmp_path / "growth.svg").read_text()
+    assert drawn.count("<circle") == 6
+    assert "Ray Tune" not in drawn
     assert "| 10 | 20 (20 to 20) | 5 (5 to 5) | 500 (500 to 500) |" in page
     assert "| 70 | 140 (140 to 140) | 35 (35 to 35) |" in page
     assert "| not run | not run | not run | not run | – |" in page

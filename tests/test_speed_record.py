@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.benchmarks import speed_page
+from tests.benchmarks import speed_figures, speed_page
 
 FOLDER = Path(__file__).resolve().parents[1] / "studies" / "speed"
 
@@ -15,8 +15,8 @@ def test_tables_and_figure_are_what_the_record_renders_to() -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert speed_page.page(record, readme) == readme
     drawn = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.svg")}
-    part = record.get(speed_page.FIGURED)
-    assert drawn == ({"speed.svg": speed_page.figure(part["runs"])} if part else {})
+    assert drawn == speed_figures.drawings(record)
+    assert "speed.svg" in drawn
 
 
 def test_another_figure_in_the_record_gives_another_page() -> None:

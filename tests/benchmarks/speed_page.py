@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.measure import spread
-
-NAMES = {"lrsearch": "lrsearch", "plain": "plain script", "ray": "Ray Tune"}
-FIGURED = "study digits"
-COLORS = {"lrsearch": "#0072B2", "plain": "#999999", "ray": "#E69F00"}
+from tests.benchmarks.speed_figures import NAMES, WORDS, drawings
 
 
 def tables(record: dict[str, Any]) -> str:
     """All tables of a record, as Markdown."""
     parts = [_machine(record)]
-    if FIGURED in record:
-        parts.append("![CPU seconds and best value of each arm](speed.svg)")
+    parts += [f"![{WORDS[name]}]({name})" for name in drawings(record)]
     for name, part in record.items():
         kind = name.split()[0]
         text = {
@@ -198,40 +193,8 @@ def write(record: Path) -> None:
     readme = record.parent / "README.md"
     words = readme.read_text(encoding="utf-8") if readme.exists() else "# Speed\n\n"
     readme.write_text(page(found, words), encoding="utf-8")
-    if FIGURED in found:
-        svg = figure(found[FIGURED]["runs"])
-        (record.parent / "speed.svg").write_text(svg, encoding="utf-8")
-
-
-def figure(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """CPU seconds and best value of each arm, one dot a round, as SVG."""
-    width, left, row = 720, 120, 44
-    height = 60 + row * len(runs)
-    panels = (("cpu", "CPU seconds of the study", left), ("best", "best value", 440))
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'font-family="sans-serif" font-size="13">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for key, title, x0 in panels:
-        values = [cost[key] for found in runs.values() for cost in found]
-        low = 0.0 if key == "cpu" else min(values) - 0.1 * (max(values) - min(values))
-        high = 1.05 * max(values) if key == "cpu" else max(values) + 0.05 * (max(values) - low)
-        span = (high - low) or 1.0
-        out.append(f'<text x="{x0}" y="24" fill="#222">{title}</text>')
-        for i, (arm, found) in enumerate(runs.items()):
-            y = 56 + row * i
-            if key == "cpu":
-                out.append(f'<text x="8" y="{y + 4}" fill="#222">{NAMES[arm]}</text>')
-            out.append(f'<line x1="{x0}" x2="{x0 + 220}" y1="{y}" y2="{y}" stroke="#ddd"/>')
-            for cost in found:
-                x = x0 + 220 * (cost[key] - low) / span
-                dot = f'<circle cx="{x:.1f}" cy="{y}" r="5" fill="{COLORS[arm]}" opacity="0.7"/>'
-                out.append(dot)
-            middle = statistics.median(cost[key] for cost in found)
-            label = f'<text x="{x0 + 228}" y="{y + 4}" fill="#222">{middle:.3g}</text>'
-            out.append(label)
-    return "\n".join([*out, "</svg>"]) + "\n"
+    for name, svg in drawings(found).items():
+        (record.parent / name).write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
