@@ -153,6 +153,18 @@ def test_every_part_with_whole_studies_is_kept_and_shown(
     assert "round 1/1 ray" in capsys.readouterr().out
 
 
+def test_growth_may_be_without_the_plain_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "ours", lambda job, folder: cost(job.trials, 9, 0.5, []))
+    target = str(tmp_path / "speed.json")
+    words = ["growth", "--sizes", "3", "--most-plain", "2", "--rounds", "1", "-o", target]
+    monkeypatch.setattr(sys, "argv", ["speed", *words])
+    main()
+    assert "| 3 | 9 | 3 | 1e+03 | 0.5 | not run |" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "growth.svg").read_text().count("<polyline") == 1
+
+
 def test_ray_that_is_not_there_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

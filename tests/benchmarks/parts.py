@@ -38,7 +38,7 @@ def dumped(costs: Mapping[str, Sequence[Cost]], *, history: bool = True) -> dict
 def part_growth(job: Job, sizes: Sequence[int], most_plain: int, rounds: int) -> dict[str, Any]:
     """How the cost of a study grows with the number of trials."""
     print(f"\ngrowth: {job.task}, {sizes} trials, of the plain script up to {most_plain}")
-    costs: dict[str, list[Cost]] = {"lrsearch": [], "plain": []}
+    costs: dict[str, list[Cost]] = {}
     for i in range(rounds):
         for n in sizes:
             arms: dict[str, Arm] = {"lrsearch": ours}
@@ -46,7 +46,7 @@ def part_growth(job: Job, sizes: Sequence[int], most_plain: int, rounds: int) ->
                 arms["plain"] = plain
             found = in_turn(arms, replace(job, trials=n, seed=job.seed + i), 1)
             for name, (cost,) in found.items():
-                costs[name].append(cost)
+                costs.setdefault(name, []).append(cost)
                 print(f"  {n:5} trials: CPU ms a trial {1e3 * cost.cpu / n:7.1f} {name}")
     return {"job": asdict(job), "runs": dumped(costs, history=False)}
 
