@@ -279,24 +279,22 @@ class ConfirmWorker(Worker):
             self.fallback = partial(self.of_seed, seed, True)
         super()._admit(trial, **how)
 
-    def _ask(self, asker: Asker, claim: Claim) -> FrozenTrial:
-        trial_id = claim.trial_id or trials.create_trial(self.storage, claim)
-        trial = self.storage.get_trial(trial_id)
-        if "schedule" in trial.user_attrs:
-            return trial
-        key, seed = self.order[claim.slot]
-        arm = self.arms[key]
-        attrs = {"schedule": arm["schedule"], "arm": key, "seed": seed}
-        if arm.get("baseline") is not None:
-            attrs["baseline"] = arm["baseline"]
-        trials.fill_trial(
-            self.storage,
-            trial_id,
-            params={"seed": seed},
-            distributions={"seed": IntDistribution(0, 2**31 - 1)},
-            user_attrs=attrs,
-        )
-        return self.storage.get_trial(trial_id)
+    def _free(self) -> int:
+        return min(1, super()._free())
+
+    def _ask(self, asker: Asker, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
+        started = trials.start_trials(self.storage, claims)
+        new = {s: t for s, t in started.items() if "schedule" not in t.user_attrs}
+        for slot, trial in new.items():
+            key, seed = self.order[slot]
+            arm = self.arms[key]
+            trial.user_attrs = {"schedule": arm["schedule"], "arm": key, "seed": seed}
+            if arm.get("baseline") is not None:
+                trial.user_attrs["baseline"] = arm["baseline"]
+            trial.params = {"seed": seed}
+            trial.distributions = {"seed": IntDistribution(0, 2**31 - 1)}
+        trials.fill_trials(self.storage, list(new.values()))
+        return [(claim, started[claim.slot]) for claim in claims if claim.slot in started]
 
     def _should_prune(self, resident: Resident) -> bool:
         return False

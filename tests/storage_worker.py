@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -35,6 +37,20 @@ def result(x: float, epoch: int) -> Result:
     return Result(epoch=epoch, lr=x / epoch, train_loss=x + 1 / epoch, val_loss=x + 2 / epoch)
 
 
+def create_trial(storage: Storage, claim: slots.Claim) -> int:
+    """The number in the database of the trial of a claimed slot."""
+    return trials.start_trials(storage, [claim])[claim.slot]._trial_id
+
+
+def fill_trial(storage: Storage, trial_id: int, params: Mapping[str, float], **attrs: Any) -> None:
+    """Store parameters between 0 and 1, and attributes."""
+    trial = storage.get_trial(trial_id)
+    trial.params = dict(params)
+    trial.distributions = {name: FloatDistribution(0.0, 1.0) for name in params}
+    trial.user_attrs = attrs
+    trials.fill_trials(storage, [trial])
+
+
 def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
     """Run trials until the study has its target; the number of those finished here."""
     study = optuna.load_study(study_name=name, storage=storage)
@@ -48,16 +64,10 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
                 return done
             time.sleep(0.05)
             continue
-        trial_id = claim.trial_id or trials.create_trial(storage, claim)
+        trial_id = claim.trial_id or create_trial(storage, claim)
         trial = storage.get_trial(trial_id)
         if "x" not in trial.params:
-            trials.fill_trial(
-                storage,
-                trial_id,
-                params={"x": 1.0 / (1 + claim.slot)},
-                distributions={"x": FloatDistribution(0.0, 1.0)},
-                user_attrs={"slot": claim.slot},
-            )
+            fill_trial(storage, trial_id, {"x": 1.0 / (1 + claim.slot)}, slot=claim.slot)
         x = 1.0 / (1 + claim.slot)
         lost = False
         for epoch in range(claim.epoch + 1, EPOCHS + 1):

@@ -14,7 +14,7 @@ from sqlalchemy import event, insert
 
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
 from lrsearch.storage.schema import HISTORY, TRIALS
-from tests.storage_worker import Result
+from tests.storage_worker import Result, create_trial
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def begin(storage: Storage, count: int, name: str = "s") -> tuple[optuna.Study, 
     for _ in range(count):
         claim = slots.claim(storage, study._study_id, count, owner)
         assert claim is not None
-        ids.append(trials.create_trial(storage, claim))
+        ids.append(create_trial(storage, claim))
     return study, owner, ids
 
 

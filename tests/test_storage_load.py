@@ -28,7 +28,7 @@ from lrsearch.storage import Storage, history, new_owner, open_storage, slots, t
 from lrsearch.storage.schema import SLOTS
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
-from tests.storage_worker import EPOCHS, Result, result, work
+from tests.storage_worker import EPOCHS, Result, create_trial, result, work
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -247,7 +247,7 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
     storage.attempt = twice  # type: ignore[method-assign]
     claim = slots.claim(storage, study._study_id, 2, owner)
     assert claim is not None
-    trial_id = trials.create_trial(storage, claim)
+    trial_id = create_trial(storage, claim)
     for epoch in (1, 2):
         assert history.record_epochs(storage, [(trial_id, Result(epoch))], owner=owner) == set()
     assert trials.finish(storage, trial_id, TrialState.COMPLETE, 1.0, {"a": 1}, owner=owner)
@@ -302,7 +302,7 @@ def _fill_until_it_fails(url: str, words: str, disk: Path | None) -> None:
     owner = new_owner()
     claim = slots.claim(storage, study._study_id, 1, owner)
     assert claim is not None
-    trial_id = trials.create_trial(storage, claim)
+    trial_id = create_trial(storage, claim)
     done = 0
     said: LrsearchError | None = None
     while said is None and done < 100_000:

@@ -21,7 +21,8 @@ from lrsearch.storage import Heartbeat, Storage, history, new_owner, open_storag
 from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, server_now
 from lrsearch.storage.studies import set_once
-from tests.storage_worker import Result
+from lrsearch.storage.trials import Ending
+from tests.storage_worker import Result, create_trial, fill_trial
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Place:
     def begin(self, owner: str, target: int = 3) -> tuple[slots.Claim, int]:
         claim = self.claim(owner, target)
         assert claim is not None
-        trial_id = claim.trial_id or trials.create_trial(self.storage, claim)
+        trial_id = claim.trial_id or create_trial(self.storage, claim)
         return claim, trial_id
 
     def record(self, trial_id: int, epoch: int, owner: str) -> set[int]:
@@ -127,16 +128,14 @@ def test_finish_is_seen_by_optuna_and_by_its_cache(place: Place) -> None:
     me = new_owner()
     _, trial_id = place.begin(me)
     assert [t.state for t in place.study.get_trials()] == [TrialState.RUNNING]
-    trials.fill_trial(
-        place.storage,
-        trial_id,
-        params={"lr": 0.1, "scheduler": "StepLR"},
-        distributions={
-            "lr": FloatDistribution(1e-4, 1.0, log=True),
-            "scheduler": CategoricalDistribution(["OneCycleLR", "StepLR"]),
-        },
-        user_attrs={"schedule": {"family": "StepLR", "params": {"gamma": 0.5}}},
-    )
+    trial = place.storage.get_trial(trial_id)
+    trial.params = {"lr": 0.1, "scheduler": "StepLR"}
+    trial.distributions = {
+        "lr": FloatDistribution(1e-4, 1.0, log=True),
+        "scheduler": CategoricalDistribution(["OneCycleLR", "StepLR"]),
+    }
+    trial.user_attrs = {"schedule": {"family": "StepLR", "params": {"gamma": 0.5}}}
+    trials.fill_trials(place.storage, [trial])
     place.record(trial_id, 1, me)
     attrs = {"stopped": "completed", "val_metric": None, "text": "quoted ' \" \n"}
     assert trials.finish(place.storage, trial_id, TrialState.COMPLETE, 0.25, attrs, owner=me)
@@ -164,7 +163,7 @@ def test_finish_twice_is_once(place: Place) -> None:
 def test_create_twice_is_one_trial(place: Place) -> None:
     claim = place.claim(new_owner())
     assert claim is not None
-    assert trials.create_trial(place.storage, claim) == trials.create_trial(place.storage, claim)
+    assert create_trial(place.storage, claim) == create_trial(place.storage, claim)
     assert len(place.study.get_trials()) == 1
 
 
@@ -190,17 +189,49 @@ def test_what_optuna_could_not_hold_is_refused(
 def test_a_queued_trial_is_adopted_once_and_one_handed_back_is_not(place: Place) -> None:
     me, other = new_owner(), new_owner()
     place.study.enqueue_trial({"x": 0.5})
-    (queued,) = place.study.get_trials(states=(TrialState.WAITING,))
-    mine = place.claim(me)
-    theirs = place.claim(other)
-    assert mine is not None
-    assert theirs is not None
-    assert trials.adopt(place.storage, mine, queued._trial_id)
-    assert trials.adopt(place.storage, mine, queued._trial_id), "asked again after a lost answer"
-    assert not trials.adopt(place.storage, theirs, queued._trial_id)
+    (queued,) = (t._trial_id for t in place.study.get_trials(states=(TrialState.WAITING,)))
+    mine = slots.claim_some(place.storage, place.id, 3, me, 2)
+    theirs = slots.claim_some(place.storage, place.id, 3, other, 2)
+    assert [claim.slot for claim in (*mine, *theirs)] == [0, 1, 2]
+
+    def start(claims: list[slots.Claim]) -> dict[int, int]:
+        found = trials.start_trials(place.storage, claims, [queued], reserved=1)
+        return {slot: trial._trial_id for slot, trial in found.items()}
+
+    started = start(mine)
+    assert started[0] != queued, "the first slot is for a baseline"
+    assert started[1] == queued
+    assert place.storage.get_trial(queued).system_attrs == {"fixed_params": {"x": 0.5}}
+    assert start(mine) == started, "asked again after a lost answer"
     slots.release(place.storage, me)
-    assert place.state(queued._trial_id) == TrialState.WAITING
-    assert not trials.adopt(place.storage, theirs, queued._trial_id)
+    assert place.state(queued) == TrialState.WAITING
+    assert start(theirs)[2] not in (queued, started[0])
+    assert start(mine) == {}, "they may be anybody's now"
+
+
+def test_many_are_claimed_filled_and_finished_together(place: Place) -> None:
+    me, other = new_owner(), new_owner()
+    claims = slots.claim_some(place.storage, place.id, 5, me, 4)
+    started = trials.start_trials(place.storage, claims)
+    assert [started[slot].number for slot in range(4)] == [0, 1, 2, 3]
+    for trial in started.values():
+        trial.params, trial.distributions = {"x": 0.5}, {"x": FloatDistribution(0, 1)}
+        trial.user_attrs = {"n": trial.number}
+    trials.fill_trials(place.storage, list(started.values()))
+    first, second, third, _ = (trial._trial_id for trial in started.values())
+    taken, _ = place.begin(other, 5), slots.claim_some(place.storage, place.id, 5, me, 4)
+    endings = [
+        Ending(first, TrialState.COMPLETE, 0.5, {"a": 1}),
+        Ending(second, TrialState.FAIL, None),
+        Ending(third, TrialState.PRUNED, 0.75),
+        Ending(taken[1], TrialState.COMPLETE, 0.25),
+    ]
+    assert trials.finish_all(place.storage, endings, me) == {first, second, third}
+    found = place.study.get_trials()
+    assert [t.value for t in found] == [0.5, None, 0.75, None, None]
+    assert [t.user_attrs.get("n") for t in found] == [0, 1, 2, 3, None]
+    assert found[0].user_attrs["a"] == 1
+    assert place.progress() == (3, 2, 0)
 
 
 # handing back
@@ -209,13 +240,7 @@ def test_a_queued_trial_is_adopted_once_and_one_handed_back_is_not(place: Place)
 def test_released_trials_wait_and_go_on_with_number_parameters_and_history(place: Place) -> None:
     me, other = new_owner(), new_owner()
     claim, trial_id = place.begin(me)
-    trials.fill_trial(
-        place.storage,
-        trial_id,
-        params={"x": 0.5},
-        distributions={"x": FloatDistribution(0, 1)},
-        user_attrs={},
-    )
+    fill_trial(place.storage, trial_id, {"x": 0.5})
     place.record(trial_id, 1, me)
     place.record(trial_id, 2, me)
     assert slots.release(place.storage, me) == [trial_id]
@@ -383,8 +408,7 @@ def test_a_worker_killed_between_claiming_and_creating_leaves_its_slot(place: Pl
     assert first is not None
     assert again is not None
     assert (again.slot, again.trial_id) == (first.slot, None)
-    with pytest.raises(trials.LostTrialError):
-        trials.create_trial(place.storage, first)
+    assert trials.start_trials(place.storage, [first]) == {}
     assert place.study.get_trials() == []
 
 

@@ -1,9 +1,8 @@
-"""Which trial comes next: the one of a claimed slot, with its parameters, stored."""
+"""Which trials come next: those of claimed slots, with their parameters, stored."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +16,6 @@ from lrsearch.storage import trials
 from lrsearch.storage.cache import put
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.trials import Claim
-
-
-class ImpossibleTrialError(Exception):
-    """A user queued parameters that make no schedule: the trial is there, and is to fail."""
-
-    def __init__(self, trial_id: int, cause: ValueError) -> None:
-        super().__init__(str(cause))
-        self.trial_id = trial_id
-        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -48,53 +38,52 @@ class Asker:
     seed: int
     baselines: Mapping[str, dict[str, Any] | Schedule]
 
-    def trial(self, claim: Claim) -> FrozenTrial:
-        """The trial of a slot, with its parameters, as it is in the database.
+    def trials(
+        self, claims: Sequence[Claim]
+    ) -> tuple[list[tuple[Claim, FrozenTrial]], list[tuple[int, ValueError]]]:
+        """The trials of some slots, with their parameters, as they are in the database.
 
-        It may be one to go on with, a baseline, one that a user queued, or the sampler's choice.
+        Each may be one to go on with, a baseline, one that a user queued, or the sampler's choice,
+        which sees those before it. Those of slots that another worker has taken over are missing.
 
-        Raises:
-            LostTrialError: The slot was taken over by another worker.
-            ImpossibleTrialError: A user queued impossible parameters.
+        Returns:
+            The trials with their slots; and those for which a user queued parameters that make no
+            schedule: they are there, and are to fail with the error.
         """
-        names = list(self.baselines)
-        name = names[claim.slot] if claim.slot < len(names) else None
-        trial_id = claim.trial_id
-        if trial_id is None and name is None:
-            trial_id = self._queued(claim)
-        if trial_id is None:
-            trial = trials.start_trial(self.storage, claim)
-        else:
-            trial = self.storage.get_trial(trial_id)
-        if "schedule" in trial.user_attrs:
-            return trial
-        set_sampler(self.study, self.sampler, self.seed, claim.slot, self.space)
-        attrs: dict[str, Any] = {} if name is None else {"baseline": name}
-        recipe = None if name is None else self.baselines[name]
-        try:
-            if isinstance(recipe, Schedule):
-                draft = Draft(self.study, trial, self.space.known(recipe))
-                self.space.suggest_known(draft, recipe)
-                attrs["schedule"] = recipe.to_dict()
-            else:
-                draft = Draft(self.study, trial, recipe)
-                attrs["schedule"] = self.space.suggest(draft).to_dict()
-        except ValueError as error:
-            raise ImpossibleTrialError(trial._trial_id, error) from error
-        trials.fill_trial(
-            self.storage,
-            trial._trial_id,
-            params=draft.params,
-            distributions=draft.distributions,
-            user_attrs=attrs,
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        started = trials.start_trials(
+            self.storage, claims, [t._trial_id for t in waiting], reserved=len(self.baselines)
         )
-        trial.user_attrs.update(attrs)
-        put(self.study, copy.deepcopy(trial))
-        return trial
+        asked: list[tuple[Claim, FrozenTrial]] = []
+        impossible: list[tuple[int, ValueError]] = []
+        new = []
+        for claim in claims:
+            trial = started.get(claim.slot)
+            if trial is None:
+                continue
+            if "schedule" not in trial.user_attrs:
+                try:
+                    self._ask(claim.slot, trial)
+                except ValueError as error:
+                    impossible.append((trial._trial_id, error))
+                    continue
+                put(self.study, trial)
+                new.append(trial)
+            asked.append((claim, trial))
+        trials.fill_trials(self.storage, new)
+        return asked, impossible
 
-    def _queued(self, claim: Claim) -> int | None:
-        """A trial that a user queued (``study.enqueue_trial``), now in our slot."""
-        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if trials.adopt(self.storage, claim, waiting._trial_id):
-                return waiting._trial_id
-        return None
+    def _ask(self, slot: int, trial: FrozenTrial) -> None:
+        """Give a trial its parameters and its schedule."""
+        set_sampler(self.study, self.sampler, self.seed, slot, self.space)
+        names = list(self.baselines)
+        recipe = None
+        if slot < len(names):
+            trial.user_attrs["baseline"] = names[slot]
+            recipe = self.baselines[names[slot]]
+        if isinstance(recipe, Schedule):
+            self.space.suggest_known(Draft(self.study, trial, self.space.known(recipe)), recipe)
+            schedule = recipe
+        else:
+            schedule = self.space.suggest(Draft(self.study, trial, recipe))
+        trial.user_attrs["schedule"] = schedule.to_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
-from lrsearch.search.asking import Asker, ImpossibleTrialError
+from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
-from lrsearch.storage.trials import Claim, LostTrialError
+from lrsearch.storage.trials import Claim, Ending
 from lrsearch.training import checkpoint
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult, Runner
@@ -85,6 +85,7 @@ class Worker:
     note: Callable[[str], None] = lambda line: None
     tracker: Callable[[optuna.Study, FrozenTrial], None] | None = None
     residents: dict[int, Resident] = field(default_factory=dict)
+    endings: list[Ending] = field(default_factory=list)
     failures: int = 0
 
     def run(self) -> None:
@@ -128,31 +129,32 @@ class Worker:
             self.study, self.storage, self.space, self.sampler, self.seed, self.baselines
         )
         with frozen(self.study):
-            while len(self.residents) < self.runner.capacity and not self._timed_out():
-                if any(resident.alone for resident in self.residents.values()):
-                    return
-                claim = slots.claim(
+            while (free := self._free()) > 0 and not self._timed_out():
+                claims = slots.claim_some(
                     self.storage,
                     self.study._study_id,
                     self.target,
                     self.owner,
+                    free,
                     suspects=not self.residents,
                 )
-                if claim is None:
+                if not claims:
                     return
-                try:
-                    trial = self._ask(asker, claim)
-                except LostTrialError:
-                    continue
-                except ImpossibleTrialError as error:
-                    self._fail(error.trial_id, error.cause)
-                    continue
-                resumed = claim.trial_id is not None
-                self._admit(trial, resumed=resumed, alone=claim.suspect)
+                for claim, trial in self._ask(asker, claims):
+                    resumed = claim.trial_id is not None
+                    self._admit(trial, resumed=resumed, alone=claim.suspect)
 
-    def _ask(self, asker: Asker, claim: Claim) -> FrozenTrial:
-        """The trial of a slot, with its parameters."""
-        return asker.trial(claim)
+    def _free(self) -> int:
+        """How many more trials may come in now."""
+        alone = any(resident.alone for resident in self.residents.values())
+        return 0 if alone else self.runner.capacity - len(self.residents)
+
+    def _ask(self, asker: Asker, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
+        """The trials of some slots, with their parameters."""
+        asked, impossible = asker.trials(claims)
+        for trial_id, error in impossible:
+            self._fail(trial_id, error)
+        return asked
 
     def _admit(self, trial: FrozenTrial, *, resumed: bool, alone: bool) -> None:
         """Start a trial, or go on with one from its checkpoint."""
@@ -201,6 +203,7 @@ class Worker:
         with frozen(self.study):
             for key, result in results.items():
                 self._judge(key, result, lost=key in lost)
+        self._tell()
 
     def _judge(self, key: int, result: EpochResult, *, lost: bool) -> None:
         """Finish a trial, or let it go on."""
@@ -213,10 +216,10 @@ class Worker:
         value = DIVERGED_LOSS if result.diverged else result.val_loss
         resident.trial.intermediate_values[result.epoch] = value
         self.failures = 0
-        if result.diverged:
-            self._finish(key, TrialState.PRUNED, "diverged")
-        elif result.epoch >= self.space.epochs:
-            self._finish(key, TrialState.COMPLETE, "completed")
+        if result.diverged or result.epoch >= self.space.epochs:
+            state = TrialState.PRUNED if result.diverged else TrialState.COMPLETE
+            self._finish(key, state, "diverged" if result.diverged else "completed")
+            self._tell()  # those that are judged after it look at what it came to
         elif self._should_prune(resident):
             self._finish(key, TrialState.PRUNED, "pruned")
         elif time.monotonic() - resident.saved > CHECKPOINT_SECONDS:
@@ -246,9 +249,14 @@ class Worker:
             attrs["val_metric"] = result.val_metric
             attrs["avg_val_loss"] = result.avg_val_loss
         self.study.sampler.after_trial(self.study, resident.trial, state, [value])
-        mine = trials.finish(self.storage, key, state, value, attrs, owner=self.owner)
+        self.endings.append(Ending(key, state, value, attrs))
         self._drop(key)
-        if mine:
+
+    def _tell(self) -> None:
+        """Store the endings that are not yet stored."""
+        endings, self.endings = self.endings, []
+        mine = trials.finish_all(self.storage, endings, self.owner)
+        for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
             self._forget(key)
             self._track(key)
 

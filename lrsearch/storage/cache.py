@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,12 +68,15 @@ class Cache(_CachedStorage):
 
         Args:
             study_id: Optuna's number of the study.
-            trial: As it is in the database, but for what a sampler noted on it through this cache.
+            trial: As it is in the database or soon will be, but for what a sampler noted on it
+                through this cache. What it reports later is not seen here.
         """
-        trial.system_attrs.update(self._noted.pop(trial._trial_id, {}))
+        shown = copy.copy(trial)
+        shown.intermediate_values = dict(trial.intermediate_values)
+        shown.system_attrs = {**trial.system_attrs, **self._noted.pop(trial._trial_id, {})}
         with self._lock:
             if study_id in self._studies:
-                self._add_trials_to_cache(study_id, [trial])
+                self._add_trials_to_cache(study_id, [shown])
                 self._studies[study_id].unfinished_trial_ids.add(trial._trial_id)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:

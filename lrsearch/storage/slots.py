@@ -23,7 +23,8 @@ from lrsearch.storage.schema import SLOTS, TRIALS, lock_study, server_now
 from lrsearch.storage.trials import (
     SUSPECT_ATTEMPTS,
     Claim,
-    end_trial,
+    Ending,
+    end_trials,
     set_trial_state,
     update_slot,
 )
@@ -39,7 +40,7 @@ _OPEN = (
     .where(SLOTS.c.study_id == _STUDY, SLOTS.c.finished == 0)
     .order_by(SLOTS.c.slot)
 )
-_ORPHAN = (
+_ORPHANS = (
     select(SLOTS)
     .where(
         SLOTS.c.study_id == _STUDY,
@@ -48,7 +49,7 @@ _ORPHAN = (
         SLOTS.c.slot < bindparam("target"),
     )
     .order_by(SLOTS.c.attempts, SLOTS.c.slot)
-    .limit(1)
+    .limit(bindparam("most"))
 )
 _HIGHEST = select(func.max(SLOTS.c.slot)).where(SLOTS.c.study_id == _STUDY)
 _NEW = SLOTS.insert().values(
@@ -69,16 +70,25 @@ class Progress:
 
 
 def claim(
+    storage: Storage, study_id: int, target: int, owner: str, **options: Any
+) -> Claim | None:
+    """`claim_some` of one; None if there is nothing to do now."""
+    found = claim_some(storage, study_id, target, owner, 1, **options)
+    return found[0] if found else None
+
+
+def claim_some(
     storage: Storage,
     study_id: int,
     target: int,
     owner: str,
+    most: int,
     *,
     suspects: bool = True,
     stale_seconds: float = STALE_SECONDS,
     max_attempts: int = MAX_ATTEMPTS,
-) -> Claim | None:
-    """Take the next thing to do: a slot whose worker is gone, else a new one, else a suspect.
+) -> list[Claim]:
+    """Take the next things to do: slots whose workers are gone, then new ones, else a suspect.
 
     Workers of this machine are known to be gone at once, those of other machines when their heart
     has not beaten for ``stale_seconds`` by the database's clock.
@@ -88,27 +98,31 @@ def claim(
         study_id: Optuna's number of the study.
         target: Trials the study is to have in the end; slots beyond are left alone.
         owner: From `new_owner`.
-        suspects: Whether to take trials over which several workers died (`Claim.suspect`).
+        most: So many at most, at least 1.
+        suspects: Whether to take a trial over which several workers died (`Claim.suspect`), alone.
         stale_seconds: See above.
         max_attempts: Deaths after which a trial is given up (FAIL, with the last error).
 
     Returns:
-        None if there is nothing to do now; others may still be running (`progress`).
+        Nothing if there is nothing to do now; others may still be running (`progress`).
     """
 
-    def work(connection: Connection) -> Claim | None:
+    def work(connection: Connection) -> list[Claim]:
         lock_study(connection, study_id)
         _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
-        orphan = connection.execute(_ORPHAN, {"study": study_id, "target": target}).first()
-        if orphan is not None and orphan.attempts < SUSPECT_ATTEMPTS:
-            return _take(connection, orphan, owner)
+        where = {"study": study_id, "target": target, "most": most}
+        orphans = connection.execute(_ORPHANS, where).all()
+        taken = [_take(connection, o, owner) for o in orphans if o.attempts < SUSPECT_ATTEMPTS]
         highest = connection.execute(_HIGHEST, {"study": study_id}).scalar()
-        slot = 0 if highest is None else highest + 1
-        if slot < target:
-            values = {"new_study": study_id, "new_slot": slot, "new_owner": owner}
-            connection.execute(_NEW, values)
-            return Claim(study_id, slot, owner)
-        return _take(connection, orphan, owner) if orphan is not None and suspects else None
+        first = 0 if highest is None else highest + 1
+        new = range(first, min(target, first + most - len(taken)))
+        if new:
+            rows = [{"new_study": study_id, "new_slot": slot, "new_owner": owner} for slot in new]
+            connection.execute(_NEW, rows)
+        taken += [Claim(study_id, slot, owner) for slot in new]
+        if not taken and orphans and suspects:
+            taken = [_take(connection, orphans[0], owner)]
+        return taken
 
     return storage.transact(work)
 
@@ -190,13 +204,8 @@ def _free(
         set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
         return
     error = f"given up after {attempts} workers ended over it; the last: {row.error or reason}"
-    end_trial(
-        connection,
-        row,
-        TrialState.FAIL,
-        None,
-        {"error": error, "stopped": f"failed: {error}"},
-    )
+    attrs = {"error": error, "stopped": f"failed: {error}"}
+    end_trials(connection, [(row, Ending(row.trial_id, TrialState.FAIL, None, attrs))])
 
 
 def release(storage: Storage, owner: str, *, error: str | None = None) -> list[int]:

@@ -1,4 +1,4 @@
-"""The trials of claimed slots: made, asked for and finished, each in one transaction."""
+"""The trials of claimed slots: made, filled and finished, any number in one transaction."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import datetime
 import functools
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import distribution_to_json
 from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import BindParameter, ClauseElement, Update, bindparam, select, update
 from sqlalchemy.engine import Connection, Row
 
-from lrsearch.errors import LrsearchError
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.reading import empty_trial, read_trial
 from lrsearch.storage.schema import (
@@ -35,8 +34,15 @@ SUSPECT_ATTEMPTS = 2
 
 _STUDY: BindParameter[Any] = bindparam("study")
 _THIS_SLOT = (SLOTS.c.study_id == _STUDY, SLOTS.c.slot == bindparam("in_slot"))
-_SLOT = select(SLOTS).where(SLOTS.c.study_id == _STUDY, SLOTS.c.slot == bindparam("slot"))
-_SLOT_OF = select(SLOTS).where(SLOTS.c.trial_id == bindparam("trial")).with_for_update()
+_SOME_SLOTS = select(SLOTS).where(
+    SLOTS.c.study_id == _STUDY, SLOTS.c.slot.in_(bindparam("slots", expanding=True))
+)
+_SLOTS_OF = (
+    select(SLOTS)
+    .where(SLOTS.c.trial_id.in_(bindparam("trials", expanding=True)))
+    .order_by(SLOTS.c.trial_id)
+    .with_for_update()
+)
 _NEWEST = (
     select(TRIALS.c.number)
     .where(TRIALS.c.study_id == _STUDY)
@@ -80,84 +86,76 @@ class Claim:
         return self.attempts >= SUSPECT_ATTEMPTS
 
 
-class LostTrialError(LrsearchError):
-    """Another worker has taken this trial over; nothing was written."""
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended.
 
-
-def create_trial(storage: Storage, claimed: Claim) -> int:
-    """Make the RUNNING trial of a claimed slot, in one transaction with the slot.
-
-    Args:
-        storage: From `open_storage`.
-        claimed: From `claim`. If its slot has a trial already, that one is returned.
-
-    Returns:
-        Optuna's number of the trial in the database.
+    Attributes:
+        trial_id: Optuna's number of the trial in the database.
+        state: COMPLETE, PRUNED or FAIL.
+        value: Finite validation loss; needed for COMPLETE.
+        attrs: JSON values, user attributes that are set with it.
+        at: When, as Optuna stores it.
 
     Raises:
-        LostTrialError: If the slot was taken over by another worker.
+        ValueError: Optuna could not hold it.
     """
 
-    return start_trial(storage, claimed)._trial_id
+    trial_id: int
+    state: TrialState
+    value: float | None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime.datetime = field(default_factory=lambda: _utc())
+
+    def __post_init__(self) -> None:
+        if not self.state.is_finished():
+            raise ValueError(f"a trial ends as COMPLETE, PRUNED or FAIL, got state={self.state}")
+        if self.value is None and self.state == TrialState.COMPLETE:
+            raise ValueError("a COMPLETE trial needs a value, got value=None")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"the value of a trial must be finite, got value={self.value}")
 
 
-def start_trial(storage: Storage, claimed: Claim) -> FrozenTrial:
-    """As `create_trial`; the trial itself, which is not read again where it is new."""
+def start_trials(
+    storage: Storage, claims: Sequence[Claim], queued: Sequence[int] = (), reserved: int = 0
+) -> dict[int, FrozenTrial]:
+    """The RUNNING trials of claimed slots, all in one transaction with the slots.
 
-    def work(connection: Connection) -> FrozenTrial:
-        row = _own_slot(connection, claimed)
-        known = None if row.trial_id is None else read_trial(connection, row.trial_id)
-        if known is not None:
-            return known
-        trial = _insert_trial(connection, claimed.study_id)
-        update_slot(connection, row, trial_id=trial._trial_id)
-        return trial
-
-    return storage.transact(work)
-
-
-def fill_trial(
-    storage: Storage,
-    trial_id: int,
-    *,
-    params: Mapping[str, Any],
-    distributions: Mapping[str, BaseDistribution],
-    user_attrs: Mapping[str, Any],
-) -> None:
-    """Set all parameters and attributes of a running trial in one transaction.
+    A slot keeps the trial that it has, else it takes one that a user queued, else a new one.
 
     Args:
         storage: From `open_storage`.
-        trial_id: From `create_trial`.
-        params: Parameter values, as Optuna shows them.
-        distributions: One for each parameter.
-        user_attrs: JSON values.
+        claims: From `claim_some`, of one study.
+        queued: Numbers in the database of trials that a user queued (WAITING, in no slot).
+        reserved: Slots below this one take none of them.
+
+    Returns:
+        The trials by slot, as they are in the database; those of slots that were taken over by
+        another worker are missing.
     """
-    rows = [
-        {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(distributions[name]),
-        }
-        for name, value in params.items()
-    ]
 
-    def work(connection: Connection) -> None:
-        upsert(connection, PARAMS, ("trial_id", "param_name"), rows)
-        upsert(connection, USER_ATTRIBUTES, ("trial_id", "key"), _attr_rows(trial_id, user_attrs))
+    def work(connection: Connection) -> dict[int, FrozenTrial]:
+        lock_study(connection, claims[0].study_id)
+        where = {"study": claims[0].study_id, "slots": [claim.slot for claim in claims]}
+        rows = {row.slot: row for row in connection.execute(_SOME_SLOTS, where)}
+        waiting = list(queued)
+        started: dict[int, FrozenTrial] = {}
+        placed: list[dict[str, Any]] = []
+        for claim in claims:
+            row = rows.get(claim.slot)
+            if row is None or row.owner != claim.owner:
+                continue
+            trial = None if row.trial_id is None else read_trial(connection, row.trial_id)
+            if trial is None:
+                adopted = claim.slot >= reserved and _adopted(connection, waiting)
+                trial = adopted or _insert_trial(connection, claim.study_id)
+                placed.append(_slot_values(row, trial_id=trial._trial_id))
+            started[claim.slot] = trial
+        if placed:
+            connection.execute(_slot_update(("trial_id",)), placed)
+        return started
 
-    storage.transact(work)
-
-
-def _own_slot(connection: Connection, claimed: Claim) -> Row[Any]:
-    """The row of a claimed slot; the study is locked."""
-    lock_study(connection, claimed.study_id)
-    where = {"study": claimed.study_id, "slot": claimed.slot}
-    row = connection.execute(_SLOT, where).first()
-    if row is None or row.owner != claimed.owner:
-        raise LostTrialError(f"slot {claimed.slot} was taken over by another worker")
-    return row
+    return storage.transact(work) if claims else {}
 
 
 def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
@@ -182,75 +180,87 @@ def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
     )
 
 
-def adopt(storage: Storage, claimed: Claim, trial_id: int) -> bool:
-    """Put a trial that a user queued (WAITING, in no slot) into a claimed slot and start it.
-
-    Returns:
-        False if the trial is no longer free: another worker has it, or it is in a slot already.
-
-    Raises:
-        LostTrialError: If the slot was taken over by another worker.
-    """
-
-    def work(connection: Connection) -> bool:
-        row = _own_slot(connection, claimed)
-        if row.trial_id is not None:
-            return bool(row.trial_id == trial_id)
+def _adopted(connection: Connection, waiting: list[int]) -> FrozenTrial | None:
+    """The first trial of a list that is still free, now RUNNING; what was looked at leaves it."""
+    while waiting:
+        trial_id = waiting.pop(0)
         held = connection.execute(select(SLOTS.c.slot).where(SLOTS.c.trial_id == trial_id)).first()
         if held is not None:
-            return False
+            continue
         started = connection.execute(
             update(TRIALS)
             .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             .values(state=TrialState.RUNNING, datetime_start=_utc())
         )
-        if started.rowcount != 1:
-            return False
-        update_slot(connection, row, trial_id=trial_id)
-        return True
+        if started.rowcount == 1:
+            return read_trial(connection, trial_id)
+    return None
 
-    return storage.transact(work)
+
+def fill_trials(storage: Storage, filled: Sequence[FrozenTrial]) -> None:
+    """Store parameters and user attributes of running trials, all in one transaction.
+
+    Args:
+        storage: From `open_storage`.
+        filled: From `start_trials`, with their ``params``, ``distributions`` and ``user_attrs``.
+    """
+    params = [
+        {
+            "trial_id": trial._trial_id,
+            "param_name": name,
+            "param_value": trial.distributions[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(trial.distributions[name]),
+        }
+        for trial in filled
+        for name, value in trial.params.items()
+    ]
+    attrs = [row for trial in filled for row in _attr_rows(trial._trial_id, trial.user_attrs)]
+
+    def work(connection: Connection) -> None:
+        upsert(connection, PARAMS, ("trial_id", "param_name"), params)
+        upsert(connection, USER_ATTRIBUTES, ("trial_id", "key"), attrs)
+
+    if filled:
+        storage.transact(work)
 
 
 def finish(
     storage: Storage,
     trial_id: int,
     state: TrialState,
-    value: float | None = None,
+    value: float | None,
     user_attrs: Mapping[str, Any] | None = None,
     *,
     owner: str,
 ) -> bool:
-    """End a trial: state, value, attributes and slot in one transaction.
+    """`finish_all` of one trial; True if it is finished by ``owner``, now or before."""
+    return bool(finish_all(storage, [Ending(trial_id, state, value, user_attrs or {})], owner))
+
+
+def finish_all(storage: Storage, endings: Sequence[Ending], owner: str) -> set[int]:
+    """End trials: state, value, attributes and slots in one transaction.
 
     Args:
         storage: From `open_storage`.
-        trial_id: Optuna's number of the trial in the database.
-        state: COMPLETE, PRUNED or FAIL.
-        value: Finite validation loss; needed for COMPLETE.
-        user_attrs: JSON values to set with it.
-        owner: Who ran it.
+        endings: One of each trial.
+        owner: Who ran them.
 
     Returns:
-        True if it is finished by ``owner``, now or by an earlier call; False if it belongs to
-        someone else now, and nothing was written.
+        Those that are finished by ``owner``, now or by an earlier call; the others belong to
+        someone else now, and nothing was written of them.
     """
-    if not state.is_finished():
-        raise ValueError(f"a trial ends as COMPLETE, PRUNED or FAIL, got {state=}")
-    if value is None and state == TrialState.COMPLETE:
-        raise ValueError("a COMPLETE trial needs a value, got value=None")
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"the value of a trial must be finite, got {value=}")
 
-    def work(connection: Connection) -> bool:
-        row = connection.execute(_SLOT_OF, {"trial": trial_id}).first()
-        if row is None or row.owner != owner:
-            return False
-        if not row.finished:
-            end_trial(connection, row, state, value, user_attrs or {})
-        return True
+    def work(connection: Connection) -> set[int]:
+        rows = connection.execute(_SLOTS_OF, {"trials": [each.trial_id for each in endings]})
+        mine = {row.trial_id: row for row in rows if row.owner == owner}
+        left = [each for each in endings if each.trial_id in mine]
+        end_trials(
+            connection,
+            [(mine[each.trial_id], each) for each in left if not mine[each.trial_id].finished],
+        )
+        return set(mine)
 
-    return storage.transact(work)
+    return storage.transact(work) if endings else set()
 
 
 def set_user_attrs(storage: Storage, trial_id: int, attrs: Mapping[str, Any]) -> None:
@@ -259,46 +269,55 @@ def set_user_attrs(storage: Storage, trial_id: int, attrs: Mapping[str, Any]) ->
     storage.transact(lambda c: upsert(c, USER_ATTRIBUTES, ("trial_id", "key"), rows))
 
 
-def end_trial(
-    connection: Connection,
-    row: Row[Any],
-    state: TrialState,
-    value: float | None,
-    attrs: Mapping[str, Any],
-) -> None:
-    """Inside a transaction that locked ``row``, a slot: its trial, unless it has ended, and it."""
-    done = connection.execute(_END, {"ended": row.trial_id, "new_state": state, "now": _utc()})
-    if done.rowcount == 1:
-        if value is not None:
-            finite = TrialValueModel.TrialValueType.FINITE
-            value_row = {
-                "trial_id": row.trial_id,
-                "objective": 0,
-                "value": float(value),
-                "value_type": finite,
-            }
-            upsert(connection, TRIAL_VALUES, ("trial_id", "objective"), [value_row])
-        rows = _attr_rows(row.trial_id, attrs)
-        upsert(connection, USER_ATTRIBUTES, ("trial_id", "key"), rows)
-    update_slot(connection, row, finished=1)
+def end_trials(connection: Connection, ends: Sequence[tuple[Row[Any], Ending]]) -> None:
+    """Inside a transaction that locked the slots: end them, and their trials where they run."""
+    told = [
+        end
+        for _, end in ends
+        if connection.execute(
+            _END, {"ended": end.trial_id, "new_state": end.state, "now": end.at}
+        ).rowcount
+    ]
+    values = [
+        {
+            "trial_id": end.trial_id,
+            "objective": 0,
+            "value": float(end.value),
+            "value_type": TrialValueModel.TrialValueType.FINITE,
+        }
+        for end in told
+        if end.value is not None
+    ]
+    upsert(connection, TRIAL_VALUES, ("trial_id", "objective"), values)
+    attrs = [row for end in told for row in _attr_rows(end.trial_id, end.attrs)]
+    upsert(connection, USER_ATTRIBUTES, ("trial_id", "key"), attrs)
+    if ends:
+        done = [_slot_values(row, finished=1) for row, _ in ends]
+        connection.execute(_slot_update(("finished",)), done)
 
 
 def update_slot(connection: Connection, row: Row[Any], **values: Any) -> None:
     """Change columns of a slot."""
     expressions = {name for name, value in values.items() if isinstance(value, ClauseElement)}
-    plain = {f"new_{name}": value for name, value in values.items() if name not in expressions}
+    plain = {name: value for name, value in values.items() if name not in expressions}
     if expressions:
         statement = (
             update(SLOTS)
             .where(*_THIS_SLOT)
             .values(
                 {name: values[name] for name in expressions}
-                | {name: bindparam(f"new_{name}") for name in values if name not in expressions}
+                | {name: bindparam(f"new_{name}") for name in plain}
             )
         )
     else:
         statement = _slot_update(tuple(values))
-    connection.execute(statement, {"study": row.study_id, "in_slot": row.slot, **plain})
+    connection.execute(statement, _slot_values(row, **plain))
+
+
+def _slot_values(row: Row[Any], **values: Any) -> dict[str, Any]:
+    """The parameters of `_slot_update` for one slot."""
+    new = {f"new_{name}": value for name, value in values.items()}
+    return {"study": row.study_id, "in_slot": row.slot, **new}
 
 
 @functools.cache

@@ -160,17 +160,11 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
 
     def ask(sampler: str) -> None:
         claim()
-        trial = storage.get_trial(trials.create_trial(storage, claims[-1]))
-        set_sampler(study, sampler, 0, claims[-1].slot, SPACE)
-        draft = Draft(study, trial)
-        attrs = {"schedule": SPACE.suggest(draft).to_dict()}
-        trials.fill_trial(
-            storage,
-            trial._trial_id,
-            params=draft.params,
-            distributions=draft.distributions,
-            user_attrs=attrs,
-        )
+        claimed = claims[-1]
+        trial = trials.start_trials(storage, [claimed])[claimed.slot]
+        set_sampler(study, sampler, 0, claimed.slot, SPACE)
+        trial.user_attrs["schedule"] = SPACE.suggest(Draft(study, trial)).to_dict()
+        trials.fill_trials(storage, [trial])
         running.append(trial._trial_id)
 
     for name in ("random", "trace", "tpe"):
