@@ -35,7 +35,8 @@ def test_gradient_of_the_objective_is_that_of_its_differences() -> None:
 def test_kernel_is_matern_plus_linear() -> None:
     x, linear, _ = data()
     theta = np.array([0.1, 0.4, -0.2, 0.2, -0.5, -1.0, -1.2])
-    matern, _, line = surrogate._kernel(x, x, linear, linear, theta)
+    matern, _ = surrogate._matern(x, x, theta)
+    line = surrogate._line(linear, linear, theta)
     ours = ConstantKernel(np.exp(0.4)) * Matern(np.exp(theta[:3]), nu=2.5)
     np.testing.assert_allclose(matern, ours(x), atol=1e-6)
     scaled = linear * np.exp(theta[4:6])
@@ -47,8 +48,9 @@ def test_prediction_and_leave_one_out_are_those_of_refits() -> None:
     gp = fit(x, y, linear=linear)
     error, sd = gp.leave_one_out()
     t = (y - y.mean()) / y.std()
-    kernel = surrogate._kernel(gp.x, gp.x, gp.linear, gp.linear, gp.theta)
-    full = kernel[0] + kernel[2] + WhiteKernel(np.exp(2 * gp.theta[-1]))(gp.x) + 1e-8 * np.eye(25)
+    full, _ = surrogate._matern(gp.x, gp.x, gp.theta)
+    full += surrogate._line(gp.linear, gp.linear, gp.theta)
+    full += WhiteKernel(np.exp(2 * gp.theta[-1]))(gp.x) + 1e-8 * np.eye(25)
     for i in (0, 7, 24):
         rest = np.delete(np.arange(25), i)
         solved = np.linalg.solve(full[np.ix_(rest, rest)], full[rest, i])

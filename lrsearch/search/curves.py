@@ -86,6 +86,7 @@ class Row:
     """One trial of :class:`Curves`."""
 
     lr: Array
+    features: Array
     raw: Array
     avg: Array
     reached: int
@@ -98,7 +99,6 @@ class Reader:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, int], tuple[int | None, Row | None]] = {}
-        self._rates: dict[tuple[str, int], Array] = {}
 
     def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, Row]:
         """The rows of ``trials`` that have a schedule, by trial number.
@@ -107,27 +107,27 @@ class Reader:
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
         """
         name = study.study_name
+        found: dict[int, Row | None] = {}
+        new: list[tuple[FrozenTrial, Row | None]] = []
         for trial in trials:
-            self._end(name, trial)
-        new = [t for t in trials if self._rows.get((name, t.number), _UNREAD)[0] != _stage(t)]
-        averages = _averages(study, [t for t in new if "schedule" in t.user_attrs])
-        for trial in new:
-            key = (name, trial.number)
-            row = _row(trial, averages.get(trial.number), self._rates.get(key))
-            if row is not None and row.traced:
-                self._rates[key] = row.lr
-            self._rows[key] = _stage(trial), row
-        found = {t.number: self._rows[name, t.number][1] for t in trials}
+            number = trial.number
+            read, row = self._rows.get((name, number), _UNREAD)
+            found[number] = row
+            if read == (stage := _stage(trial)):
+                continue
+            if stage is None and row is not None and read == len(trial.intermediate_values):
+                # All its epochs were read while it ran: only its state is another.
+                failed = trial.state == TrialState.FAIL
+                state = _state(trial, row.raw, row.reached)
+                found[number] = None if failed else replace(row, state=state)
+                self._rows[name, number] = None, found[number]
+            else:
+                new.append((trial, row))
+        averages = _averages(study, [t for t, _ in new if "schedule" in t.user_attrs])
+        for trial, row in new:
+            found[trial.number] = _row(trial, averages.get(trial.number), row)
+            self._rows[name, trial.number] = _stage(trial), found[trial.number]
         return {number: row for number, row in found.items() if row is not None}
-
-    def _end(self, name: str, trial: FrozenTrial) -> None:
-        """A trial that has ended since all its epochs were read: only its state is another."""
-        stage, row = self._rows.get((name, trial.number), _UNREAD)
-        if row is None or stage != len(trial.intermediate_values) or not trial.state.is_finished():
-            return
-        failed = trial.state == TrialState.FAIL
-        ended = None if failed else replace(row, state=_state(trial, row.raw, row.reached))
-        self._rows[name, trial.number] = None, ended
 
 
 _UNREAD: tuple[int | None, Row | None] = (-1, None)
@@ -177,7 +177,7 @@ def stack(rows: list[Row]) -> Curves:
         np.array([row.avg for row in rows]).reshape(lr.shape),
         np.array([row.reached for row in rows], dtype=np.int64),
         np.array([row.state for row in rows], dtype=np.int64),
-        trace_features(lr) if rows else np.zeros((0, 0)),
+        np.array([row.features for row in rows]) if rows else np.zeros((0, 0)),
     )
 
 
@@ -199,27 +199,35 @@ def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[
     }
 
 
-def _row(trial: FrozenTrial, stored: dict[str, Any] | None, lr: Array | None = None) -> Row | None:
+def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) -> Row | None:
+    """A trial's row; ``before``: the one of the trial when less of it was known."""
     if "schedule" not in trial.user_attrs or trial.state == TrialState.FAIL:
         return None
-    schedule = Schedule.from_dict(trial.user_attrs["schedule"])
-    budget = schedule.epochs
+    if before is None or not before.traced:
+        before = _unstarted(trial, stored)
+    budget = len(before.lr)
     steps = sorted(step for step in trial.intermediate_values if 1 <= step <= budget)
     losses = [trial.intermediate_values[step] for step in steps]
     raw = _filled(budget, steps, losses)
-    seen = None
     if stored is not None:
         avg = _filled(budget, stored["epoch"], stored["avg"])
-        seen = _filled(budget, stored["epoch"], stored["lr"])
     else:
         listed = trial.user_attrs.get("avg_val_losses", losses)
         avg = _filled(budget, steps[: len(listed)], listed)
     avg = np.where(np.isnan(avg), raw, avg)
     reached = steps[-1] if steps else 0
-    if lr is None:
-        lr = lr_per_epoch(schedule, seen)
+    state = _state(trial, raw, reached)
+    return replace(before, raw=raw, avg=avg, reached=reached, state=state)
+
+
+def _unstarted(trial: FrozenTrial, stored: dict[str, Any] | None) -> Row:
+    """What is known of a trial from its schedule, and from the rates of the epochs run so far."""
+    schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+    seen = None if stored is None else _filled(schedule.epochs, stored["epoch"], stored["lr"])
+    lr = lr_per_epoch(schedule, seen)
     traced = not FAMILIES[schedule.family].needs_metric
-    return Row(lr, raw, avg, reached, _state(trial, raw, reached), traced)
+    unknown = np.full(len(lr), np.nan)
+    return Row(lr, trace_features(lr)[0], unknown, unknown, 0, RUNNING, traced)
 
 
 def _filled(budget: int, epochs: Any, values: Any) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
-from scipy.optimize import minimize
+from scipy.optimize import fmin_l_bfgs_b
 
 Array = NDArray[np.float64]
 
@@ -64,10 +64,10 @@ class GaussianProcess:
         z = (np.atleast_2d(x) - self.centres[0]) / self.scales[0]
         seen = np.zeros((len(z), 0)) if linear is None else np.atleast_2d(linear)
         seen = (seen - self.centres[1]) / self.scales[1]
-        matern, _, line = _kernel(z, self.x, seen, self.linear, self.theta)
-        cross = matern + line  # (m, n)
+        cross, _ = _matern(z, self.x, self.theta)  # (m, n)
+        cross += _line(seen, self.linear, self.theta)
         if self.rough is not None:
-            cross = cross + np.exp(2 * self.theta[-1]) * _near(z, self.x, self.rough)
+            cross += np.exp(2 * self.theta[-1]) * _near(z, self.x, self.rough)
         half = dtrtrs(self.chol, cross.T, lower=True)[0]
         weights = np.exp(2 * self.theta[d : d + 1 + q])
         prior = weights[0] + seen**2 @ weights[1:] + np.exp(2 * self.theta[-1])
@@ -85,24 +85,39 @@ class GaussianProcess:
         return self.scales[2] * self.alpha * variance, self.scales[2] * np.sqrt(variance)
 
 
-def _kernel(
-    a: Array, b: Array, line_a: Array, line_b: Array, theta: Array
-) -> tuple[Array, Array, Array]:
-    """Matern part (m, n), its factor in the gradient of the lengths, linear part."""
-    d, q = a.shape[1], line_a.shape[1]
-    u, v = a / np.exp(theta[:d]), b / np.exp(theta[:d])
-    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2.0 * u @ v.T
-    r = _SQRT5 * np.sqrt(np.maximum(square, 0.0))
-    fall = np.exp(2 * theta[d] - r)
-    line = (line_a * np.exp(2 * theta[d + 1 : d + 1 + q])) @ line_b.T
-    return (1.0 + r + r**2 / 3.0) * fall, (1.0 + r) * fall, line
+def _matern(a: Array, b: Array, theta: Array) -> tuple[Array, Array]:
+    """Matern part (m, n), and the r in it."""
+    d = a.shape[1]
+    r = _squares(a, b, np.exp(theta[:d]))
+    np.sqrt(r, out=r)
+    r *= _SQRT5
+    matern = r**2
+    matern /= 3.0
+    matern += 1.0 + r
+    matern *= np.exp(2 * theta[d] - r)
+    return matern, r
+
+
+def _line(a: Array, b: Array, theta: Array) -> Array | float:
+    """Linear part, (m, n); 0 where nothing is linear."""
+    q = a.shape[1]
+    return np.asarray((a * np.exp(2 * theta[-1 - q : -1])) @ b.T) if q else 0.0
+
+
+def _squares(a: Array, b: Array, lengths: Array) -> Array:
+    """Squared distances in units of the lengths, (m, n)."""
+    u = a / lengths
+    v = u if a is b else b / lengths
+    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :]
+    square -= 2.0 * u @ v.T
+    return np.asarray(np.maximum(square, 0.0, out=square))
 
 
 def _near(a: Array, b: Array, lengths: Array) -> Array:
     """Gaussian covariance of unit variance, (m, n)."""
-    u, v = a / lengths, b / lengths
-    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2.0 * u @ v.T
-    return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
+    square = _squares(a, b, lengths)
+    square *= -0.5
+    return np.asarray(np.exp(square, out=square))
 
 
 # LAPACK itself: what scipy checks and reshapes around it never varies here, and costs as much.
@@ -141,21 +156,23 @@ def _objective(
     n, d = x.shape
     q = linear.shape[1]
     centre, width = _prior(d, q)
-    matern, slope, line = _kernel(x, x, linear, linear, theta)
+    matern, r = _matern(x, x, theta)
+    slope = (1.0 + r) * np.exp(2 * theta[d] - r)
     noise = np.exp(2 * theta[-1])
-    covariance = matern + line
-    covariance[np.diag_indices(n)] += noise + extra + _JITTER
+    covariance = matern + _line(linear, linear, theta)
+    covariance.flat[:: n + 1] += noise + extra + _JITTER
     chol = _cholesky(covariance)
     inverse = _solve(chol, np.eye(n))
     alpha = inverse @ y
-    weight = np.outer(alpha, alpha) - inverse  # d log p / dK = weight / 2
+    weight = alpha[:, None] * alpha - inverse  # d log p / dK = weight / 2
     z = (theta - centre) / width
     value = 0.5 * y @ alpha + np.log(np.diag(chol)).sum() + 0.5 * (z**2).sum()
     grad = np.empty_like(theta)
     grad[:d] = (5.0 / 6.0) * ((weight * slope).ravel() @ squares) * np.exp(-2 * theta[:d])
     grad[d] = (weight * matern).sum()
-    both = np.einsum("iq,ij,jq->q", linear, weight, linear)
-    grad[d + 1 : d + 1 + q] = both * np.exp(2 * theta[d + 1 : d + 1 + q])
+    if q:
+        both = np.einsum("iq,ij,jq->q", linear, weight, linear)
+        grad[d + 1 : d + 1 + q] = both * np.exp(2 * theta[d + 1 : d + 1 + q])
     grad[-1] = noise * np.trace(weight)
     return float(value), -grad + z / width
 
@@ -203,25 +220,23 @@ def fit(
             first = np.concatenate(
                 [start[:old], centre[old:d], start[old : old + 1], centre[d + 1 : -1], start[-1:]]
             )
-        found = minimize(
+        theta, _, _ = fmin_l_bfgs_b(
             _objective,
             first,
-            (z, seen, t, squares, extra),
-            "L-BFGS-B",
-            jac=True,
+            args=(z, seen, t, squares, extra),
             bounds=np.stack([centre - 4 * width, centre + 4 * width], axis=1),
-            options={"maxiter": steps},
+            maxiter=steps,
         )
-        theta = np.asarray(found.x, dtype=np.float64)
-    matern, _, line = _kernel(z, z, seen, seen, theta)
-    covariance = matern + line
+    covariance, _ = _matern(z, z, theta)
+    covariance += _line(seen, seen, theta)
+    diagonal = covariance.reshape(-1)[:: n + 1]
     noise = np.exp(2 * theta[-1])
     lengths = None if rough is None else rough / x_scale
     if lengths is None:
-        covariance[np.diag_indices(n)] += noise
+        diagonal += noise
     else:
         covariance += noise * _near(z, z, lengths)
-    covariance[np.diag_indices(n)] += extra + (_JITTER if lengths is None else _REPEATED * noise)
+    diagonal += extra + (_JITTER if lengths is None else _REPEATED * noise)
     chol = _cholesky(covariance)
     alpha = _solve(chol, t)
     centres, scales = (x_mid, line_mid, y_mid), (x_scale, line_scale, y_scale)
