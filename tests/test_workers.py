@@ -201,7 +201,8 @@ def test_a_database_restart_in_mid_run_changes_nothing(
 ) -> None:
     url = postgres.new_database()
     storage = open_storage(url)
-    with running(tmp_path, *arguments(url, "--workers", "2")) as process:
+    slower = {"LRSEARCH_TEST_PAUSE": "0.1"}  # else it ends before a busy server
+    with running(tmp_path, *arguments(url, "--workers", "2"), **slower) as process:
         wait_for(lambda: finished(storage) >= 4, 90)
         postgres.stop()
         try:

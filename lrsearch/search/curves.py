@@ -123,7 +123,8 @@ class Reader:
                 self._rows[name, number] = None, found[number]
             else:
                 new.append((trial, row))
-        averages = _averages(study, [t for t, _ in new if "schedule" in t.user_attrs])
+        begun = [t for t, _ in new if "schedule" in t.user_attrs and t.intermediate_values]
+        averages = _averages(study, begun)
         for trial, row in new:
             found[trial.number] = _row(trial, averages.get(trial.number), row)
             self._rows[name, trial.number] = _stage(trial), found[trial.number]

@@ -60,18 +60,20 @@ class GaussianProcess:
 
     def predict(self, x: Array, linear: Array | None = None) -> tuple[Array, Array]:
         """Mean and standard deviation of a new observation at ``x`` (m, d): two of (m,)."""
-        d, q = self.x.shape[1], self.linear.shape[1]
+        d = self.x.shape[1]
         z = (np.atleast_2d(x) - self.centres[0]) / self.scales[0]
-        seen = np.zeros((len(z), 0)) if linear is None else np.atleast_2d(linear)
-        seen = (seen - self.centres[1]) / self.scales[1]
         cross, _ = _matern(z, self.x, self.theta)  # (m, n)
-        cross += _line(seen, self.linear, self.theta)
+        prior = np.full(len(z), np.exp(2 * self.theta[d]))
+        if linear is not None and linear.shape[-1]:
+            seen = (np.atleast_2d(linear) - self.centres[1]) / self.scales[1]
+            cross += _line(seen, self.linear, self.theta)
+            prior += seen**2 @ np.exp(2 * self.theta[d + 1 : -1])
+        noise = np.exp(2 * self.theta[-1])
         if self.rough is not None:
-            cross += np.exp(2 * self.theta[-1]) * _near(z, self.x, self.rough)
+            cross += noise * _near(z, self.x, self.rough)
         half = dtrtrs(self.chol, cross.T, lower=True)[0]
-        weights = np.exp(2 * self.theta[d : d + 1 + q])
-        prior = weights[0] + seen**2 @ weights[1:] + np.exp(2 * self.theta[-1])
-        variance = np.maximum(prior - (half**2).sum(axis=0), _JITTER)
+        half *= half
+        variance = np.maximum(prior + noise - half.sum(axis=0), _JITTER)
         sd = self.scales[2]
         return self.centres[2] + sd * (cross @ self.alpha), sd * np.sqrt(variance)
 
@@ -204,7 +206,7 @@ def fit(
     """
     n, d = x.shape
     linear = np.zeros((n, 0)) if linear is None else linear
-    exact = np.ones(n, dtype=bool) if variance is None else variance == 0.0
+    exact = slice(None) if variance is None else np.flatnonzero(variance == 0.0)
     x_mid, x_scale = _standard(x[exact])
     line_mid, line_scale = _standard(linear[exact])
     y_mid, y_scale = float(y[exact].mean()), float(y[exact].std())
@@ -245,5 +247,8 @@ def fit(
 
 def _standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the columns; 1 where a column does not vary."""
-    scale = x.std(axis=0)
-    return x.mean(axis=0), np.where(scale > 1e-9, scale, 1.0)
+    if not x.shape[1]:
+        return np.zeros(0), np.ones(0)
+    middle = x.mean(axis=0)
+    scale = np.sqrt(((x - middle) ** 2).mean(axis=0))
+    return middle, np.where(scale > 1e-9, scale, 1.0)

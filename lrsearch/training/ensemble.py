@@ -125,7 +125,6 @@ class EnsembleRunner:
             device=device,
         )
         self._validation = StackedValidation(task, self._stack, device)
-        self._initial = {name: t.clone() for name, t in self._model.state_dict().items()}
         self._steps = self._batches.steps
         self._slots: list[Slot] = []
         self._rows = Rows.allocate(
@@ -136,6 +135,9 @@ class EnsembleRunner:
             device,
         )
         self._store = Store(self._model, self._stack, self._rule, self._rows)
+        initial = {name: t.clone() for name, t in self._model.state_dict().items()}
+        self._store.write(0, initial, initial)
+        self._fresh = self._rows.take([0])
         self._grads = torch.zeros(k, self._stack.width, device=device)
         self._trainers: dict[int, Trainer] = {}
 
@@ -154,7 +156,7 @@ class EnsembleRunner:
             raise UsageError(f"trial {key} is here already")
         slot, row = self._slot(key, schedule), len(self._slots)
         if state is None:
-            self._store.write(row, self._initial, self._initial)
+            self._rows.put([row], self._fresh)
         else:
             self._restore(row, slot, state)
         self._slots.append(slot)
