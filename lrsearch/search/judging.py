@@ -116,7 +116,8 @@ class Judge:
         self._log = positive
         self._settled = settled
         self._raw, self._avg = self.scaled(settled.raw), self.scaled(settled.avg)
-        ended = np.isin(settled.state, (COMPLETE, DIVERGED)) & (settled.reached > 0)
+        ended = (settled.state == COMPLETE) | (settled.state == DIVERGED)
+        ended &= settled.reached > 0
         self._ended = np.flatnonzero(ended)
         self._stopped = np.flatnonzero((settled.state == STOPPED) & (settled.reached > 0))
         self._final = np.where(settled.state == COMPLETE, self._raw[:, -1:].sum(axis=1), np.inf)

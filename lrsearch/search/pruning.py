@@ -8,6 +8,7 @@ trial is small, unless its averaged loss leads those of all that came so far.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Final
@@ -27,6 +28,7 @@ STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
 
 
+@functools.cache
 def rungs(epochs: int) -> tuple[int, ...]:
     """Epochs after which a trial is judged: from E/30 in steps of 30%.
 

@@ -188,7 +188,7 @@ class TraceSampler(BaseSampler):
             self._space.suggest(first)
             return first
         candidates = self._candidates(number, trials)
-        features = trace_features(np.stack([c.rates(curves) for c in candidates]))
+        features = trace_features(np.array([c.rates(curves) for c in candidates]))
         target, variance = believed(curves, self._memory)
         gain = promise(
             curves.features, target, variance, curves.state == RUNNING, features, self._learnt

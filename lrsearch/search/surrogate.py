@@ -39,10 +39,17 @@ def trace_features(lr: Array, parts: int = 6) -> Array:
         [[-2.3, 0.32, 0.32]]
     """
     lr = np.atleast_2d(np.asarray(lr, dtype=np.float64))
-    edges = np.linspace(0, lr.shape[1], min(parts, lr.shape[1]) + 1).round().astype(int)
-    means = [lr[:, a:b].mean(axis=1, keepdims=True) for a, b in itertools.pairwise(edges)]
+    edges = itertools.pairwise(_edges(lr.shape[1], parts))
+    means = [lr[:, a:b].mean(axis=1, keepdims=True) for a, b in edges]
     integral = np.log(np.maximum(lr.mean(axis=1, keepdims=True), 1e-30))
     return np.concatenate([integral, np.sqrt(np.concatenate(means, axis=1))], axis=1)
+
+
+@functools.cache
+def _edges(epochs: int, parts: int) -> list[int]:
+    """Where equal parts of the budget begin, and its end."""
+    edges: list[int] = np.linspace(0, epochs, min(parts, epochs) + 1).round().astype(int).tolist()
+    return edges
 
 
 @dataclass(frozen=True)
