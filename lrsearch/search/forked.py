@@ -178,7 +178,11 @@ def _safe(device: str) -> bool:
     """Whether a copy of this process is as good as a new one."""
     if sys.platform != "linux" or not ending.is_ours():
         return False
-    if None in (sys.stdin, sys.stdout, sys.stderr) or len(os.listdir("/proc/self/task")) > 1:
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # those of libraries, too
+    except OSError:
+        return False
+    if threads > 1 or None in (sys.stdin, sys.stdout, sys.stderr):
         return False
     if device == "auto":
         import torch
