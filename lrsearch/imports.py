@@ -42,19 +42,20 @@ def postponed(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    empty = ModuleType(name)
-
-    def stand_in(attribute: str) -> _Later:
-        if attribute.startswith("__"):
-            raise AttributeError(attribute)
-        return _Later(name, attribute)
-
-    empty.__getattr__ = stand_in  # type: ignore[method-assign]
-    sys.modules[name] = empty
+    sys.modules[name] = _Postponed(name)
     try:
         yield
     finally:
         del sys.modules[name]
+
+
+class _Postponed(ModuleType):
+    """In the place of a module that is not imported yet."""
+
+    def __getattr__(self, attribute: str) -> _Later:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return _Later(self.__name__, attribute)
 
 
 class _Later:
