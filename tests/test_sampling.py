@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -12,7 +13,15 @@ from optuna.trial import TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search.curves import COMPLETE, load_curves
-from lrsearch.search.sampling import STARTUP, Drawn, TraceSampler, believed, candidate_lr, promise
+from lrsearch.search.judging import EARLY
+from lrsearch.search.sampling import (
+    LEAST_KNOWN,
+    Drawn,
+    TraceSampler,
+    believed,
+    candidate_lr,
+    promise,
+)
 
 EPOCHS = 12
 SPACE = Space(None, EPOCHS, (1e-3, 1.0))
@@ -54,8 +63,17 @@ def test_it_finds_better_schedules_than_random_draws() -> None:
     for _ in range(28):
         add(study, sampler, TrialState.COMPLETE)
     values = [t.value for t in study.trials]
-    assert np.median(values[STARTUP:]) < np.median(values[:STARTUP]) - 0.3
-    assert np.argmin(values) >= STARTUP
+    assert np.median(values[LEAST_KNOWN:]) < np.median(values[:LEAST_KNOWN]) - 0.3
+    assert np.argmin(values) >= LEAST_KNOWN
+
+
+def test_before_any_trial_is_complete_it_learns_from_losses_early_in_the_budget() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    early = math.ceil(EARLY * EPOCHS)
+    for _ in range(30):
+        add(study, sampler, TrialState.PRUNED, early)
+    values = [t.intermediate_values[early] for t in study.trials]
+    assert np.median(values[LEAST_KNOWN:]) < np.median(values[:LEAST_KNOWN]) - 0.1
 
 
 def test_a_proposal_follows_from_study_seed_and_number_alone() -> None:
@@ -117,14 +135,11 @@ def test_running_trials_keep_others_from_the_same_place() -> None:
     rng = np.random.default_rng(0)
     features = rng.uniform(-1, 1, size=(20, 2))
     target = (features**2).sum(axis=1)
-    running = np.zeros(21, dtype=bool)
-    running[-1] = True
-    first = promise(features, target, np.zeros(20), running[:-1], np.zeros((1, 2)))
+    first = promise(features, target, np.zeros(20), np.zeros((1, 2)))
     second = promise(
         np.vstack([features, np.zeros((1, 2))]),
         np.append(target, np.nan),
         np.zeros(21),
-        running,
         np.zeros((1, 2)),
     )
     assert second[0] < first[0]
@@ -137,8 +152,7 @@ def test_a_curve_that_was_run_promises_nothing_but_a_lucky_one_nearby_does() -> 
     best = features[[np.argmin(target)]]
     elsewhere = rng.uniform(-1, 1, size=(50, 2))
     candidates = np.concatenate([best, best + 1e-4, best + 0.2, elsewhere])
-    none = np.zeros(30, dtype=bool)
-    gain = promise(features, target, np.zeros(30), none, candidates)
+    gain = promise(features, target, np.zeros(30), candidates)
     assert max(gain[0], gain[1]) < 0.1 * gain[2]
 
 

@@ -19,13 +19,11 @@ from optuna.trial import FrozenTrial
 
 from lrsearch.errors import UsageError
 from lrsearch.search.curves import Curves, Reader, by_end, load_curves
-from lrsearch.search.judging import Judge, Memory
+from lrsearch.search.judging import EARLY, STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
 
 CHANCE: Final = 0.1
 """Chance of being the best below which a trial is stopped, by default."""
-STARTUP: Final = 4
-"""Finished trials before the predictors are asked."""
 
 
 @functools.cache
@@ -47,10 +45,10 @@ def rungs(epochs: int) -> tuple[int, ...]:
 def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only after 10% of the budget, and with at least three others that came so far.
+    Asked only after a tenth of the budget, and with at least three others that came so far.
     """
     there = others.reached >= epoch
-    if epoch < 0.1 * running.epochs or there.sum() < 3:
+    if epoch < EARLY * running.epochs or there.sum() < 3:
         return np.zeros(len(running), dtype=bool)
     at = epoch - 1
     bars = (np.sort(losses[there, at]) for losses in (others.raw, others.avg))

@@ -3,7 +3,8 @@
 A Gaussian process (:mod:`lrsearch.search.surrogate`) from trace features to the final loss, and
 expected improvement over candidates: schedules drawn from the whole space, and neighbours of the
 best so far. Trials that run are believed at their predicted value, stopped ones at what the
-pruner's predictors say of them, diverged ones are as bad as it gets.
+pruner's predictors say of them, diverged ones are as bad as it gets. Where many trials run at
+once, many are asked for before a few are complete: until then, early losses have to do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.schedules.trace import dummy
 from lrsearch.search.curves import (
     COMPLETE,
+    DIVERGED,
     RUNNING,
     Curves,
     Reader,
@@ -38,11 +40,11 @@ from lrsearch.search.curves import (
     load_curves,
     lr_per_epoch,
 )
-from lrsearch.search.judging import Judge, Memory, cap, spread
+from lrsearch.search.judging import EARLY, STARTUP, Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
 
-STARTUP: Final = 10
-"""Trials drawn at random before the process is asked."""
+LEAST_KNOWN: Final = 10
+"""Trials something is known of before the process is asked; others are drawn at random."""
 CANDIDATES: Final = 160
 """Schedules drawn from the whole space."""
 NEIGHBOURS: Final = 24
@@ -181,19 +183,21 @@ class TraceSampler(BaseSampler):
     def _draw(self, study: optuna.Study, number: int) -> Drawn:
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
         trials = by_end([t for t in trials if "schedule" in t.user_attrs])
-        ended = sum(t.state.is_finished() for t in trials)
+        if len(trials) < LEAST_KNOWN:
+            return self._random(number)
         curves = load_curves(study, trials, self._reader)
-        if ended < STARTUP or not (curves.state == COMPLETE).any():
-            first = Drawn(np.random.default_rng([self._seed % 2**32, number]))
-            self._space.suggest(first)
-            return first
+        target, variance = believed(curves, self._memory)
+        if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
+            return self._random(number)
         candidates = self._candidates(number, trials)
         features = trace_features(np.array([c.rates(curves) for c in candidates]))
-        target, variance = believed(curves, self._memory)
-        gain = promise(
-            curves.features, target, variance, curves.state == RUNNING, features, self._learnt
-        )
+        gain = promise(curves.features, target, variance, features, self._learnt)
         return candidates[int(np.argmax(gain))].drawn
+
+    def _random(self, number: int) -> Drawn:
+        drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
+        self._space.suggest(drawn)
+        return drawn
 
     def _candidates(self, number: int, trials: list[FrozenTrial]) -> list[Candidate]:
         """From all over the space, and near the best completed trials; none proposed before."""
@@ -277,6 +281,8 @@ def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
 def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
     """Losses of the completed trial with the nearest peak rate, (E,)."""
     complete = np.flatnonzero(curves.state == COMPLETE)
+    if not len(complete):
+        return -np.arange(curves.epochs, dtype=np.float64)  # they fall: the rate is held
     distance = np.abs(np.log(curves.lr[complete].max(axis=1)) - math.log(schedule.lr))
     return np.asarray(curves.raw[complete[np.argmin(distance)]])
 
@@ -291,8 +297,11 @@ def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array
     """What each trial is taken to have come to, (n,), and the variance of that, (n,).
 
     The (log) final loss of completed trials; the predicted one of stopped trials, no better than
-    the best completed; +inf for diverged ones; NaN for those that run.
+    the best completed; +inf for diverged ones; NaN for those that run. While few are complete: the
+    (log) averaged loss early in the budget, of all that came so far; NaN for the others.
     """
+    if (curves.state == COMPLETE).sum() < STARTUP:
+        return _early(curves), np.zeros(len(curves))
     settled = curves.state != RUNNING
     judge = Judge(curves.take(settled), memory)
     mean, variance = judge.beliefs()
@@ -301,11 +310,18 @@ def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array
     return target, spread
 
 
+def _early(curves: Curves) -> Array:
+    """(Log) averaged losses after a tenth of the budget, (n,): NaN unknown, +inf diverged."""
+    at = math.ceil(EARLY * curves.epochs) - 1
+    losses = np.where(curves.reached > at, curves.avg[:, at], np.nan)
+    losses[curves.state == DIVERGED] = np.inf
+    return np.log(losses) if np.nanmin(losses, initial=np.inf) > 0 else losses
+
+
 def promise(
     features: Array,
     target: Array,
     variance: Array,
-    running: NDArray[np.bool_],
     candidates: Array,
     learnt: dict[bytes, Array] | None = None,
 ) -> Array:
@@ -317,15 +333,15 @@ def promise(
 
     Args:
         features: Of the trials, (n, d).
-        target: As :func:`believed` gives it, (n,).
+        target: As :func:`believed` gives it, (n,); NaN is believed at its predicted value.
         variance: Of the targets, (n,).
-        running: Which trials run: they are believed at their predicted value, (n,) bool.
         candidates: Their features, (m, d).
         learnt: Keeps the hyperparameters; they are learnt anew when the trials that ended first
             have become an eighth more.
     """
+    running = np.isnan(target)
     known = np.flatnonzero(~running)
-    limit = max(cap(target[known]), cap(target[known[:STARTUP]]))
+    limit = max(cap(target[known]), cap(target[known[:LEAST_KNOWN]]))
     y = np.minimum(target, limit)
     known = known[spread(y[known], LARGEST_FIT)]
     best = y[known].min()
