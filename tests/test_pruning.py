@@ -79,8 +79,8 @@ def test_a_trial_that_leads_by_averaged_loss_is_not_stopped_however_small_its_ch
     ahead = Curves(
         worst.lr, worst.raw, 0 * worst.avg + 1e-3, worst.reached, worst.state, worst.features
     )
-    assert pruning.stops(worst, 10, worst, judge, chance=0.999)
-    assert not pruning.stops(ahead, 10, ahead, judge, chance=0.999)
+    assert pruning.stops(worst, 10, worst, judge, share=0.999)
+    assert not pruning.stops(ahead, 10, ahead, judge, share=0.999)
 
 
 def test_two_workers_with_their_own_memory_decide_alike() -> None:
@@ -209,10 +209,10 @@ def test_a_trial_without_a_schedule_is_never_stopped() -> None:
     assert not trial.should_prune()
 
 
-@pytest.mark.parametrize("chance", [0.0, 1.0, -1.0])
-def test_a_chance_that_is_none_is_refused(chance: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UsageError, match="above 0 and below 1"):
-        SchedulePruner(chance)
+        SchedulePruner(share)
 
 
 def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lrsearch.search.pruning import CHANCE
+from lrsearch.search.pruning import SHARE
 
 ROOT = Path(__file__).resolve().parents[1]
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -41,7 +41,7 @@ def replayed(pruner: str, signal: str) -> dict[str, dict[str, Any]]:
 
 
 def pruner() -> str:
-    ours, median = replayed(f"ours:{CHANCE:g}", "both"), replayed("median", "raw")
+    ours, median = replayed(f"ours:{SHARE:g}", "both"), replayed("median", "raw")
     orders = len(ours["digits"]["regrets"])
     return (
         f"Replayed on {orders} orders of 100 recorded trials of two tasks it takes "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrsearch.schedules import RandomParams, Space
-from lrsearch.search.pruning import CHANCE
+from lrsearch.search.pruning import SHARE
 from lrsearch.search.surrogate import Array, trace_features
 from tests.benchmarks import frontier, record
 from tests.benchmarks.replay import Record, Score, read, score
@@ -44,8 +44,8 @@ def test_a_quarter_of_the_epochs_finds_one_of_the_best_on_recorded_curves(
     assert np.mean([each.regret for each in found]) < 0.015
 
 
-def test_a_smaller_chance_takes_more_epochs_and_keeps_more_of_the_best(made_up: Record) -> None:
-    safe, rash = (score(made_up, f"ours:{c}", "both", 1, 50, 4) for c in (0.01, 0.3))
+def test_a_smaller_share_takes_more_epochs_and_keeps_more_of_the_best(made_up: Record) -> None:
+    safe, rash = (score(made_up, f"ours:{c}", "both", 1, 50, 4) for c in (0.03, 0.9))
     assert safe.epochs > rash.epochs
     assert safe.lost <= rash.lost
 
@@ -85,4 +85,4 @@ def test_a_record_replaces_its_own_table_and_leaves_the_rest(tmp_path: Path) -> 
 def test_the_default_is_a_setting_of_the_sweep() -> None:
     from tests.benchmarks.replay import DEFAULT
 
-    assert f"ours:{CHANCE:g}" in DEFAULT
+    assert f"ours:{SHARE:g}" in DEFAULT

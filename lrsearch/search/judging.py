@@ -145,6 +145,16 @@ class Judge:
         raw, avg = self.scaled(running.raw[:, epoch - 1]), self.scaled(running.avg[:, epoch - 1])
         return self.rung(epoch).chance(running.features, raw, avg, self.best)
 
+    def chance_of_best(self, epoch: int) -> float:
+        """What chance the curve of the best finished trial would be given to be as good again.
+
+        A search stops at a value that luck has helped to, which no curve promises. So this, not
+        certainty, is what the chances of others are to be measured against.
+        """
+        rows = np.array([int(np.argmin(self._final))])
+        raw, avg = self._losses(epoch, rows)
+        return float(self.rung(epoch).chance(self._settled.features[rows], raw, avg, self.best)[0])
+
     def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
         """Whether each running trial has an averaged loss among the best of all that came here.
 

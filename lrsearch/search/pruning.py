@@ -3,7 +3,8 @@
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
 not compared with the losses of others now, but by what its final loss will be
 (:mod:`lrsearch.search.judging`). It is stopped when the chance that it beats the best finished
-trial is small, unless its averaged loss leads those of all that came so far.
+trial is small against what the best's own curve would have been given at the same epoch, unless
+its averaged loss leads those of all that came so far.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from lrsearch.search.curves import Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import EARLY, STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
 
-CHANCE: Final = 0.1
-"""Chance of being the best below which a trial is stopped, by default."""
+SHARE: Final = 0.3
+"""Share of the best's own chance below which a trial is stopped, by default."""
 
 
 @functools.cache
@@ -56,7 +57,7 @@ def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
     return np.asarray((running.raw[:, at] > raw) & (running.avg[:, at] > avg))
 
 
-def stops(running: Curves, epoch: int, others: Curves, judge: Judge, chance: float) -> bool:
+def stops(running: Curves, epoch: int, others: Curves, judge: Judge, share: float) -> bool:
     """Whether one trial (the only row of ``running``) is to be stopped after ``epoch``.
 
     Args:
@@ -64,11 +65,13 @@ def stops(running: Curves, epoch: int, others: Curves, judge: Judge, chance: flo
         epoch: Epochs it has run, one at which trials are judged.
         others: All others that have begun, in any state.
         judge: Of those that run no more.
-        chance: Of beating the best finished trial, below which it is stopped.
+        share: Of the chance that the best finished trial's curve would be given, below which it is
+            stopped.
     """
     if judge.finished < STARTUP:
         return bool(hopeless(running, epoch, others)[0])
-    return bool(judge.chance(running, epoch)[0] < chance and not judge.leads(running, epoch)[0])
+    least = share * judge.chance_of_best(epoch)
+    return bool(judge.chance(running, epoch)[0] < least and not judge.leads(running, epoch)[0])
 
 
 class SchedulePruner(optuna.pruners.BasePruner):
@@ -81,20 +84,21 @@ class SchedulePruner(optuna.pruners.BasePruner):
     Report each epoch's validation loss with ``trial.report(loss, step=epochs_finished)``.
 
     Args:
-        chance: Chance of beating the best finished trial below which a trial is stopped, in
-            (0, 1); smaller is safer and dearer.
+        share: A trial is stopped when its chance of beating the best finished trial is below this
+            share of the chance that the best's own curve would have been given at the same epoch;
+            in (0, 1), smaller is safer and dearer.
 
     Raises:
-        UsageError: If ``chance`` is not in (0, 1).
+        UsageError: If ``share`` is not in (0, 1).
 
     Example:
         >>> study = optuna.create_study(pruner=SchedulePruner())
     """
 
-    def __init__(self, chance: float = CHANCE) -> None:
-        if not 0.0 < chance < 1.0:
-            raise UsageError(f"chance must be above 0 and below 1, got {chance}")
-        self._chance = chance
+    def __init__(self, share: float = SHARE) -> None:
+        if not 0.0 < share < 1.0:
+            raise UsageError(f"share must be above 0 and below 1, got {share}")
+        self._share = share
         self._reader = Reader()
         self._seen: tuple[str, list[FrozenTrial], Judge] | None = None
         self._judge: tuple[tuple[str, tuple[int, ...]], Judge] | None = None
@@ -108,10 +112,10 @@ class SchedulePruner(optuna.pruners.BasePruner):
         trials, judge = self._look(study)
         own = load_curves(study, [trial], self._reader)
         if judge.finished >= STARTUP:
-            return stops(own, epoch, own, judge, self._chance)
+            return stops(own, epoch, own, judge, self._share)
         begun = [t for t in trials if t.number != trial.number and t.intermediate_values]
         others = load_curves(study, begun, self._reader)
-        return stops(own, epoch, others, judge, self._chance)
+        return stops(own, epoch, others, judge, self._share)
 
     def _look(self, study: optuna.Study) -> tuple[list[FrozenTrial], Judge]:
         """All trials, and the judge of the settled: one look for the decisions of an epoch."""

@@ -157,7 +157,7 @@ class Course:
         return float(used), float(regret), float((~done[tenth]).mean())
 
 
-def replay_ours(course: Course, workers: int, chance: float) -> None:
+def replay_ours(course: Course, workers: int, share: float) -> None:
     """Our pruner, on the same pure functions that :class:`SchedulePruner` calls."""
     at = set(pruning.rungs(course.record.lr.shape[1]))
     judges: dict[int, Judge] = {}
@@ -174,7 +174,7 @@ def replay_ours(course: Course, workers: int, chance: float) -> None:
         begun = np.flatnonzero(course.reached > 0)
         early = judge.finished < pruning.STARTUP
         others = course.curves(begun[begun != i] if early else begun[:0])
-        return pruning.stops(course.curves(np.array([i])), epoch, others, judge, chance)
+        return pruning.stops(course.curves(np.array([i])), epoch, others, judge, share)
 
     course.run(stop, workers, lambda i, state: None)
 
@@ -266,7 +266,7 @@ def _numbers(name: str, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 PRUNERS: dict[str, tuple[str, Callable[[str], Callable[..., None]]]] = {
-    "ours": ("ours[:chance]", lambda name: replay_ours),
+    "ours": ("ours[:share]", lambda name: replay_ours),
     "informed": ("informed[:chance]", lambda name: replay_informed),
     "none": ("none", lambda name: _optuna(lambda epochs: optuna.pruners.NopPruner())),
     "median": (
@@ -320,7 +320,7 @@ def score(
     for seed in range(orders):
         course = Course.draw(record, trials, seed)
         if kind in OURS:
-            run(course, workers, *_numbers(pruner, (pruning.CHANCE,)))
+            run(course, workers, *_numbers(pruner, (pruning.SHARE,)))
         else:
             run(course, workers, signal, seed)
         rows.append(course.score())
@@ -349,7 +349,7 @@ def scores(
                 yield score(record, pruner, signal, orders, trials, workers)
 
 
-SWEEP = tuple(f"ours:{chance:g}" for chance in (0.002, 0.02, pruning.CHANCE, 0.2, 0.5))
+SWEEP = tuple(f"ours:{share:g}" for share in (0.01, 0.1, pruning.SHARE, 0.5, 0.8))
 DEFAULT = (
     *SWEEP,
     "informed:0.02",
