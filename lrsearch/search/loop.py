@@ -160,17 +160,17 @@ class Worker:
         """Start a trial, or go on with one from its checkpoint."""
         now = time.monotonic()
         key = trial._trial_id
+        state = self._load_checkpoint(trial) if resumed else None
+        if resumed:
+            epoch = 0 if state is None else int(state["epoch"])
+            history.forget_epochs(self.storage, key, epoch)
+            for step in [s for s in trial.intermediate_values if s > epoch]:
+                del trial.intermediate_values[step]
         try:
             schedule = Schedule.from_dict(trial.user_attrs["schedule"])
-            state = self._load_checkpoint(trial) if resumed else None
-            if resumed:
-                epoch = 0 if state is None else int(state["epoch"])
-                history.forget_epochs(self.storage, key, epoch)
-                for step in [s for s in trial.intermediate_values if s > epoch]:
-                    del trial.intermediate_values[step]
             self.residents[key] = Resident(trial, schedule, now, now, alone)
             self.runner.add(key, schedule, state)
-        except Exception as error:  # noqa: BLE001 - the user's model may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's family or model may raise anything
             self._fail(key, error)
 
     def _load_checkpoint(self, trial: FrozenTrial) -> dict[str, Any] | None:
