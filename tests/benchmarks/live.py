@@ -4,26 +4,39 @@
     python -m tests.benchmarks.live lr --data-dir DIR --write studies/sampling
 
 Tasks and worker are those of ``tests.benchmarks.samplers``; sampler and pruner are the defaults.
+``digits:60`` is the task with 60 epochs. What a user gets of a study is its winner, and its best
+value is also luck: so the winners are trained again on seeds that no study has seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import torch
 
+from lrsearch.confirm import FIRST_SEED
+from lrsearch.schedules import Schedule
+from lrsearch.tasks.task import Task
+from lrsearch.training.ensemble import EnsembleRunner
 from tests.benchmarks import record
 from tests.benchmarks.samplers import TASKS, Array, mean_se, runs
 
 WIDE = (1e-5, 10.0)
-NOTHING = 0.9 * float(np.log(10))
-"""A final loss above it is that of guessing: both tasks have ten classes."""
+GUESSING = math.log(10)
+"""Loss of guessing: all tasks have ten classes."""
+NOTHING = 0.9 * GUESSING
+"""Who ends above it has learnt nothing."""
+FRESH = 10
+"""Seeds on which the winner of each study is trained again."""
 NEAR = 1.05
 """A study has reached the value when its best is at most so many times the best of both arms."""
 
@@ -44,30 +57,92 @@ Baselines would show the usual rate to the lr range test.
 """
 
 
+def make_task(name: str, data_dir: Path) -> Task:
+    """``digits``, or ``digits:60`` for 60 epochs."""
+    base, _, epochs = name.partition(":")
+    if base not in TASKS or not (epochs.isdecimal() or epochs == ""):
+        raise SystemExit(f"unknown task {name!r} (valid: {', '.join(TASKS)}, each with :EPOCHS)")
+    task = TASKS[base](data_dir)
+    return replace(task, epochs=int(epochs)) if epochs else task
+
+
+def train_winners(rows: Sequence[dict[str, Any]], tasks: Mapping[str, Task]) -> None:
+    """``row["fresh"]``: losses of its winner on :data:`FRESH` seeds, the same for all arms."""
+    for name, task in tasks.items():
+        for seed in sorted({row["seed"] for row in rows if row["task"] == name}):
+            some = [row for row in rows if (row["task"], row["seed"]) == (name, seed)]
+            winners = [Schedule.from_dict(row["winner"]) for row in some]
+            fresh = range(FIRST_SEED + FRESH * seed, FIRST_SEED + FRESH * (seed + 1))
+            losses = [train_together(task, winners, each) for each in fresh]
+            for row, its in zip(some, np.transpose(losses).tolist(), strict=True):
+                row["fresh"] = its
+
+
+def train_together(task: Task, schedules: Sequence[Schedule], seed: int) -> list[float]:
+    """Final validation losses of schedules trained as one stack; who diverged is guessing."""
+    runner = EnsembleRunner(
+        task,
+        k=len(schedules),
+        optimizer=task.optimizer,
+        optimizer_args=task.optimizer_args,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+    losses = [GUESSING] * len(schedules)
+    left = set(range(len(schedules)))
+    for i in left:
+        runner.add(i, schedules[i])
+    while left:
+        for i, result in runner.epoch().items():
+            ended = result.epoch == schedules[i].epochs
+            if ended and not result.diverged:
+                losses[i] = result.val_loss
+            if ended or result.diverged:
+                runner.remove(i)
+                left.discard(i)
+    return losses
+
+
 def column(rows: Sequence[Mapping[str, Any]], task: str, arm: str, name: str) -> Array:
-    """One figure of all seeds, in order."""
+    """One figure of all seeds, in order: ``best``, ``fresh`` (mean of the winner) or a field."""
     some = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
     some.sort(key=lambda row: row["seed"])
-    return np.array([min(row["values"]) if name == "best" else row[name] for row in some])
+    if name in ("best", "fresh"):
+        return np.array(
+            [min(row["values"]) if name == "best" else np.mean(row[name]) for row in some]
+        )
+    return np.array([row[name] for row in some])
 
 
 def pruning_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
-    """Best value and epochs with and without pruning, and the paired differences."""
+    """Best value, winner on fresh seeds, and epochs; with their differences to pruning off."""
     lines = [
-        "| task | arm | best | difference | epochs used | seeds |",
-        "|---|---|---|---|---|---|",
+        "| task | arm | best | difference | winner on fresh seeds | difference | epochs used "
+        "| seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for task in tasks:
-        off = column(rows, task, "pruning off", "best")
         full = column(rows, task, "pruning off", "epochs")
         for arm in ARMS["pruning"]:
-            best, used = (column(rows, task, arm, name) for name in ("best", "epochs"))
-            cells = ["{:.4f} ± {:.4f}".format(*mean_se(best)), "", "100%"]
-            if arm != "pruning off":
-                cells[1] = "{:+.1f} ± {:.1f}%".format(*(100 * v for v in mean_se(best / off - 1)))
-                cells[2] = "{:.0f} ± {:.0f}%".format(*(100 * v for v in mean_se(used / full)))
-            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(best)} |")
+            used, cells = column(rows, task, arm, "epochs"), []
+            for name in ("best", "fresh"):
+                off, own = (column(rows, task, each, name) for each in ("pruning off", arm))
+                cells += ["{:.4f} ± {:.4f}".format(*mean_se(own)), ""]
+                if arm != "pruning off":
+                    cells[-1] = "{:+.1f} ± {:.1f}%".format(*percent(own / off - 1))
+            cells += [
+                "100%"
+                if arm == "pruning off"
+                else "{:.0f} ± {:.0f}%".format(*percent(used / full))
+            ]
+            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(used)} |")
     return lines
+
+
+def percent(shares: Array) -> tuple[float, float]:
+    """Mean and standard error, in percent."""
+    mean, se = mean_se(shares)
+    return 100 * mean, 100 * se
 
 
 def reached(values: Sequence[float], value: float) -> int:
@@ -101,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", choices=ARMS)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="*", default=["digits", "cifar10"], choices=TASKS)
+    parser.add_argument(
+        "--tasks", nargs="*", default=["digits", "cifar10"], metavar="TASK[:EPOCHS]"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--raw", type=Path, help="runs that are done already; grows")
@@ -110,7 +187,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     raw = args.raw or Path(f"live-{args.what}.jsonl")
-    rows = runs(ARMS[args.what], args.tasks, args.seeds, args.trials, args.data_dir, raw)
+    tasks = {name: make_task(name, args.data_dir) for name in args.tasks}
+    rows = runs(ARMS[args.what], tasks, args.seeds, args.trials, raw)
+    if args.what == "pruning":
+        train_winners(rows, tasks)
     lines = (pruning_table if args.what == "pruning" else lr_table)(rows, args.tasks)
     print("\n".join(lines))
     if args.write:

@@ -123,12 +123,14 @@ class Live:
         epochs: Epochs of all trials together.
         cpu: CPU seconds of the study.
         lr: Range of the peak rate that was searched.
+        winner: Schedule of the best trial.
     """
 
     values: list[float]
     epochs: int
     cpu: float
     lr: tuple[float, float]
+    winner: dict[str, Any]
 
 
 def run_study(task: Task, seed: int, **settings: Any) -> Live:
@@ -152,17 +154,17 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         ended = [t.value if t.state.name == "COMPLETE" else None for t in trials]
         cpu = time.process_time() - began
         epochs = sum(int(t.user_attrs.get("epochs", 0)) for t in trials)
+        winner = study.best_trial.user_attrs["schedule"]
         storage.engine.dispose()
     values = [float("inf") if value is None else float(value) for value in ended]
-    return Live(values, epochs, cpu, plan.space.lr)
+    return Live(values, epochs, cpu, plan.space.lr, winner)
 
 
 def runs(
     arms: Mapping[str, Mapping[str, Any]],
-    tasks: Sequence[str],
+    tasks: Mapping[str, Task],
     seeds: int,
     trials: int,
-    data_dir: Path,
     raw: Path,
 ) -> list[dict[str, Any]]:
     """Every arm on every task with every seed; those in ``raw`` are done.
@@ -172,9 +174,8 @@ def runs(
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
     done = {(row["task"], row["arm"], row["seed"]) for row in rows}
-    made = {name: TASKS[name](data_dir) for name in tasks}
     for seed in range(seeds):
-        for name, task in made.items():
+        for name, task in tasks.items():
             for arm, settings in arms.items():
                 if (name, arm, seed) in done:
                     continue
@@ -298,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "random" not in args.samplers:
         parser.error("--samplers needs random, which the others are measured by")
     arms = {name: {"sampler": SAMPLERS[name], "pruner": "none"} for name in args.samplers}
-    rows = runs(arms, args.tasks, args.seeds, args.trials, args.data_dir, args.raw)
+    made = {name: TASKS[name](args.data_dir) for name in args.tasks}
+    rows = runs(arms, made, args.seeds, args.trials, args.raw)
     found = regrets(rows, args.trials)
     lines = table(found, [n for n in CHECKS if n <= args.trials])
     print("\n".join(lines))
