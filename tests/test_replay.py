@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lrsearch.schedules import RandomParams, Space
+from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
 from lrsearch.search.surrogate import Array, trace_features
-from tests.benchmarks import frontier, record
+from tests.benchmarks import frontier, live, record
 from tests.benchmarks.replay import Record, Score, read, score
 
 EPOCHS = 20
@@ -86,3 +88,35 @@ def test_the_default_is_a_setting_of_the_sweep() -> None:
     from tests.benchmarks.replay import DEFAULT
 
     assert f"ours:{SHARE:g}" in DEFAULT
+
+
+def test_live_arms_are_compared_seed_by_seed_by_best_and_by_winner() -> None:
+    best = {"pruning off": (1.0, 2.0), "pruning on": (1.1, 2.2), "twice the trials": (1.0, 2.0)}
+    rows = [
+        {"task": "t", "arm": arm, "seed": seed, "epochs": 25 if arm == "pruning on" else 100}
+        | {"values": [values[seed], 9.0], "fresh": [2 * values[seed]] * 3}
+        for arm, values in best.items()
+        for seed in (1, 0)
+    ]
+    row = live.pruning_table(rows, ["t"])[3]
+    assert row == "| t | pruning on | 1.6500 ± 0.5500 | +10.0 ± 0.0% | 3.3000 ± 1.1000 | " + (
+        "+10.0 ± 0.0% | 25 ± 0% | 2 |"
+    )
+
+
+def test_winners_are_trained_again_on_seeds_that_no_study_has_seen() -> None:
+    task = replace(live.make_task("digits:2", Path()), batch_size=400)
+    schedule = {"family": "ConstantLR", "lr": 0.1, "epochs": 2}
+    hot = {**schedule, "lr": 1e6}
+    rows: list[dict[str, Any]] = [
+        {"task": "digits:2", "arm": arm, "seed": 0, "winner": Schedule(**winner).to_dict()}
+        for arm, winner in (("one", schedule), ("two", schedule), ("hot", hot))
+    ]
+    live.train_winners(rows, {"digits:2": task})
+    one, two, diverged = (row["fresh"] for row in rows)
+    assert one == two
+    assert len(set(one)) == live.FRESH
+    assert max(one) < live.GUESSING
+    assert diverged == [live.GUESSING] * live.FRESH
+    with pytest.raises(SystemExit, match="unknown task 'digts'"):
+        live.make_task("digts", Path())

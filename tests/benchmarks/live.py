@@ -183,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--raw", type=Path, help="runs that are done already; grows")
     parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    parser.add_argument("--part", default="", help="of the record, beside the usual one")
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -197,7 +198,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = f"python -m tests.benchmarks.live {args.what} --data-dir DIR"
         command += f" --tasks {' '.join(args.tasks)} --seeds {args.seeds}"
         command += f" --trials {args.trials} --write {args.write}"
-        record.write(args.write, f"live {args.what}", lines, rows, command)
+        part = f"live {args.what}"
+        if args.part:
+            part, command = f"{part}, {args.part}", f"{command} --part '{args.part}'"
+        record.write(args.write, part, lines, rows, command)
 
 
 if __name__ == "__main__":
