@@ -104,12 +104,15 @@ def train_together(task: Task, schedules: Sequence[Schedule], seed: int) -> list
 
 
 def column(rows: Sequence[Mapping[str, Any]], task: str, arm: str, name: str) -> Array:
-    """One figure of all seeds, in order: ``best``, ``fresh`` (mean of the winner) or a field."""
+    """One figure of all seeds, in order: ``best``, ``fresh`` or a field.
+
+    ``fresh`` is the median of the winner: a mean would show those that diverge on some seeds only.
+    """
     some = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
     some.sort(key=lambda row: row["seed"])
     if name in ("best", "fresh"):
         return np.array(
-            [min(row["values"]) if name == "best" else np.mean(row[name]) for row in some]
+            [min(row["values"]) if name == "best" else np.median(row[name]) for row in some]
         )
     return np.array([row[name] for row in some])
 
