@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +54,21 @@ def running(
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def hear(process: subprocess.Popen[str], words: str, seconds: float) -> None:
+    """Wait until a running process has written some words."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said, end = "", time.monotonic() + seconds
+    with selectors.DefaultSelector() as written:
+        for stream in (process.stdout, process.stderr):
+            written.register(stream, selectors.EVENT_READ)
+        while words not in said:
+            assert process.poll() is None, said
+            assert time.monotonic() < end, said
+            for key, _ in written.select(0.2):
+                said += os.read(key.fd, 1 << 16).decode()
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 180) -> tuple[str, str]:

@@ -221,7 +221,7 @@ def watching(read: Callable[[], Progress], display: Display) -> Iterator[None]:
             except Exception as error:  # noqa: BLE001 - shown below; the study must not end by it
                 failed.append(error)
                 return
-            pause = max(0.5, 50 * (time.perf_counter() - began))
+            pause = min(5.0, max(0.5, 50 * (time.perf_counter() - began)))
 
     thread = threading.Thread(target=watch, name="lrsearch-display", daemon=True)
     display.update(read())
