@@ -13,8 +13,8 @@ from optuna.trial import TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search.curves import COMPLETE, load_curves
-from lrsearch.search.judging import EARLY
 from lrsearch.search.sampling import (
+    EARLY,
     LEAST_KNOWN,
     Drawn,
     TraceSampler,

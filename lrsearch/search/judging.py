@@ -22,8 +22,6 @@ from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
-EARLY: Final = 0.1
-"""Share of the budget after which losses are compared until then."""
 LEADERS: Final = (0.15, 0.6)
 """Share of the trials, the best by averaged loss at the same epoch, that are not stopped: the
 larger where the averaged loss ranked the best finished trials as well as the predictors did."""

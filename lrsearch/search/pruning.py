@@ -20,11 +20,14 @@ from optuna.trial import FrozenTrial
 
 from lrsearch.errors import UsageError
 from lrsearch.search.curves import Curves, Reader, by_end, load_curves
-from lrsearch.search.judging import EARLY, STARTUP, Judge, Memory
+from lrsearch.search.judging import STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
 
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""
+
+HOPELESS: Final = 1 / 3
+"""Share of the budget after which one may be stopped while the predictors know too little."""
 
 
 @functools.cache
@@ -46,10 +49,10 @@ def rungs(epochs: int) -> tuple[int, ...]:
 def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only after a tenth of the budget, and with at least three others that came so far.
+    Asked only after a third of the budget, and with at least three others that came so far.
     """
     there = others.reached >= epoch
-    if epoch < EARLY * running.epochs or there.sum() < 3:
+    if epoch < HOPELESS * running.epochs or there.sum() < 3:
         return np.zeros(len(running), dtype=bool)
     at = epoch - 1
     bars = (np.sort(losses[there, at]) for losses in (others.raw, others.avg))

@@ -40,11 +40,13 @@ from lrsearch.search.curves import (
     load_curves,
     lr_per_epoch,
 )
-from lrsearch.search.judging import EARLY, STARTUP, Judge, Memory, cap, spread
+from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
 
 LEAST_KNOWN: Final = 10
 """Trials something is known of before the process is asked; others are drawn at random."""
+EARLY: Final = 0.1
+"""Share of the budget after which losses are looked at until a few trials are complete."""
 CANDIDATES: Final = 160
 """Schedules drawn from the whole space."""
 NEIGHBOURS: Final = 24
