@@ -26,12 +26,15 @@ def confirmed() -> str:
     searched, arms = found["search"], found["confirm"]["arms"]
     recipes = searched["baselines"]
     in_search = 1 - searched["best"]["val_loss"] / min(recipes.values())
-    winner = arms[found["confirm"]["winner_of_search"]]["mean"]
-    fresh = 1 - winner / min(arms[name]["mean"] for name in recipes)
+    recipe = min(arms[name]["mean"] for name in recipes)
+    tried = {key: arm["mean"] for key, arm in arms.items() if key not in recipes}
+    assert tried.pop(found["confirm"]["winner_of_search"]) > max(arms[r]["mean"] for r in recipes)
+    fresh = 1 - min(tried.values()) / recipe
     seeds = len(found["confirm"]["seeds"])
     return (
-        f"What of these {in_search:.0%} is real? {fresh:.0%}, says "
-        f"`lrsearch confirm digits --seeds {seeds}`"
+        f"What of these {in_search:.0%} is real? Nothing, says "
+        f"`lrsearch confirm digits --seeds {seeds}`: on fresh seeds this winner is worse than every "
+        f"recipe, and the search's next best {fresh:.0%} better"
     )
 
 
