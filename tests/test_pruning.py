@@ -130,6 +130,22 @@ def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now
     assert chances[0] > chances[1]
 
 
+def test_the_luckier_the_best_the_smaller_the_chance_that_is_enough() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(30)])
+    curves = np.array([losses_of(row) for row in lr])
+    best = int(curves[:, 0, -1].argmin())
+
+    def own_chance(luck: float) -> float:
+        raw = curves[:, 0].copy()
+        raw[best, -1] *= luck
+        n = len(lr)
+        reached, state = np.full(n, EPOCHS), np.full(n, COMPLETE)
+        settled = Curves(lr, raw, curves[:, 1], reached, state, trace_features(lr))
+        return Judge(settled).chance_of_best(10)
+
+    assert 0 < own_chance(0.7) < own_chance(0.9) < own_chance(1.0) < 1
+
+
 def test_diverged_and_stopped_trials_are_no_obstacle() -> None:
     lr = np.stack([s.trace().lr for s in random_schedules(30)])
     curves = np.array([losses_of(row) for row in lr])

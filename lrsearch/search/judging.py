@@ -132,6 +132,7 @@ class Judge:
             self._memory.rungs, self._memory.beliefs = {}, {}
         self._believed: tuple[Array, Array] | None = None
         self._rungs: dict[int, Rung] = {}
+        self._of_best: dict[int, float] = {}
 
     def scaled(self, losses: Array) -> Array:
         """Log of losses that are all positive; what is not finite after divergence is +inf."""
@@ -149,9 +150,12 @@ class Judge:
         A search stops at a value that luck has helped to, which no curve promises. So this, not
         certainty, is what the chances of others are to be measured against.
         """
-        rows = np.array([int(np.argmin(self._final))])
-        raw, avg = self._losses(epoch, rows)
-        return float(self.rung(epoch).chance(self._settled.features[rows], raw, avg, self.best)[0])
+        if epoch not in self._of_best:
+            rows = np.array([int(np.argmin(self._final))])
+            raw, avg = self._losses(epoch, rows)
+            features = self._settled.features[rows]
+            self._of_best[epoch] = float(self.rung(epoch).chance(features, raw, avg, self.best)[0])
+        return self._of_best[epoch]
 
     def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
         """Whether each running trial has an averaged loss among the best of all that came here.
