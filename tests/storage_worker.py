@@ -37,6 +37,14 @@ def result(x: float, epoch: int) -> Result:
     return Result(epoch=epoch, lr=x / epoch, train_loss=x + 1 / epoch, val_loss=x + 2 / epoch)
 
 
+def claim_one(
+    storage: Storage, study_id: int, target: int, owner: str, **options: Any
+) -> slots.Claim | None:
+    """One slot, or None if there is nothing to do now."""
+    found = slots.claim_some(storage, study_id, target, owner, 1, **options)
+    return found[0] if found else None
+
+
 def create_trial(storage: Storage, claim: slots.Claim) -> int:
     """The number in the database of the trial of a claimed slot."""
     return trials.start_trials(storage, [claim])[claim.slot]._trial_id
@@ -58,7 +66,7 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
     owner = new_owner()
     done = 0
     while True:
-        claim = slots.claim(storage, study_id, target, owner)
+        claim = claim_one(storage, study_id, target, owner)
         if claim is None:
             if slots.progress(storage, study_id).finished >= target:
                 return done

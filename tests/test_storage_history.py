@@ -12,9 +12,9 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event, insert
 
-from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
+from lrsearch.storage import Storage, history, new_owner, open_storage, trials
 from lrsearch.storage.schema import HISTORY, TRIALS
-from tests.storage_worker import Result, create_trial
+from tests.storage_worker import Result, claim_one, create_trial
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def begin(storage: Storage, count: int, name: str = "s") -> tuple[optuna.Study, 
     owner = new_owner()
     ids = []
     for _ in range(count):
-        claim = slots.claim(storage, study._study_id, count, owner)
+        claim = claim_one(storage, study._study_id, count, owner)
         assert claim is not None
         ids.append(create_trial(storage, claim))
     return study, owner, ids

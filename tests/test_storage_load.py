@@ -28,7 +28,7 @@ from lrsearch.storage import Storage, history, new_owner, open_storage, slots, t
 from lrsearch.storage.schema import SLOTS
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
-from tests.storage_worker import EPOCHS, Result, create_trial, result, work
+from tests.storage_worker import EPOCHS, Result, claim_one, create_trial, result, work
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -245,7 +245,7 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
         return real(call, read=read)
 
     storage.attempt = twice  # type: ignore[method-assign]
-    claim = slots.claim(storage, study._study_id, 2, owner)
+    claim = claim_one(storage, study._study_id, 2, owner)
     assert claim is not None
     trial_id = create_trial(storage, claim)
     for epoch in (1, 2):
@@ -300,7 +300,7 @@ def _fill_until_it_fails(url: str, words: str, disk: Path | None) -> None:
     storage = open_storage(url)
     study = optuna.create_study(storage=storage, study_name="s")
     owner = new_owner()
-    claim = slots.claim(storage, study._study_id, 1, owner)
+    claim = claim_one(storage, study._study_id, 1, owner)
     assert claim is not None
     trial_id = create_trial(storage, claim)
     done = 0
@@ -348,7 +348,7 @@ def test_a_stopped_worker_that_wakes_up_does_not_disturb_its_successor(tmp_path:
     os.kill(worker.pid, signal.SIGSTOP)
     time.sleep(0.6)
     me = new_owner()
-    claim = slots.claim(storage, study._study_id, 2, me, stale_seconds=0.5)
+    claim = claim_one(storage, study._study_id, 2, me, stale_seconds=0.5)
     assert claim is not None
     assert claim.trial_id is not None
     os.kill(worker.pid, signal.SIGCONT)

@@ -22,7 +22,7 @@ from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, server_now
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.trials import Ending
-from tests.storage_worker import Result, create_trial, fill_trial
+from tests.storage_worker import Result, claim_one, create_trial, fill_trial
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Place:
         return self.study._study_id
 
     def claim(self, owner: str, target: int = 3, **options: float) -> slots.Claim | None:
-        return slots.claim(self.storage, self.id, target, owner, **options)  # type: ignore[arg-type]
+        return claim_one(self.storage, self.id, target, owner, **options)
 
     def begin(self, owner: str, target: int = 3) -> tuple[slots.Claim, int]:
         claim = self.claim(owner, target)
@@ -366,10 +366,10 @@ def test_a_suspect_comes_last_and_goes_to_a_worker_that_runs_nothing_else(place:
         worker = new_owner()
         place.begin(worker, target=3)
         slots.release(place.storage, worker, error="killed")
-    claims = [slots.claim(place.storage, place.id, 3, new_owner()) for _ in range(2)]
+    claims = [claim_one(place.storage, place.id, 3, new_owner()) for _ in range(2)]
     assert [c.slot for c in claims if c is not None and not c.suspect] == [1, 2]
-    assert slots.claim(place.storage, place.id, 3, new_owner(), suspects=False) is None
-    alone = slots.claim(place.storage, place.id, 3, new_owner())
+    assert claim_one(place.storage, place.id, 3, new_owner(), suspects=False) is None
+    alone = claim_one(place.storage, place.id, 3, new_owner())
     assert alone is not None
     assert (alone.slot, alone.suspect) == (0, True)
 

@@ -69,14 +69,6 @@ class Progress:
     waiting: int
 
 
-def claim(
-    storage: Storage, study_id: int, target: int, owner: str, **options: Any
-) -> Claim | None:
-    """`claim_some` of one; None if there is nothing to do now."""
-    found = claim_some(storage, study_id, target, owner, 1, **options)
-    return found[0] if found else None
-
-
 def claim_some(
     storage: Storage,
     study_id: int,
@@ -143,7 +135,7 @@ def sweep(
     stale_seconds: float = STALE_SECONDS,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> None:
-    """Free the slots of dead workers, as `claim` does, without claiming one."""
+    """Free the slots of dead workers, as `claim_some` does, without claiming one."""
 
     def work(connection: Connection) -> None:
         lock_study(connection, study_id)
