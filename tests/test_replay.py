@@ -13,7 +13,8 @@ from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
 from lrsearch.search.surrogate import Array, trace_features
 from tests.benchmarks import frontier, live, record
-from tests.benchmarks.replay import Record, Score, read, score
+from tests.benchmarks.recorded import Record, read
+from tests.benchmarks.replay import Score, score
 
 EPOCHS = 20
 

@@ -34,63 +34,10 @@ from optuna.trial import TrialState
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
 from lrsearch.search.judging import Judge, Memory
-from lrsearch.search.surrogate import Array, trace_features
 from tests.benchmarks import frontier
+from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read
 
-DIVERGED_LOSS = 1e6
 Stop = Callable[[int, int], bool]  # (trial, epoch) -> stop it
-
-
-@dataclass(frozen=True)
-class Record:
-    """Curves of trials that were trained in full.
-
-    Attributes:
-        name: Of the file or study.
-        lr: Rate of each epoch, (n, E).
-        raw: Validation loss after each epoch, (n, E); not finite after divergence.
-        avg: The same of the average of the weights.
-        features: Of the traces.
-    """
-
-    name: str
-    lr: Array
-    raw: Array
-    avg: Array
-    features: Array
-
-
-def read(source: str, study: str | None = None) -> Record:
-    """A curve file (``.npz``), or the completed trials of a study in a database (a URL)."""
-    if not source.endswith(".npz"):
-        return _read_study(source, study)
-    with np.load(source) as z:
-        arrays = {
-            k: np.asarray(z[k], dtype=np.float64) for k in ("lr", "val_loss", "avg_val_loss")
-        }
-    raw, avg = (_diverged(arrays[k]) for k in ("val_loss", "avg_val_loss"))
-    lr = arrays["lr"]
-    return Record(Path(source).stem, lr, raw, avg, trace_features(lr))
-
-
-def _read_study(url: str, name: str | None) -> Record:
-    from lrsearch.search.curves import load_curves
-    from lrsearch.storage import open_storage
-
-    storage = open_storage(url)
-    names = [s.study_name for s in storage.get_all_studies()]
-    if name not in names:
-        raise SystemExit(f"name one of the studies with --study: {', '.join(names)}")
-    curves = load_curves(optuna.load_study(study_name=name, storage=storage))
-    full = curves.take(np.isin(curves.state, (COMPLETE, DIVERGED)))
-    raw, avg = _diverged(full.raw), _diverged(full.avg)
-    return Record(str(name), full.lr, raw, avg, full.features)
-
-
-def _diverged(losses: Array) -> Array:
-    """From the first loss that is not finite on: infinite."""
-    bad = np.cumsum(~(np.abs(losses) < DIVERGED_LOSS), axis=1) > 0
-    return np.where(bad, np.inf, losses)
 
 
 @dataclass
@@ -182,7 +129,8 @@ def replay_ours(course: Course, workers: int, share: float) -> None:
 def replay_informed(course: Course, workers: int, chance: float) -> None:
     """The same predictors, taught by all recorded trials that are not of this course.
 
-    No pruner can know them: it shows what is lost by having to learn the task.
+    No pruner can know them: it shows what is lost by having to learn the task. Only the chance
+    itself counts: there is no luck of others to measure it against, and nobody leads.
     """
     record, epochs = course.record, course.record.lr.shape[1]
     rest = np.setdiff1d(np.arange(len(record.lr)), course.order)
