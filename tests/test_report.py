@@ -20,6 +20,7 @@ from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
 from lrsearch.report.command import command_line
+from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import Report, make_report, page, write_report
 from lrsearch.report.tables import (
     StudyTable,
@@ -205,6 +206,15 @@ def test_epoch_lines_are_at_most_150_and_hold_the_best() -> None:
     chosen = optuna_figures.spread(table, 150)
     assert len(chosen) == 150
     assert table.best in chosen
+
+
+def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
+    """It shows the colour of the first bar, and not the opacity of the marks."""
+    shares = Shares({"gamma": 0.4}, {}, 20)
+    within = {"StepLR": shares}
+    figure = breakdown.within_figure(Importance(None, None, within, within, {}, {}))
+    better, everything = (trace.marker.color[0] for trace in figure.data)
+    assert better != everything
 
 
 def test_stops_and_survivors_add_up(table: StudyTable) -> None:

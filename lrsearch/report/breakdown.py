@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figure_layout
+from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figure_layout, pale
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -104,7 +104,8 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
             y=labels,
             orientation="h",
             name=label,
-            marker={"color": colors, "opacity": opacity, "line": {"width": 0}},
+            # Of the colours, not of the marks: the legend shows only those.
+            marker={"color": [pale(c, opacity) for c in colors], "line": {"width": 0}},
             error_x=_whiskers(values, errors),
             hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
         )

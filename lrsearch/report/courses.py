@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.report import words
 from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks
-from lrsearch.report.style import family_style, figure_layout
+from lrsearch.report.style import family_style, figure_layout, pale
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
             mode="lines",
             name=name if i == 0 else f"{words.baseline(row.trial.baseline or name)} baseline",
             fill="tozeroy" if i == 0 else None,
-            fillcolor=_pale(style.color),
+            fillcolor=pale(style.color, 0.2),
             line={
                 "color": style.color if i == 0 else RING,
                 "width": 2.6 if i == 0 else 1.6,
@@ -182,12 +182,6 @@ def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
     figure.update_yaxes(rangemode="tozero", nticks=5)
     figure.update_layout(height=280, showlegend=False, margin={"l": 44, "r": 8, "t": 12, "b": 44})
     return figure
-
-
-def _pale(color: str) -> str:
-    """A hex colour, mostly transparent."""
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.2)"
 
 
 def paths_figure(rows: Sequence[Course], title: str = "") -> Figure:

@@ -67,6 +67,12 @@ def family_style(name: str) -> Style:
     return Style(PALETTE[turn % len(PALETTE)], symbols[turn % len(symbols)], "longdashdot")
 
 
+def pale(color: str, opacity: float) -> str:
+    """A hex colour, partly transparent."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
 def figure_layout(title: str = "") -> dict[str, Any]:
     """plotly layout of all figures: calm grid, no frame, readable on light and dark pages.
 
