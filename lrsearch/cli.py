@@ -169,6 +169,8 @@ def _pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
+        if "," in value and value[:1] != "[":
+            value = f"[{value}]"
         if not equals or not key.isidentifier():
             raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
         try:
@@ -230,7 +232,7 @@ def _curves(args: argparse.Namespace) -> int:
     values = {
         key: value if isinstance(value, list) and text.partition("=")[2][:1] != "[" else [value]
         for text in args.params
-        for key, value in _pairs([_bracketed(text)], "a parameter").items()
+        for key, value in _pairs([text], "a parameter").items()
     }
     try:
         rates = [float(text) for text in args.lr.split(",")]
@@ -250,12 +252,6 @@ def _curves(args: argparse.Namespace) -> int:
     )
     _out(str(path))
     return 0
-
-
-def _bracketed(text: str) -> str:
-    """``gamma=0.5,0.9`` -> ``gamma=[0.5,0.9]``; a value in brackets already stays."""
-    key, equals, value = text.partition("=")
-    return f"{key}=[{value}]" if equals and "," in value and value[:1] != "[" else text
 
 
 def _add_tasks(sub: argparse.ArgumentParser) -> Call:

@@ -211,7 +211,17 @@ def optimizer(raw: Any) -> dict[str, Any]:
         plain = (int, float, str, bool, list, tuple, type(None))
         if not isinstance(key, str) or not isinstance(value, plain):
             raise ValueError(f"argument {key!r} needs a plain value, got {value!r}")
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in raw.items()}
+    return {key: _spelled_out(value) for key, value in raw.items()}
+
+
+def _spelled_out(value: Any) -> Any:
+    """Text that spells a number as that number: YAML 1.1 reads ``1e-4`` as text."""
+    from lrsearch.schedules.ranges import as_number
+
+    if isinstance(value, (list, tuple)):
+        return [_spelled_out(each) for each in value]
+    number = as_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 class MistakesError(ValueError):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,20 @@ def test_wrong_input_is_one_clear_line_and_exit_2(
     assert "Traceback" not in text
     assert code in (1, 2)
     assert [p.name for p in in_tmp.iterdir() if p.suffix in (".yaml", ".html")] == []
+
+
+def test_arguments_of_an_optimizer_are_written_as_anyone_would(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["betas=0,0.99", "eps=1e-6", "weight_decay=1e-4", "amsgrad=yes"]
+    words = [word for text in given for word in ("--optimizer-arg", text)]
+    assert main([*SMALL, "--trials", "1", "--optimizer", "adam", *words, "--fuse", "off"]) == 0
+    assert main(["export", "digits"]) == 0
+    text = capsys.readouterr().out
+    optimizer = yaml.safe_load(text[text.index("schedule:") :])["optimizer"]
+    assert optimizer.pop("betas") == [0.0, 0.99]
+    expected = {"name": "Adam", "eps": 1e-6, "weight_decay": 1e-4, "amsgrad": True}
+    assert optimizer == expected
 
 
 def test_run_finishes_and_the_same_command_completes_what_is_missing(

@@ -107,6 +107,11 @@ def test_bad_value_is_one_clear_line(values: dict[str, object], message: str) ->
             {"StepLR": {"family": "StepLR", "step_size": 1 / 3, "gamma": 0.1}},
         ),
         ({"optimizer": "adamw"}, "optimizer", {"name": "adamw"}),
+        (
+            {"optimizer": {"name": "adam", "eps": "1e-6", "betas": ["9e-1", 0.99]}},
+            "optimizer",
+            {"name": "adam", "eps": 1e-6, "betas": [0.9, 0.99]},
+        ),
         ({"pruner": None}, "pruner", "none"),
         ({"fuse": False}, "fuse", "off"),
         ({"fuse": 8}, "fuse", "8"),

@@ -13,7 +13,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 
+from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.search.plan import make_plan
 from lrsearch.tasks import Augment, Normalize, Split, load_task
 from lrsearch.tasks.models import convnet, mlp
 from lrsearch.training import device as devices
@@ -248,6 +250,7 @@ def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> No
         ),
         ("SGD", {"dampening": 0.1}, ("SGD", {"momentum": 0.9, "dampening": 0.1})),
         ("ADAMW", {"betas": [0.9, 0.95]}, ("AdamW", {"betas": (0.9, 0.95)})),
+        ("adam", {"betas": [0, 0.99]}, ("Adam", {"betas": (0.0, 0.99)})),
         ("torch.optim:Adam", {"eps": 1e-6}, ("torch.optim:Adam", {"eps": 1e-6})),
     ],
 )
@@ -269,6 +272,11 @@ def test_names_and_arguments_are_completed(
         ("sgd", {"momentum": -1}, "SGD refuses its arguments: Invalid momentum value: -1"),
         ("adam", {"betas": "big"}, "Adam refuses its arguments"),
         ("sgd", {"momentum": 0, "nesterov": True}, "Nesterov momentum requires"),
+        ("sgd", {"nesterov": 0}, "optimizer SGD nesterov must be true or false, got 0"),
+        ("adam", {"amsgrad": None}, "optimizer Adam amsgrad must be true or false, got None"),
+        ("sgd", {"momentum": True}, "SGD momentum must be a finite number, got True"),
+        ("adam", {"eps": "small"}, "optimizer Adam eps must be a finite number, got 'small'"),
+        ("adamw", {"weight_decay": float("nan")}, "must be a finite number, got nan"),
         ("nowhere:Optimizer", {}, "nowhere:Optimizer cannot be imported"),
         ("torch:Tensor", {}, "is no subclass of torch.optim.Optimizer"),
         ("torch.optim:LBFGS", {}, "its step needs a closure"),
@@ -279,6 +287,14 @@ def test_what_an_optimizer_cannot_be_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_optimizer(name, args)
+
+
+def test_a_task_whose_momentum_is_taken_away_is_no_longer_nesterov() -> None:
+    assert load_task("digits").optimizer_args["nesterov"]
+    for given in ({"momentum": 0}, {"dampening": 0.1}):
+        plan = make_plan(make({"task": "digits", "optimizer": {"name": "sgd", **given}}))
+        usual = {"momentum": 0.9, "weight_decay": 5e-4}
+        assert plan.optimizer_args == {**usual, **given}
 
 
 def test_an_optimizer_that_refuses_the_model_says_so() -> None:

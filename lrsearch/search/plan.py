@@ -85,11 +85,12 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
     task = _task(config, task)
     given = dict(config.optimizer)
     name = given.pop("name", None)
-    optimizer, arguments = (
-        resolve_optimizer(name, given)
-        if name is not None and name.lower() != task.optimizer.lower()
-        else resolve_optimizer(task.optimizer, {**task.optimizer_args, **given})
-    )
+    if name is None or name.lower() == task.optimizer.lower():
+        own = dict(task.optimizer_args)
+        if given.get("momentum") == 0 or given.get("dampening"):
+            own.pop("nesterov", None)  # torch refuses it then, and nobody asked for it
+        name, given = task.optimizer, {**own, **given}
+    optimizer, arguments = resolve_optimizer(name, given)
     lr = task.lr_range if config.lr is None or isinstance(config.lr, str) else config.lr
     epochs = config.epochs or task.epochs
     if epochs % task.validate_every and epochs > task.validate_every:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, unknown
+from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.trace import light
 
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
@@ -108,6 +109,8 @@ def resolve_optimizer(name: str, args: Mapping[str, Any]) -> tuple[str, dict[str
             raise UsageError(
                 f"optimizer {exact} has no argument {key!r}{question} (valid: {', '.join(valid)})"
             )
+    if ":" not in name:
+        args = {key: _checked(f"{exact} {key}", known[key].default, args[key]) for key in args}
     full = {key: tuple(v) if isinstance(v, list) else v for key, v in args.items()}
     full = USUAL.get(exact, {}) | full
     if (
@@ -122,6 +125,17 @@ def resolve_optimizer(name: str, args: Mapping[str, Any]) -> tuple[str, dict[str
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"optimizer {exact} refuses its arguments: {error}") from error
     return exact, full
+
+
+def _checked(argument: str, default: Any, given: Any) -> Any:
+    """``given`` in the type of the default: torch looks only when it takes the first step."""
+    if isinstance(default, bool) and not isinstance(given, bool):
+        raise UsageError(f"optimizer {argument} must be true or false, got {given!r}")
+    if type(default) in (int, float) and as_number(given) is None:
+        raise UsageError(f"optimizer {argument} must be a finite number, got {given!r}")
+    if isinstance(default, tuple) and isinstance(given, (list, tuple)):
+        return [float(each) if type(each) is int else each for each in given]
+    return given
 
 
 def build_optimizer(
