@@ -1,6 +1,7 @@
 """What pruning and the lr range test are worth, live: whole studies with and without them.
 
     python -m tests.benchmarks.live pruning --data-dir DIR --write studies/pruning
+    python -m tests.benchmarks.live pruners --data-dir DIR --write studies/pruning
     python -m tests.benchmarks.live lr --data-dir DIR --write studies/sampling
 
 Tasks and worker are those of ``tests.benchmarks.samplers``; sampler and pruner are the defaults.
@@ -37,14 +38,23 @@ NOTHING = 0.9 * GUESSING
 """Who ends above it has learnt nothing."""
 FRESH = 10
 """Seeds on which the winner of each study is trained again."""
+CUTS = (0.25, 0.5)
+"""Shares of the full study's epochs after which pruners are compared."""
 NEAR = 1.05
 """A study has reached the value when its best is at most so many times the best of both arms."""
+
+OPTUNAS = ("median", "asha", "hyperband")
+"""Optuna's pruners, as ``--pruner`` offers them."""
 
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "pruning": {
         "pruning off": {"pruner": "none"},
         "pruning on": {"pruner": "schedule"},
         "twice the trials": {"pruner": "schedule", "times": 2},
+    },
+    "pruners": {
+        "none": {"pruner": "none"},
+        **{name: {"pruner": name, "times": 2} for name in ("schedule", *OPTUNAS)},
     },
     "lr": {
         "lr 1e-5 to 10": {"lr": WIDE, "pruner": "none", "baselines": False},
@@ -142,6 +152,49 @@ def pruning_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> li
     return lines
 
 
+def pruners_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """Each pruner's best value: after as many trials as the full study has, and for its epochs.
+
+    In percent of the best of the full study of the same seed. Pruned studies go on for twice the
+    trials, to see what they find in the epochs that they save.
+    """
+    heads = ["task", "pruner", "best of as many trials", "their epochs"]
+    heads += [f"best in {100 * share:.0f}% of the epochs" for share in CUTS]
+    lines = [f"| {' | '.join([*heads, 'seeds'])} |", "|---" * (len(heads) + 1) + "|"]
+    for task in tasks:
+        full = [row for row in rows if (row["task"], row["arm"]) == (task, "none")]
+        full = sorted(full, key=lambda row: row["seed"])
+        for arm in ARMS["pruners"]:
+            some = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
+            pairs = list(zip(sorted(some, key=lambda row: row["seed"]), full, strict=True))
+            cells = ["{:+.1f} ± {:.1f}%".format(*percent(above(pairs, None)))]
+            used = [sum(own["spent"][: len(of["spent"])]) / of["epochs"] for own, of in pairs]
+            cells += ["{:.0f} ± {:.0f}%".format(*percent(np.array(used)))]
+            cells += ["{:+.1f} ± {:.1f}%".format(*percent(above(pairs, cut))) for cut in CUTS]
+            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(pairs)} |")
+    return lines
+
+
+def above(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], share: float | None
+) -> Array:
+    """How far a study's best is above that of the full one, (seeds,).
+
+    Args:
+        pairs: Study and full study, by seed.
+        share: Of the full study's epochs, after which to look; None: after as many trials.
+    """
+    out = []
+    for own, full in pairs:
+        if share is None:
+            count = len(full["spent"])
+        else:
+            total = np.cumsum(own["spent"])
+            count = int(np.searchsorted(total, share * full["epochs"], side="right"))
+        out.append(min(own["values"][:count]) / min(full["values"]) - 1)
+    return np.array(out)
+
+
 def percent(shares: Array) -> tuple[float, float]:
     """Mean and standard error, in percent."""
     mean, se = mean_se(shares)
@@ -173,6 +226,9 @@ def lr_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[st
     return lines
 
 
+TABLES = {"pruning": pruning_table, "pruners": pruners_table, "lr": lr_table}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks.live", description=__doc__)
@@ -195,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = runs(ARMS[args.what], tasks, args.seeds, args.trials, raw)
     if args.what == "pruning":
         train_winners(rows, tasks)
-    lines = (pruning_table if args.what == "pruning" else lr_table)(rows, args.tasks)
+    lines = TABLES[args.what](rows, args.tasks)
     print("\n".join(lines))
     if args.write:
         command = f"python -m tests.benchmarks.live {args.what} --data-dir DIR"

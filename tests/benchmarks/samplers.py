@@ -120,13 +120,15 @@ class Live:
 
     Attributes:
         values: Final loss of each trial in order of their numbers; infinite where it did not end.
-        epochs: Epochs of all trials together.
+        spent: Epochs of each trial.
+        epochs: Of all trials together.
         cpu: CPU seconds of the study.
         lr: Range of the peak rate that was searched.
         winner: Schedule of the best trial.
     """
 
     values: list[float]
+    spent: list[int]
     epochs: int
     cpu: float
     lr: tuple[float, float]
@@ -153,11 +155,11 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         trials = study.get_trials(deepcopy=False)
         ended = [t.value if t.state.name == "COMPLETE" else None for t in trials]
         cpu = time.process_time() - began
-        epochs = sum(int(t.user_attrs.get("epochs", 0)) for t in trials)
+        spent = [int(t.user_attrs.get("epochs", 0)) for t in trials]
         winner = study.best_trial.user_attrs["schedule"]
         storage.engine.dispose()
     values = [float("inf") if value is None else float(value) for value in ended]
-    return Live(values, epochs, cpu, plan.space.lr, winner)
+    return Live(values, spent, sum(spent), cpu, plan.space.lr, winner)
 
 
 def runs(
