@@ -114,16 +114,16 @@ def train_together(task: Task, schedules: Sequence[Schedule], seed: int) -> list
 
 
 def column(rows: Sequence[Mapping[str, Any]], task: str, arm: str, name: str) -> Array:
-    """One figure of all seeds, in order: ``best``, ``fresh`` or a field.
+    """One figure of all seeds, in order: a field, or ``best`` of its values, or ``fresh``.
 
     ``fresh`` is the median of the winner: a mean would show those that diverge on some seeds only.
     """
     some = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
     some.sort(key=lambda row: row["seed"])
-    if name in ("best", "fresh"):
-        return np.array(
-            [min(row["values"]) if name == "best" else np.median(row[name]) for row in some]
-        )
+    if name == "fresh":
+        return np.array([np.median(row[name]) for row in some])
+    if name == "best" and "values" in some[0]:
+        return np.array([min(row["values"]) for row in some])
     return np.array([row[name] for row in some])
 
 
@@ -152,47 +152,42 @@ def pruning_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> li
     return lines
 
 
-def pruners_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
-    """Each pruner's best value: after as many trials as the full study has, and for its epochs.
+def compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each study of :data:`ARMS` ``["pruners"]`` is to the full one of its task and seed.
 
-    In percent of the best of the full study of the same seed. Pruned studies go on for twice the
-    trials, to see what they find in the epochs that they save.
+    ``best`` after as many trials, and ``best at`` each of :data:`CUTS`: how far it lies above the
+    best of the full study. ``epochs``: share of its epochs that as many trials took.
     """
+    full = {(row["task"], row["seed"]): row for row in rows if row["arm"] == "none"}
+    out = []
+    for row in rows:
+        whole = full[row["task"], row["seed"]]
+        trials, least = len(whole["spent"]), min(whole["values"])
+        found = {key: row[key] for key in ("task", "arm", "seed")}
+        found["best"] = min(row["values"][:trials]) / least - 1
+        found["epochs"] = sum(row["spent"][:trials]) / whole["epochs"]
+        for cut in CUTS:
+            most = cut * whole["epochs"]
+            count = int(np.searchsorted(np.cumsum(row["spent"]), most, side="right"))
+            found[f"best at {cut}"] = min(row["values"][:count]) / least - 1
+        out.append(found)
+    return out
+
+
+def pruners_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """Each pruner's best value: after as many trials as the full study has, and for its epochs."""
     heads = ["task", "pruner", "best of as many trials", "their epochs"]
     heads += [f"best in {100 * share:.0f}% of the epochs" for share in CUTS]
     lines = [f"| {' | '.join([*heads, 'seeds'])} |", "|---" * (len(heads) + 1) + "|"]
     for task in tasks:
-        full = [row for row in rows if (row["task"], row["arm"]) == (task, "none")]
-        full = sorted(full, key=lambda row: row["seed"])
         for arm in ARMS["pruners"]:
-            some = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
-            pairs = list(zip(sorted(some, key=lambda row: row["seed"]), full, strict=True))
-            cells = ["{:+.1f} ± {:.1f}%".format(*percent(above(pairs, None)))]
-            used = [sum(own["spent"][: len(of["spent"])]) / of["epochs"] for own, of in pairs]
-            cells += ["{:.0f} ± {:.0f}%".format(*percent(np.array(used)))]
-            cells += ["{:+.1f} ± {:.1f}%".format(*percent(above(pairs, cut))) for cut in CUTS]
-            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(pairs)} |")
+            cells = []
+            for name in ("best", "epochs", *(f"best at {cut}" for cut in CUTS)):
+                values = column(rows, task, arm, name)
+                text = "{:.0f} ± {:.0f}%" if name == "epochs" else "{:+.1f} ± {:.1f}%"
+                cells.append(text.format(*percent(values)))
+            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(values)} |")
     return lines
-
-
-def above(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], share: float | None
-) -> Array:
-    """How far a study's best is above that of the full one, (seeds,).
-
-    Args:
-        pairs: Study and full study, by seed.
-        share: Of the full study's epochs, after which to look; None: after as many trials.
-    """
-    out = []
-    for own, full in pairs:
-        if share is None:
-            count = len(full["spent"])
-        else:
-            total = np.cumsum(own["spent"])
-            count = int(np.searchsorted(total, share * full["epochs"], side="right"))
-        out.append(min(own["values"][:count]) / min(full["values"]) - 1)
-    return np.array(out)
 
 
 def percent(shares: Array) -> tuple[float, float]:
@@ -251,6 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = runs(ARMS[args.what], tasks, args.seeds, args.trials, raw)
     if args.what == "pruning":
         train_winners(rows, tasks)
+    if args.what == "pruners":
+        rows = compared(rows)
     lines = TABLES[args.what](rows, args.tasks)
     print("\n".join(lines))
     if args.write:
