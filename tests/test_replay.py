@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.benchmarks.recorded import Record, read
 from tests.benchmarks.replay import Score, score
 
 EPOCHS = 20
+FIGURES = ("task", "arm", "seed", "best", "epochs", "best at 0.25", "best at 0.5")
 
 
 def lucky_losses(lr: Array, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -121,3 +123,13 @@ def test_winners_are_trained_again_on_seeds_that_no_study_has_seen() -> None:
     assert diverged == [live.GUESSING] * live.FRESH
     with pytest.raises(SystemExit, match="unknown task 'digts'"):
         live.make_task("digts", Path())
+
+
+def test_a_study_is_compared_after_as_many_trials_and_as_many_epochs() -> None:
+    full = {"arm": "none", "values": [2.0, 1.0], "spent": [10, 10], "epochs": 20}
+    pruned = {"arm": "asha", "values": [3.0, 1.5, 0.5, 0.4], "spent": [5, 3, 2, 10], "epochs": 20}
+    rows = [{"task": "t", "seed": 0, **row} for row in (full, pruned)]
+    assert live.compared(rows) == [
+        dict(zip(FIGURES, ("t", "none", 0, 0.0, 1.0, math.inf, 1.0), strict=True)),
+        dict(zip(FIGURES, ("t", "asha", 0, 0.5, 0.4, 2.0, -0.5), strict=True)),
+    ]

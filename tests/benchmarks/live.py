@@ -169,7 +169,8 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for cut in CUTS:
             most = cut * whole["epochs"]
             count = int(np.searchsorted(np.cumsum(row["spent"]), most, side="right"))
-            found[f"best at {cut}"] = min(row["values"][:count]) / least - 1
+            best = min(row["values"][:count], default=math.inf)
+            found[f"best at {cut}"] = best / least - 1
         out.append(found)
     return out
 
