@@ -296,6 +296,52 @@ def test_exported_python_needs_torch_alone_and_gives_the_same_trace(family: str)
             assert used == train(schedule, again, schedule.build(again, 2), 2), source
 
 
+def exported(schedule: Schedule, optimizer: torch.optim.Optimizer, *steps: int) -> Any:
+    scope: dict[str, Any] = {"__name__": "exported"}
+    exec(compile(python_code(schedule), "exported.py", "exec", dont_inherit=True), scope)
+    return scope["make_scheduler"](optimizer, *steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("SGD", {}),
+        ("RMSprop", {}),
+        ("Adagrad", {}),
+        ("Adam", {"betas": (0.0, 0.9)}),
+        ("SGD", {"momentum": 0.5}),
+        ("AdamW", {}),
+    ],
+)
+def test_exported_python_moves_momentum_only_where_there_is_one(
+    name: str, args: dict[str, Any]
+) -> None:
+    def momentum(optimizer: torch.optim.Optimizer) -> Any:
+        group = optimizer.param_groups[0]
+        return group["betas"] if "betas" in group else group.get("momentum")
+
+    cyclic = Schedule("CyclicLR", 0.1, 8, {"base_lr": 0.01, "step_size_up": 2})
+    for schedule in (Schedule("OneCycleLR", 0.1, 8), cyclic):
+        ours, theirs = (
+            getattr(torch.optim, name)([torch.zeros(1, requires_grad=True)], lr=0.1, **args)
+            for _ in range(2)
+        )
+        scheduler, again = schedule.build(ours, 2), exported(schedule, theirs, 2)
+        for _ in range(16):
+            assert theirs.param_groups[0]["lr"] == ours.param_groups[0]["lr"]
+            assert momentum(theirs) == momentum(ours)
+            for each in (ours, theirs, scheduler, again):
+                each.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5])
+def test_exported_one_cycle_may_rise_in_one_step_of_an_epoch(steps: int) -> None:
+    schedule = Schedule("OneCycleLR", 0.1, 5, {"pct_start": 0.05 if steps == 4 else 0.1})
+    optimizer = make_optimizer(0.1)
+    used = train(schedule, optimizer, exported(schedule, optimizer, steps), steps)
+    assert [row[0] for row in used] == pytest.approx(schedule.trace(steps).lr.tolist(), rel=1e-6)
+
+
 def test_exported_python_of_points_gives_the_same_trace() -> None:
     scope: dict[str, Any] = {"__name__": "exported"}
     exec(compile(python_code(POINTS), "exported.py", "exec", dont_inherit=True), scope)

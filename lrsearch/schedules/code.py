@@ -12,6 +12,10 @@ from lrsearch.schedules.family import Family, get_family
 from lrsearch.schedules.schedule import Schedule
 
 _PER_EPOCH = "steps_per_epoch"
+_MOMENTA = """\
+    groups = optimizer.param_groups  # momentum is cycled only where there is one
+    momenta = [group.get("betas", [group.get("momentum", 0)])[0] for group in groups]"""
+_CYCLE = {"cycle_momentum": "all(momenta)"}
 
 
 def python_code(schedule: Schedule, optimizer: Mapping[str, Any] | None = None) -> str:
@@ -39,6 +43,8 @@ def python_code(schedule: Schedule, optimizer: Mapping[str, Any] | None = None) 
         lines += ["", inspect.getsource(shape).rstrip(), ""]
     lines += ["", f"def make_scheduler({first}):"]
     lines += [f'    """The optimizer must have been made with lr={schedule.lr!r}."""']
+    if _CYCLE["cycle_momentum"] in body:
+        lines += [_MOMENTA]
     lines += [f"    return {body}", "", "", *_usage(schedule, first, optimizer)]
     return "\n".join(lines) + "\n"
 
@@ -88,16 +94,15 @@ def _legs(schedule: Schedule, args: dict[str, str]) -> tuple[list[str], set[str]
     """(schedulers one after the other as source, torch classes used, curve of our own)."""
     match schedule.family:
         case "OneCycleLR":
-            params = schedule.params
-            if schedule.interval == "epoch" and params["pct_start"] * params["total_steps"] == 1:
-                args = args | {"pct_start": repr(params["pct_start"] * (1 + 1e-9))}
-            return (
-                [_call("OneCycleLR", {"max_lr": repr(schedule.lr)} | args)],
-                {"OneCycleLR"},
-                None,
-            )
+            share, epochs = schedule.params["pct_start"], schedule.params["total_steps"]
+            k = 1 if schedule.interval == "epoch" else round(1 / max(share * epochs, 1e-12))
+            if share * (epochs * k) == 1:  # a rise of one step: torch would divide by zero
+                args = args | {"pct_start": repr(share * (1 + 1e-9))}
+            leg = _call("OneCycleLR", {"max_lr": repr(schedule.lr)} | args | _CYCLE)
+            return [leg], {"OneCycleLR"}, None
         case "CyclicLR":
-            return [_call("CyclicLR", {"max_lr": repr(schedule.lr)} | args)], {"CyclicLR"}, None
+            leg = _call("CyclicLR", {"max_lr": repr(schedule.lr)} | args | _CYCLE)
+            return [leg], {"CyclicLR"}, None
         case "LambdaLR":
             shape, source = _lambda(args)
             return [f"LambdaLR(optimizer, {source})"], {"LambdaLR"}, shape
