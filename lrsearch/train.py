@@ -16,7 +16,7 @@ from typing import Any
 
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, make
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.export import read_configuration
 from lrsearch.files import check_folder, write_text
 from lrsearch.report import words
@@ -32,6 +32,8 @@ from lrsearch.training.evaluation import evaluate
 from lrsearch.training.results import EpochResult
 
 SAY_SECONDS = 2.0
+_BLOCKS = ("schedule", "optimizer", "task", "result", "study", "made_by")
+_TASK_KEYS = ("model", "train_samples", "batch_size")
 Note = Callable[[str], None]
 
 
@@ -134,7 +136,8 @@ def _import_family(content: Mapping[str, Any]) -> None:
     """Import the file of a task of the user's own, where it brings the schedule's family."""
     task = content.get("task")
     name = task.get("name") if isinstance(task, Mapping) else None
-    unknown = content["schedule"].get("family") not in FAMILIES
+    family = content["schedule"].get("family")
+    unknown = isinstance(family, str) and family not in FAMILIES
     if unknown and isinstance(name, str) and ":" in name:
         import_place(name)
 
@@ -144,10 +147,12 @@ def _config(
 ) -> dict[str, Any]:
     """The settings of a search that a configuration file fixes."""
     task = content.get("task")
-    if not isinstance(task, Mapping) or "name" not in task:
+    if not isinstance(task, Mapping) or task.get("name") is None:
         raise UsageError(
             f"{path}: has no 'task:' block with a name, so nothing says what to train"
         )
+    _check_keys(content, _BLOCKS, f"{path}: ")
+    _check_keys(task, ("name", *_TASK_KEYS), f"{path}: task.")
     study = content.get("study")
     stored = study.get("seed", 0) if isinstance(study, Mapping) else 0
     raw: dict[str, Any] = {
@@ -158,12 +163,20 @@ def _config(
         "fuse": "off",
         "workers": 1,
     }
-    for key in ("model", "train_samples", "batch_size"):
+    for key in _TASK_KEYS:
         if task.get(key) is not None:
             raw[key] = task[key]
-    if content.get("optimizer"):
+    if content.get("optimizer") is not None:
         raw["optimizer"] = content["optimizer"]
     return raw
+
+
+def _check_keys(block: Mapping[Any, Any], valid: tuple[str, ...], where: str) -> None:
+    """A misspelt key would train something else; one that is like none of ours is a remark."""
+    for key in block:
+        near = did_you_mean(str(key), valid) if key not in valid else None
+        if near is not None:
+            raise UsageError(f"{where}{key}: unknown key — did you mean {near}?")
 
 
 def _train(plan: Plan, schedule: Schedule, runner: Any, note: Note) -> list[EpochResult]:

@@ -90,8 +90,39 @@ def test_a_file_without_a_task_says_what_is_missing(tmp_path: Path) -> None:
         train(write(tmp_path, COSINE, task=None))
 
 
-def test_a_mistake_in_the_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr: 0.1", "lr: -1", r"best.yaml: lr: must be"),
+        ("family: Cos", "family: [Cos]  # ", r"best.yaml: unknown schedule family \['Cos'\]"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = write(tmp_path, COSINE)
-    path.write_text(path.read_text().replace("lr: 0.1", "lr: -1"))
-    with pytest.raises(ConfigError, match=r"best.yaml: lr: must be"):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
         train(path)
+
+
+@pytest.mark.parametrize(
+    ("block", "value", "message"),
+    [
+        ("task", {"name": None}, "no 'task:' block with a name"),
+        ("task", {"name": "digits", "train_sample": 9}, "train_sample: .* mean train_samples"),
+        ("optimiser", {"name": "adamw"}, "optimiser: unknown key — did you mean optimizer"),
+        ("optimizer", [], r"optimizer: needs a name, .* got \[\]"),
+        ("optimizer", {"name": "SGD", "nesterov": None}, "nesterov must be true or false"),
+    ],
+)
+def test_a_file_edited_by_hand_never_trains_something_else(
+    tmp_path: Path, block: str, value: object, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(write(tmp_path, COSINE, **{block: value}))
+
+
+def test_a_remark_in_the_file_does_no_harm(tmp_path: Path) -> None:
+    result = train(write(tmp_path, Schedule("ConstantLR", 0.1, 1), remark="the good one"))
+    assert result.epochs[-1].epoch == 1
