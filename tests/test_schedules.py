@@ -414,6 +414,7 @@ def test_momentum_moves_only_where_the_optimizer_has_one(family: str) -> None:
     assert cycled.max() - cycled.min() > 0.05
     assert np.ptp(schedule.trace(4, kind="adam").momentum) > 0.05  # type: ignore[arg-type]
     assert schedule.trace(4, momentum=0.0).momentum is None
+    assert not np.any(schedule.trace(4, momentum=0, kind="adam").momentum)
     plain = make_optimizer(0.1, "plain")
     train(schedule, plain, schedule.build(plain, 4), 4)
     assert plain.param_groups[0]["momentum"] == 0.0

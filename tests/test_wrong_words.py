@@ -139,6 +139,7 @@ ANSWERS = [
     ("curves StepLR gamma=0.5 step_size=0", "StepLR.step_size: must be at least 1 and at most"),
     ("curves StepLR gamma=0.5 step_size=3 --warmup 99", "warmup: 99 epochs leave nothing of a"),
     ("curves StepLR gamma=0.5 step_size=3 --epochs 0", "epochs: must be whole epochs from 1 to"),
+    ("curves StepLR gamma=0.5 step_size=3 -o a.pdf", "curves a.pdf: the name must end in .html,"),
     ("tasks extra", "unrecognized arguments: extra"),
     ("repot s", "unknown command 'repot' — did you mean report?"),
     ("--nix", "unrecognized arguments: --nix"),

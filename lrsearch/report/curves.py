@@ -186,6 +186,8 @@ def write_curves(
         interval: When the scheduler is stepped; None for the family's own.
         log: Logarithmic axis of the rate.
     """
+    if path.suffix not in ("", ".html", ".htm", ".svg", ".png"):
+        raise UsageError(f"curves {path}: the name must end in .html, .svg or .png")
     lines = curve_lines(family, values, lr, epochs, warmup, interval)
     fixed = [f"{name} {_word(each[0])}" for name, each in values.items() if len(each) == 1]
     rate = [f"lr {lr:g}"] if isinstance(lr, (int, float)) else []

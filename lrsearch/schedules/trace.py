@@ -63,7 +63,7 @@ def dummy(kind: Kind, momentum: float) -> Optimizer:
 
     params = [torch.zeros((), requires_grad=True)]
     if kind == "adam":
-        adam: Optimizer = light(torch.optim.Adam)(params, lr=1.0, betas=(momentum, 0.999))
+        adam: Optimizer = light(torch.optim.Adam)(params, lr=1.0, betas=(float(momentum), 0.999))
         return adam
     if kind == "sgd":
         sgd: Optimizer = light(torch.optim.SGD)(params, lr=1.0, momentum=momentum)
