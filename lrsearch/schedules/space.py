@@ -98,7 +98,7 @@ class Space:
         if self.interval not in ("auto", "epoch", "step"):
             mistakes.append(f"interval: must be auto, epoch or step, got {self.interval!r}")
             raise ConfigError(mistakes)
-        if not isinstance(self.warmup, bool):
+        if self.warmup not in (True, False):
             mistakes.append(f"warmup: must be true or false, got {self.warmup!r:.60}")
         names, left_out = self._choose(int(epochs), mistakes)
         lr = override(
