@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
+from lrsearch.objective import check_direction
 from lrsearch.schedules import Schedule
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
@@ -22,8 +23,10 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
 
     Raises:
         LrsearchError: If no trial is complete.
-        UsageError: If the trial asked for does not exist or has no schedule.
+        UsageError: If the trial asked for does not exist or has no schedule, or the study
+            maximises.
     """
+    check_direction(study)
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         for trial in trials:
@@ -45,6 +48,11 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
         raise LrsearchError(
             f"study {study.study_name!r}: all {len(ended)} trials diverged{least}; look for NaN "
             "in the data, or search lower rates (--lr LOW,HIGH and another --name)"
+        )
+    if not done and any(t.state == TrialState.COMPLETE for t in trials):
+        raise LrsearchError(
+            f"study {study.study_name!r} has no trial with a schedule: neither lrsearch run nor "
+            "lrsearch.suggest made them"
         )
     if not done:
         raise LrsearchError(

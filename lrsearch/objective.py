@@ -81,7 +81,7 @@ def suggest(
     """
     if not hasattr(trial, "suggest_float"):
         raise UsageError(f"trial must be an Optuna trial, got {trial!r:.60}; call it in objective")
-    _check_direction(getattr(trial, "study", None))
+    check_direction(getattr(trial, "study", None))
     space = _space(epochs, schedules, lr, warmup, interval)
     try:
         schedule = space.suggest(trial)
@@ -133,7 +133,7 @@ def enqueue_baselines(
         >>> enqueue_baselines(optuna.create_study(), epochs=30, usual_lr=0.1)
         ['ConstantLR', 'StepLR', 'CosineAnnealingLR', 'OneCycleLR']
     """
-    _check_direction(study)
+    check_direction(study)
     recipes = _space(epochs, schedules, lr, warmup, interval).baselines(usual_lr)
     trials = study.get_trials(deepcopy=False)
     there = {t.user_attrs.get("baseline") for t in trials if t.state.name != "FAIL"}
@@ -176,7 +176,12 @@ def _space(
     )
 
 
-def _check_direction(study: Any) -> None:
+def check_direction(study: Any) -> None:
+    """Make sure that a study minimises one number.
+
+    Raises:
+        UsageError: It maximises, or has several objectives.
+    """
     directions = [d.name for d in getattr(study, "directions", None) or ()]
     if directions and directions != ["MINIMIZE"]:
         shown = " and ".join(name.lower() for name in directions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 
 from lrsearch.cli import main
@@ -130,3 +131,39 @@ def test_help_of_the_answers_imports_neither_torch_nor_optuna() -> None:
         "assert not {'torch', 'optuna', 'plotly'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_names_in_brackets_are_no_markup(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a[/b] [red]c"
+    words = ["--epochs", "1", "--train-samples", "64", "--trials", "1", "--fuse", "off"]
+    assert main(["run", "--name", name, "--workers", "1", *words]) == 0
+    assert f"lrsearch report '{name}'" in capsys.readouterr().out
+    assert main(["show", name]) == 0
+    assert main(["studies"]) == 0
+    assert capsys.readouterr().out.count(name) == 2
+
+
+def test_studies_of_others_are_told_apart(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optuna.create_study(study_name="most", storage=storage, direction="maximize")
+    two = optuna.create_study(study_name="two", storage=storage, directions=["minimize"] * 2)
+    two.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+    one = optuna.create_study(study_name="one", storage=storage)
+    one.add_trial(optuna.trial.create_trial(value=1.0))
+    search_of(storage, found(constant(0.1), 0.2, baseline="constant"))
+    assert main(["confirm", "digits", "--seeds", "2"]) == 0
+    capsys.readouterr()
+    for name in ("most", "two", "one", "digits-confirm"):
+        assert main(["run", "--name", name, "--trials", "1"]) == 2
+        assert "was not made by lrsearch run; choose another" in capsys.readouterr().err
+    for command in ("report", "export", "confirm", "show"):
+        for name in ("most", "two"):
+            assert main([command, name]) == 2
+            assert "minimises one validation loss, this one has m" in capsys.readouterr().err
+    assert main(["report", "one", "--record", "one.json"]) == 2
+    assert "study 'one' was not made by lrsearch run" in capsys.readouterr().err
+    assert main(["export", "one"]) == 1
+    assert "has no trial with a schedule: neither" in capsys.readouterr().err

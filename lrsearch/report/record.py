@@ -61,6 +61,11 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     found = answer(table)
     if found is None:
         raise UsageError(f"study {table.name!r} has no completed trial to record")
+    if not table.config:
+        raise UsageError(
+            f"study {table.name!r} was not made by lrsearch run, so a record could not say how to "
+            "make it again; lrsearch report without --record shows it"
+        )
     again, confirmed, top = _confirmation(table.name, storage)
     tables = [table] if again is None else [table, again]
     ended = [t.finished for each in tables for t in each.trials if t.finished]

@@ -262,4 +262,5 @@ def _console() -> Any:
 
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 140)
+    width = None if sys.stdout.isatty() else 140
+    return Console(file=sys.stdout, highlight=False, markup=False, width=width)

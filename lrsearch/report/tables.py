@@ -161,9 +161,14 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     Returns:
         Its trials and history. Where no history is kept (an in-memory study), the intermediate
         values stand in for it, as ``val_loss``.
+
+    Raises:
+        UsageError: The study maximises, or has several objectives.
     """
+    from lrsearch.objective import check_direction
     from lrsearch.report import rows
 
+    check_direction(study)
     return rows.read(study, storage)
 
 

@@ -9,7 +9,8 @@ from rich.table import Table
 
 
 def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 140)
+    width = None if sys.stdout.isatty() else 140
+    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
 
 
 def _table(*columns: str) -> Table:

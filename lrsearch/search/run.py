@@ -304,7 +304,7 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     best = progress.best
     assert best is not None
     assert best.value is not None
-    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True)
     line = Text("\nBest schedule  ", style="bold")
     line.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
     line.append(f"  {best.description}" if best.description else "", style="")

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, difference
@@ -127,12 +128,13 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
             load_if_exists=True,
         )
         stored = study.user_attrs.get(ATTR)
+        ours = "identity" in stored if stored else not study.get_trials(deepcopy=False)
+        if not ours or study.directions != [StudyDirection.MINIMIZE]:
+            raise UsageError(
+                f"study {config.study_name!r} exists and was not made by lrsearch run; "
+                "choose another --name"
+            )
         if stored is None:
-            if study.get_trials(deepcopy=False) and ATTR not in study.user_attrs:
-                raise UsageError(
-                    f"study {config.study_name!r} exists and was not made by lrsearch run; "
-                    "choose another --name"
-                )
             study.set_metric_names([METRIC])
             stored = set_once(
                 storage,
