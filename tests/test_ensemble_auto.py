@@ -119,3 +119,43 @@ def test_usable_cores_heed_the_quota_of_a_container(
     for text, cores in (("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("x", 8)):
         monkeypatch.setattr(auto, "Path", limited(text))
         assert usable_cores() == cores
+
+
+class Extra(nn.Linear):
+    """Has state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+
+class Fails(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            lambda: nn.Linear(6, 3, dtype=torch.float64),
+            "not fused: its parameters are not all float32",
+        ),
+        (lambda: Extra(6, 3), "not fused: its state_dict holds more than tensors"),
+        (lambda: nn.Sequential(Fails(6, 3), nn.GELU()), "cannot stack Sequential: ZeroDivisionE"),
+    ],
+)
+def test_what_fails_when_it_is_stacked_is_trained_alone(model: Any, why: str) -> None:
+    choice = on_two_cores(vectors(model))
+    assert choice.fuse == 1
+    assert why in choice.why
+
+
+def test_a_measurement_that_fails_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(runner: Any, count: int, task: Task) -> float:
+        raise AssertionError
+
+    monkeypatch.setattr(auto, "_seconds", fail)
+    task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)))
+    choice = on_two_cores(task)
+    assert choice.fuse == 1
+    assert "not fused: trying it failed (AssertionError)" in choice.why

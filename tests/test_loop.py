@@ -143,13 +143,22 @@ def test_many_failures_in_a_row_end_the_study(bench: Bench) -> None:
     assert len(bench.trials) == FAILURES_IN_A_ROW
 
 
-def test_fused_failure_falls_back_to_one_trial_at_a_time(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no stacking rule"), "RuntimeError: no stacking rule"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_fused_failure_falls_back_to_one_trial_at_a_time(
+    bench: Bench, error: Exception, told: str
+) -> None:
     def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
-        raise RuntimeError("no stacking rule")
+        raise error
 
     bench.work(6, FakeRunner(4, fail))
     assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 6
-    assert any("fused training failed (RuntimeError: no stacking rule)" in n for n in bench.notes)
+    assert any(f"fused training failed ({told})" in n for n in bench.notes)
 
 
 def test_interrupted_trial_goes_on_from_its_checkpoint_with_its_number(bench: Bench) -> None:

@@ -23,6 +23,7 @@ from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, Ending
+from lrsearch.tasks.data import brief
 from lrsearch.training import checkpoint
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult, Runner
@@ -296,10 +297,7 @@ class Worker:
 
     def _unfuse(self, error: Exception) -> None:
         """The stacked model failed: go on with the same trials one at a time."""
-        self.note(
-            f"fused training failed ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
-            "going on with one trial at a time"
-        )
+        self.note(f"fused training failed ({brief(error)}); going on with one trial at a time")
         slots.release(self.storage, self.owner)
         self.residents.clear()
         self.runner = self.fallback()

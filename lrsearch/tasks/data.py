@@ -22,9 +22,9 @@ from lrsearch.tasks.task import Data, Split
 
 
 def brief(error: BaseException) -> str:
-    """``ValueError: first line of it``."""
+    """``ValueError: first line of it``; the name alone where it says nothing."""
     text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text}"[:300]
+    return ": ".join(filter(None, (type(error).__name__, text)))[:300]
 
 
 def as_data(data: Any, what: str, batch_size: int, *, shuffle: bool) -> tuple[Data, int]:

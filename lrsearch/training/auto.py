@@ -20,6 +20,7 @@ from torch import nn
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import Schedule
+from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.training import device as devices
 from lrsearch.training.results import Runner
@@ -217,8 +218,11 @@ def _fuse_measured(
         validate_every=1,
     )
     with torch.random.fork_rng():
-        alone = _seconds(SingleRunner(part, **settings), 1, part)
-        together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
+        try:
+            alone = _seconds(SingleRunner(part, **settings), 1, part)
+            together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
+        except Exception as error:  # noqa: BLE001 - the user's model may raise anything
+            return 1, f"not fused: trying it failed ({brief(error)})"
     gain = count * alone / together
     if gain < LEAST_GAIN:
         return 1, f"not fused: {count} at once measured {gain:.1f} times the speed"

@@ -67,6 +67,11 @@ def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stac
     """
     if precision == "fp16":
         raise ValueError("fp16 would need a loss scale per trial")
+    state = model.state_dict().values()
+    if not all(isinstance(value, Tensor) for value in state):
+        raise ValueError("its state_dict holds more than tensors")
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise ValueError("its parameters are not all float32")
     layers = layers_of(model) if precision == "fp32" else None
     if layers and _flat_features(task, model) == layers[0].inputs:
         return MLPStack(layers, gradient_of(task.loss, y, layers[-1].outputs))
@@ -138,13 +143,13 @@ def _probe(task: Task, stack: VmapStack, y: Tensor, tolerance: float) -> None:
     params = torch.cat([values[name].detach().flatten() for name in stack.shapes]).expand(2, -1)
     try:
         stepped = _stacked_step(stack, params, x, y)
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # the user's model may raise anything
         if "random" not in str(error):
             raise ValueError(_why(model, error)) from error
         stack.random = True
         try:
             stepped = _stacked_step(stack, params, x, y)
-        except (RuntimeError, TypeError, ValueError, AttributeError) as second:
+        except Exception as second:
             raise ValueError(_why(model, second)) from second
     plain = _plain_step(task, stack, x, y)
     for one, stacked in zip(plain, stepped, strict=True):
@@ -155,7 +160,7 @@ def _probe(task: Task, stack: VmapStack, y: Tensor, tolerance: float) -> None:
 
 
 def _why(model: nn.Module, error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0][:160]
+    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
     return f"torch.func cannot stack {type(model).__name__}: {first}"
 
 
