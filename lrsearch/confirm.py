@@ -40,6 +40,7 @@ from lrsearch.storage import history, trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
 from lrsearch.storage.trials import Claim
+from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.results import Runner
@@ -220,21 +221,19 @@ def make_confirm_worker(
 
 
 class TestData:
-    """The test split of a task, loaded when first asked for."""
+    """The test split of a task."""
 
     __test__ = False  # it is no test case
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._data: Any = None
+        self._data = load_test(plan.task)
 
     def __call__(self, weights: Mapping[str, Any]) -> dict[str, float]:
         """``test_loss`` and ``test_metric`` of weights; nothing for a task without test data."""
         plan = self._plan
-        if plan.task.test is None:
-            return {}
         if self._data is None:
-            self._data = plan.task.test()
+            return {}
         loss, metric = evaluate(
             plan.task, weights, self._data, device=plan.device, precision=plan.choice.precision
         )
@@ -298,6 +297,10 @@ class ConfirmWorker(Worker):
 
     def _should_prune(self, resident: Resident) -> bool:
         return False
+
+    def _unfuse(self, error: Exception) -> None:
+        self.held = None  # it goes back to the queue like the others
+        super()._unfuse(error)
 
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:
         resident = self.residents[key]

@@ -26,6 +26,7 @@ from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import single_runner
+from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import import_place
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
@@ -113,16 +114,17 @@ def train(
     plan = make_plan(make({**config, **{k: v for k, v in given.items() if v is not None}}))
     note(f"task {plan.task.name}: {plan.task.describe()}, {schedule.epochs} epochs")
     note(f"{schedule.describe()}, lr {schedule.lr:.4g}, on {devices.describe(plan.device)}")
+    test = load_test(plan.task)
     runner = single_runner(plan)
     runner.add(0, schedule)
     done = _train(plan, schedule, runner, note)
-    weights = {name: tensor.detach().cpu() for name, tensor in runner.weights(0).items()}
+    weights = runner.weights(0)
     loss = metric = None
-    if plan.task.test is not None:
+    if test is not None:
         loss, metric = evaluate(
             plan.task,
-            runner.weights(0),
-            plan.task.test(),
+            weights,
+            test,
             device=plan.device,
             precision=plan.choice.precision,
         )
@@ -239,7 +241,8 @@ def _write(
     file, page = folder / f"{stem}.safetensors", folder / f"{stem}.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().clone() for k, v in weights.items()}, file, metadata=facts)
+        tensors = {k: v.contiguous().clone() for k, v in weights.items() if hasattr(v, "clone")}
+        save_file(tensors, file, metadata=facts)
     except OSError as error:
         raise LrsearchError(f"cannot write {file} ({error.strerror or error})") from None
     write_text(page, curve_page(result, plan.config, path.name))

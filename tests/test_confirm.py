@@ -203,6 +203,37 @@ def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
         assert arm.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
 
 
+def test_fused_runs_that_fail_go_back_with_the_one_that_waits_for_its_seed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One arm diverges at once, so that its place is offered to a run of the next seed."""
+    from lrsearch.training.ensemble import EnsembleRunner
+
+    original = EnsembleRunner.epoch
+    calls = 0
+
+    def fail(self: EnsembleRunner) -> Any:
+        nonlocal calls
+        calls += 1
+        assert calls < 20
+        if calls % 2 == 0:
+            raise RuntimeError("no rule for this batch")
+        return original(self)
+
+    monkeypatch.setattr(EnsembleRunner, "epoch", fail)
+    study = search_of(
+        storage,
+        found(constant(0.1), 0.2),
+        found(constant(1e6), 0.3, baseline="high"),
+        found(constant(0.05), 0.3, baseline="low"),
+    )
+    said: list[str] = []
+    result = confirm(study, storage, top=1, seeds=2, overrides={"fuse": "3"}, note=said.append)
+    assert result.finished == 6
+    assert sum("fused training failed" in line for line in said) == 2
+    assert not any("taken over" in line for line in said)
+
+
 def test_all_arms_of_a_seed_start_from_the_same_weights_and_other_seeds_do_not(
     storage: Storage,
 ) -> None:
@@ -248,7 +279,7 @@ def test_a_search_never_touches_test_data(in_tmp: Path) -> None:
     assert len(result.study.trials) == 12
     assert all(t.state.is_finished() for t in result.study.trials)
     assert not any("test" in key for t in result.study.trials for key in t.user_attrs)
-    with pytest.raises(AssertionError, match="asked for the test data"):
+    with pytest.raises(LrsearchError, match="loading the test data fails: AssertionError: a sea"):
         lrsearch.confirm(result.study, task=_task(test), top=1, seeds=2, quiet=True)
 
 
@@ -270,12 +301,29 @@ def test_confirm_loads_test_data_once_and_measures_it(in_tmp: Path) -> None:
 
 def test_no_other_module_asks_for_test_data() -> None:
     folder = Path(lrsearch.__file__).parent
-    asking = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*.py")
-        if re.search(r"task\.test\(|\.test\(\)", path.read_text(encoding="utf-8"))
+
+    def with_text(pattern: str) -> set[str]:
+        return {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*.py")
+            if re.search(pattern, path.read_text(encoding="utf-8"))
+        }
+
+    assert with_text(r"task\.test[()]|\.test\(\)") <= {
+        "tasks/check.py",
+        "training/evaluation.py",  # in its docstring
     }
-    assert asking <= {"confirm.py", "train.py", "training/evaluation.py"}
+    assert with_text(r"load_test\b") == {"tasks/check.py", "confirm.py", "train.py"}
+
+
+def test_test_data_that_do_not_fit_are_named_before_anything_is_trained(in_tmp: Path) -> None:
+    def wide() -> Split:
+        return Split(torch.randn(5, 7), torch.zeros(5).long())
+
+    result = lrsearch.search(_task(wide), trials=4, quiet=True)
+    with pytest.raises(LrsearchError, match=r"the model Linear on a test batch \(5, 7\) float32"):
+        lrsearch.confirm(result.study, task=_task(wide), top=1, seeds=2, quiet=True)
+    assert _trials(open_storage("sqlite:///lrsearch.db"), "tiny-confirm") == []
 
 
 def test_digits_keeps_its_test_part_apart() -> None:

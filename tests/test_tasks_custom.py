@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrsearch import tasks
 from lrsearch.errors import LrsearchError, UsageError
@@ -214,6 +214,14 @@ class NoLength:
         return iter([(X, Y)])
 
 
+class Stream(IterableDataset[Any]):
+    def __init__(self, count: int = 40) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(zip(X, Y, strict=True))[: self.count])
+
+
 class Raises(Dataset[Any]):
     def __len__(self) -> int:
         return 10
@@ -230,6 +238,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "model is no function": ({"model": 3}, "model must be a class or a function, got 3"),
     "model makes something else": ({"model": lambda: 3}, "must make a torch.nn.Module, got int"),
     "model raises": ({"model": lambda: nn.Linear(-1, 2)}, "making the model fails: RuntimeError"),
+    "lazy modules": (
+        {"model": lambda: nn.Sequential(nn.LazyLinear(2))},
+        "Sequential has lazy modules, whose parameters are made by the first batch; write",
+    ),
     "no parameters": ({"model": nn.ReLU}, "ReLU has no trainable parameters"),
     "wrong features": (
         {"model": lambda: nn.Linear(5, 2)},
@@ -307,7 +319,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "empty loader": (
         {"train": DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=8, drop_last=True)},
-        "train is empty: its DataLoader gives no batch",
+        "train is empty: its DataLoader gives no batch; has it fewer samples than a batch",
     ),
     "empty dataset": ({"train": Pairs(0)}, "train is an empty Pairs"),
     "empty tensors": ({"train": (X[:0], Y[:0])}, "train: a split needs at least one sample"),
@@ -318,6 +330,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "generator": ({"train": iter([(X, Y)])}, "used up after one epoch"),
     "no length": ({"train": NoLength()}, "train is a NoLength without a length"),
+    "loader of no length": (
+        {"train": DataLoader(Stream(), batch_size=8)},
+        "train is a DataLoader without a length; give it __len__",
+    ),
+    "empty loader of no length": (
+        {"validation": DataLoader(Stream(0), batch_size=8)},
+        "validation is empty: its DataLoader gives no batch$",
+    ),
     "not data": ({"train": 3}, "must be tensors .x, y., a Dataset or a DataLoader, got 3"),
     "loading raises": (
         {"train": Raises()},
@@ -398,8 +418,12 @@ def test_an_optimizer_may_be_a_class() -> None:
 
 def test_shares_of_classes_are_good_targets_for_cross_entropy() -> None:
     shares = nn.functional.one_hot(Y, 2).float()
-    change = {"loss": nn.functional.cross_entropy, "metric": None}
-    check(as_task({**GOOD, **change, "train": Split(X, shares)}, "t"))
+    data = {"train": Split(X, shares), "validation": Split(X, shares)}
+    task = as_task({**GOOD, **data, "loss": nn.functional.cross_entropy}, "t")
+    check(task)
+    assert task.metric is not None
+    logits = torch.tensor([[0.0, 1.0]]).repeat(40, 1)
+    assert float(task.metric(logits, shares)) == float(task.metric(logits, Y)) == 0.5
 
 
 def test_an_attribute_that_is_nearly_a_field_is_a_mistake_in_an_object() -> None:

@@ -126,3 +126,42 @@ def test_a_file_edited_by_hand_never_trains_something_else(
 def test_a_remark_in_the_file_does_no_harm(tmp_path: Path) -> None:
     result = train(write(tmp_path, Schedule("ConstantLR", 0.1, 1), remark="the good one"))
     assert result.epochs[-1].epoch == 1
+
+
+TASK = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        assert state == {"seen": 3}
+
+def none():
+    raise FileNotFoundError("test.npz")
+
+part = torch.arange(48.0).view(8, 6) / 48, torch.arange(8) % 2
+data = {"model": lambda: Net(6, 2), "train": part, "validation": part}
+good = {**data, "test": part}
+bad = {**data, "test": none}
+"""
+
+
+def test_test_data_that_are_not_there_are_missed_before_training(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own.py").write_text(TASK)
+    path = write(in_tmp, Schedule("ConstantLR", 0.05, 1), task={"name": "own.py:bad"})
+    monkeypatch.setattr("lrsearch.train._train", lambda *given: pytest.fail("it trained"))
+    with pytest.raises(LrsearchError, match=r"test data fails: FileNotFoundError: test\.npz"):
+        train(path)
+
+
+def test_a_model_with_state_that_is_no_tensor_is_trained_and_saved(in_tmp: Path) -> None:
+    Path("own.py").write_text(TASK)
+    path = write(in_tmp, Schedule("ConstantLR", 0.05, 1), task={"name": "own.py:good"})
+    result = train(path)
+    assert result.test_loss == pytest.approx(result.epochs[-1].val_loss)
+    assert set(load_file(result.files[0])) == {"weight", "bias"}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import UninitializedParameter
 
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.data import brief
@@ -42,21 +43,39 @@ def check(task: Task) -> None:
             )
         _call(task, "the backward pass", loss.backward)
         _check_labels(task, outputs)
-        model.eval()
-        with torch.no_grad():
-            x, y = _batch(task, task.validation, "validation")
-            outputs = _outputs(task, model, x, "validation")
-            _scalar(
-                task,
-                "validation_loss" if task.validation_loss else "loss",
-                task.validation_loss or task.loss,
-                outputs,
-                y,
-                _culprit("validation", x=x, y=y),
-            )
-            if task.metric is not None:
-                _scalar(task, "metric", task.metric, outputs, y)
+        _evaluate(task, model, task.validation, "validation")
     _check_length(task)
+
+
+def load_test(task: Task) -> Data | None:
+    """The test part of a task, tried on one batch: before hours of training, not after them.
+
+    Returns:
+        None for a task without one.
+
+    Raises:
+        LrsearchError: It cannot be loaded, or does not fit the model.
+    """
+    if task.test is None:
+        return None
+    data: Data = _call(task, "loading the test data", task.test)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _evaluate(task, _made(task), data, "test")
+    return data
+
+
+@torch.no_grad()
+def _evaluate(task: Task, model: nn.Module, data: Data, part: str) -> None:
+    """One batch as it is evaluated."""
+    model.eval()
+    x, y = _batch(task, data, part)
+    outputs = _outputs(task, model, x, part)
+    name = "validation_loss" if task.validation_loss else "loss"
+    culprit = _culprit(part, x=x, y=y)
+    _scalar(task, name, task.validation_loss or task.loss, outputs, y, culprit)
+    if task.metric is not None:
+        _scalar(task, "metric", task.metric, outputs, y)
 
 
 def _wrong(task: Task, why: str) -> LrsearchError:
@@ -69,6 +88,8 @@ def _call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> An
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Using a target size")
             return function(*args)
+    except LrsearchError:
+        raise
     except Exception as error:  # the user's code may raise anything
         raise _wrong(task, f"{what} fails: {brief(error)}") from error
 
@@ -77,6 +98,12 @@ def _made(task: Task) -> nn.Module:
     model = _call(task, "making the model", task.model)
     if not isinstance(model, nn.Module):
         raise _wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise _wrong(
+            task,
+            f"the model {type(model).__name__} has lazy modules, whose parameters are made by the "
+            "first batch; write their sizes out, or run a batch through it in the model function",
+        )
     if not any(p.requires_grad for p in model.parameters()):
         raise _wrong(task, f"the model {type(model).__name__} has no trainable parameters")
     return model.train()
@@ -92,7 +119,9 @@ def _batch(task: Task, data: Data, part: str) -> tuple[Any, Any]:
         batches = iter(_call(task, f"going through {part}", iter, data))
         batch = _call(task, f"loading the first batch of {part}", next, batches, None)
         if batch is None:
-            few = "; has it fewer samples than a batch, and drop_last?" if data else ""
+            dataset = getattr(data, "dataset", None)
+            short = isinstance(dataset, Sized) and len(dataset) > 0
+            few = "; has it fewer samples than a batch, and drop_last?" if short else ""
             raise _wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch{few}")
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,8 +101,12 @@ class Normalize:
 
 
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
-    """Share of samples whose largest logit is the label; logits (B, classes, ...), y (B, ...)."""
-    return (outputs.argmax(dim=1) == y).float().mean()
+    """Share of samples whose largest logit is the label; logits (B, classes, ...), y (B, ...).
+
+    Of targets that are shares of the classes, (B, classes, ...), the largest is the label.
+    """
+    labels = y.argmax(dim=1) if y.dim() == outputs.dim() else y
+    return (outputs.argmax(dim=1) == labels).float().mean()
 
 
 def auto_loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -215,8 +220,10 @@ class Task:
         """Optimizer steps in one epoch."""
         if isinstance(self.train, Split):
             return max(1, len(self.train) // self.batch_size)
-        if isinstance(self.train, Sized):
-            return len(self.train)
+        with contextlib.suppress(
+            TypeError
+        ):  # a loader of an IterableDataset has __len__ in name only
+            return len(self.train)  # type: ignore[arg-type]
         raise LrsearchError(
             f"task {self.name}: train is a {type(self.train).__name__} without a length; "
             "give it __len__ (batches per epoch), so that schedules know the steps of an epoch"

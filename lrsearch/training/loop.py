@@ -169,8 +169,8 @@ class SingleRunner:
 
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
-        model = self._trials[key].model
-        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        copied: dict[str, Tensor] = _snapshot(dict(self._trials[key].model.state_dict()))
+        return copied
 
     def _model(self) -> tuple[nn.Module, Any]:
         """A model with the initial weights, and what runs it."""

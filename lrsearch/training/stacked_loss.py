@@ -131,7 +131,7 @@ def metrics_of(metric: MetricFn) -> PerTrial:
     """A metric of each of n trials."""
 
     def metrics(outputs: Tensor, y: Tensor) -> Tensor:
-        if metric is accuracy and outputs.dim() == 3:
+        if metric is accuracy and outputs.dim() == 3 and y.dim() == 1:
             return (outputs.transpose(1, 2).max(1).indices == y).float().mean(1)
         each = outputs.contiguous()  # a metric may call view
         values = [torch.as_tensor(metric(z, y), device=z.device).reshape(()) for z in each]
