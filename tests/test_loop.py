@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,20 @@ def test_trial_that_a_user_queued_is_run_and_completed_with_the_rest(bench: Benc
     assert queued.state == TrialState.COMPLETE
     assert queued.params["scheduler"] == "StepLR"
     assert "StepLR.gamma" in queued.params
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"lr": None}, {"lr": [1, 2]}, {"lr": -1}, {"scheduler": "NopeLR"}, {"lr": "high"}],
+    ids=str,
+)
+def test_queued_parameters_that_make_no_schedule_fail_alone(
+    bench: Bench, params: dict[str, Any]
+) -> None:
+    bench.study.enqueue_trial(params)
+    bench.work(6)
+    states = [t.state for t in bench.trials]
+    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (1, 5)
 
 
 def test_timeout_starts_no_new_trial(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.draft import Draft
 from lrsearch.search.study import set_sampler
@@ -40,7 +41,7 @@ class Asker:
 
     def trials(
         self, claims: Sequence[Claim]
-    ) -> tuple[list[tuple[Claim, FrozenTrial]], list[tuple[int, ValueError]]]:
+    ) -> tuple[list[tuple[Claim, FrozenTrial]], list[tuple[int, Exception]]]:
         """The trials of some slots, with their parameters, as they are in the database.
 
         Each may be one to go on with, a baseline, one that a user queued, or the sampler's choice,
@@ -55,7 +56,7 @@ class Asker:
             self.storage, claims, [t._trial_id for t in waiting], reserved=len(self.baselines)
         )
         asked: list[tuple[Claim, FrozenTrial]] = []
-        impossible: list[tuple[int, ValueError]] = []
+        impossible: list[tuple[int, Exception]] = []
         new = []
         for claim in claims:
             trial = started.get(claim.slot)
@@ -64,7 +65,7 @@ class Asker:
             if "schedule" not in trial.user_attrs:
                 try:
                     self._ask(claim.slot, trial)
-                except ValueError as error:
+                except (ValueError, TypeError, LrsearchError) as error:
                     impossible.append((trial._trial_id, error))
                     continue
                 put(self.study, trial)
