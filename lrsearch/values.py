@@ -22,6 +22,8 @@ def short_name(raw: Any) -> str:
     value = text(str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw)
     if len(value) > 128:
         raise ValueError(f"is {len(value)} characters long; keep it under 129")
+    if value.startswith("-"):
+        raise ValueError(f"must not start with -, as options do, got {value!r}")
     return value
 
 

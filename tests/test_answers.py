@@ -167,3 +167,14 @@ def test_studies_of_others_are_told_apart(
     assert "study 'one' was not made by lrsearch run" in capsys.readouterr().err
     assert main(["export", "one"]) == 1
     assert "has no trial with a schedule: neither" in capsys.readouterr().err
+
+
+def test_the_target_is_the_most_trials_that_were_asked_for(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "--quiet", "--epochs", "1", "--train-samples", "64", "--fuse", "off"]
+    for trials in ("1", "3", "2"):
+        assert main([*words, "--workers", "1", "--trials", trials]) == 0
+    capsys.readouterr()
+    assert main(["show", "digits"]) == 0
+    assert "3/3 trials ended" in capsys.readouterr().out

@@ -352,8 +352,22 @@ def test_the_command_has_what_differs_from_the_defaults() -> None:
 
 
 def test_the_command_of_a_study_with_recipes_of_its_own_needs_its_file() -> None:
-    config = {"task": "digits", "baselines": {"low": {"family": "ConstantLR", "lr": 0.01}}}
-    assert command_line("digits", config) == ("lrsearch run --study-file study.yaml --task digits")
+    recipes = {"low": {"family": "ConstantLR", "lr": 0.01}}
+    ranges = {"StepLR": {"gamma": [0.1, 0.5]}, "ConstantLR": {}}
+    for own in ({"baselines": recipes}, {"schedules": ranges, "baselines": recipes}):
+        told = command_line("digits", {"task": "digits", "trials": 9, **own})
+        assert told == "lrsearch run --study-file study.yaml --task digits --trials 9"
+
+
+def test_an_infinite_final_loss_is_a_trial_that_diverged() -> None:
+    study = optuna.create_study()
+    for value in (1.0, math.inf, 0.5):
+        study.add_trial(optuna.trial.create_trial(value=value))
+    table = load(study)
+    assert [t.status for t in table.trials] == ["complete", "diverged", "complete"]
+    assert table.best is not None
+    assert table.best.number == 2
+    assert list(optuna_figures.history_figure(table).data[0].y) == [1.0, 0.5]
 
 
 def test_the_report_package_imports_neither_plotly_nor_torch_nor_training() -> None:

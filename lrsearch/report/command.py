@@ -15,7 +15,8 @@ from lrsearch.storage.urls import redact
 def command_line(name: str, config: Mapping[str, Any]) -> str:
     """``lrsearch run`` with every setting that differs from its default.
 
-    Recipes of the study's own fit in a file only: it is then ``--study-file study.yaml``.
+    Recipes of the study's own, and ranges of its families, fit in a file only: it is then
+    ``--study-file study.yaml``.
 
     Args:
         name: The study's name.
@@ -26,11 +27,16 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
         'lrsearch run --task digits --trials 50'
     """
     defaults = StudyConfig().to_dict()
+    needs_file = False
     words = ["lrsearch", "run", "--task", str(config.get("task", "digits"))]
     for key in SETTINGS:
         value = config.get(key, defaults[key])
-        if key == "baselines" and isinstance(value, Mapping):
-            words[2:2] = ["--study-file", "study.yaml"]
+        if (
+            isinstance(value, Mapping)
+            and key in ("baselines", "schedules")
+            and any(value.values())
+        ):
+            needs_file = True
             continue
         if key in ("task", "data_dir") or value == defaults[key] or value is None:
             continue
@@ -51,4 +57,6 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     usual = StudyConfig(task=str(config.get("task", ""))).study_name
     if "--name" not in words and name != usual:
         words += ["--name", name]
+    if needs_file:
+        words[2:2] = ["--study-file", "study.yaml"]
     return shlex.join(words)

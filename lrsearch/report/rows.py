@@ -66,9 +66,11 @@ def _row_of(trial: FrozenTrial) -> TrialRow:
     return TrialRow(
         number=trial.number,
         trial_id=trial._trial_id,
-        status=status_of(state, stopped, value),
+        status="diverged"  # a loop of the user's own gave infinity
+        if state == "COMPLETE" and not usable
+        else status_of(state, stopped, value),
         family=str(schedule.get("family") or params.get("scheduler") or ""),
-        lr=float(schedule.get("lr") or params.get("lr") or math.nan),
+        lr=_number(schedule.get("lr") or params.get("lr")) or math.nan,
         warmup=int(warmup.get("epochs", 0) if isinstance(warmup, Mapping) else warmup),
         params=params,
         distributions=trial.distributions,

@@ -154,6 +154,9 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
             f"study {config.study_name!r} was made with {'; '.join(rows)}. "
             "Keep what it has, or choose another --name"
         )
+    if config.trials > stored["config"]["trials"]:  # it goes on, to more
+        kept = {**stored["config"], "trials": config.trials}
+        study.set_user_attr(ATTR, {**stored, "config": kept})
     return study
 
 
