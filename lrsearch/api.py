@@ -196,7 +196,7 @@ def confirm(
         quiet: Say nothing meanwhile.
 
     Returns:
-        The comparison: ``.winner``, ``.against("CosineAnnealingLR")``, ``.arms``.
+        The comparison: ``.winner``, ``.lowest``, ``.against("CosineAnnealingLR")``, ``.arms``.
 
     Raises:
         LrsearchError: On anything you can mend.

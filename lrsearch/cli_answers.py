@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import confirm, results
     from lrsearch.report.confirmed import print_confirmed
+    from lrsearch.report.words import next_steps
     from lrsearch.search.interrupt import Interrupted
 
     study, storage = _study(args)
@@ -183,7 +185,14 @@ def _confirm(args: argparse.Namespace) -> int:
         _out(json.dumps(results(found)))
         return 0
     print_confirmed(found)
-    _out(f"\nNext    lrsearch report {study.study_name}    everything on one page")
+    name = shlex.quote(study.study_name)
+    where = "" if args.storage == STORAGE else " --storage URL"
+    steps = [(f"report {name}{where}", "everything on one page")]
+    if found.lowest is not found.winner:
+        number = found.lowest.trial
+        export = f"export {name}{where} --trial {number} -o trial-{number}.yaml"
+        steps.append((export, "what came lowest on these seeds"))
+    _out(f"\n{next_steps(steps)}")
     return 0
 
 

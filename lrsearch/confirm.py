@@ -322,6 +322,7 @@ def results(found: Confirmed) -> dict[str, Any]:
         "seeds": list(found.seeds),
         "runs": {"planned": found.planned, "finished": found.finished},
         "winner": found.winner.key,
+        "lowest": found.lowest.key,
         "arms": [
             {
                 "key": arm.key,

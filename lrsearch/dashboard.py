@@ -140,7 +140,7 @@ def confirm_note(found: Confirmed | None, of: str) -> str:
     for arm in found.arms:
         row = found.against(arm.key)
         p = "" if row is None else words.p_value(row.p_corrected)
-        rows.append(f"| {arm.label} | {arm.val.n} | {words.loss(arm.val.mean)} | {p} |")
+        rows.append(f"| {arm.name} | {arm.val.n} | {words.loss(arm.val.mean)} | {p} |")
     return "\n\n".join([head, sentence(found), "\n".join(rows)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
 import lrsearch
+from lrsearch.cli import main
 from lrsearch.confirm import confirm, results
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import read_confirmed, sentence
+from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
@@ -81,6 +83,37 @@ def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
     assert row is not None
     assert row.verdict() == "worse"
     assert "it lost to constant rate" in sentence(result)
+    assert result.lowest.key == "constant"
+    assert "Lowest on these seeds is **constant rate baseline**" in sentence(result)
+    assert "below the winner on 3 of 3." in sentence(result)
+
+
+def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_of(
+        storage,
+        found(constant(1e-4), 0.2),
+        found(constant(0.1), 0.21),
+        found(constant(3e-4), 0.22, baseline="constant"),
+    )
+    assert main(["confirm", "digits", "--seeds", "4", "--quiet"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Lowest on these seeds is ConstantLR, lr 0.1 (#1), " in shown
+    assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
+    assert "lrsearch export digits --trial 1 -o trial-1.yaml" in shown
+
+
+def test_who_lost_a_seed_did_not_come_lowest() -> None:
+    steady, lucky = (
+        Arm(key, {"family": "ConstantLR", "lr": 0.1}, i, None, values, {}, {}, lost)
+        for i, (key, values, lost) in enumerate(
+            [("#0", {1: 0.3, 2: 0.3}, ()), ("#1", {1: 0.1}, (2,))]
+        )
+    )
+    both = Confirmed("s", (steady, lucky), (1, 2), 4, 4, (), (), "accuracy")
+    assert both.lowest is steady
+    assert replace(both, arms=(replace(lucky, lost=()), steady)).lowest is steady
 
 
 def test_a_planted_tie_on_digits_is_called_one(storage: Storage) -> None:
@@ -106,7 +139,7 @@ def test_schedules_that_are_one_curve_are_trained_once(storage: Storage) -> None
         storage,
         found(constant(0.1), 0.20),
         found(same, 0.21),
-        found(constant(0.101), 0.22),
+        found(constant(0.115), 0.22),
         found(constant(0.2), 0.23),
         found(constant(0.05), 0.24, baseline="constant"),
         found(constant(0.4), 0.25),

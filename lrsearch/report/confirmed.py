@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.tables import StudyTable, load
-from lrsearch.stats import Comparison, Summary, compare, summary
+from lrsearch.stats import ALPHA, Comparison, Summary, compare, summary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -49,6 +49,11 @@ class Arm:
         return f"{family}, lr {lr}"
 
     @property
+    def name(self) -> str:
+        """The label, and the number of the trial that it was in the search."""
+        return self.label if self.baseline is not None else f"{self.label} (#{self.trial})"
+
+    @property
     def val(self) -> Summary:
         """Validation loss over seeds."""
         return summary(list(self.val_loss.values()))
@@ -80,7 +85,7 @@ class Confirmed:
     metric_name: str
 
     def __repr__(self) -> str:
-        arms = "; ".join(f"{a.label} {words.loss(a.val.mean)}" for a in self.arms)
+        arms = "; ".join(f"{a.name} {words.loss(a.val.mean)}" for a in self.arms)
         return f"{self.name}, {words.count(len(self.seeds), 'fresh seed')}: {arms}"
 
     def _repr_html_(self) -> str:
@@ -105,6 +110,16 @@ class Confirmed:
         """The baseline with the lowest mean validation loss, other than the winner."""
         rows = [a for a in self.arms[1:] if a.baseline is not None and len(a.val_loss) > 1]
         return min(rows, key=lambda a: a.val.mean, default=None)
+
+    @property
+    def lowest(self) -> Arm:
+        """The arm that came lowest on these seeds: the fewest lost, then the lowest mean.
+
+        Of those that were run on as many as any other; the winner of the search where equal.
+        """
+        runs = [len(a.val_loss) + len(a.lost) for a in self.arms]
+        rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
+        return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=self.winner)
 
     @property
     def beaten(self) -> list[Arm]:
@@ -177,7 +192,40 @@ def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
 
 
 def sentence(found: Confirmed) -> str:
-    """Whether the winner is really better, in one or two plain sentences of Markdown."""
+    """Whether the winner is really better, and what else is, in plain sentences of Markdown."""
+    return _of_winner(found) + _of_lowest(found)
+
+
+def _of_lowest(found: Confirmed) -> str:
+    """The arm that came lowest where that is not the winner; " " first, or nothing at all.
+
+    It was chosen on these very seeds, so that its interval is as wide as for all pairs of arms.
+    """
+    lowest, rival = found.lowest, found.strongest
+    if lowest is found.winner or len(lowest.val_loss) < 2:
+        return ""
+
+    def below(other: Arm) -> str:
+        common = set(lowest.val_loss) & set(other.val_loss)
+        won = sum(lowest.val_loss[s] < other.val_loss[s] for s in common)
+        return f"on {won} of {len(common)}"
+
+    text = f" Lowest on these seeds is **{lowest.name}**, {words.number(lowest.val.mean, 4)}: "
+    text += f"below the winner {below(found.winner)}"
+    if lowest.baseline is not None or rival is None:
+        return f"{text}."
+    text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
+    arms = {a.key: a.val_loss for a in found.arms if len(a.val_loss) > 1}
+    rows = compare(lowest.key, arms, 1 - ALPHA / len(arms))
+    row = next(row for row in rows if row.name == rival.key)
+    if row.low is None or row.high is None:
+        return f"{text}."
+    interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
+    return f"{text}, by {words.number(row.difference, 2)} (95% interval {interval})."
+
+
+def _of_winner(found: Confirmed) -> str:
+    """The winner of the search against the baselines."""
     seeds = words.count(len(found.winner.val_loss), "fresh seed")
     if len(found.winner.val_loss) < 2:
         return f"It was run again on {seeds}; a comparison needs at least two."
@@ -226,7 +274,7 @@ def print_confirmed(found: Confirmed) -> None:
     for head in (*heads, "lower by", "95% interval", "p"):
         grid.add_column(head, justify="left" if head == "schedule" else "right")
     for arm in found.arms:
-        cells = [arm.label, str(arm.val.n), _mean_sd(arm.val)]
+        cells = [arm.name, str(arm.val.n), _mean_sd(arm.val)]
         if test:
             cells.append("–" if arm.test is None else _mean_sd(arm.test))
         row = found.against(arm.key)

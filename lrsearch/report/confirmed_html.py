@@ -52,7 +52,7 @@ def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
     kind = ' class="ours"' if row is None else ""
     return (
         f'<tr{kind}><th scope="row">{mark(str(arm.schedule.get("family", "")))}'
-        f"{escape(arm.label)}</th>"
+        f"{escape(arm.name)}</th>"
         + "".join(f'<td class="num">{escape(c)}</td>' for c in cells)
         + "</tr>"
     )

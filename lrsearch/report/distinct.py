@@ -10,8 +10,13 @@ from lrsearch.errors import LrsearchError
 from lrsearch.report.courses import courses_table
 from lrsearch.report.tables import StudyTable, TrialRow
 
-SAME = 0.05
-"""Curves that differ by less than this part of their area are one schedule."""
+SAME = 0.2
+"""Curves that differ by less than this part of their area are one schedule.
+
+Neighbours share the luck of the search's seed, so the next best is often but the winner's twin.
+Of three that differ by a fifth, the best by five fresh seeds was 6 ± 3% better on others than of
+three that differ by a twentieth (digits, 12 studies); level on Fashion-MNIST and CIFAR-10 (8 each).
+"""
 
 
 def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:

@@ -35,6 +35,22 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def next_steps(steps: Sequence[tuple[str, str]]) -> str:
+    """Lines that say what to type next, from (arguments of lrsearch, what for).
+
+    Example:
+        >>> print(next_steps([("report a", "the page"), ("doctor", "this machine")]))
+        Next    lrsearch report a  the page
+                lrsearch doctor    this machine
+    """
+    width = max(len(command) for command, _ in steps)
+    heads = ["Next", *[""] * (len(steps) - 1)]
+    return "\n".join(
+        f"{head:<7} lrsearch {command:<{width}}  {why}"
+        for head, (command, why) in zip(heads, steps, strict=True)
+    )
+
+
 def p_value(value: float | None) -> str:
     """A p with three decimals; one that would round to nothing as ``<0.001``."""
     return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

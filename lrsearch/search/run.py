@@ -300,6 +300,8 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from lrsearch.report.words import next_steps
+
     progress, study = outcome.progress, outcome.study
     best = progress.best
     assert best is not None
@@ -337,9 +339,7 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
         (f"dashboard {name}{where}", "every trial, in the browser"),
         (f"train {folder / 'best.yaml'} --epochs {4 * outcome.plan.epochs}", "a longer run"),
     )
-    width = max(len(command) for command, _ in steps)
-    for i, (command, why) in enumerate(steps):
-        console.print(f"{'' if i else 'Next':<7} lrsearch {command:<{width}}  {why}")
+    console.print(next_steps(steps))
 
 
 def _metric(outcome: Outcome, best: Row) -> str:
