@@ -15,7 +15,7 @@ SAME = 0.2
 
 Neighbours share the luck of the search's seed, so the next best is often but the winner's twin.
 Of three that differ by a fifth, the best by five fresh seeds was 6 ± 3% better on others than of
-three that differ by a twentieth (digits, 12 studies); level on Fashion-MNIST and CIFAR-10 (8 each).
+three that differ by a twentieth (digits, 12 studies), and level on Fashion-MNIST and CIFAR-10.
 """
 
 
