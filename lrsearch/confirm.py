@@ -94,6 +94,12 @@ def confirm(
         raise UsageError(f"--top must be at least 0 (the baselines only), got {top}")
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
+    if ATTR in study.user_attrs:
+        search = study.user_attrs[ATTR]["of"]
+        raise UsageError(
+            f"study {study.study_name!r} is a confirmation itself: lrsearch confirm {search} "
+            "--seeds N adds seeds to it"
+        )
     table = load(study, storage)
     arms = choose_arms(table, top)
     config = _config(study, overrides or {}, runs=len(arms) * seeds)
@@ -163,6 +169,10 @@ def open_confirmation(
     have = {tuple(slot) for slot in order}
     order += [[a["key"], s] for s in seeds for a in arms if (a["key"], s) not in have]
     known = {a["key"]: a for a in (stored or {}).get("all_arms", [])} | {a["key"]: a for a in arms}
+    info = again.user_attrs[STUDY_ATTR]
+    if info["config"]["trials"] != len(order):
+        config = {**info["config"], "trials": len(order)}
+        again.set_user_attr(STUDY_ATTR, {**info, "config": config})
     again.set_user_attr(
         ATTR,
         {

@@ -93,7 +93,8 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
                 if config.get(key) is not None
             },
         }
-    seed = {"seed": config["seed"]} if config else {}
+    # the runs of a confirmation have seeds of their own
+    seed = {"seed": trial.user_attrs.get("seed", config["seed"])} if config else {}
     return {
         "schedule": dict(trial.user_attrs["schedule"]),
         **named,

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
@@ -18,9 +19,11 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.confirm import confirm, results
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.export import export_text
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, sentence
 from lrsearch.report.distinct import choose_arms, difference
+from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
@@ -203,6 +206,8 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     pairs = [(t.user_attrs["arm"], t.user_attrs["seed"]) for t in _trials(storage)]
     assert len(set(pairs)) == 9
     assert result.finished == result.planned == 9
+    there = optuna.load_study(study_name="digits-confirm", storage=storage)
+    assert study_status(there, storage)["target"] == 9
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
 
 
@@ -384,6 +389,19 @@ def test_impossible_numbers_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         confirm(search_of(storage), storage, **options)
+
+
+def test_a_confirmation_is_not_confirmed_again_and_its_runs_keep_their_seeds(
+    storage: Storage,
+) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    confirm(study, storage, top=1, seeds=2)
+    again = optuna.load_study(study_name="digits-confirm", storage=storage)
+    with pytest.raises(UsageError, match="is a confirmation itself: lrsearch confirm digits --se"):
+        confirm(again, storage, seeds=2)
+    for trial in again.get_trials():
+        exported = yaml.safe_load(export_text(again, trial=trial.number))
+        assert exported["study"]["seed"] == trial.user_attrs["seed"] > 1000
 
 
 def test_a_study_of_that_name_that_is_no_confirmation_is_left_alone(storage: Storage) -> None:
