@@ -303,6 +303,7 @@ def test_all_mistakes_in_a_space_are_raised_together() -> None:
         ((None, 30, (1, 1), "often"), "interval: must be auto, epoch or step"),
         ((None, 30, (0.0, 1.0)), "lr: must be above 0"),
         ((None, 30, (0.1, 1.0), "auto", 3), "warmup: must be true or false, got 3"),
+        ((None, 30, (0.1, 0.2, 0.3)), r"lr: needs the lowest and the highest rate, got \(0.1, 0"),
         ((None, 30, "0.1,1"), "lr: expected a finite number, got '0.1,1'"),
         ((["Points"], 30, (1, 1)), "Points has no parameters to search"),
     ],

@@ -118,6 +118,10 @@ class Space:
                 warmup = override(key, warmup, given, mistakes.append)
             else:
                 _apply(str(key), given, dims, left_out, mistakes)
+        if not isinstance(lr, Range):
+            given = self.overrides.get("lr", self.lr)
+            mistakes.append(f"lr: needs the lowest and the highest rate, got {given!r:.60}")
+            raise ConfigError(mistakes)
         if mistakes:
             raise ConfigError(mistakes)
         full = {
