@@ -384,6 +384,31 @@ def test_rescaled_there_and_back_is_the_same_schedule() -> None:
     assert far.rescaled(20) == schedule
 
 
+@pytest.mark.parametrize(
+    ("old", "milestones", "new", "expected"),
+    [
+        (20, [18, 19], 10, [8, 9]),
+        (20, [10, 11], 5, [3, 4]),
+        (30, [28], 5, [4]),
+        (30, [10, 200], 60, [20]),
+        (30, [100], 10, [33]),
+        (10, [1_000_000], 20, [1_000_000]),
+        (30, [1, 2, 3], 3, [1, 2]),
+        (30, [10, 20], 1, [1]),
+    ],
+)
+def test_rescaled_milestones_lose_no_decay(
+    old: int, milestones: list[int], new: int, expected: list[int]
+) -> None:
+    schedule = Schedule("MultiStepLR", 0.1, old, {"milestones": milestones, "gamma": 0.1})
+    assert schedule.rescaled(new).params["milestones"] == expected
+
+
+def test_a_span_rescaled_beyond_what_is_allowed_is_the_longest() -> None:
+    slow = Schedule("LambdaLR", 0.1, 30, {"lr_lambda": "inverse_sqrt", "timescale": 3000})
+    assert slow.rescaled(1_000_000).params["timescale"] == 1_000_000
+
+
 def test_exponential_keeps_its_final_ratio_when_rescaled() -> None:
     schedule = Schedule("ExponentialLR", 0.1, 30, {"gamma": 0.01 ** (1 / 30)})
     assert schedule.rescaled(90).params["gamma"] ** 90 == pytest.approx(0.01)

@@ -42,10 +42,9 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
             )
             value = min(max(int(arg.low), scaled), MAX_EPOCHS)
         elif arg.kind == "span":
-            value = value * ratio
+            value = min(value * ratio, arg.high)
         elif arg.kind == "milestones":
-            scaled_list = sorted({max(1, round_half_up(each * ratio)) for each in value})
-            value = [each for each in scaled_list if each < new] or scaled_list[:1]
+            value = _milestones(value, old, new)
         elif arg.kind == "points":
             value = [[epoch * ratio, lr] for epoch, lr in value]
         elif arg.per_epoch:
@@ -54,6 +53,22 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
     if "hold" in out:
         out["hold"] = max(1, min(out["hold"], new - 1))
     return out
+
+
+def _milestones(milestones: list[int], old: int, new: int) -> list[int]:
+    """Those within the old budget, within the new; one beyond it where there is none.
+
+    Rounding must not make two into one, or move the last past the end: a decay would be lost.
+    """
+    rising: list[int] = []
+    for each in milestones:
+        if each < old:
+            after = rising[-1] if rising else 0
+            rising.append(max(after + 1, round_half_up(each * new / old)))
+    count = len(rising)
+    kept = [min(each, new - count + i) for i, each in enumerate(rising)]
+    kept = [each for each in kept if each >= 1]
+    return kept or [min(max(1, round_half_up(milestones[0] * new / old)), MAX_EPOCHS)]
 
 
 def round_half_up(value: float) -> int:
