@@ -23,6 +23,7 @@ from lrsearch.export import export_text
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, sentence
 from lrsearch.report.distinct import choose_arms, difference
+from lrsearch.report.page import make_report, page
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
@@ -94,7 +95,7 @@ def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
 def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search_of(
+    study = search_of(
         storage,
         found(constant(1e-4), 0.2),
         found(constant(0.1), 0.21),
@@ -105,6 +106,13 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert "Lowest on these seeds is ConstantLR, lr 0.1 (#1), " in shown
     assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
     assert "lrsearch export digits --trial 1 -o trial-1.yaml" in shown
+    table = load(study, storage)
+    assert sentences(table, answer(table), read_confirmed(storage, "digits"))[0] == (
+        "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
+        "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
+    )
+    html = page(make_report(study, storage))
+    assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
 
 
 def test_who_lost_a_seed_did_not_come_lowest() -> None:

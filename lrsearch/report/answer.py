@@ -46,6 +46,11 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     if confirmed is not None and not confirmed.beaten and not best.baseline:
         strongest = confirmed.strongest
         name = words.baseline(str(strongest.baseline)) if strongest else "the usual recipes"
+        lead, lowest = confirmed.lead, confirmed.lowest
+        if lead is not None and lead.verdict() == "better":
+            lr = words.number(float(lowest.schedule["lr"]))
+            better = f"**{lowest.schedule['family']}** at a peak learning rate of **{lr}**"
+            return f"{better} is better than **{name}**; {schedule} only looked best."
         return f"Nothing found is surely better than **{name}**: {schedule} only looked best."
     text = f"Train with {schedule}"
     if best.warmup:

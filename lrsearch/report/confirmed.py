@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
@@ -122,6 +122,21 @@ class Confirmed:
         return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=self.winner)
 
     @property
+    def lead(self) -> Comparison | None:
+        """:attr:`lowest` against the strongest baseline; None where it is one, or there is none.
+
+        It was chosen on these very seeds: interval and p are as for all pairs of arms together.
+        """
+        arm, rival = self.lowest, self.strongest
+        if arm.baseline is not None or rival is None or len(arm.val_loss) < 2:
+            return None
+        arms = {a.key: a.val_loss for a in self.arms if len(a.val_loss) > 1}
+        rows = compare(arm.key, arms, 1 - ALPHA / len(arms))
+        row = next(row for row in rows if row.name == rival.key)
+        p = row.p_corrected
+        return row if p is None else replace(row, p_corrected=min(1.0, p * len(arms)))
+
+    @property
     def beaten(self) -> list[Arm]:
         """Baselines that the winner is better than, beyond chance."""
         rows = [(a, self.against(a.key)) for a in self.arms[1:] if a.baseline is not None]
@@ -197,10 +212,7 @@ def sentence(found: Confirmed) -> str:
 
 
 def _of_lowest(found: Confirmed) -> str:
-    """The arm that came lowest where that is not the winner; " " first, or nothing at all.
-
-    It was chosen on these very seeds, so that its interval is as wide as for all pairs of arms.
-    """
+    """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
     lowest, rival = found.lowest, found.strongest
     if lowest is found.winner or len(lowest.val_loss) < 2:
         return ""
@@ -212,12 +224,10 @@ def _of_lowest(found: Confirmed) -> str:
 
     text = f" Lowest on these seeds is **{lowest.name}**, {words.number(lowest.val.mean, 4)}: "
     text += f"below the winner {below(found.winner)}"
-    if lowest.baseline is not None or rival is None:
+    row = found.lead
+    if rival is None or row is None:
         return f"{text}."
     text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
-    arms = {a.key: a.val_loss for a in found.arms if len(a.val_loss) > 1}
-    rows = compare(lowest.key, arms, 1 - ALPHA / len(arms))
-    row = next(row for row in rows if row.name == rival.key)
     if row.low is None or row.high is None:
         return f"{text}."
     interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"

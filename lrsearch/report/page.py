@@ -209,6 +209,14 @@ def _use(report: Report) -> str:
         ),
         sections.snippet("yaml", "best.yaml", report.yaml),
     ]
+    confirmed = report.confirmed
+    if confirmed is not None and confirmed.lowest is not confirmed.winner:
+        name, number = report.table.name.replace("`", ""), confirmed.lowest.trial
+        note = (
+            f"This is the best of the search. On fresh seeds trial {number} came lower: "
+            f"`lrsearch export {name} --trial {number}` writes that one."
+        )
+        parts.insert(0, sections.text(note, kind="note"))
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))
     return sections.section("use", "Use it", *parts)
