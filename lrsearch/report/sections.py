@@ -55,7 +55,7 @@ def hero(
     caption = ""
     if found is not None:
         recipe = found.strongest is not None and found.strongest.trial is not found.best
-        caption = "Learning rate over the budget" + (
+        caption = f"Learning rate of trial {found.best.number}, the best of the search" + (
             "; dashed, the best usual recipe" if recipe else ""
         )
     keys = key_figures(table, found, stopped, confirmed)
