@@ -226,14 +226,21 @@ def test_trainer_rescales_accumulates_and_steps_plateau_on_the_loss() -> None:
     made = trainer(schedule.rescaled(30), gradient_accumulation_steps=2)
     made.train()
     assert made.rates == pytest.approx(schedule.trace(STEPS // 2).lr.tolist())
+
+
+def test_trainer_steps_plateau_on_the_evaluation_loss() -> None:
     params = {"factor": 0.5, "patience": 0, "threshold": 0.99}
-    made = trainer(
-        Schedule("ReduceLROnPlateau", 0.1, EPOCHS, params),
-        metric_for_best_model="eval_loss",
-        num_train_epochs=4,
-    )
-    made.train()
-    assert made.rates[::STEPS] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    plateau = Schedule("ReduceLROnPlateau", 0.1, EPOCHS, params)
+    for given in ({}, {"metric_for_best_model": "eval_loss"}):
+        made = trainer(plateau, num_train_epochs=4, **given)
+        made.train()
+        assert made.rates[::STEPS] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    for words, message in (
+        ({"eval_strategy": "no"}, "give TrainingArguments\\(eval_strategy='epoch'\\)"),
+        ({"metric_for_best_model": "accuracy"}, "would step it on accuracy"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            trainer(plateau, **words).train()
 
 
 def test_trainer_without_a_schedule_is_as_before() -> None:

@@ -59,7 +59,9 @@ class ScheduleMixin:
         epochs = max(1, round(self.args.num_train_epochs))
         if epochs != schedule.epochs:
             schedule = schedule.rescaled(epochs)
-        if not get_family(schedule.family).needs_metric:
+        if get_family(schedule.family).needs_metric:
+            _step_on_the_loss(schedule.family, self.args)
+        else:
             schedule = dataclasses.replace(schedule, interval="step")
         made = schedule.build(
             optimizer or self.optimizer,
@@ -93,6 +95,21 @@ class ScheduleTrainer(ScheduleMixin, Trainer):  # type: ignore[misc]
         >>> schedule = lrsearch.load("best.yaml")  # doctest: +SKIP
         >>> trainer = ScheduleTrainer(model, args, schedule=schedule)  # doctest: +SKIP
     """
+
+
+def _step_on_the_loss(family: str, args: Any) -> None:
+    """Settings with which the trainer steps a scheduler on the evaluation loss, as for its own."""
+    if args.eval_strategy == "no":
+        raise UsageError(
+            f"{family} steps on the evaluation loss: give TrainingArguments(eval_strategy='epoch')"
+        )
+    if args.metric_for_best_model is None:
+        args.metric_for_best_model, args.greater_is_better = "loss", False
+    elif args.greater_is_better:
+        raise UsageError(
+            f"{family} steps on the evaluation loss, and the trainer would step it on "
+            f"{args.metric_for_best_model}: give metric_for_best_model='eval_loss'"
+        )
 
 
 def hp_space(
