@@ -338,6 +338,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # such as a full disk: the machine's, not ours
+        if debug:
+            raise
+        _complain(f"the system refused: {error}; mend that, then run the same command again")
+        return 1
     except Exception as error:  # the last door: one line for whatever is our bug
         if debug:
             raise

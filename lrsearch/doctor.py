@@ -110,15 +110,14 @@ def _storage(url: str) -> Finding:
     from sqlalchemy import text
 
     from lrsearch.storage import open_storage, redact
-    from lrsearch.storage.urls import parse_storage_url, sqlite_file
+    from lrsearch.storage.urls import check_storage, parse_storage_url, sqlite_file
 
     shown = redact(url)
     try:
         file = sqlite_file(parse_storage_url(url))
         if file is not None and not file.exists():
-            good = os.access(file.parent or Path(), os.W_OK)
-            fix = "" if good else "choose a folder you may write to"
-            return Finding("storage", good, f"{shown}: will be made", fix)
+            check_storage(url)
+            return Finding("storage", True, f"{shown}: will be made")
         storage = open_storage(url, create=False)
         storage.transact(lambda connection: connection.execute(text("SELECT 1")), read=True)
     except LrsearchError as error:

@@ -68,3 +68,28 @@ def test_output_that_cannot_be_written_is_an_error() -> None:
         done = _python(program, full)
     assert done.returncode == 120
     assert "No space left" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("where", "code", "error"),
+    [
+        ("", 0, ""),
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", 1, "lrsearch: the system refused: [Errno 28] No space left on device;"),
+    ],
+)
+def test_streams_that_are_narrow_closed_or_full(where: str, code: int, error: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m lrsearch tasks {where}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(error)
+    assert bool(done.stderr) == bool(error)
+    assert ("digits" in done.stdout) == (where == "")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lrsearch.cli import main
+from lrsearch.doctor import _storage
 
 STUDY = "--epochs 2 --train-samples 200 --quiet --fuse off --workers 1 --trials 5"
 
@@ -210,3 +211,10 @@ def test_a_run_that_cannot_write_its_results_says_so_before_it_trains(
 def test_a_mistake_leaves_nothing_behind(words: str, in_tmp: Path) -> None:
     assert main(["run", *shlex.split(words)]) == 2
     assert list(in_tmp.iterdir()) == []
+
+
+def test_the_doctor_knows_a_folder_that_is_missing(in_tmp: Path) -> None:
+    finding = _storage("sqlite:///no/such/a.db")
+    assert not finding.ok
+    assert "no/such does not exist; make it: mkdir -p" in finding.found
+    assert _storage("sqlite:///a.db").found == "sqlite:///a.db: will be made"
