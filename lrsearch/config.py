@@ -183,9 +183,9 @@ def load(path: str | Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     return make({**given, **overrides}, where=lambda p: f"--{p.replace('_', '-')}: ")
 
 
-def difference(stored: Mapping[str, Any], config: StudyConfig) -> list[str]:
-    """What an existing study and this configuration disagree on, a line each."""
-    now = json.loads(json.dumps(config.identity()))
+def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What an existing study and these settings disagree on, a line each."""
+    now = json.loads(json.dumps(dict(settings)))
     rows: Iterable[tuple[str, Any, Any]] = (
         (key, stored[key], value) for key, value in now.items() if key in stored
     )

@@ -35,7 +35,7 @@ from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_runner, single_runner
 from lrsearch.search.study import ATTR as STUDY_ATTR
-from lrsearch.search.study import METRIC, stored_config, versions
+from lrsearch.search.study import METRIC, changed, stored_config, versions
 from lrsearch.storage import history, trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
@@ -107,6 +107,12 @@ def confirm(
     interrupt = interrupt or Interrupt()
     with interrupt.listening():
         plan = make_plan(config, task)
+        made = study.user_attrs[STUDY_ATTR].get("plan") or {}
+        if rows := changed({k: v for k, v in made.items() if k != "lr"}, plan.to_dict()):
+            raise UsageError(
+                f"the task has changed since study {study.study_name!r} was made with "
+                f"{'; '.join(rows)}. Put it back, or search anew with another --name"
+            )
         again = open_confirmation(study, storage, plan, arms, fresh, top)
         order = again.user_attrs[ATTR]["slots"]
         note(f"confirm {study.study_name}: {len(arms)} schedules, {seeds} fresh seeds each")

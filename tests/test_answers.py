@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import optuna
@@ -178,3 +179,36 @@ def test_the_target_is_the_most_trials_that_were_asked_for(
     capsys.readouterr()
     assert main(["show", "digits"]) == 0
     assert "3/3 trials ended" in capsys.readouterr().out
+
+
+TASK = """
+import torch
+x, y = torch.arange(40.0).view(20, 2) / 40, torch.arange(20) % 2
+part = x, y
+task = {{"model": lambda: torch.nn.Linear(2, {classes}), "train": part, "validation": part,
+         "epochs": {epochs}, "lr_range": (1e-3, {most}), "batch_size": 4}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"epochs": 3}, "was made with epochs 2, now 3"),
+        ({"classes": 3}, "was made with parameters 6, now 9"),
+        ({"most": 0.5}, "was made with lr [0.001, 1.0], now [0.001, 0.5]"),
+    ],
+)
+def test_a_task_that_has_changed_is_another_study(
+    change: dict[str, float], told: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"epochs": 2, "classes": 2, "most": 1.0}
+    words = ["run", "--task", "own.py:task", "--workers", "1", "--fuse", "off", "--quiet"]
+    for changes, trials, code in (({}, "4", 0), ({}, "5", 0), (change, "6", 2)):
+        sys.modules.pop("lrsearch_task_own", None)
+        Path("own.py").write_text(TASK.format(**{**given, **changes}))
+        assert main([*words, "--trials", trials]) == code
+    error = capsys.readouterr().err
+    assert f"study 'own' {told}. Keep what it has, or choose another --name" in error
+    if "most" not in change:
+        assert main(["confirm", "own", "--seeds", "2"]) == 2
+        assert f"the task has changed since study 'own' {told}" in capsys.readouterr().err

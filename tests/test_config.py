@@ -164,9 +164,9 @@ def test_configuration_survives_json_and_yaml(tmp_path: Path) -> None:
 
 def test_changed_search_space_is_shown_and_other_settings_are_free() -> None:
     stored = json.loads(json.dumps(make({"epochs": 20}).identity()))
-    assert difference(stored, make({"epochs": 30})) == ["epochs 20, now 30"]
-    assert difference(stored, make({"epochs": 20, "trials": 7, "device": "cpu"})) == []
-    assert difference(stored, make({"epochs": 20, "lr": "0.1,1"})) == [
+    assert difference(stored, make({"epochs": 30}).identity()) == ["epochs 20, now 30"]
+    assert difference(stored, make({"epochs": 20, "trials": 7, "device": "cpu"}).identity()) == []
+    assert difference(stored, make({"epochs": 20, "lr": "0.1,1"}).identity()) == [
         "lr the task's default, now [0.1, 1.0]"
     ]
 

@@ -59,6 +59,7 @@ class Plan:
         return {
             "task": self.task.describe(),
             "model": self.task.model_name,
+            "parameters": self.task.parameters,
             "metric_name": self.task.metric_name if self.task.metric else None,
             "epochs": self.epochs,
             "steps_per_epoch": self.task.steps_per_epoch,

@@ -117,7 +117,8 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
     The study gets a ``uid``, so that checkpoints of another database are never taken for its own.
 
     Raises:
-        UsageError: If a study of that name was made with another configuration.
+        UsageError: If a study of that name was made with another configuration, or its task has
+            changed since.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -148,7 +149,8 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
                     "uid": uuid.uuid4().hex[:12],
                 },
             )
-    rows = difference(stored["identity"], config)
+    rows = difference(stored["identity"], config.identity())
+    rows = rows or changed(stored.get("plan") or {}, plan)
     if rows:
         raise UsageError(
             f"study {config.study_name!r} was made with {'; '.join(rows)}. "
@@ -158,6 +160,16 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
         kept = {**stored["config"], "trials": config.trials}
         study.set_user_attr(ATTR, {**stored, "config": kept})
     return study
+
+
+def changed(stored: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """What a task is now and was not when its study was made, a line each.
+
+    Args:
+        stored: The plan that is kept with the study.
+        plan: That of now.
+    """
+    return difference({k: v for k, v in stored.items() if k != "task"}, plan)  # that is a text
 
 
 def stored_config(study: optuna.Study) -> Mapping[str, Any]:
