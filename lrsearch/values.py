@@ -89,6 +89,8 @@ def duration(raw: Any) -> float:
     if isinstance(raw, str) and raw[-1:] in ("s", "m", "h"):
         unit, text = {"s": 1.0, "m": 60.0, "h": 3600.0}[raw[-1]], raw[:-1]
     value = number(text) * unit
+    if math.isinf(value):
+        raise ValueError(f"needs a number, got {raw!r}")
     if value <= 0:
         raise ValueError(f"must be above 0, got {raw!r}")
     return value

@@ -144,6 +144,9 @@ def test_names_in_brackets_are_no_markup(
     assert main(["show", name]) == 0
     assert main(["studies"]) == 0
     assert capsys.readouterr().out.count(name) == 2
+    search_of(storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline=name))
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
+    assert f"{name} baseline" in capsys.readouterr().out
 
 
 def test_studies_of_others_are_told_apart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from lrsearch.schedules import Schedule
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import DIVERGED_LOSS, FAILURES_IN_A_ROW
 from lrsearch.storage.history import load_history
+from lrsearch.tasks import Split, Task
+from lrsearch.training.loop import SingleRunner
 from lrsearch.training.results import EpochResult
 from tests.bench import EPOCHS, Bench, FakeRunner
 
@@ -118,6 +121,29 @@ def test_diverged_trial_is_stopped_counted_and_teaches_the_sampler(bench: Bench)
         assert trial.value == DIVERGED_LOSS
         assert trial.user_attrs["epochs"] == 2
         assert trial.params["lr"] > 1
+
+
+def test_a_trial_that_cannot_begin_is_recorded_and_the_study_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an optimizer that does not take the model: the runner has never had the trial."""
+    original = Schedule.build
+    built: list[Schedule] = []
+
+    def refuse_once(self: Schedule, *given: Any, **named: Any) -> Any:
+        built.append(self)
+        if len(built) == 1:
+            raise RuntimeError("no such group")
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(Schedule, "build", refuse_once)
+    net = torch.nn.Linear(2, 2)
+    part = Split(torch.eye(2), torch.arange(2))
+    task = Task("two", lambda: copy.deepcopy(net), part, part, batch_size=2, epochs=EPOCHS)
+    options: dict[str, Any] = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0}
+    bench.work(2, SingleRunner(task, device=torch.device("cpu"), **options), baselines=False)
+    assert [t.state for t in bench.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert any("trial 0 failed: RuntimeError: no such group" in note for note in bench.notes)
 
 
 def test_one_failing_trial_is_recorded_and_the_study_goes_on(bench: Bench) -> None:

@@ -142,6 +142,19 @@ def test_a_writer_holds_the_lock_from_its_first_statement_and_readers_do_not_wai
     assert storage.get_study_id_from_name("b") != study_id
 
 
+def test_opening_once_more_leaves_the_locks_of_what_is_open(tmp_path: Path) -> None:
+    """POSIX: who opens and closes a file by himself gives up all locks that his process has."""
+    file = tmp_path / "a.db"
+    open_here = open_storage(f"sqlite:///{file}")
+    open_here.get_all_studies()
+    again = open_storage(f"sqlite:///{file}", create=False)
+    other = "import optuna, sys; optuna.create_study(storage='sqlite:///' + sys.argv[1])"
+    subprocess.run([sys.executable, "-c", other, str(file)], check=True, capture_output=True)
+    assert (tmp_path / "a.db-wal").exists()  # the other has left, and was not the last
+    for storage in (open_here, again):
+        assert len(storage.get_all_studies()) == 1
+
+
 def test_missing_file_is_an_error_where_nothing_may_be_created(tmp_path: Path) -> None:
     with pytest.raises(LrsearchError, match="does not exist; lrsearch run makes one"):
         open_storage(f"sqlite:///{tmp_path}/a.db", create=False)
@@ -163,7 +176,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
 def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
-    with pytest.raises(LrsearchError, match="damaged or no SQLite database"):
+    with pytest.raises(LrsearchError, match="or a damaged one; choose another"):
         open_storage(f"sqlite:///{path}")
 
 

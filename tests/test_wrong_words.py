@@ -82,6 +82,7 @@ RUN = [
     ("--sampler foo", "--sampler: 'foo' — one of trace, tpe"),
     ("--pruner foo", "--pruner: 'foo' — one of schedule, median"),
     ("--timeout -1", "--timeout: must be above 0, got '-1'"),
+    ("--timeout 1e308h", "--timeout: needs a number, got '1e308h'"),
     ("--timeout 5x", "--timeout: needs a number, got '5x'"),
     ("--name ''", "--name: needs a text, got ''"),
     ("--storage foo", "storage 'foo' is no URL — did you mean sqlite:///foo?"),
@@ -146,14 +147,20 @@ ANSWERS = [
     ("--nix", "unrecognized arguments: --nix"),
 ]
 FAILED = [
-    ("run --storage sqlite:///noise", "storage noise is not an SQLite database; choose another"),
+    (
+        "run --storage sqlite:///noise",
+        "storage noise is not an SQLite database, or a damaged one; choose another",
+    ),
     ("run --name s --storage sqlite:///corrupt.db", "storage corrupt.db is damaged or no SQLite"),
     ("show s --storage sqlite:///corrupt.db", "storage corrupt.db is damaged or no SQLite"),
     ("report s --storage sqlite:///cut.db", "storage cut.db is damaged or no SQLite database"),
     ("report s --storage sqlite:///nix.db", "storage nix.db does not exist; lrsearch run makes"),
     ("report s --storage sqlite:///empty", "holds no lrsearch study; lrsearch run makes one"),
     ("studies --storage sqlite:///other.db", "holds no lrsearch study; lrsearch run makes one"),
-    ("studies --storage sqlite:///noise", "storage noise is not an SQLite database; choose"),
+    (
+        "studies --storage sqlite:///noise",
+        "storage noise is not an SQLite database, or a damaged one; choose",
+    ),
     ("report s {} -o folder", "cannot write folder (Is a directory)"),
     ("report s {} -o noise/x.html", "cannot write noise/x.html (File exists)"),
     ("report s {} --csv noise", "cannot make noise (File exists)"),

@@ -277,7 +277,7 @@ def print_confirmed(found: Confirmed) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stdout, highlight=False, width=120, soft_wrap=True)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=120, soft_wrap=True)
     test = any(arm.test for arm in found.arms)
     grid = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
     heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])

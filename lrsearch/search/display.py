@@ -103,7 +103,7 @@ class LiveDisplay:
     """Progress of the study and of each running trial, redrawn in place."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
         self._began = time.monotonic()

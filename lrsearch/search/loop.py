@@ -169,8 +169,8 @@ class Worker:
                 del trial.intermediate_values[step]
         try:
             schedule = Schedule.from_dict(trial.user_attrs["schedule"])
-            self.residents[key] = Resident(trial, schedule, now, now, alone)
             self.runner.add(key, schedule, state)
+            self.residents[key] = Resident(trial, schedule, now, now, alone)
         except Exception as error:  # noqa: BLE001 - a user's family or model may raise anything
             self._fail(key, error)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+import sqlite3
 import sys
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -53,7 +55,6 @@ _NETWORK_FILE_SYSTEMS = frozenset(
         "panfs",
     )
 )
-_HEADER = b"SQLite format 3\x00"
 _SECRET_IN_QUERY = re.compile(
     r"((?:password|passwd|sslpassword|ssl_key_password)=)[^&\s'\"]*", re.I
 )
@@ -178,14 +179,11 @@ def check_sqlite_file(path: Path, *, create: bool) -> None:
                 "elsewhere with --storage sqlite:////PATH/lrsearch.db"
             )
         return
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(len(_HEADER))
-    except OSError as error:
-        raise LrsearchError(f"storage {path} cannot be read: {error.strerror}") from None
-    if head and head != _HEADER:
+    if not _may(path, os.R_OK):
+        raise LrsearchError(f"storage {path} cannot be read: permission denied")
+    if not _is_sqlite(path):
         raise LrsearchError(
-            f"storage {path} is not an SQLite database; choose another file with --storage"
+            f"storage {path} is not an SQLite database, or a damaged one; choose another file with --storage"
         )
     if create and not is_writable(path):
         what = f"the folder {folder}" if _may(path, os.W_OK) else f"the file {path}"
@@ -193,6 +191,22 @@ def check_sqlite_file(path: Path, *, create: bool) -> None:
             f"storage: {what} is read-only for this user; make it writable (SQLite also writes "
             "beside its file), or choose another with --storage"
         )
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Whether a file is a database of SQLite's, or empty.
+
+    Asked of SQLite: to open and close the file ourselves would take away, under POSIX, the locks
+    of all connections that this process has to it. The next process that leaves then takes itself
+    for the last one, and removes the log in which those go on writing.
+    """
+    uri = f"file:{quote(str(path.resolve()))}?mode=rw"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:  # what else is wrong is said when it is opened in earnest
+        return "not a database" not in str(error)
+    return True
 
 
 def is_writable(path: Path) -> bool:
