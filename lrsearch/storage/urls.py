@@ -183,7 +183,8 @@ def check_sqlite_file(path: Path, *, create: bool) -> None:
         raise LrsearchError(f"storage {path} cannot be read: permission denied")
     if not _is_sqlite(path):
         raise LrsearchError(
-            f"storage {path} is not an SQLite database, or a damaged one; choose another file with --storage"
+            f"storage {path} is not an SQLite database, or a damaged one; choose another file "
+            "with --storage"
         )
     if create and not is_writable(path):
         what = f"the folder {folder}" if _may(path, os.W_OK) else f"the file {path}"
