@@ -166,6 +166,8 @@ def _pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
     """``KEY=VALUE`` texts with YAML values; a comma makes a list."""
     import yaml
 
+    from lrsearch.yamlfile import BROKEN
+
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -175,7 +177,7 @@ def _pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
             raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
         try:
             pairs[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except BROKEN:
             raise UsageError(f"{what} {key}: {value!r} is no plain value") from None
     return pairs
 

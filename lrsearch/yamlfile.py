@@ -10,6 +10,8 @@ import yaml
 from lrsearch.errors import UsageError
 
 MAX_FILE_BYTES = 256 * 1024
+BROKEN = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError)
+"""What the safe loader raises; the last two are for ``!!bool 3`` and ``!!timestamp x``."""
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
@@ -30,11 +32,11 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         mark = error.problem_mark
         line = f"line {mark.line + 1}  " if mark else ""
         raise UsageError(f"{path}: {line}not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except BROKEN as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path}: not valid YAML: {first}") from None
     lines: dict[str, int] = {}
-    _collect_lines(node, "", lines)
+    _collect_lines(node, "", lines, path)
     return value, lines
 
 
@@ -48,9 +50,14 @@ def _has_alias(data: bytes) -> bool:
         return True
 
 
-def _collect_lines(node: yaml.Node | None, prefix: str, lines: dict[str, int]) -> None:
+def _collect_lines(node: yaml.Node | None, prefix: str, lines: dict[str, int], file: Path) -> None:
+    """The line of each dotted key; one that stands twice would silently be the last of them."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            path = f"{prefix}{key.value}"
-            lines[path] = key.start_mark.line + 1
-            _collect_lines(value, f"{path}.", lines)
+            path, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if path in lines:
+                raise UsageError(
+                    f"{file}: line {line}  {path} stands in line {lines[path]} too; keep one"
+                )
+            lines[path] = line
+            _collect_lines(value, f"{path}.", lines, file)

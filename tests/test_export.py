@@ -111,6 +111,10 @@ def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
         ("schedule: {family: StepLR, lr: 0.1, epochs: 3, params: {step_size: 0}}", "step_size"),
         ("schedule: {family: StepLR, lr: -1, epochs: 3}", "lr"),
         ("schedule: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("schedule:\n  lr: 0.1\n  lr: 0.2", "line 3  schedule.lr stands in line 2 too; keep one"),
+        ("schedule: !!timestamp soon", "not valid YAML"),
+        ("schedule: {lr: !!int ''}", "not valid YAML"),
+        ("schedule: {lr: !!bool 3}", "not valid YAML"),
         ("schedule: {family: StepLR, lr: 0.1, epochs: 99999999999}", "epochs"),
     ],
 )

@@ -156,7 +156,7 @@ def _check(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str | None]
         case "flag":
             if isinstance(given, bool):
                 return given, None
-            return None, f"{name}: expected true or false, got {given!r}"
+            return None, f"{name}: expected true or false, got {given!r:.60}"
         case "milestones":
             return _check_milestones(name, given)
         case "points":
@@ -168,7 +168,7 @@ def _check(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str | None]
 def _check_number(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str | None]:
     value = as_number(given)
     if value is None:
-        return None, f"{name}: expected a finite number, got {given!r}"
+        return None, f"{name}: expected a finite number, got {given!r:.60}"
     if arg.kind in ("epochs", "count"):
         if value != int(value):
             what = "whole epochs" if arg.kind == "epochs" else "a whole number"
@@ -188,12 +188,12 @@ def _check_number(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str 
 
 def _check_milestones(name: str, given: Any) -> tuple[Any, str | None]:
     if not isinstance(given, (list, tuple)) or not given:
-        return None, f"{name}: expected a list of epochs such as [10, 20], got {given!r}"
+        return None, f"{name}: expected a list of epochs such as [10, 20], got {given!r:.60}"
     out: list[int] = []
     for milestone in given:
         value = as_number(milestone)
         if value is None or value != int(value):
-            return None, f"{name}: must be whole epochs, got {milestone!r}, which never fires"
+            return None, f"{name}: must be whole epochs, got {milestone!r:.60}, which never fires"
         if not 1 <= value <= MAX_EPOCHS:
             return None, f"{name}: must be from 1 to {MAX_EPOCHS:,}, got {value:g}"
         out.append(int(value))

@@ -67,11 +67,11 @@ class Schedule:
         lr, epochs = as_number(self.lr), as_number(self.epochs)
         if lr is None or not 0 < lr <= MAX_LR:
             rule = f"must be a finite number above 0 and at most {MAX_LR:g}"
-            mistakes.append(f"lr: {rule}, got {self.lr!r}")
+            mistakes.append(f"lr: {rule}, got {self.lr!r:.60}")
             lr = None
         if epochs is None or epochs != int(epochs) or not 1 <= epochs <= MAX_EPOCHS:
             rule = f"must be whole epochs from 1 to {MAX_EPOCHS:,}"
-            mistakes.append(f"epochs: {rule}, got {self.epochs!r}")
+            mistakes.append(f"epochs: {rule}, got {self.epochs!r:.60}")
             epochs = None
         warmup, start = self._check_warmup(family, epochs, mistakes)
         interval = self._check_interval(family, mistakes)
@@ -99,7 +99,7 @@ class Schedule:
     ) -> tuple[int, float]:
         warmup, start = as_number(self.warmup), as_number(self.warmup_start)
         if warmup is None or warmup != int(warmup) or warmup < 0:
-            mistakes.append(f"warmup: must be whole epochs, at least 0, got {self.warmup!r}")
+            mistakes.append(f"warmup: must be whole epochs, at least 0, got {self.warmup!r:.60}")
             warmup = 0
         if epochs is not None and warmup >= epochs and warmup > 0:
             mistakes.append(f"warmup: {warmup:g} epochs leave nothing of a budget of {epochs:g}")
@@ -107,7 +107,7 @@ class Schedule:
             mistakes.append(f"warmup: {family.name} cannot carry one; write 0")
         if start is None or not MIN_DIVISOR <= start <= 1:
             rule = f"must be at least {MIN_DIVISOR:g} and at most 1 (torch refuses 0)"
-            mistakes.append(f"warmup start_factor: {rule}, got {self.warmup_start!r}")
+            mistakes.append(f"warmup start_factor: {rule}, got {self.warmup_start!r:.60}")
             start = 0.1
         return int(warmup), float(start)
 
@@ -115,7 +115,7 @@ class Schedule:
         if self.interval == "auto":
             return family.interval
         if self.interval not in ("epoch", "step"):
-            mistakes.append(f"interval: must be epoch, step or auto, got {self.interval!r}")
+            mistakes.append(f"interval: must be epoch, step or auto, got {self.interval!r:.60}")
         elif self.interval == "step" and family.needs_metric:
             mistakes.append(
                 f"interval: {family.name} steps on a loss, once per epoch; write epoch"
@@ -244,7 +244,7 @@ class Schedule:
         """
         target = as_number(epochs)
         if target is None or target != int(target) or not 1 <= target <= MAX_EPOCHS:
-            raise UsageError(f"epochs must be whole, from 1 to {MAX_EPOCHS:,}, got {epochs!r}")
+            raise UsageError(f"epochs must be whole, from 1 to {MAX_EPOCHS:,}, got {epochs!r:.60}")
         epochs = int(target)
         warmup = 0
         if self.warmup:
@@ -286,7 +286,7 @@ class Schedule:
             steps_per_epoch = 1
         if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
             raise UsageError(
-                f"steps_per_epoch must be a whole number, at least 1, got {steps_per_epoch!r}"
+                f"steps_per_epoch must be a whole number, at least 1, got {steps_per_epoch!r:.60}"
             )
         rates = set_rates(optimizer, self.lr, keep_lr)
         k = steps_per_epoch if self.interval == "step" else 1
