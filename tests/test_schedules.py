@@ -404,6 +404,14 @@ def test_rescaled_milestones_lose_no_decay(
     assert schedule.rescaled(new).params["milestones"] == expected
 
 
+def test_a_patience_rescaled_is_an_epoch_at_least_unless_it_was_none() -> None:
+    for patience, expected in ((3, 1), (0, 0), (12, 2)):
+        params = {"factor": 0.5, "patience": patience, "cooldown": 1}
+        schedule = Schedule("ReduceLROnPlateau", 0.1, 30, params)
+        short = schedule.rescaled(5).params
+        assert (short["patience"], short["cooldown"]) == (expected, 1)
+
+
 def test_a_span_rescaled_beyond_what_is_allowed_is_the_longest() -> None:
     slow = Schedule("LambdaLR", 0.1, 30, {"lr_lambda": "inverse_sqrt", "timescale": 3000})
     assert slow.rescaled(1_000_000).params["timescale"] == 1_000_000
