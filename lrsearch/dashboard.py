@@ -294,15 +294,24 @@ class _Filler(threading.Thread):
         self._seen: dict[str, int] = {}
 
     def fill(self) -> None:
-        for name in self._names:
-            study = optuna.load_study(study_name=name, storage=self._storage)
-            trials = study.get_trials(deepcopy=False)
-            finished = sum(t.state.is_finished() for t in trials)
-            if finished <= 1.1 * self._seen.get(name, -1):
-                continue
-            self._seen[name] = finished
-            prepare(study, self._storage)
-            self._pictures.add(study._study_id, load(study, self._storage))
+        for name in [*self._names]:
+            try:
+                self._fill(name)
+            except KeyError:  # deleted, perhaps in this dashboard
+                self._names.remove(name)
+            except LrsearchError as error:
+                self._names.remove(name)
+                sys.stderr.write(f"study {name} is shown without our figures: {error}\n")
+
+    def _fill(self, name: str) -> None:
+        study = optuna.load_study(study_name=name, storage=self._storage)
+        trials = study.get_trials(deepcopy=False)
+        finished = sum(t.state.is_finished() for t in trials)
+        if finished <= 1.1 * self._seen.get(name, -1):
+            return
+        self._seen[name] = finished
+        prepare(study, self._storage)
+        self._pictures.add(study._study_id, load(study, self._storage))
 
     def run(self) -> None:
         pause = threading.Event()

@@ -14,7 +14,15 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 
-from lrsearch.dashboard import Dashboard, light, open_dashboard, picture_id, prepare
+from lrsearch.dashboard import (
+    Dashboard,
+    Pictures,
+    _Filler,
+    light,
+    open_dashboard,
+    picture_id,
+    prepare,
+)
 from lrsearch.errors import LrsearchError
 from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load
@@ -105,6 +113,23 @@ def test_filling_a_study_again_changes_nothing_but_the_version_of_the_note(
     before = attrs()
     prepare(study, storage)
     assert attrs() == before
+
+
+def test_a_study_that_is_deleted_or_cannot_be_read_leaves_the_others_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/some.db")
+    kept = make_study(12, name="kept", storage=storage)
+    make_study(12, name="deleted", storage=storage)
+    optuna.create_study(study_name="most", storage=storage, direction="maximize")
+    filler = _Filler(storage, Pictures(storage), ["deleted", "most", "kept"])
+    optuna.delete_study(study_name="deleted", storage=storage)
+    filler.fill()
+    assert any("note" in key for key in storage.get_study_system_attrs(kept._study_id))
+    error = capsys.readouterr().err
+    assert error.startswith("study most is shown without our figures: a study of schedules min")
+    filler.fill()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_large_study_is_thinned_to_what_the_dashboard_can_hold() -> None:
