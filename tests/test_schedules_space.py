@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -348,6 +349,9 @@ def test_table_names_every_family_with_its_ranges_for_the_budget() -> None:
     assert set(short) == TORCH
 
 
+LIMITED = Arg("epochs", low=1, high=30)
+
+
 @pytest.fixture
 def own_family() -> Iterator[Family]:
     def build(optimizer: Any, args: dict[str, Any], job: Any) -> Any:
@@ -375,6 +379,14 @@ def test_registered_family_is_searched_written_and_rescaled_like_the_others(
     assert schedule.trace().lr == pytest.approx([0.1 * 0.5 ** (t // period) for t in range(20)])
     assert Schedule.from_dict(schedule.to_dict()) == schedule
     assert schedule.rescaled(40).params["period"] == 2 * period
+    short = replace(own_family, name="Short", args={**own_family.args, "period": LIMITED})
+    register(short)
+    try:
+        limited = Schedule("Short", 0.1, 20, schedule.params)
+        assert limited.rescaled(1000).params["period"] == 30
+        assert limited.rescaled(1).params["period"] == 1
+    finally:
+        del FAMILIES["Short"]
     with pytest.raises(UsageError, match="is there already"):
         register(own_family)
     with pytest.raises(ConfigError, match=r"Stairs.period: must be at least 1"):

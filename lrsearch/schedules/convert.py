@@ -41,7 +41,7 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
                 math.ceil(value * ratio - 1e-9) if name == "T_0" else round_half_up(value * ratio)
             )
             least = max(int(arg.low), min(value, 1))  # a patience of 0 is another rule than 1
-            value = min(max(least, scaled), MAX_EPOCHS)
+            value = int(min(max(least, scaled), arg.high, MAX_EPOCHS))
         elif arg.kind == "span":
             value = min(value * ratio, arg.high)
         elif arg.kind == "milestones":
