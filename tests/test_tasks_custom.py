@@ -275,6 +275,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"train": Split(X / 0, Y)},
         "the first loss is nan; train x holds NaN or infinity: clean the data$",
     ),
+    "loss is as large as a diverged one": (
+        {"loss": lambda z, y: nn.functional.cross_entropy(z, y) + 3e6},
+        r"the first loss is 3e\+06; from 1e\+06 on a loss counts as diverged: scale the targets",
+    ),
+    "lr is infinite": ({"lr": math.inf}, "lr must be a number above 0, got inf"),
+    "optimizer_args is a number": ({"optimizer_args": 3}, "optimizer_args must be a dict such as"),
     "validation is not finite": (
         {"validation": Split(X * math.nan, Y)},
         "the first loss is nan; validation x holds NaN or infinity",

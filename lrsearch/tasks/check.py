@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from lrsearch.errors import LrsearchError
+from lrsearch.objective import DIVERGED_LOSS
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 
@@ -166,6 +167,12 @@ def _scalar(
         raise _wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
     if not math.isfinite(value.item()):
         raise _wrong(task, f"the first {name} is {value.item()}; {culprit}")
+    if "loss" in name and value.item() >= DIVERGED_LOSS:
+        raise _wrong(
+            task,
+            f"the first {name} is {value.item():.3g}; from {DIVERGED_LOSS:g} on a loss counts as "
+            "diverged: scale the targets, or divide the loss",
+        )
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -203,6 +204,11 @@ class Task:
             raise UsageError(
                 f"task {self.name}: lr_range needs 0 < low < high, got {low:g} and {high:g}"
             )
+        if not isinstance(self.optimizer_args, Mapping):
+            raise UsageError(
+                f"task {self.name}: optimizer_args must be a dict such as {{'momentum': 0.9}}, "
+                f"got {self.optimizer_args!r:.80}"
+            )
         object.__setattr__(self, "optimizer", _optimizer_name(self.name, self.optimizer))
         if self.loss is auto_loss:
             floats = isinstance(self.train, Split) and self.train.y.is_floating_point()
@@ -249,7 +255,8 @@ class Task:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
 
 
 def _optimizer_name(task: str, given: Any) -> str:
