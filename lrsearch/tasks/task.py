@@ -226,9 +226,8 @@ class Task:
         """Optimizer steps in one epoch."""
         if isinstance(self.train, Split):
             return max(1, len(self.train) // self.batch_size)
-        with contextlib.suppress(
-            TypeError
-        ):  # a loader of an IterableDataset has __len__ in name only
+        # A loader of an IterableDataset has __len__ in name only.
+        with contextlib.suppress(TypeError):
             return len(self.train)  # type: ignore[arg-type]
         raise LrsearchError(
             f"task {self.name}: train is a {type(self.train).__name__} without a length; "
