@@ -92,3 +92,34 @@ def test_a_copy_that_fails_ends_with_its_error_in_its_own_log() -> None:
     code, made = _program("workers=2", inside=broken)
     assert code == 7
     assert len(made) == 2
+
+
+TASK = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+x, y = torch.randn(32, 4), torch.arange(32) % 2
+task = {"model": lambda: torch.nn.Linear(4, 2), "epochs": 1, "validation": (x, y),
+        "train": DataLoader(TensorDataset(x, y), 16, num_workers=1, drop_last=True,
+                            collate_fn=torch.utils.data.default_collate, batch_sampler=None,
+                            sampler=range(32))}
+"""
+
+
+def test_a_loader_with_processes_of_its_own_works_in_a_worker(tmp_path: Path) -> None:
+    """A process forked from a worker must not wait for a lock that a thread there holds."""
+    (tmp_path / "own.py").write_text(TASK)
+    words = ["run", "--task", "own.py:task", "--trials", "2", "--workers", "2", "--quiet"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lrsearch", *words, "--device", "cpu"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.terminate()
+    assert process.returncode == 0, out
+    assert "2 trials (2 completed)" in out

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from lrsearch.config import make
 from lrsearch.ending import run_and_leave
@@ -46,7 +46,8 @@ def main() -> int:
         if not line:
             return 0  # whoever made us has no work for us
         order = json.loads(line)
-        threading.Thread(target=_leave_with, args=(sys.stdin,), daemon=True).start()
+        end = os.dup(sys.stdin.fileno())
+        threading.Thread(target=_leave_with, args=(end,), daemon=True).start()
         try:
             _work(order, interrupt, say)
         except Interrupted as stop:
@@ -95,9 +96,14 @@ def _import_families(homes: Mapping[str, str], task: str) -> None:
             import_module(file, "schedule family")
 
 
-def _leave_with(stream: IO[str]) -> None:
-    """When whoever started us is gone, or closes the pipe, be as if SIGTERM had come."""
-    stream.read()
+def _leave_with(end: int) -> None:
+    """When whoever started us is gone, or closes the pipe, be as if SIGTERM had come.
+
+    Reads the file itself: to wait in ``sys.stdin.read`` would hold that object's lock, for which a
+    process forked meanwhile (of a DataLoader) waits for ever when it closes its ``sys.stdin``.
+    """
+    while os.read(end, 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
