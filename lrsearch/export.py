@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
+from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.schedules import Schedule
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
@@ -111,7 +112,13 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
 
     Raises:
         LrsearchError: If there is no completed trial, or no such trial.
+        UsageError: Of a confirmation, whose best run is but its luckiest seed, no trial is named.
     """
+    if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
+        raise UsageError(
+            f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
+            f"lrsearch export {again['of']}, with --trial N for another than the search's best"
+        )
     chosen = best_trial(study, trial)
     if python:
         from lrsearch.schedules.code import python_code

@@ -111,6 +111,8 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
         "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
+    assert main(["export", "digits-confirm"]) == 2
+    assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
     assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
 

@@ -327,6 +327,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"train": DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=8, drop_last=True)},
         "train is empty: its DataLoader gives no batch; has it fewer samples than a batch",
     ),
+    "a last batch that batch norm refuses": (
+        {
+            "model": lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)),
+            "train": DataLoader(TensorDataset(X[:9], Y[:9]), batch_size=4),
+        },
+        "the last batch of train has one sample .give its DataLoader drop_last=True",
+    ),
     "empty dataset": ({"train": Pairs(0)}, "train is an empty Pairs"),
     "empty tensors": ({"train": (X[:0], Y[:0])}, "train: a split needs at least one sample"),
     "lengths differ": ({"train": (X, Y[:7])}, "one y for each x, got 40 x, 7 y"),

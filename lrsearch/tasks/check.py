@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
+from torch.utils.data import DataLoader
 
 from lrsearch.errors import LrsearchError
 from lrsearch.objective import DIVERGED_LOSS
@@ -44,6 +45,7 @@ def check(task: Task) -> None:
             )
         _call(task, "the backward pass", loss.backward)
         _check_labels(task, outputs)
+        _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation")
     _check_length(task)
 
@@ -210,6 +212,22 @@ def _check_labels(task: Task, outputs: Any) -> None:
                     f"{part} labels go from {int(labels.min())} to {int(labels.max())}, "
                     f"but the model gives {outputs.shape[1]} classes",
                 )
+
+
+def _check_last(task: Task, model: nn.Module, x: Any) -> None:
+    """A loader's last batch may be one sample, on which batch norm does not train."""
+    data = task.train
+    if not isinstance(data, DataLoader) or not data.batch_size or data.drop_last:
+        return
+    if not isinstance(data.sampler, Sized) or len(data.sampler) % data.batch_size != 1:
+        return
+    if isinstance(x, Tensor):
+        what = (
+            "the last batch of train has one sample (give its DataLoader drop_last=True, or "
+            f"another batch size), and the model {type(model).__name__} on it"
+        )
+        with torch.no_grad():
+            _call(task, what, model, x[:1])
 
 
 def _check_length(task: Task) -> None:
