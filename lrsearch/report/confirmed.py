@@ -22,7 +22,7 @@ class Arm:
     """One schedule, trained on several seeds.
 
     Attributes:
-        key: ``best``, ``second``, ... or the baseline's name.
+        key: ``#`` and the number of the search's trial, or the baseline's name.
         schedule: ``Schedule.to_dict()``.
         trial: Number of the search's trial it is.
         baseline: Name of the usual recipe it is, or None.

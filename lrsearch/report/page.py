@@ -6,6 +6,7 @@ then the page. Nothing in it asks the network for anything; a content security p
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, sections, words
+from lrsearch.report.answer import code
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
@@ -211,11 +213,10 @@ def _use(report: Report) -> str:
     ]
     confirmed = report.confirmed
     if confirmed is not None and confirmed.lowest is not confirmed.winner:
-        name, number = report.table.name.replace("`", ""), confirmed.lowest.trial
-        note = (
-            f"This is the best of the search. On fresh seeds trial {number} came lower: "
-            f"`lrsearch export {name} --trial {number}` writes that one."
-        )
+        number = confirmed.lowest.trial
+        export = code(f"lrsearch export {shlex.quote(report.table.name)} --trial {number}")
+        note = f"This is the best of the search. On fresh seeds trial {number} came lower: "
+        note += f"{export} writes that one."
         parts.insert(0, sections.text(note, kind="note"))
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))

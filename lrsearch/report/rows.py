@@ -59,29 +59,26 @@ def _row_of(trial: FrozenTrial) -> TrialRow:
     schedule = schedule if isinstance(schedule, Mapping) else {}
     warmup = schedule.get("warmup") or {}
     stopped = str(attrs.get("stopped", ""))
-    state = trial.state.name
     value = trial.values[0] if trial.values else None
-    usable = state == "COMPLETE" and value is not None and math.isfinite(value)
+    status = status_of(trial.state.name, stopped, value)
     baseline = attrs.get("baseline")
     return TrialRow(
         number=trial.number,
         trial_id=trial._trial_id,
-        status="diverged"  # a loop of the user's own gave infinity
-        if state == "COMPLETE" and not usable
-        else status_of(state, stopped, value),
+        status=status,
         family=str(schedule.get("family") or params.get("scheduler") or ""),
         lr=_number(schedule.get("lr") or params.get("lr")) or math.nan,
         warmup=int(warmup.get("epochs", 0) if isinstance(warmup, Mapping) else warmup),
         params=params,
         distributions=trial.distributions,
-        value=value if usable else None,
+        value=value if status == "complete" else None,
         metric=_number(attrs.get("val_metric")),
         epochs=int(attrs.get("epochs") or 0),
         budget=int(schedule.get("epochs") or 0),
         seconds=_number(attrs.get("seconds")) or 0.0,
         baseline=None if baseline is None else str(baseline),
         schedule=schedule,
-        stopped=str(attrs.get("error") or stopped) if state == "FAIL" else stopped,
+        stopped=str(attrs.get("error") or stopped) if status == "failed" else stopped,
         device=str(attrs.get("device", "")),
         started=trial.datetime_start,
         finished=trial.datetime_complete,

@@ -162,7 +162,9 @@ def print_status(status: dict[str, Any]) -> None:
     """Print what :func:`study_status` gave."""
     from rich.table import Table
 
-    console = _console()
+    from lrsearch.report.terminal import to_stdout
+
+    console = to_stdout()
     trials, epochs = status["trials"], status["epochs"]
     done = sum(trials[k] for k in ("complete", "pruned", "diverged", "failed"))
     target = f"/{status['target']}" if status["target"] else ""
@@ -223,7 +225,9 @@ def print_studies(rows: list[dict[str, Any]], url: str) -> None:
     """Print what :func:`studies` gave."""
     from rich.table import Table
 
-    console = _console()
+    from lrsearch.report.terminal import to_stdout
+
+    console = to_stdout()
     if not rows:
         console.print(f"{url} has no study yet. Start one with lrsearch run", markup=False)
         return
@@ -255,12 +259,3 @@ def _ago(last: str | None) -> str:
     if seconds < 3600 * 48:
         return f"{words.duration(seconds)} ago"
     return f"{seconds / 86400:.0f} days ago"
-
-
-def _console() -> Any:
-    import sys
-
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 140
-    return Console(file=sys.stdout, highlight=False, markup=False, width=width)

@@ -172,12 +172,14 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     return rows.read(study, storage)
 
 
-def status_of(state: str, stopped: str, last_loss: float | None) -> str:
-    """Optuna's state and our reason -> one of the six statuses."""
+def status_of(state: str, stopped: str, value: float | None) -> str:
+    """Optuna's state, our reason and the value -> one of the six statuses."""
     if state == "PRUNED":
-        lost = last_loss is not None and not last_loss < DIVERGED_LOSS
+        lost = value is not None and not value < DIVERGED_LOSS
         return "diverged" if stopped == "diverged" or lost else "pruned"
-    return {"COMPLETE": "complete", "FAIL": "failed"}.get(state, state.lower())
+    if state == "COMPLETE":  # a loop of the user's own may end at infinity
+        return "complete" if value is not None and math.isfinite(value) else "diverged"
+    return {"FAIL": "failed"}.get(state, state.lower())
 
 
 @dataclass(frozen=True, slots=True)

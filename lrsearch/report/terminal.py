@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 
-def _console() -> Console:
+def to_stdout() -> Console:
+    """Of the terminal's width, or 140 where it is none; brackets are no markup."""
     width = None if sys.stdout.isatty() else 140
     return Console(file=sys.stdout, highlight=False, markup=False, width=width)
 
@@ -34,7 +35,7 @@ def print_schedules(epochs: int) -> None:
             row.interval,
             row.note or row.trap,
         )
-    console = _console()
+    console = to_stdout()
     console.print(f"Budget {epochs} epochs. Every family also searches lr, on a log scale.\n")
     console.print(table)
 
@@ -52,6 +53,6 @@ def print_tasks() -> None:
         table.add_row(
             spec.name, spec.summary, models, "download" if spec.needs_download else "included"
         )
-    console = _console()
+    console = to_stdout()
     console.print(table)
     console.print("\nYour own: lrsearch run --task train_my.py:task", markup=False)
