@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
+HOW = (
+    "Mean ± standard deviation over seeds; paired t-tests on the validation loss, p corrected "
+    "after Holm, intervals for all comparisons together."
+)
+"""What stands under the table."""
 
 
 @dataclass(frozen=True)
@@ -297,11 +302,7 @@ def print_confirmed(found: Confirmed) -> None:
             cells += [words.number(row.difference, 2), interval, words.p_value(row.p_corrected)]
         grid.add_row(*cells)
     console.print(grid)
-    console.print(
-        "Mean ± standard deviation over seeds; paired t-tests on the validation loss, "
-        "p corrected after Holm, intervals for all comparisons together.",
-        style="dim",
-    )
+    console.print(HOW, style="dim")
     console.print(sentence(found).replace("**", ""), markup=False)
 
 

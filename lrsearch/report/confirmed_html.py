@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lrsearch.report import words
-from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed import HOW, Arm, Confirmed
 from lrsearch.report.html import escape
 from lrsearch.report.svg import mark
 from lrsearch.stats import Summary
@@ -22,10 +22,7 @@ def confirmed_table(found: Confirmed) -> str:
         f'<th scope="col"{"" if i == 0 else " class=num"}>{escape(h)}</th>'
         for i, h in enumerate(head)
     )
-    note = (
-        "Mean ± standard deviation over seeds. Paired t-test on the validation loss, p corrected "
-        "for several comparisons (Holm)."
-    )
+    note = HOW
     if found.finished < found.planned:
         note += f" {found.finished} of {found.planned} runs are finished."
     return (
