@@ -1,0 +1,58 @@
+"""Training on a device that is not the CPU: on machines without one, too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from lrsearch.training.ensemble import EnsembleRunner
+from tests.accelerator import CASES, EPOCHS, MISTAKES
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Any]:
+    """What every case gave on the CPU and on the other device."""
+    program = [sys.executable, "-m", "tests.accelerator"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_trial_has_the_history_it_has_on_the_cpu(name: str, trained: dict[str, Any]) -> None:
+    here, there = trained[name]["cpu"], trained[name]["device"]
+    assert len(there["histories"]) == 3
+    for one, other in zip(here["histories"], there["histories"], strict=True):
+        for numbers, others in zip(one, other, strict=True):
+            assert others == pytest.approx(numbers, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_trial_goes_on_from_its_file_on_the_device(name: str, trained: dict[str, Any]) -> None:
+    there = trained[name]["device"]
+    assert there["resumed"] == [history[EPOCHS // 2 :] for history in there["histories"]]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].precision != "fp16"])
+def test_an_epoch_waits_for_the_device_at_its_end_only(name: str, trained: dict[str, Any]) -> None:
+    """Of its four steps none waits; fused trials read training and validation apart.
+
+    With fp16 every step asks whether it overflowed.
+    """
+    most = 2 if CASES[name].runner is EnsembleRunner else 1
+    assert set(trained[name]["device"]["readings"]) == {most}
+
+
+@pytest.mark.parametrize("command", ["run", "confirm", "train"])
+def test_the_commands_work_on_the_device(command: str, trained: dict[str, Any]) -> None:
+    assert trained["commands"][command] == 0
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_device_refuses_what_a_gpu_refuses(mistake: str, trained: dict[str, Any]) -> None:
+    assert trained["refusals"][mistake] != "nothing"
