@@ -164,7 +164,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import confirm, results
     from lrsearch.report.confirmed import print_confirmed
-    from lrsearch.report.words import next_steps
+    from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
 
     study, storage = _study(args)
@@ -192,7 +192,8 @@ def _confirm(args: argparse.Namespace) -> int:
         number = found.lowest.trial
         export = f"export {name}{where} --trial {number} -o trial-{number}.yaml"
         steps.append((export, "what came lowest on these seeds"))
-    _out(f"\n{next_steps(steps)}")
+    _out()
+    print_next(to_stdout(), steps)
     return 0
 
 

@@ -13,6 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 ALPHA = 0.05
+FEWEST_SEEDS = 3
+"""With two, six intervals together reach 54 standard deviations of the difference either way:
+numbers that say nothing. Then neither they nor p-values are given. With three they reach 6.3."""
+ENOUGH_SEEDS = 10
+"""With these they reach 1.1 standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Comparison:
         n: Seeds that both have.
         difference: Mean of (other - reference): above 0, the reference is lower.
         sd: Standard deviation of the differences; None with one seed.
-        low, high: Confidence interval of the difference; None with one seed.
-        p: Two-sided paired t-test; None with one seed.
+        low, high: Confidence interval of the difference; None with too few seeds.
+        p: Two-sided paired t-test; None with too few seeds.
         p_corrected: After Holm, over all comparisons made together.
     """
 
@@ -136,6 +141,7 @@ def compare(
 
     Returns:
         One row per other arm, in the order of ``arms``; those without a common seed are left out.
+        With fewer than :data:`FEWEST_SEEDS` a row has neither interval nor p.
     """
     others = {
         name: values
@@ -144,6 +150,9 @@ def compare(
     }
     each = 1 - (1 - confidence) / max(1, len(others))
     rows = [paired(arms[reference], values, name, each) for name, values in others.items()]
+    rows = [
+        row if row.n >= FEWEST_SEEDS else replace(row, low=None, high=None, p=None) for row in rows
+    ]
     tested = [row for row in rows if row.p is not None]
     corrected = iter(holm([row.p for row in tested if row.p is not None]))
     return [

@@ -44,13 +44,16 @@ def test_confirm_prints_the_comparison_and_the_report_has_it(
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
     out = capsys.readouterr().out
     assert "constant rate baseline" in out
-    assert "On 2 fresh seeds, paired" in out
+    assert "On 2 fresh seeds its mean validation loss was" in out
+    assert "lrsearch confirm digits --seeds 10 adds to them" in out
+    assert not {"95%", "interval,"} & set(out.split())
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["winner"] == "#0"
     assert main(["report", "digits-confirm", "-o", "r.html"]) == 0
     page = Path("r.html").read_text()
-    assert "On 2 fresh seeds, paired" in page
+    assert "On 2 fresh seeds its mean validation loss was" in page
+    assert "95% interval" not in page
     assert "test accuracy" in page
     assert main(["show", "digits-confirm"]) == 0
     assert "4/4 trials ended" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lrsearch.stats import compare, holm, paired, summary
+from lrsearch.stats import ENOUGH_SEEDS, FEWEST_SEEDS, compare, holm, paired, summary
 
 A = {1: 0.41, 2: 0.43, 3: 0.40, 4: 0.44, 5: 0.42}
 B = {1: 0.45, 2: 0.46, 3: 0.45, 4: 0.46, 5: 0.47}
@@ -56,7 +56,8 @@ def test_arms_with_the_same_values_are_equal() -> None:
 
 
 def test_a_constant_difference_is_a_difference() -> None:
-    (found,) = compare("a", {"a": {1: 0.0, 2: 0.5}, "b": {1: 0.25, 2: 0.75}})
+    low = {seed: seed / 4 for seed in range(4)}
+    (found,) = compare("a", {"a": low, "b": {seed: v + 0.25 for seed, v in low.items()}})
     assert found.verdict() == "better"
 
 
@@ -100,3 +101,23 @@ def test_an_interval_that_leaves_out_zero_is_no_unclear_difference() -> None:
             assert row.low is not None
             if row.low > 0:
                 assert row.verdict() == "better"
+
+
+def test_two_seeds_give_a_difference_and_no_interval() -> None:
+    low = {1: 0.1, 2: 0.1 + 1e-6}
+    (found,) = compare("a", {"a": low, "b": dict.fromkeys(low, 0.5)})
+    assert found.difference == pytest.approx(0.4, abs=1e-4)
+    assert (found.low, found.high, found.p, found.p_corrected) == (None, None, None, None)
+    assert found.verdict() == "unclear"
+
+
+def test_the_widths_of_intervals_that_the_fewest_seeds_are_chosen_by() -> None:
+    rng = np.random.default_rng(0)
+    for seeds, reach in ((FEWEST_SEEDS, 6.3), (ENOUGH_SEEDS, 1.1)):
+        rows = compare("a", {k: dict(enumerate(rng.normal(size=seeds))) for k in "abcdefg"})
+        assert len(rows) == 6
+        for row in rows:
+            assert row.low is not None
+            assert row.high is not None
+            assert row.sd is not None
+            assert (row.high - row.low) / 2 / row.sd == pytest.approx(reach, rel=0.05)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.tables import StudyTable, load
-from lrsearch.stats import ALPHA, Comparison, Summary, compare, summary
+from lrsearch.stats import (
+    ALPHA,
+    ENOUGH_SEEDS,
+    FEWEST_SEEDS,
+    Comparison,
+    Summary,
+    compare,
+    summary,
+)
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -20,6 +29,8 @@ HOW = (
     "after Holm, intervals for all comparisons together."
 )
 """What stands under the table."""
+HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
+"""The same where the winner was run on too few."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,16 @@ class Confirmed:
         from lrsearch.report.html import in_notebook
 
         return in_notebook(f"<p>{to_html(sentence(self))}</p>{confirmed_table(self)}")
+
+    @property
+    def how(self) -> str:
+        """How the numbers were come by, for under the table."""
+        return HOW_FEW if self.too_few else HOW
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the winner was run on too few seeds for any interval."""
+        return len(self.winner.val_loss) < FEWEST_SEEDS
 
     @property
     def winner(self) -> Arm:
@@ -243,8 +264,10 @@ def _of_winner(found: Confirmed) -> str:
     """The winner of the search against the baselines."""
     seeds = words.count(len(found.winner.val_loss), "fresh seed")
     if len(found.winner.val_loss) < 2:
-        return f"It was run again on {seeds}; a comparison needs at least two."
+        return f"It was run again on {seeds} so far.{_more(found)}"
     baselines = [a for a in found.arms[1:] if a.baseline is not None]
+    if found.too_few:
+        return f"On {seeds} {_seen(found, baselines)}{_more(found)}"
     groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "equal": []}
     for arm in baselines:
         row = found.against(arm.key)
@@ -275,37 +298,55 @@ def _of_winner(found: Confirmed) -> str:
     )
 
 
+def _seen(found: Confirmed, baselines: list[Arm]) -> str:
+    """Where the winner's mean lies among the baselines, and no word on how sure that is."""
+    sides: dict[str, list[str]] = {"lower than": [], "higher than": [], "equal to": []}
+    for arm in baselines:
+        if (row := found.against(arm.key)) is not None:
+            d = row.difference
+            side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
+            sides[side].append(words.baseline(str(arm.baseline)))
+    parts = [f"{side} {words.listing(names)}" for side, names in sides.items() if names]
+    if not parts:
+        return "no baseline finished to compare it with."
+    return f"its mean validation loss was {', '.join(parts)}."
+
+
+def _more(found: Confirmed) -> str:
+    """So few seeds tell nothing; what to type for enough."""
+    name = shlex.quote(found.name.removesuffix(SUFFIX))
+    return (
+        " So few seeds allow no interval and no test that would say anything: "
+        f"`lrsearch confirm {name} --seeds {ENOUGH_SEEDS}` adds to them."
+    )
+
+
 def print_confirmed(found: Confirmed) -> None:
     """Print the comparison for a person."""
-    import sys
+    from lrsearch.report.terminal import print_rows, print_text, to_stdout
 
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=120, soft_wrap=True)
+    console = to_stdout()
     test = any(arm.test for arm in found.arms)
-    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
     heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])
-    for head in (*heads, "lower by", "95% interval", "p"):
-        grid.add_column(head, justify="left" if head == "schedule" else "right")
+    rows = []
     for arm in found.arms:
-        cells = [arm.name, str(arm.val.n), _mean_sd(arm.val)]
+        cells = [arm.name, str(arm.val.n), words.loss_mean(arm.val)]
         if test:
-            cells.append("–" if arm.test is None else _mean_sd(arm.test))
+            cells.append(
+                "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
+            )
         row = found.against(arm.key)
         if row is None:
-            cells += ["the winner", "", ""]
+            cells += ["winner"]
+        elif found.too_few:
+            cells += [words.number(row.difference, 2)]
         elif row.low is None or row.high is None or row.p_corrected is None:
             cells += [words.number(row.difference, 2), "–", "–"]
         else:
             interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
             cells += [words.number(row.difference, 2), interval, words.p_value(row.p_corrected)]
-        grid.add_row(*cells)
-    console.print(grid)
-    console.print(HOW, style="dim")
-    console.print(sentence(found).replace("**", ""), markup=False)
-
-
-def _mean_sd(found: Summary) -> str:
-    mean = words.number(found.mean, 4)
-    return mean if found.sd is None else f"{mean} ± {words.number(found.sd, 2)}"
+        rows.append(cells)
+    heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
+    print_rows(console, heads, rows, right=range(1, len(heads)))
+    print_text(console, f"Lower by: the winner than this one. {found.how}", style="dim")
+    print_text(console, sentence(found).replace("**", "").replace("`", ""))

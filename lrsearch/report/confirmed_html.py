@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from lrsearch.report import words
-from lrsearch.report.confirmed import HOW, Arm, Confirmed
+from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.html import escape
 from lrsearch.report.svg import mark
-from lrsearch.stats import Summary
 
 
 def confirmed_table(found: Confirmed) -> str:
@@ -16,13 +13,13 @@ def confirmed_table(found: Confirmed) -> str:
     test = any(arm.test_metric for arm in found.arms)
     head = ["schedule", "seeds", "validation loss"]
     head += [f"test {found.metric_name}"] if test else []
-    head += ["the winner is lower by", "95% interval", "p"]
+    head += ["the winner is lower by"] + ([] if found.too_few else ["95% interval", "p"])
     body = "".join(_arm_row(found, arm, test) for arm in found.arms)
     columns = "".join(
         f'<th scope="col"{"" if i == 0 else " class=num"}>{escape(h)}</th>'
         for i, h in enumerate(head)
     )
-    note = HOW
+    note = found.how
     if found.finished < found.planned:
         note += f" {found.finished} of {found.planned} runs are finished."
     return (
@@ -34,12 +31,14 @@ def confirmed_table(found: Confirmed) -> str:
 def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
     row = found.against(arm.key)
     cells = [str(arm.val.n) + (f" (+{len(arm.lost)} lost)" if arm.lost else "")]
-    cells.append(_mean(arm.val.mean, arm.val.sd))
+    cells.append(words.loss_mean(arm.val))
     if test:
         metric = arm.test
-        cells.append("–" if metric is None else metric_words(metric, found.metric_name))
+        cells.append("–" if metric is None else words.metric_mean(metric, found.metric_name))
     if row is None:
-        cells += ["", "", ""]
+        cells += [""] * (1 if found.too_few else 3)
+    elif found.too_few:
+        cells.append(words.loss(row.difference).replace("-", "−"))
     else:
         cells.append(words.loss(row.difference).replace("-", "−"))
         interval = row.low is not None and row.high is not None
@@ -53,18 +52,3 @@ def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
         + "".join(f'<td class="num">{escape(c)}</td>' for c in cells)
         + "</tr>"
     )
-
-
-def _mean(mean: float, sd: float | None) -> str:
-    if not math.isfinite(mean):
-        return "–"
-    return words.loss(mean) if sd is None else f"{words.loss(mean)} ± {words.number(sd, 2)}"
-
-
-def metric_words(found: Summary, name: str) -> str:
-    """A metric over seeds; accuracies in percent."""
-    if name != "accuracy":
-        mean = words.number(found.mean, 4)
-        return mean if found.sd is None else f"{mean} ± {words.number(found.sd, 2)}"
-    mean = f"{100 * found.mean:.1f}"
-    return f"{mean}%" if found.sd is None else f"{mean} ± {100 * found.sd:.1f}%"

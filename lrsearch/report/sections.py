@@ -10,7 +10,7 @@ from lrsearch.report import words
 from lrsearch.report.answer import mattered, sentences, to_html
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed import sentence as confirmed_sentence
-from lrsearch.report.confirmed_html import confirmed_table, metric_words
+from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.courses import Course
 from lrsearch.report.html import as_json, escape
 from lrsearch.report.importance import Importance
@@ -85,7 +85,7 @@ def key_figures(
         cells.append((words.loss(winner.val.mean), f"validation loss, {seeds}"))
         if winner.test is not None:
             cells.append(
-                (metric_words(winner.test, table.metric_name), f"test {table.metric_name}")
+                (words.metric_mean(winner.test, table.metric_name), f"test {table.metric_name}")
             )
         if strongest is not None and strongest.val.mean > 0:
             gain = winner.val.mean / strongest.val.mean - 1

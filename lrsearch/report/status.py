@@ -160,9 +160,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
 
 def print_status(status: dict[str, Any]) -> None:
     """Print what :func:`study_status` gave."""
-    from rich.table import Table
-
-    from lrsearch.report.terminal import to_stdout
+    from lrsearch.report.terminal import print_rows, print_text, to_stdout
 
     console = to_stdout()
     trials, epochs = status["trials"], status["epochs"]
@@ -171,15 +169,16 @@ def print_status(status: dict[str, Any]) -> None:
     ended = ", ".join(
         f"{trials[k]:,} {k}" for k in ("complete", "pruned", "diverged", "failed") if trials[k]
     )
-    console.print(f"{status['study']}  {status['task'] or ''}", markup=False)
-    console.print(
+    print_text(console, f"{status['study']}  {status['task'] or ''}")
+    print_text(
+        console,
         f"{done:,}{target} trials ended" + (f" ({ended})" if ended else "")
         + (f", {trials['running']} running" if trials["running"] else "")
         + (f", {trials['waiting']} waiting" if trials["waiting"] else "")
-        + f"; {words.percent(epochs['saved'])} of epochs saved"
+        + f"; {words.percent(epochs['saved'])} of epochs saved",
     )  # fmt: skip
     for failure in status["failures"][:3]:
-        console.print(f"failed: {failure[:160]}", markup=False)
+        print_text(console, f"failed: {failure[:160]}", indent=8)
     best = status["best"]
     if best is not None:
         console.print()
@@ -198,55 +197,55 @@ def print_status(status: dict[str, Any]) -> None:
                 ],
             )
         )
-        console.print(f"best    #{best['number']} {what}", markup=False)
-        console.print(f"        val loss {words.loss(best['val_loss'])}   {against}", markup=False)
+        print_text(console, f"best    #{best['number']} {what}", indent=8)
+        print_text(
+            console, f"        val loss {words.loss(best['val_loss'])}   {against}", indent=8
+        )
     if status["confirmed"] is not None:
-        console.print(f"sure?   {status['confirmed']['says']}", markup=False)
+        print_text(console, f"sure?   {status['confirmed']['says'].replace('`', '')}", indent=8)
     if status["running"]:
         console.print()
-        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-        for name in ("running", "", "epoch", "lr", "val loss"):
-            grid.add_column(
-                name, justify="right" if name in ("epoch", "lr", "val loss") else "left"
-            )
+        rows = []
         for row in status["running"][-NEWEST_RUNNING:]:
             lr_now = row["lr_now"] if row["lr_now"] is not None else row["lr"]
-            grid.add_row(
-                f"#{row['number']}",
-                f"{row['family']} {row['settings']}",
-                f"{row['epoch']}/{epochs['budget']}",
-                words.number(lr_now),
-                words.loss(row["val_loss"]),
+            rows.append(
+                [
+                    f"#{row['number']}",
+                    f"{row['family']} {row['settings']}",
+                    f"{row['epoch']}/{epochs['budget']}",
+                    words.number(lr_now),
+                    words.loss(row["val_loss"]),
+                ]
             )
-        console.print(grid)
+        heads = ("running", "schedule", "epoch", "lr", "val loss")
+        print_rows(console, heads, rows, right=(2, 3, 4))
 
 
 def print_studies(rows: list[dict[str, Any]], url: str) -> None:
     """Print what :func:`studies` gave."""
-    from rich.table import Table
-
-    from lrsearch.report.terminal import to_stdout
+    from lrsearch.report.terminal import print_rows, print_text, to_stdout
 
     console = to_stdout()
     if not rows:
-        console.print(f"{url} has no study yet. Start one with lrsearch run", markup=False)
+        print_text(console, f"{url} has no study yet. Start one with lrsearch run")
         return
-    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
-    for name in ("study", "trials", "complete", "running", "best val loss", "last"):
-        grid.add_column(name, justify="left" if name in ("study", "last") else "right")
+    cells = []
     for row in rows:
         best = (
             words.loss(row["best"]) if row["ours"] or row["best"] is None else f"{row['best']:g}"
         )
-        grid.add_row(
-            row["study"],
-            f"{row['trials']:,}",
-            f"{row['complete']:,}",
-            f"{row['running']:,}" if row["running"] else "",
-            best,
-            _ago(row["last"]) + ("" if row["ours"] else "  (not by lrsearch run)"),
+        cells.append(
+            [
+                row["study"],
+                f"{row['trials']:,}",
+                f"{row['complete']:,}",
+                f"{row['running']:,}" if row["running"] else "",
+                best,
+                _ago(row["last"]) + ("" if row["ours"] else "  (not by lrsearch run)"),
+            ]
         )
-    console.print(grid)
+    heads = ("study", "trials", "complete", "running", "best val loss", "last")
+    print_rows(console, heads, cells, right=range(1, 5))
 
 
 def _ago(last: str | None) -> str:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
+
+from lrsearch.report.words import next_steps
+
+GAP = 2
 
 
 def to_stdout() -> Console:
@@ -14,45 +25,114 @@ def to_stdout() -> Console:
     return Console(file=sys.stdout, highlight=False, markup=False, width=width)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=index == 0)
-    return table
+def print_rows(
+    console: Console,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[int] = (),
+    needs: int | None = None,
+) -> None:
+    """Print rows as a table; in a terminal too narrow for it, each as a small list.
+
+    Args:
+        console: Where.
+        heads: Of the columns; the first is what a row is called.
+        rows: Cells; those missing at the end of a row are empty.
+        right: Columns of numbers.
+        needs: Width that the table needs; None: so that no cell is broken.
+    """
+    if needs is None:
+        columns = itertools.zip_longest(heads, *rows, fillvalue="")
+        needs = sum(max(map(cell_len, column)) + GAP for column in columns) - GAP
+    if needs <= console.width or not console.is_terminal:
+        console.width = max(console.width, needs)
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
+        for index, head in enumerate(heads):
+            justify: Literal["right", "left"] = "right" if index in right else "left"
+            table.add_column(head, justify=justify, no_wrap=index == 0, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+        return
+    for row in rows:
+        console.print(Text(row[0], style="bold"))
+        told = [(head, cell) for head, cell in zip(heads[1:], row[1:], strict=False) if cell]
+        line = " · ".join(f"{head} {cell}" for head, cell in told)
+        if "\n" not in line and 2 + cell_len(line) <= console.width:
+            console.print(f"  {line}")
+        else:
+            console.print(Padding(_listed(told), (0, 0, 0, 2)))
+
+
+def _listed(told: Sequence[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for head, cell in told:
+        grid.add_row(head, Text(cell))
+    return grid
+
+
+def print_next(console: Console, steps: Sequence[tuple[str, str]]) -> None:
+    """Print what to type next; see :func:`lrsearch.report.words.next_steps`."""
+    lines = next_steps(steps, console.width if console.is_terminal else None)
+    console.print(lines, soft_wrap=True)
+
+
+def print_text(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
+    """Print a paragraph; further lines are indented, and no word is cut where it can be helped.
+
+    In a pipe it is one line, which whoever reads it may wrap.
+    """
+    if console.is_terminal:
+        width = max(console.width, indent + 12)
+        text = textwrap.fill(
+            text,
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    console.print(text, style=style, soft_wrap=True)
 
 
 def print_schedules(epochs: int) -> None:
     """Print every family with what is searched for a budget of ``epochs``."""
     from lrsearch.schedules import schedules_table
 
-    table = _table("family", "what it does", "searched", "warmup", "stepped per", "note")
-    for row in schedules_table(epochs):
-        table.add_row(
+    heads = ("family", "what it does", "searched", "warmup", "stepped per", "note")
+    rows = [
+        [
             row.family,
             row.summary,
             "\n".join(row.parameters) or "lr only",
             row.warmup,
             row.interval,
             row.note or row.trap,
-        )
+        ]
+        for row in schedules_table(epochs)
+    ]
     console = to_stdout()
-    console.print(f"Budget {epochs} epochs. Every family also searches lr, on a log scale.\n")
-    console.print(table)
+    about = f"Budget {epochs} epochs. Every family also searches lr, on a log scale."
+    print_text(console, about)
+    console.print()
+    print_rows(console, heads, rows, needs=120)
 
 
 def print_tasks() -> None:
     """Print the built-in tasks."""
     from lrsearch.tasks import all_tasks
 
-    table = _table("task", "what", "models", "data")
+    rows = []
     for spec in all_tasks().values():
         models = ", ".join(
             f"{model} (default)" if model == spec.default_model and len(spec.models) > 1 else model
             for model in spec.models
         )
-        table.add_row(
-            spec.name, spec.summary, models, "download" if spec.needs_download else "included"
-        )
+        data = "download" if spec.needs_download else "included"
+        rows.append([spec.name, spec.summary, models, data])
     console = to_stdout()
-    console.print(table)
-    console.print("\nYour own: lrsearch run --task train_my.py:task", markup=False)
+    print_rows(console, ("task", "what", "models", "data"), rows, needs=80)
+    console.print()
+    print_text(console, "Your own: lrsearch run --task train_my.py:task")

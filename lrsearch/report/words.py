@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.report.tables import TrialRow
+from lrsearch.stats import Summary
 
 BASELINE_NAMES = {
     "constant": "constant rate",
@@ -35,18 +36,29 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def next_steps(steps: Sequence[tuple[str, str]]) -> str:
+def next_steps(steps: Sequence[tuple[str, str]], width: int | None = None) -> str:
     """Lines that say what to type next, from (arguments of lrsearch, what for).
+
+    Args:
+        steps: One a line.
+        width: Of the terminal; where a line is longer, what it is for stands under the command.
 
     Example:
         >>> print(next_steps([("report a", "the page"), ("doctor", "this machine")]))
         Next    lrsearch report a  the page
                 lrsearch doctor    this machine
+        >>> print(next_steps([("report a", "the page")], width=20))
+        Next    lrsearch report a
+                  the page
     """
-    width = max(len(command) for command, _ in steps)
+    column = max(len(command) for command, _ in steps)
+    longest = max(len(why) for _, why in steps)
+    narrow = width is not None and width < len("Next    lrsearch ") + column + 2 + longest
     heads = ["Next", *[""] * (len(steps) - 1)]
     return "\n".join(
-        f"{head:<7} lrsearch {command:<{width}}  {why}"
+        f"{head:<7} lrsearch {command}\n          {why}"
+        if narrow
+        else f"{head:<7} lrsearch {command:<{column}}  {why}"
         for head, (command, why) in zip(heads, steps, strict=True)
     )
 
@@ -69,6 +81,22 @@ def loss(value: float | None) -> str:
         return f"{value:.3e}" if value else "0"
     decimals = max(0, 3 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
+
+
+def loss_mean(found: Summary) -> str:
+    """A loss over seeds: mean ± standard deviation."""
+    if not math.isfinite(found.mean) or found.sd is None:
+        return loss(found.mean)
+    return f"{loss(found.mean)} ± {number(found.sd, 2)}"
+
+
+def metric_mean(found: Summary, name: str) -> str:
+    """A metric over seeds: mean ± standard deviation; accuracies in percent."""
+    if name != "accuracy":
+        mean = number(found.mean, 4)
+        return mean if found.sd is None else f"{mean} ± {number(found.sd, 2)}"
+    mean = f"{100 * found.mean:.1f}"
+    return f"{mean}%" if found.sd is None else f"{mean} ± {100 * found.sd:.1f}%"
 
 
 def percent(part: float | None, digits: int = 0, sign: bool = False) -> str:

@@ -300,46 +300,53 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from lrsearch.report.words import next_steps
+    from lrsearch.report import words
+    from lrsearch.report.terminal import print_next, print_text
 
     progress, study = outcome.progress, outcome.study
     best = progress.best
     assert best is not None
     assert best.value is not None
-    console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=stream or sys.stdout, highlight=False, markup=False)
     line = Text("\nBest schedule  ", style="bold")
     line.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
     line.append(f"  {best.description}" if best.description else "", style="")
-    console.print(line)
-    console.print(f"  val loss {best.value:#.4g}{_metric(outcome, best)}")
+    console.print(line, soft_wrap=not console.is_terminal)
+    print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
     against = [
         f"{name} {100 * (best.value / value - 1):+.1f}%"
         for name, value in progress.baselines.items()
         if name != best.baseline and value > 0
     ]
     if all(row.baseline for row in progress.rows):
-        console.print("  Only the usual recipes were run: a larger --trials searches, too.")
+        only = "  Only the usual recipes were run: a larger --trials searches, too."
+        print_text(console, only, indent=2)
     elif best.baseline:
-        console.print(f"  It is the {best.baseline} baseline: nothing tried was better.")
+        recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
+        print_text(console, recipe, indent=2)
     if against:
-        console.print(f"  against the baselines: {', '.join(against)}")
+        print_text(console, f"  against the baselines: {', '.join(against)}", indent=4)
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")
         if (n := progress.count(name))
     )
-    console.print(f"  {progress.finished} trials ({ended}), {progress.saved:.0%} of epochs saved")
+    counted = f"{words.count(progress.finished, 'trial')} ({ended})"
+    print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
     folder = outcome.files[0].parent
-    console.print(f"\nFiles   {folder}/  " + "  ".join(path.name for path in outcome.files))
+    console.print()
+    files = "  ".join(path.name for path in outcome.files)
+    print_text(console, f"Files   {folder}/  {files}", indent=8)
     name = shlex.quote(study.study_name)
     where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
+    best_file = shlex.quote(str(folder / "best.yaml"))
     steps = (
         (f"report {name}{where}", "everything on one page"),
         (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {folder / 'best.yaml'} --epochs {4 * outcome.plan.epochs}", "a longer run"),
+        (f"train {best_file} --epochs {4 * outcome.plan.epochs}", "a longer run"),
     )
-    console.print(next_steps(steps))
+    print_next(console, steps)
 
 
 def _metric(outcome: Outcome, best: Row) -> str:

@@ -1,0 +1,116 @@
+"""Tables and paragraphs in terminals of any width: nothing is cut off, nothing overlaps."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from lrsearch.report import terminal
+from lrsearch.report.status import print_status, print_studies, study_status
+from lrsearch.report.terminal import print_next, print_rows, print_text
+from lrsearch.report.words import next_steps
+from lrsearch.storage import open_storage
+from tests.synthetic import make_study
+
+HEADS = ("study", "trials", "best val loss", "last")
+ROWS = [
+    ["a-study-with-a-name", "200", "0.1249", "61 s ago"],
+    ["名前 with spaces", "5", "", "2 days ago"],
+]
+
+
+def console(width: int, tty: bool = True) -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=tty, color_system=None, highlight=False, width=width
+    )
+
+
+def told(of: Console) -> str:
+    assert isinstance(of.file, io.StringIO)
+    return of.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [28, 30, 40, 60, 100])
+def test_rows_keep_every_word_in_a_terminal_of_any_width(width: int) -> None:
+    out = console(width)
+    print_rows(out, HEADS, ROWS, right=(1, 2))
+    text = told(out)
+    assert "…" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    for row in ROWS:
+        for cell in row:
+            assert cell in text
+
+
+def test_rows_are_a_table_where_it_fits_and_small_lists_where_not() -> None:
+    wide, narrow = console(60), console(30)
+    for out in (wide, narrow):
+        print_rows(out, HEADS, ROWS, right=(1, 2))
+    assert told(wide).splitlines()[0].split() == ["study", "trials", "best", "val", "loss", "last"]
+    lines = [line.rstrip() for line in told(narrow).splitlines()]
+    assert lines[:4] == [
+        "a-study-with-a-name",
+        "  trials         200",
+        "  best val loss  0.1249",
+        "  last           61 s ago",
+    ]
+    assert lines[4:] == ["名前 with spaces", "  trials 5 · last 2 days ago"]
+
+
+def test_rows_in_a_pipe_are_one_line_each_however_long() -> None:
+    out = console(20, tty=False)
+    print_rows(out, HEADS, [["x" * 200, "1", "2", "3"]])
+    assert len(told(out).splitlines()) == 2
+
+
+def test_text_is_broken_between_words_and_indented() -> None:
+    out = console(24)
+    print_text(out, "sure?   it is not one-cycle, not distinguishable", indent=8)
+    assert told(out).splitlines() == [
+        "sure?   it is not",
+        "        one-cycle, not",
+        "        distinguishable",
+    ]
+    piped = console(24, tty=False)
+    print_text(piped, "sure?   it is not one-cycle, not distinguishable", indent=8)
+    assert len(told(piped).splitlines()) == 1
+
+
+def test_what_to_type_next_stays_on_a_line_of_its_own_where_it_is_narrow() -> None:
+    steps = [("report digits", "everything on one page"), ("confirm digits", "fresh seeds")]
+    out = console(40)
+    print_next(out, steps)
+    assert told(out).splitlines() == [
+        "Next    lrsearch report digits",
+        "          everything on one page",
+        "        lrsearch confirm digits",
+        "          fresh seeds",
+    ]
+    wide = console(80)
+    print_next(wide, steps)
+    assert told(wide) == next_steps(steps) + "\n"
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_show_studies_schedules_and_tasks_fit_the_terminal(
+    width: int, in_tmp: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage("sqlite:///lrsearch.db")
+    study = make_study(30, storage=storage)
+    make_study(8, name="another", storage=storage)
+    out = console(width)
+    monkeypatch.setattr(terminal, "to_stdout", lambda: out)
+    print_status(study_status(study, storage))
+    from lrsearch.report.status import studies
+
+    print_studies(studies(storage), "sqlite:///lrsearch.db")
+    terminal.print_schedules(30)
+    terminal.print_tasks()
+    text = told(out)
+    assert "…" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    for word in ("digits", "another", "inverse_sqrt", "convnet (default)", "MultiplicativeLR"):
+        assert word in text
