@@ -155,6 +155,7 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
+    annotation = getattr(annotation, "__forward_arg__", annotation)  # as of a NamedTuple
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     return "None" if annotation is None else str(text)
 

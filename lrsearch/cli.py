@@ -14,7 +14,7 @@ from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
 from lrsearch.cli_answers import import_argument
 from lrsearch.ending import is_ours
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS
 
@@ -378,5 +378,5 @@ def _main(arguments: list[str]) -> int:
 
 def _complain(text: str) -> None:
     """One message on stderr, its further lines indented under the first."""
-    first, *rest = text.splitlines() or [""]
+    first, *rest = printable(text).splitlines() or [""]
     sys.stderr.write("\n".join([f"lrsearch: {first}", *(" " * 10 + line for line in rest)]) + "\n")

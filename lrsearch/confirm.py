@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.export import best_trial
 from lrsearch.files import results_folder
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
@@ -100,6 +101,7 @@ def confirm(
             f"study {study.study_name!r} is a confirmation itself: lrsearch confirm {search} "
             "--seeds N adds seeds to it"
         )
+    best_trial(study)  # where there is none, it says why
     table = load(study, storage)
     arms = choose_arms(table, top)
     config = _config(study, overrides or {}, runs=len(arms) * seeds)

@@ -37,6 +37,16 @@ class ConfigError(UsageError):
         super().__init__(text)
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters spelled out: no name in a database steers a terminal.
+
+    Example:
+        >>> print(printable("red \\x1b[31m"))
+        red \\x1b[31m
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
     """The valid name nearest to ``name``, or that it is a part of; None if there is none.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,26 +33,27 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         for trial in trials:
-            if trial.number == number and "schedule" in trial.user_attrs:
+            if trial.number == number and _schedule(trial):
                 return trial
         raise UsageError(
             f"study {study.study_name!r} has no trial {number} with a schedule "
             f"(it has {len(trials)} trials)"
         )
-    done = [
-        t
-        for t in trials
-        if t.state == TrialState.COMPLETE and t.value is not None and "schedule" in t.user_attrs
-    ]
+    done = [t for t in trials if t.state == TrialState.COMPLETE and _finite(t) and _schedule(t)]
     ended = [t for t in trials if t.state.is_finished()]
-    if not done and ended and all(t.user_attrs.get("stopped") == "diverged" for t in ended):
-        rates = [t.user_attrs["schedule"]["lr"] for t in ended if "schedule" in t.user_attrs]
+    if not done and ended and all(_diverged(t) for t in ended):
+        rates = [s["lr"] for t in ended if "lr" in (s := _schedule(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
         raise LrsearchError(
             f"study {study.study_name!r}: all {len(ended)} trials diverged{least}; look for NaN "
             "in the data, or search lower rates (--lr LOW,HIGH and another --name)"
         )
-    if not done and any(t.state == TrialState.COMPLETE for t in trials):
+    if not done and ended and all(t.state == TrialState.FAIL for t in ended):
+        why = f"lrsearch show {shlex.quote(study.study_name)} says why"
+        if ATTR not in study.user_attrs:
+            why = "an exception in its own training loop ended each, and its log says which"
+        raise LrsearchError(f"study {study.study_name!r}: all {len(ended)} trials failed; {why}")
+    if not done and any(t.state == TrialState.COMPLETE and not _schedule(t) for t in trials):
         raise LrsearchError(
             f"study {study.study_name!r} has no trial with a schedule: neither lrsearch run nor "
             "lrsearch.suggest made them"
@@ -60,6 +63,21 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             f"study {study.study_name!r} has no completed trial yet; run it a little longer"
         )
     return min(done, key=lambda t: (t.value, t.number))
+
+
+def _schedule(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Its schedule; empty where another program keeps something else by that name."""
+    kept = trial.user_attrs.get("schedule")
+    return kept if isinstance(kept, Mapping) and "family" in kept else {}
+
+
+def _finite(trial: FrozenTrial) -> bool:
+    return trial.value is not None and math.isfinite(trial.value)
+
+
+def _diverged(trial: FrozenTrial) -> bool:
+    lost = trial.state == TrialState.COMPLETE and not _finite(trial)
+    return lost or trial.user_attrs.get("stopped") == "diverged"
 
 
 def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:

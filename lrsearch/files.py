@@ -10,6 +10,9 @@ from pathlib import Path
 
 from lrsearch.errors import LrsearchError, UsageError
 
+LONGEST_NAME = 100
+"""Of a study whose folder is called as it is: file systems allow 255, with what stands beside."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one.
@@ -60,6 +63,6 @@ def may_write(folder: Path) -> bool:
 def results_folder(out: str, name: str) -> Path:
     """``out/STUDY``, where STUDY cannot leave ``out`` whatever the study is called."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
-    if slug != name:
+    if slug != name or len(name) > LONGEST_NAME:
         slug = f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return Path(out) / slug

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import optuna
 import pytest
@@ -166,6 +168,9 @@ def test_studies_of_others_are_told_apart(
     for name in ("most", "two", "one", "digits-confirm"):
         assert main(["run", "--name", name, "--trials", "1"]) == 2
         assert "was not made by lrsearch run; choose another" in capsys.readouterr().err
+    assert main(["studies", "--json"]) == 0
+    best = {row["study"]: row["best"] for row in json.loads(capsys.readouterr().out)}
+    assert best == {"most": None, "two": None, "one": 1.0, "digits": 0.2, "digits-confirm": ANY}
     for command in ("report", "export", "confirm", "show"):
         for name in ("most", "two"):
             assert main([command, name]) == 2
@@ -174,6 +179,74 @@ def test_studies_of_others_are_told_apart(
     assert "study 'one' was not made by lrsearch run" in capsys.readouterr().err
     assert main(["export", "one"]) == 1
     assert "has no trial with a schedule: neither" in capsys.readouterr().err
+
+
+def test_whatever_another_program_keeps_in_a_trial_can_be_shown(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: dict[str, list[Any]] = {
+        "schedule": ["step", [1], {"family": 3, "params": [1]}, {"epochs": "x", "warmup": "x"}],
+        "epochs": ["many", [1], {}, 10.5],
+        "stopped": [["x"], 1, None, {}],
+        "val_metric": ["<b>", [1], {}, True],
+    }
+    study = optuna.create_study(study_name="odd", storage=storage)
+    for i in range(4):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        for key, values in kept.items():
+            trial.set_user_attr(key, values[i])
+        trial.report(1.0, 1)
+        study.tell(trial, 1.0 + i)
+    assert main(["report", "odd", "-o", "odd.html", "--csv", "tables"]) == 0
+    capsys.readouterr()
+    assert main(["show", "odd"]) == 0
+    assert "4 trials ended (4 complete)" in capsys.readouterr().out
+    assert main(["show", "odd", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["best"]["val_loss"] == 1.0
+
+
+def test_show_says_nothing_of_what_is_not_known(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = optuna.create_study(study_name="plain", storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study.ask()
+    assert main(["show", "plain"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert lines == [
+        ["plain"],
+        ["1", "trial", "ended", "(1", "complete),", "1", "running"],
+        ["best", "#0"],
+        ["val", "loss", "1.000"],
+        ["running", "schedule", "epoch", "lr", "val", "loss"],
+        ["#1", "0/–", "–", "–"],
+    ]
+
+
+def test_names_in_a_database_do_not_steer_the_terminal(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a\x1b[31mred\u202e"
+    study = optuna.create_study(study_name=name, storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    for words in (["studies"], ["show", name], ["show", "none"], ["export", name]):
+        main(words)
+        said = "".join(capsys.readouterr())
+        assert r"a\x1b[31mred\u202e" in said
+        assert all(c.isprintable() or c == "\n" for c in said)
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_cut(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x" * 500, "x" * 499):
+        optuna.create_study(study_name=name, storage=storage)
+        assert main(["report", name]) == 0
+    assert len(set(capsys.readouterr().out.splitlines())) == 2
+    assert main(["show", "none"]) == 2
+    assert len(capsys.readouterr().err) < 250
 
 
 def test_the_target_is_the_most_trials_that_were_asked_for(

@@ -387,7 +387,7 @@ def test_digits_keeps_its_test_part_apart() -> None:
 
 
 def test_a_search_without_a_complete_trial_cannot_be_confirmed(storage: Storage) -> None:
-    with pytest.raises(LrsearchError, match="no completed trial to confirm"):
+    with pytest.raises(LrsearchError, match="has no completed trial yet"):
         confirm(search_of(storage), storage)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 import yaml
+from optuna.trial import TrialState
 
 import lrsearch
 from lrsearch.errors import LrsearchError, UsageError
@@ -101,6 +105,40 @@ def test_python_code_makes_the_same_rates_without_lrsearch(bench: Bench) -> None
 def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     with pytest.raises(LrsearchError, match="has no completed trial yet"):
         export_text(Bench(tmp_path).study)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ([math.inf, math.inf], "all 2 trials diverged, even at lr 0.1; look for NaN"),
+        ([math.inf, None], "all 2 trials diverged"),
+        ([math.inf, "pruned"], "has no completed trial yet"),
+        ([ValueError, ValueError], "all 2 trials failed; an exception in its own training loop"),
+    ],
+)
+def test_what_ended_without_a_finite_loss_is_never_the_best(ends: list[Any], message: str) -> None:
+    study = optuna.create_study(study_name="own")
+    _end(study, *ends)
+    with pytest.raises(LrsearchError, match=message):
+        export_text(study)
+    _end(study, 0.5, -math.inf)
+    assert best_trial(study).value == 0.5
+
+
+def _end(study: optuna.Study, *ends: Any) -> None:
+    """Trials of a training loop of the user's own; None for one that `PruningCallback` ended."""
+    for end in ends:
+        trial = study.ask()
+        trial.set_user_attr("schedule", Schedule("ConstantLR", 0.1, 3).to_dict())
+        if end is None:
+            trial.set_user_attr("stopped", "diverged")
+        if end is ValueError:
+            study.tell(trial, state=TrialState.FAIL)
+        elif end is None or end == "pruned":
+            trial.report(1.0, 1)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, end)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import pkgutil
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -66,6 +67,10 @@ def test_api_page_lists_every_public_name() -> None:
     for param in NAMES:
         module, name = param.values
         assert f"### {module}.{name}\n" in page
+
+
+def test_api_page_has_the_type_of_every_argument() -> None:
+    assert not re.findall(r"\w+: [,)=].*", apidoc.PLACE.read_text(encoding="utf-8"))
 
 
 def test_api_page_is_the_one_that_the_docstrings_make() -> None:

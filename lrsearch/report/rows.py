@@ -55,9 +55,8 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
 
 def _row_of(trial: FrozenTrial) -> TrialRow:
     attrs, params = trial.user_attrs, trial.params
-    schedule = attrs.get("schedule")
-    schedule = schedule if isinstance(schedule, Mapping) else {}
-    warmup = schedule.get("warmup") or {}
+    schedule = _schedule(attrs.get("schedule"))
+    warmup = schedule.get("warmup") or 0
     stopped = str(attrs.get("stopped", ""))
     value = trial.values[0] if trial.values else None
     status = status_of(trial.state.name, stopped, value)
@@ -68,13 +67,13 @@ def _row_of(trial: FrozenTrial) -> TrialRow:
         status=status,
         family=str(schedule.get("family") or params.get("scheduler") or ""),
         lr=_number(schedule.get("lr") or params.get("lr")) or math.nan,
-        warmup=int(warmup.get("epochs", 0) if isinstance(warmup, Mapping) else warmup),
+        warmup=_count(warmup.get("epochs") if isinstance(warmup, Mapping) else warmup),
         params=params,
         distributions=trial.distributions,
         value=value if status == "complete" else None,
         metric=_number(attrs.get("val_metric")),
-        epochs=int(attrs.get("epochs") or 0),
-        budget=int(schedule.get("epochs") or 0),
+        epochs=_count(attrs.get("epochs")),
+        budget=_count(schedule.get("epochs")),
         seconds=_number(attrs.get("seconds")) or 0.0,
         baseline=None if baseline is None else str(baseline),
         schedule=schedule,
@@ -84,6 +83,18 @@ def _row_of(trial: FrozenTrial) -> TrialRow:
         finished=trial.datetime_complete,
         attrs=attrs,
     )
+
+
+def _schedule(value: Any) -> Mapping[str, Any]:
+    """The schedule of a trial; none where another program keeps something else by that name."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("params") or {}, Mapping):
+        return {}
+    return value
+
+
+def _count(value: Any) -> int:
+    """A number of epochs; 0 where something else stands there."""
+    return max(0, int(_number(value) or 0))
 
 
 def _number(value: Any) -> float | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import confirmed_of, read_confirmed, sentence
-from lrsearch.report.tables import StudyTable, TrialRow, answer, families_table, load, pruning
+from lrsearch.report.tables import (
+    StudyTable,
+    TrialRow,
+    answer,
+    families_table,
+    finite,
+    load,
+    pruning,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -85,7 +93,8 @@ def _why(trial: TrialRow) -> str:
 
 
 def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
-    rates = table.history.of(trial.trial_id, "lr")
+    rates = finite(table.history.of(trial.trial_id, "lr")[-1:])
+    loss = trial.value if trial.value is not None else trial.last_loss
     return {
         "number": trial.number,
         "family": trial.family,
@@ -93,8 +102,8 @@ def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
         "warmup": trial.warmup,
         "params": dict(trial.schedule.get("params") or {}),
         "epoch": trial.epochs,
-        "lr_now": float(rates[-1]) if len(rates) else None,
-        "val_loss": trial.value if trial.value is not None else trial.last_loss,
+        "lr_now": rates[-1] if rates else None,
+        "val_loss": finite([loss])[0] if loss is not None else None,
         "val_metric": trial.metric,
         "settings": words.settings(trial),
     }
@@ -108,6 +117,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
         (when its latest trial began or ended, in UTC) and ``ours`` of each.
     """
     import sqlalchemy as sa
+    from optuna.study import StudyDirection
 
     from lrsearch.storage.schema import TRIAL_VALUES, TRIALS
 
@@ -133,6 +143,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
 
     counts, best_rows = storage.transact(work, read=True)
     best = {row[0]: row[1] for row in best_rows}
+    minimised = [StudyDirection.MINIMIZE]  # of another direction no loss is the best
     listed = []
     for study in storage.get_all_studies():
         mine = [row for row in counts if row.study_id == study._study_id]
@@ -147,7 +158,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
                 "failed": states.get("FAIL", 0),
                 "running": states.get("RUNNING", 0),
                 "waiting": states.get("WAITING", 0),
-                "best": best.get(study._study_id),
+                "best": best.get(study._study_id) if study.directions == minimised else None,
                 "last": max(times).isoformat(timespec="seconds") if times else None,
                 "ours": "lrsearch" in study.user_attrs,
             }
@@ -170,12 +181,13 @@ def print_status(status: dict[str, Any]) -> None:
         f"{trials[k]:,} {k}" for k in ("complete", "pruned", "diverged", "failed") if trials[k]
     )
     print_text(console, f"{status['study']}  {status['task'] or ''}")
+    ending = f"{done:,}{target} trials" if target else words.count(done, "trial")
     print_text(
         console,
-        f"{done:,}{target} trials ended" + (f" ({ended})" if ended else "")
+        f"{ending} ended" + (f" ({ended})" if ended else "")
         + (f", {trials['running']} running" if trials["running"] else "")
         + (f", {trials['waiting']} waiting" if trials["waiting"] else "")
-        + f"; {words.percent(epochs['saved'])} of epochs saved",
+        + (f"; {words.percent(epochs['saved'])} of epochs saved" if epochs["budget"] else ""),
     )  # fmt: skip
     for failure in status["failures"][:3]:
         print_text(console, f"failed: {failure[:160]}", indent=8)
@@ -191,7 +203,7 @@ def print_status(status: dict[str, Any]) -> None:
             filter(
                 None,
                 [
-                    f"{best['family']}  lr {words.number(best['lr'])}",
+                    best["family"] and f"{best['family']}  lr {words.number(best['lr'])}",
                     f"warmup {best['warmup']}" if best["warmup"] else "",
                     best["settings"],
                 ],
@@ -212,7 +224,7 @@ def print_status(status: dict[str, Any]) -> None:
                 [
                     f"#{row['number']}",
                     f"{row['family']} {row['settings']}",
-                    f"{row['epoch']}/{epochs['budget']}",
+                    f"{row['epoch']}/{epochs['budget'] or '–'}",
                     words.number(lr_now),
                     words.loss(row["val_loss"]),
                 ]

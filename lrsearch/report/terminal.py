@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lrsearch.errors import printable
 from lrsearch.report.words import next_steps
 
 GAP = 2
@@ -42,6 +43,7 @@ def print_rows(
         right: Columns of numbers.
         needs: Width that the table needs; None: so that no cell is broken.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if needs is None:
         columns = itertools.zip_longest(heads, *rows, fillvalue="")
         needs = sum(max(map(cell_len, column)) + GAP for column in columns) - GAP
@@ -83,8 +85,10 @@ def print_next(console: Console, steps: Sequence[tuple[str, str]]) -> None:
 def print_text(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
     """Print a paragraph; further lines are indented, and no word is cut where it can be helped.
 
-    In a pipe it is one line, which whoever reads it may wrap.
+    Whatever control characters a text from a database has are spelled out. In a pipe it is one
+    line, which whoever reads it may wrap.
     """
+    text = printable(text).rstrip()
     if console.is_terminal:
         width = max(console.width, indent + 12)
         text = textwrap.fill(

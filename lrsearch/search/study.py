@@ -103,7 +103,11 @@ def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
     question = f" — did you mean {near}?" if near else ""
     if not names:
         raise UsageError(f"no study {name!r}: {url} has none yet. Start one with lrsearch run")
-    raise UsageError(f"no study {name!r} in {url}{question} (it has: {', '.join(names[:20])})")
+    listed = [" ".join(each.split())[:60] or repr(each) for each in names[:20]]
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    raise UsageError(
+        f"no study {name!r:.80} in {url}{question} (it has: {', '.join(listed)}{more})"
+    )
 
 
 def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -> optuna.Study:
