@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lrsearch
 from lrsearch.errors import UsageError
@@ -75,17 +76,19 @@ def lightning_model(
     return Module()
 
 
+QUIET = {
+    "max_epochs": EPOCHS,
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
 def fit(module: Any, *callbacks: Any, **words: Any) -> Any:
     pl = pytest.importorskip("lightning.pytorch")
-    settings = {
-        "max_epochs": EPOCHS,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = pl.Trainer(**settings | words, callbacks=list(callbacks))
+    trainer = pl.Trainer(**QUIET | words, callbacks=list(callbacks))
     trainer.fit(module, DataLoader(data(), 8), DataLoader(data(), 32))
     return trainer
 
@@ -106,6 +109,32 @@ def test_lightning_rescales_to_its_own_epochs_and_steps_plateau_on_the_loss() ->
     module = lightning_model(Schedule("ReduceLROnPlateau", 0.1, 4, params), loss=lambda epoch: 1.0)
     fit(module, max_epochs=4)
     assert module.rates[::STEPS] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ({"max_steps": 10}, 10),  # ends in the third epoch
+        ({"max_steps": 5, "max_epochs": 30}, 5),  # long before the last epoch
+        ({"max_steps": 10, "max_epochs": -1}, 10),
+        ({"max_epochs": 5}, 20),
+    ],
+)
+@pytest.mark.parametrize("family", ["OneCycleLR", "CosineAnnealingLR"])
+def test_lightning_schedule_is_over_with_the_last_step(
+    family: str, words: dict[str, int], steps: int
+) -> None:
+    schedule = Schedule(family, 0.1, 4, interval="step")
+    module = lightning_model(schedule)
+    fit(module, **words)
+    assert len(module.rates) == steps
+    assert module.rates == pytest.approx(schedule.rescaled(steps).trace(1).lr.tolist())
+
+
+def test_lightning_steps_an_epoch_schedule_over_the_epochs_that_are_run() -> None:
+    module = lightning_model(SCHEDULES[0].rescaled(30))
+    fit(module, max_epochs=30, max_steps=10)
+    assert module.rates == pytest.approx(SCHEDULES[0].trace(STEPS).lr[:10].tolist())
 
 
 def test_lightning_reports_epochs_and_prunes() -> None:
@@ -143,14 +172,38 @@ def test_lightning_ends_a_diverged_trial_and_completes_a_good_one() -> None:
 
 def test_lightning_mistakes_are_named() -> None:
     pytest.importorskip("lightning")
+    from lrsearch.integrations import lightning
     from lrsearch.integrations.lightning import PruningCallback
 
     trial = optuna.create_study().ask()
     schedule = lrsearch.suggest(trial, EPOCHS)
     with pytest.raises(UsageError, match=r"does not log 'val_loss'.*it logs accuracy, loss"):
         fit(lightning_model(schedule, name="loss"), PruningCallback(trial))
+    pl = pytest.importorskip("lightning.pytorch")
+    endless = pl.Trainer(**QUIET | {"max_epochs": -1})
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(UsageError, match=r"give Trainer\(max_epochs=3\)"):
-        fit(lightning_model(schedule), max_epochs=-1, max_steps=5)
+        lightning.configure(schedule, optimizer, endless)
+
+
+def test_lightning_of_a_stream_needs_the_number_of_its_steps() -> None:
+    pl = pytest.importorskip("lightning.pytorch")
+
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(data())
+
+    schedule = SCHEDULES[2]
+    for words in ({"max_epochs": 2}, {"max_epochs": 2, "max_steps": 6}):
+        trainer = pl.Trainer(**QUIET | words)
+        module = lightning_model(dataclasses.replace(schedule, interval="step"))
+        loaders = DataLoader(Stream(), 8), DataLoader(data(), 32)
+        if "max_steps" not in words:
+            with pytest.raises(UsageError, match="max_steps for data without a length"):
+                trainer.fit(module, *loaders)
+        else:
+            trainer.fit(module, *loaders)
+            assert module.rates == pytest.approx(schedule.rescaled(6).trace(1).lr.tolist())
 
 
 # Hugging Face
@@ -226,6 +279,44 @@ def test_trainer_rescales_accumulates_and_steps_plateau_on_the_loss() -> None:
     made = trainer(schedule.rescaled(30), gradient_accumulation_steps=2)
     made.train()
     assert made.rates == pytest.approx(schedule.trace(STEPS // 2).lr.tolist())
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ({"max_steps": 10}, 10),
+        ({"max_steps": 20, "num_train_epochs": 1}, 20),
+        ({"num_train_epochs": 2.5}, 10),
+        ({"num_train_epochs": 1}, 4),
+    ],
+)
+def test_trainer_schedule_is_over_with_the_last_step(words: dict[str, float], steps: int) -> None:
+    """One epoch of a language model, or max_steps: no share of the curve is left out or lost."""
+    schedule = Schedule("StepLR", 0.1, 30, {"step_size": 15, "gamma": 0.1})
+    made = trainer(schedule, **words)
+    made.train()
+    half = steps // 2
+    assert made.rates == pytest.approx([0.1] * half + [0.01] * half)
+
+
+def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> None:
+    from lrsearch.integrations.transformers import eval_loss, hp_space
+
+    made = trainer(None, eval_strategy="steps", eval_steps=2, max_steps=10, num_train_epochs=1)
+    study = made.hyperparameter_search(
+        hp_space(made, schedules="CosineAnnealingLR", warmup=False),
+        compute_objective=eval_loss,
+        n_trials=1,
+        direction="minimize",
+        backend="optuna",
+        study_name="steps",
+        storage=lrsearch.open_storage(),
+    )
+    assert study.objective > 0
+    (trial,) = lrsearch.report("steps").trials
+    assert (trial.status, trial.epochs, trial.schedule["epochs"]) == ("complete", 5, 5)
+    expected = Schedule.from_dict(trial.schedule).trace(2).lr.tolist()
+    assert made.rates == pytest.approx(expected)
 
 
 def test_trainer_steps_plateau_on_the_evaluation_loss() -> None:

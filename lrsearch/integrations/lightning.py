@@ -6,7 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.integrations.steps import build_for_steps
 from lrsearch.objective import PruningCallback as Pruning
+from lrsearch.schedules.family import get_family
 
 try:
     import lightning.pytorch as pl
@@ -32,29 +34,36 @@ def configure(
 
     Args:
         schedule: From :func:`lrsearch.suggest` or :func:`lrsearch.load`; another budget than the
-            trainer's ``max_epochs`` is rescaled to it.
+            trainer's ``max_epochs`` or ``max_steps``, whichever ends first, is rescaled to it.
         optimizer: The optimizer, with any rate.
         trainer: The trainer (``self.trainer``), which knows the steps of an epoch.
         monitor: Logged validation loss, for ReduceLROnPlateau.
 
     Raises:
-        UsageError: The trainer has no number of epochs.
+        UsageError: The trainer does not know when it will end.
 
     Example:
         >>> def configure_optimizers(self):  # doctest: +SKIP
         ...     optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9)
         ...     return configure(self.schedule, optimizer, self.trainer)
     """
+    total = trainer.estimated_stepping_batches  # of the optimizer; -1 where it is not known
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
     epochs = trainer.max_epochs
-    steps = trainer.estimated_stepping_batches
-    if epochs is None or epochs < 1 or not math.isfinite(steps):
+    if 0 < total < math.inf and math.isfinite(batches):
+        epochs = math.ceil(total / max(1, math.ceil(batches)))  # max_steps may end it before
+    if schedule.interval == "epoch" and epochs is not None and epochs > 0:
+        if epochs != schedule.epochs:
+            schedule = schedule.rescaled(epochs)
+        scheduler, interval = schedule.build(optimizer), "epoch"
+    elif 0 < total < math.inf and not get_family(schedule.family).needs_metric:
+        scheduler, interval = build_for_steps(schedule, optimizer, int(total)), "step"
+    else:
         raise UsageError(
-            f"a schedule needs the number of epochs: give Trainer(max_epochs={schedule.epochs})"
+            "a schedule needs to know when the training ends: give "
+            f"Trainer(max_epochs={schedule.epochs}), and max_steps for data without a length"
         )
-    if epochs != schedule.epochs:
-        schedule = schedule.rescaled(epochs)
-    scheduler = schedule.build(optimizer, steps_per_epoch=max(1, math.ceil(steps / epochs)))
-    plan = {"scheduler": scheduler, "interval": schedule.interval, "monitor": monitor}
+    plan = {"scheduler": scheduler, "interval": interval, "monitor": monitor}
     return {"optimizer": optimizer, "lr_scheduler": plan}
 
 

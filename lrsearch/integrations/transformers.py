@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.integrations.steps import build_for_steps
 from lrsearch.objective import PruningCallback, suggest
 from lrsearch.schedules.family import get_family
 
@@ -31,7 +31,7 @@ class ScheduleMixin:
 
     Attributes:
         schedule: The schedule; None leaves the trainer its own. Another budget than
-            ``num_train_epochs`` is rescaled to it.
+            ``num_train_epochs`` or ``max_steps`` is rescaled to it.
 
     Example:
         >>> class MyTrainer(ScheduleMixin, Seq2SeqTrainer):  # doctest: +SKIP
@@ -56,17 +56,12 @@ class ScheduleMixin:
         if schedule is None:
             own: LRScheduler = super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
             return own
-        epochs = max(1, round(self.args.num_train_epochs))
-        if epochs != schedule.epochs:
-            schedule = schedule.rescaled(epochs)
+        optimizer = optimizer or self.optimizer
         if get_family(schedule.family).needs_metric:
             _step_on_the_loss(schedule.family, self.args)
+            made = schedule.rescaled(_validations(self)).build(optimizer)
         else:
-            schedule = dataclasses.replace(schedule, interval="step")
-        made = schedule.build(
-            optimizer or self.optimizer,
-            steps_per_epoch=max(1, math.ceil(num_training_steps / epochs)),
-        )
+            made = build_for_steps(schedule, optimizer, num_training_steps)
         self.lr_scheduler = made
         return made
 
@@ -78,7 +73,11 @@ class ScheduleMixin:
         import optuna
 
         self.objective = self.compute_objective(metrics.copy())  # type: ignore[attr-defined]
-        epoch = max(1, round(self.state.epoch))  # type: ignore[attr-defined]
+        state = self.state  # type: ignore[attr-defined]
+        if self.args.eval_strategy == "steps":
+            epoch = max(1, state.global_step // state.eval_steps)
+        else:
+            epoch = max(1, math.ceil(state.epoch - 1e-6))
         if epoch > self._pruning.epoch and self._pruning.report(self.objective, epoch=epoch):
             raise optuna.TrialPruned(f"stopped after epoch {epoch}")
 
@@ -95,6 +94,25 @@ class ScheduleTrainer(ScheduleMixin, Trainer):  # type: ignore[misc]
         >>> schedule = lrsearch.load("best.yaml")  # doctest: +SKIP
         >>> trainer = ScheduleTrainer(model, args, schedule=schedule)  # doctest: +SKIP
     """
+
+
+def _validations(trainer: Any) -> int:
+    """The budget of a search: an epoch is from one validation to the next."""
+    args, steps = trainer.args, trainer.args.max_steps
+    by_steps = args.eval_strategy == "steps"
+    if steps <= 0 and not by_steps:
+        return max(1, math.ceil(args.num_train_epochs))
+    try:
+        batches = len(trainer.get_train_dataloader())
+        per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    except TypeError:  # a stream: the trainer takes max_steps for an epoch
+        per_epoch = max(1, steps)
+    if steps <= 0:
+        steps = math.ceil(args.num_train_epochs * per_epoch)
+    if not by_steps:
+        return math.ceil(steps / per_epoch)
+    every = args.eval_steps if args.eval_steps >= 1 else math.ceil(steps * args.eval_steps)
+    return max(1, steps // int(every))
 
 
 def _step_on_the_loss(family: str, args: Any) -> None:
@@ -118,7 +136,8 @@ def hp_space(
     """The ``hp_space`` of ``trainer.hyperparameter_search`` that searches schedules.
 
     Search with ``backend="optuna"``, ``direction="minimize"``, ``compute_objective=eval_loss`` and
-    an evaluation every epoch (``eval_strategy="epoch"``). With ``storage`` and ``study_name`` the
+    an evaluation every epoch (``eval_strategy="epoch"``), or every so many steps
+    (``eval_strategy="steps"``), which then count as an epoch each. With ``storage`` and ``study_name`` the
     study is kept, and :func:`lrsearch.report` shows it.
 
     Args:
@@ -140,8 +159,7 @@ def hp_space(
         )
 
     def suggested(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        epochs = max(1, round(trainer.args.num_train_epochs))
-        trainer.schedule = suggest(trial, epochs, **space)
+        trainer.schedule = suggest(trial, _validations(trainer), **space)
         trainer._pruning = PruningCallback(trial)
         return {"learning_rate": trainer.schedule.lr}
 
