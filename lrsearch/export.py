@@ -103,6 +103,8 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     named: dict[str, Any] = {}
     if config:
         named["optimizer"] = plan.get("optimizer", dict(config["optimizer"]))
+        if plan.get("param_groups"):
+            named["param_groups"] = plan["param_groups"]
         named["task"] = {
             "name": config["task"],
             **({"model": plan["model"]} if plan.get("model") else {}),
@@ -141,8 +143,9 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     if python:
         from lrsearch.schedules.code import python_code
 
-        optimizer = configuration(study, chosen).get("optimizer")
-        return python_code(Schedule.from_dict(chosen.user_attrs["schedule"]), optimizer)
+        found = configuration(study, chosen)
+        schedule = Schedule.from_dict(chosen.user_attrs["schedule"])
+        return python_code(schedule, found.get("optimizer"), found.get("param_groups", ()))
     content = configuration(study, chosen)
     value = content["result"]["value"]
     name = " ".join(study.study_name.split())

@@ -33,7 +33,7 @@ from lrsearch.training.evaluation import evaluate
 from lrsearch.training.results import EpochResult
 
 SAY_SECONDS = 2.0
-_BLOCKS = ("schedule", "optimizer", "task", "result", "study", "made_by")
+_BLOCKS = ("schedule", "optimizer", "param_groups", "task", "result", "study", "made_by")
 _TASK_KEYS = ("model", "train_samples", "batch_size")
 Note = Callable[[str], None]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -14,9 +15,10 @@ import yaml
 from optuna.trial import TrialState
 
 import lrsearch
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import ConfigError, LrsearchError, UsageError
 from lrsearch.export import best_trial, configuration, export_text, load, write_best
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
+from lrsearch.schedules.code import python_code
 from tests.bench import Bench, FakeRunner
 
 
@@ -100,6 +102,85 @@ def test_python_code_makes_the_same_rates_without_lrsearch(bench: Bench) -> None
         optimizer = torch.optim.SGD([parameter], lr=schedule.lr, momentum=0.9)
         made = names["make_scheduler"](optimizer)  # type: ignore[operator]
         np.testing.assert_allclose(lrs(made, schedule.epochs), schedule.trace().lr, rtol=1e-12)
+
+
+SHARES = (1.0, 0.1, 0.5)
+GROUPS = [{"lr": 0.02 * share, "parameters": 1} for share in SHARES]
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_python_code_gives_each_parameter_group_the_rates_that_build_gives(
+    interval: Literal["epoch", "step"], warmup: int
+) -> None:
+    """Every family, with floors: torch's cosines have one for all groups, cycles one peak."""
+    for family in Space(families=None, epochs=20, lr=(1e-3, 10.0), interval=interval).names:
+        space = Space(families=(family,), epochs=20, lr=(1e-3, 10.0), interval=interval)
+        for seed in range(4):
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+            try:
+                schedule = dataclasses.replace(space.suggest(study.ask()), warmup=0)
+                schedule = dataclasses.replace(schedule, warmup=warmup)
+            except ConfigError:  # a family that carries no warmup, or lengths that do not fit it
+                continue
+            per_epoch = 7 if schedule.interval == "step" else 1
+            names: dict[str, Any] = {}
+            code = python_code(schedule, {"name": "SGD", "momentum": 0.9}, GROUPS)
+            exec(compile(code, "exported", "exec"), names)
+            there = of_groups([schedule.lr * share for share in SHARES])
+            more = (per_epoch,) if schedule.interval == "step" else ()
+            made = names["make_scheduler"](there, *more)
+            here = of_groups(list(SHARES))
+            ours = schedule.build(here, steps_per_epoch=per_epoch)
+            for _ in range(20 * per_epoch):
+                rates = [[g["lr"] for g in each.param_groups] for each in (there, here)]
+                np.testing.assert_allclose(rates[0], rates[1], rtol=1e-9, atol=1e-15)
+                for optimizer, scheduler in ((there, made), (here, ours)):
+                    optimizer.step()
+                    loss = (1.0,) if FAMILIES[family].needs_metric else ()
+                    scheduler.step(*loss)
+
+
+def of_groups(rates: list[float]) -> torch.optim.Optimizer:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in rates]
+    return torch.optim.SGD(groups, momentum=0.9)
+
+
+def test_export_of_a_task_with_parameter_groups_names_them(tmp_path: Path) -> None:
+    def groups(model: torch.nn.Sequential) -> list[dict[str, Any]]:
+        return [
+            {"params": model[:-1].parameters(), "weight_decay": 0.1},
+            {"params": model[-1].parameters(), "lr": 0.01, "betas": (0.8, 0.9)},
+        ]
+
+    x, y = torch.randn(40, 3), torch.randint(0, 2, (40,))
+    task = {
+        "model": lambda: torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)),
+        "train": (x[:30], y[:30]),
+        "validation": (x[30:], y[30:]),
+        "optimizer": "AdamW",
+        "lr": 0.1,
+        "param_groups": groups,
+    }
+    found = lrsearch.search(
+        task,
+        trials=4,
+        epochs=2,
+        name="two",
+        storage=f"sqlite:///{tmp_path}/a.db",
+        out=tmp_path,
+        workers=1,
+        quiet=True,
+    )
+    known = configuration(found.study, found.study.trials[2])["param_groups"]
+    assert known == [
+        {"lr": 0.1, "weight_decay": 0.1, "parameters": 16},
+        {"lr": 0.01, "betas": [0.8, 0.9], "parameters": 10},
+    ]
+    code = export_text(found.study, trial=2, python=True)
+    assert "The optimizer's groups must have the rates 0.1, 0.01" in code
+    assert '{"params": ..., "lr": 0.1, "weight_decay": 0.1},  # 16 parameters' in code
+    assert "torch.optim.AdamW(groups, lr=0.1)" in code
 
 
 def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +99,32 @@ def test_smoothing_starts_without_bias() -> None:
 def test_impossible_ranges_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="0 < first < last"):
         run(least_squares(), **bad)
+
+
+def test_a_group_without_a_rate_has_the_tasks_beside_those_that_have_their_own() -> None:
+    seen: list[list[float]] = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            seen.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    sys.modules["recording"] = types.SimpleNamespace(Recording=Recording)  # type: ignore[assignment]
+    Recording.__module__ = "recording"
+    task = replace(
+        least_squares(),
+        lr=0.1,
+        param_groups=lambda model: [
+            {"params": [model.weight]},
+            {"params": [model.bias], "lr": 0.01},
+        ],
+    )
+    try:
+        lr_range_test(
+            task, optimizer="recording:Recording", optimizer_args={}, seed=0,
+            device=torch.device("cpu"),
+        )  # fmt: skip
+    finally:
+        del sys.modules["recording"]
+    assert seen
+    assert all(bias == pytest.approx(0.1 * weight) for weight, bias in seen)

@@ -98,21 +98,21 @@ class ScheduleTrainer(ScheduleMixin, Trainer):  # type: ignore[misc]
 
 def _validations(trainer: Any) -> int:
     """The budget of a search: an epoch is from one validation to the next."""
-    args, steps = trainer.args, trainer.args.max_steps
+    args, steps = trainer.args, int(trainer.args.max_steps)
     by_steps = args.eval_strategy == "steps"
     if steps <= 0 and not by_steps:
-        return max(1, math.ceil(args.num_train_epochs))
+        return max(1, math.ceil(float(args.num_train_epochs)))
     try:
         batches = len(trainer.get_train_dataloader())
-        per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+        per_epoch = math.ceil(batches / int(args.gradient_accumulation_steps))
     except TypeError:  # a stream: the trainer takes max_steps for an epoch
         per_epoch = max(1, steps)
     if steps <= 0:
-        steps = math.ceil(args.num_train_epochs * per_epoch)
+        steps = math.ceil(float(args.num_train_epochs) * per_epoch)
     if not by_steps:
         return math.ceil(steps / per_epoch)
-    every = args.eval_steps if args.eval_steps >= 1 else math.ceil(steps * args.eval_steps)
-    return max(1, steps // int(every))
+    every = float(args.eval_steps)  # or a share of the training
+    return max(1, steps // (int(every) if every >= 1 else math.ceil(steps * every)))
 
 
 def _step_on_the_loss(family: str, args: Any) -> None:
@@ -137,8 +137,8 @@ def hp_space(
 
     Search with ``backend="optuna"``, ``direction="minimize"``, ``compute_objective=eval_loss`` and
     an evaluation every epoch (``eval_strategy="epoch"``), or every so many steps
-    (``eval_strategy="steps"``), which then count as an epoch each. With ``storage`` and ``study_name`` the
-    study is kept, and :func:`lrsearch.report` shows it.
+    (``eval_strategy="steps"``), which then count as an epoch each. With ``storage`` and
+    ``study_name`` the study is kept, and :func:`lrsearch.report` shows it.
 
     Args:
         trainer: A :class:`ScheduleTrainer` with ``model_init``.

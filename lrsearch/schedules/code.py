@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.errors import UsageError
@@ -15,53 +15,136 @@ _PER_EPOCH = "steps_per_epoch"
 _MOMENTA = """\
     groups = optimizer.param_groups  # momentum is cycled only where there is one
     momenta = [group.get("betas", [group.get("momentum", 0)])[0] for group in groups]"""
+_SHARES = """\
+    peak = max(group["lr"] for group in optimizer.param_groups)
+    shares = [group["lr"] / peak for group in optimizer.param_groups]"""
 _CYCLE = {"cycle_momentum": "all(momenta)"}
+_IMPORTS = {
+    shapes.Polyline: ["import bisect"],
+    shapes.InverseSqrt: ["import math"],
+    shapes.Cosine: ["import math"],
+    shapes.Restarts: ["import math"],
+}
+
+Groups = Sequence[Mapping[str, Any]]
+Legs = tuple[list[str], set[str], type | None]
+"""Schedulers one after the other as source, torch classes used, curve of our own."""
 
 
-def python_code(schedule: Schedule, optimizer: Mapping[str, Any] | None = None) -> str:
+def python_code(
+    schedule: Schedule, optimizer: Mapping[str, Any] | None = None, groups: Groups = ()
+) -> str:
     """A module with ``make_scheduler``, which needs torch alone and gives the same trace.
 
     Args:
         schedule: Of a built-in family.
         optimizer: ``name`` and arguments of the one it was found with; None if not known.
+        groups: Its parameter groups, without the parameters; all with their ``lr`` or none. Each
+            follows the whole curve from its own rate, as in the search.
 
     Raises:
         UsageError: A family of the user's own: its code is not known here.
     """
     family = get_family(schedule.family)
+    groups = _scaled(groups, schedule.lr)
+    differ = len({group["lr"] for group in groups}) > 1
     args = _sources(family, schedule)
-    legs, classes, shape = _legs(schedule, args)
+    found = _legs(schedule, args)
+    legs, classes, shape = _each(schedule, args, found) if differ else found
     lines = [f'"""{schedule.describe()}, lr {schedule.lr!r}, {schedule.epochs} epochs."""', ""]
     if shape is not None:
-        extra = {"Polyline": ["import bisect"], "InverseSqrt": ["import math"]}
-        lines += [*extra.get(shape.__name__, []), "from dataclasses import dataclass", ""]
+        lines += [*_IMPORTS.get(shape, []), "from dataclasses import dataclass", ""]
     first = "optimizer" if schedule.interval == "epoch" else "optimizer, steps_per_epoch"
     body = _compose(schedule, legs)
     used = sorted(classes | {name for name in ("SequentialLR", "LinearLR") if name in body})
     lines += [f"from torch.optim.lr_scheduler import {', '.join(used)}", ""]
+    if shape is shapes.Restarts:
+        lines += ["", inspect.getsource(shapes.Cosine).rstrip(), ""]
     if shape is not None:
         lines += ["", inspect.getsource(shape).rstrip(), ""]
     lines += ["", f"def make_scheduler({first}):"]
-    lines += [f'    """The optimizer must have been made with lr={schedule.lr!r}."""']
+    made = f"The optimizer must have been made with lr={schedule.lr!r}."
+    if differ:
+        rates = ", ".join(repr(group["lr"]) for group in groups)
+        made = f"The optimizer's groups must have the rates {rates}."
+    lines += [f'    """{made}"""']
     if _CYCLE["cycle_momentum"] in body:
         lines += [_MOMENTA]
-    lines += [f"    return {body}", "", "", *_usage(schedule, first, optimizer)]
+    if "in shares" in body:
+        lines += [_SHARES]
+    lines += [f"    return {body}", "", "", *_usage(schedule, first, optimizer, groups)]
     return "\n".join(lines) + "\n"
 
 
-def _usage(schedule: Schedule, first: str, optimizer: Mapping[str, Any] | None) -> list[str]:
+def _scaled(groups: Groups, lr: float) -> list[dict[str, Any]]:
+    """The groups at the rates that the schedule gives them: the largest at ``lr``."""
+    own = [float(group.get("lr", lr)) for group in groups]
+    top = max(own, default=lr)
+    return [{**g, "lr": lr * (rate / top)} for g, rate in zip(groups, own, strict=True)]
+
+
+def _each(schedule: Schedule, args: dict[str, str], plain: Legs) -> Legs:
+    """The legs for groups of different rates: those that name a rate name one for each group.
+
+    torch's cosines have one floor for all groups, so they become a curve of our own, unless the
+    floor is 0.
+    """
+
+    def each(rate: str) -> str:
+        return f"[{rate} * share for share in shares]"
+
+    params: Any = schedule.params
+    legs, classes, shape = plain
+    match schedule.family:
+        case "OneCycleLR" | "CyclicLR" as name:
+            named = {"max_lr": repr(schedule.lr), **args}
+            rates = {k: each(named[k]) for k in ("max_lr", "base_lr") if k in named}
+            return [_call(name, named | rates | _CYCLE)], classes, shape
+        case "ReduceLROnPlateau" if params["min_lr"]:
+            return (
+                [_call(schedule.family, args | {"min_lr": each(args["min_lr"])})],
+                classes,
+                shape,
+            )
+        case "CosineAnnealingLR" if params["eta_min"]:
+            floor = params["eta_min"] / schedule.lr
+            leg = f"LambdaLR(optimizer, Cosine({args['T_max']}, {floor!r}))"
+            return [leg], {"LambdaLR"}, shapes.Cosine
+        case "CosineAnnealingWarmRestarts" if params["eta_min"]:
+            floor = params["eta_min"] / schedule.lr
+            leg = f"LambdaLR(optimizer, Restarts({args['T_0']}, {args['T_mult']}, {floor!r}))"
+            return [leg], {"LambdaLR"}, shapes.Restarts
+        case "SequentialLR" if params["decay"] == "CosineAnnealingLR" and params["end_factor"]:
+            left = _times(max(1, schedule.epochs - schedule.warmup - params["hold"]), schedule)
+            leg = f"LambdaLR(optimizer, Cosine({left}, {params['end_factor']!r}))"
+            return [legs[0], leg], classes - {"CosineAnnealingLR"} | {"LambdaLR"}, shapes.Cosine
+    return legs, classes, shape
+
+
+def _usage(
+    schedule: Schedule, first: str, optimizer: Mapping[str, Any] | None, groups: Groups
+) -> list[str]:
     call = f"scheduler = make_scheduler({first.replace('steps_per_epoch', 'len(loader)')})"
     args = dict(optimizer or {"name": "YourOptimizer"})
     name = str(args.pop("name"))
     made = name.partition(":")[2] or (f"torch.optim.{name}" if optimizer else name)
     given = ", ".join(f"{key}={value!r}" for key, value in {"lr": schedule.lr, **args}.items())
-    lines = [f"# optimizer = {made}(model.parameters(), {given})"]
+    lines = []
+    if groups:
+        lines = ["# groups = [", *map(_group, groups), "# ]"]
+    lines += [f"# optimizer = {made}({'groups' if groups else 'model.parameters()'}, {given})"]
     lines += [f"# {call}", f"# for epoch in range({schedule.epochs}):"]
     if schedule.interval == "step":
         lines += ["#     for x, y in loader:", "#         ...", "#         optimizer.step()"]
         return [*lines, "#         scheduler.step()"]
     metric = "validation_loss" if get_family(schedule.family).needs_metric else ""
     return [*lines, "#     ...  # train for an epoch", f"#     scheduler.step({metric})"]
+
+
+def _group(group: Mapping[str, Any]) -> str:
+    """``#     {"params": ..., "lr": 0.01},  # 1,200 parameters``."""
+    own = "".join(f', "{key}": {v!r}' for key, v in group.items() if key != "parameters")
+    return f'#     {{"params": ...{own}}},  # {group["parameters"]:,} parameters'
 
 
 def _times(value: float, schedule: Schedule) -> str:
@@ -90,8 +173,7 @@ def _call(name: str, args: dict[str, str]) -> str:
     return f"{name}({words})"
 
 
-def _legs(schedule: Schedule, args: dict[str, str]) -> tuple[list[str], set[str], type | None]:
-    """(schedulers one after the other as source, torch classes used, curve of our own)."""
+def _legs(schedule: Schedule, args: dict[str, str]) -> Legs:
     match schedule.family:
         case "OneCycleLR":
             share, epochs = schedule.params["pct_start"], schedule.params["total_steps"]
@@ -146,7 +228,7 @@ def _lambda(args: dict[str, str]) -> tuple[type, str]:
     return shapes.Rex, f"Rex({args['total_iters']})"
 
 
-def _hold(schedule: Schedule) -> tuple[list[str], set[str], type | None]:
+def _hold(schedule: Schedule) -> Legs:
     params: Any = schedule.params
     epochs = max(1, schedule.epochs - schedule.warmup - params["hold"])
     left, end = _times(epochs, schedule), params["end_factor"]

@@ -67,7 +67,7 @@ class Plan:
             "validate_every": self.task.validate_every,
             "lr": list(self.space.lr),
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
-        }
+        } | ({"param_groups": self.task.groups} if self.task.groups else {})
 
 
 def make_plan(config: StudyConfig, task: Any = None) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
@@ -246,11 +247,43 @@ class Task:
             model = self.model()
         return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """What the parameter groups differ in, as plain values; nothing without ``param_groups``.
+
+        Each has the rates and arguments that its dict has, and ``parameters``, their number.
+        """
+        if self.param_groups is None:
+            return []
+        with torch.random.fork_rng(devices=[]):
+            groups = list(self.param_groups(self.model()))
+        plain = [_plain(group) for group in groups if isinstance(group, Mapping)]
+        usual = {"lr": self.lr} if any("lr" in group for group in plain) else {}
+        return [usual | group for group in plain]
+
     def describe(self) -> str:
         """One line: ``convnet 0.15 M parameters, 45,000 train / 5,000 validation images``."""
         train, validation = (_count(data) for data in (self.train, self.validation))
         counts = f"{train or '?'} train / {validation or '?'} validation {self.unit}"
         return f"{self.model_name} {_short(self.parameters)} parameters, {counts}"
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group without its tensors."""
+    given = group["params"]
+    tensors = [given] if isinstance(given, Tensor) else list(given)
+    named = [t[1] if isinstance(t, tuple) else t for t in tensors]  # as named_parameters gives
+    plain = {
+        key: value if isinstance(value, (bool, int, float, str)) else json.loads(_json(value))
+        for key, value in group.items()
+        if key != "params"
+    }
+    return plain | {"parameters": sum(t.numel() for t in named)}
+
+
+def _json(value: Any) -> str:
+    """Lists, numbers and None as JSON; a tensor by its value, anything else by its words."""
+    return json.dumps(value, default=lambda x: x.tolist() if isinstance(x, Tensor) else str(x))
 
 
 def _is_number(value: Any) -> bool:

@@ -116,7 +116,7 @@ def lr_range_test(
     model = devices.place(seeded_model(task, seed), device)
     model.train()
     groups = None if task.param_groups is None else task.param_groups(model)
-    built = build_optimizer(optimizer, dict(optimizer_args), model, lr=last, groups=groups)
+    built = build_optimizer(optimizer, dict(optimizer_args), model, lr=task.lr, groups=groups)
     shares = [
         group["lr"] / max(g["lr"] for g in built.param_groups) for group in built.param_groups
     ]
@@ -161,8 +161,9 @@ def lr_range(
     if at is not None:
         high = float(f"{at / MARGIN:.3g}")
         low = float(f"{high / SPAN:.3g}")
-    kept = [loss if math.isfinite(loss) else 1e6 for loss in losses]
-    smooth = [value if math.isfinite(value) else 1e6 for value in smoothed(losses)]
+    worst = max([1e6, *filter(math.isfinite, losses)])  # to draw what is not finite
+    kept = [loss if math.isfinite(loss) else worst for loss in losses]
+    smooth = [value if math.isfinite(value) else worst for value in smoothed(losses)]
     return LrRange([float(lr) for lr in lrs], kept, smooth, at, low, high)
 
 
