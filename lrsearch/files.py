@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import tempfile
+import uuid
 from pathlib import Path
 
 from lrsearch.errors import LrsearchError, UsageError
@@ -22,17 +23,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         LrsearchError: If it cannot be written.
     """
-    handle = None
+    place = Path(os.path.realpath(path))  # a link goes on pointing there
+    whole = place.with_name(f".{place.name[:60]}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        if path.exists() and not path.is_file():  # such as /dev/stdout, which stays what it is
+            path.write_text(text, encoding="utf-8")
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole.open("xb") as file:  # for whom the umask of this user says, not for all
             file.write(text.encode())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.replace(whole, place)
     except OSError as error:
-        if handle is not None:
-            Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            whole.unlink()
         raise LrsearchError(f"cannot write {path} ({error.strerror or error})") from None
 
 

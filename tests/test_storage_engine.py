@@ -18,9 +18,11 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.storage import engine, open_storage, redact
+from lrsearch.report.tables import load
+from lrsearch.storage import engine, history, open_storage, redact
 from lrsearch.storage.schema import HISTORY, SLOTS
 from lrsearch.storage.urls import network_file_system, redact_text
+from lrsearch.training.results import EpochResult
 
 SECRET = "s3cr/t@p:w"
 QUOTED = "s3cr%2Ft%40p%3Aw"
@@ -210,13 +212,21 @@ def test_another_schema_version_is_refused_with_the_cure(
         open_storage(url)
 
 
-def test_a_database_made_by_optuna_itself_gets_our_tables_beside_its_own(tmp_path: Path) -> None:
+def test_a_database_made_by_optuna_itself_gets_our_tables_when_there_is_something_to_write(
+    tmp_path: Path,
+) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     theirs = RDBStorage(url)
     study = optuna.create_study(storage=theirs, study_name="old")
     study.add_trial(optuna.create_trial(value=1.0))
     storage = open_storage(url, create=False)  # to report on a study made without lrsearch run
-    assert optuna.load_study(study_name="old", storage=storage).best_value == 1.0
+    read = optuna.load_study(study_name="old", storage=storage)
+    assert load(read, storage).best is not None
+    assert HISTORY.name not in sqlalchemy.inspect(storage.engine).get_table_names()
+    later = open_storage(url)
+    result = EpochResult(1, 0.1, 1.0, 1.0, 0, 1, 0, 0, False)
+    history.record_epochs(later, [(read.trials[0]._trial_id, result)], owner=None)
+    assert len(history.load_history(storage, read._study_id)) == 1
     assert {HISTORY.name, SLOTS.name} <= set(sqlalchemy.inspect(storage.engine).get_table_names())
     theirs.engine.dispose()
 
@@ -241,13 +251,16 @@ def _open_to_all(path: Path) -> None:
             folder.chmod(folder.stat().st_mode | 0o055)
 
 
+@pytest.mark.parametrize("ours", [True, False])
 def test_read_only_folder_and_file_are_named(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, ours: bool
 ) -> None:
     folder = tmp_path / "archive"
     folder.mkdir()
     url = f"sqlite:///{folder}/a.db"
-    open_storage(url).create_new_study([optuna.study.StudyDirection.MINIMIZE], "kept")
+    made = open_storage(url) if ours else RDBStorage(url)
+    made.create_new_study([optuna.study.StudyDirection.MINIMIZE], "kept")
+    made.engine.dispose()
     _open_to_all(folder)
     (folder / "a.db").chmod(0o444)
     folder.chmod(0o555)
@@ -259,6 +272,7 @@ def test_read_only_folder_and_file_are_named(
         open_storage(f"sqlite:///{folder}/new.db")
     reader = open_storage(url, create=False)
     assert [study.study_name for study in reader.get_all_studies()] == ["kept"]
+    assert load(optuna.load_study(study_name="kept", storage=reader), reader).trials == ()
     with pytest.raises(LrsearchError, match="read-only"):
         reader.create_new_study([optuna.study.StudyDirection.MINIMIZE], "another")
 

@@ -101,6 +101,7 @@ class Storage(RDBStorage):
         on_wait: Called with one line when the database went away and the call waits for it.
         patience: Seconds a call waits for a database that went away; lower it to leave sooner, in
             a call under way too.
+        has_history: False where our own tables may be missing, as a plain Optuna script leaves it.
         recovered_at: ``time.monotonic()`` when this process last came back from such a wait.
         close: Call it to close the connections; the end of the object or the process does it too.
     """
@@ -110,6 +111,7 @@ class Storage(RDBStorage):
         self.warnings: list[str] = []
         self.on_wait: Callable[[str], None] | None = None
         self.patience = PATIENCE_SECONDS
+        self.has_history = True
         self.recovered_at: float | None = None
         # Optuna formats the URL as a template: {SCHEMA_VERSION}.
         template = url.replace("{", "{{").replace("}", "}}")
@@ -230,7 +232,8 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
     Args:
         url: See `lrsearch.storage.urls.parse_storage_url`.
         create: Make the file and the tables where they are missing. With False a missing database
-            is an error, and a read-only SQLite file can be read.
+            is an error, one of a plain Optuna script is left as it is, and a read-only SQLite file
+            can be read.
         patience: Seconds to wait for a server that does not answer now.
 
     Raises:
@@ -264,14 +267,16 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
         try:
             with reading(True):
                 current = is_current(engine)
-            if not current:
-                if not create and not is_optunas(engine):
-                    raise SchemaMismatch("holds no lrsearch study; lrsearch run makes one")
+            if not current and create:
                 create_schema(engine)  # also beside the studies of a plain Optuna script
+            elif not current and not is_optunas(engine):
+                raise SchemaMismatch("holds no lrsearch study; lrsearch run makes one")
         finally:
             engine.dispose()
         with reading(True):
-            return Storage(full_url, engine_kwargs(parsed, wal=wal), redact(url))
+            storage = Storage(full_url, engine_kwargs(parsed, wal=wal), redact(url))
+        storage.has_history = current or create
+        return storage
 
     try:
         storage, _ = persist(construct, full_url, patience=lambda: patience)

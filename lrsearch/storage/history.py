@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from optuna.storages._rdb.models import TrialIntermediateValueModel
-from sqlalchemy import Select, bindparam, delete, select, update
+from sqlalchemy import Select, bindparam, delete, inspect, select, update
 from sqlalchemy.engine import Connection
 
 from lrsearch.storage.engine import Storage
@@ -196,6 +196,8 @@ def load_history(
     everything, some = _reading(tuple(wanted))
 
     def work(connection: Connection) -> list[Any]:
+        if not storage.has_history and not inspect(connection).has_table(HISTORY.name):
+            return []
         if trial_ids is None:
             return list(connection.execute(everything, {"study": study_id}).all())
         ids = sorted(trial_ids)
