@@ -8,8 +8,12 @@ import sys
 from typing import Any
 
 import pytest
+from torch.utils import backend_registration
 
 from lrsearch.training.ensemble import EnsembleRunner
+
+if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this torch takes no devices written in Python", allow_module_level=True)
 from tests.accelerator import CASES, EPOCHS, MISTAKES
 
 
