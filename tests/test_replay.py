@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
 from lrsearch.search.surrogate import Array, trace_features
-from tests.benchmarks import frontier, live, record
+from tests.benchmarks import across, frontier, live, record, tasks
 from tests.benchmarks.recorded import Record, read
 from tests.benchmarks.replay import Score, score
 
@@ -75,6 +75,44 @@ def test_the_table_says_what_ours_would_do_with_the_epochs_of_another() -> None:
     assert frontier.at_the_same_epochs(rows, rows[2]) == pytest.approx(0.01)
     assert frontier.at_the_same_epochs(rows, rows[3]) is None
     assert "| median | both | 30.0% | 5.00 ± 0.00% | 1.00% | 50% |" in frontier.table(rows)
+
+
+def test_across_tasks_a_pruner_is_compared_at_its_own_epochs_order_by_order() -> None:
+    def several(pruner: str, signal: str, epochs: float, regrets: list[float]) -> dict[str, Any]:
+        mean = float(np.mean(regrets))
+        made = Score("wine", pruner, signal, epochs, mean, 0.001, 0.5, 0.0, 0.1, regrets)
+        return asdict(made)
+
+    rows = [
+        several("ours:0.1", "both", 0.4, [0.0, 0.01, 0.0, 0.01]),
+        several(f"ours:{SHARE:g}", "both", 0.2, [0.02, 0.03, 0.02, 0.03]),
+        several("median", "raw", 0.3, [0.05, 0.06, 0.05, 0.06]),
+        several("asha", "raw", 0.205, [0.0, 0.06, 0.0, 0.04]),
+    ]
+    middle = across.same_epochs(rows[:2], rows[2])
+    assert middle is not None
+    assert middle == pytest.approx([0.01, 0.02, 0.01, 0.02])
+    assert across.same_epochs(rows[:2], {**rows[2], "epochs": 0.5}) is None
+    lines = across.by_pruner(rows)
+    assert "| median | raw | 30.0% | 5.50% | 1.50% (5.50%) | 1 | 0 | 0 |" in lines
+    assert lines[-1].endswith("| 0 | 1 | 0 |")  # asha is level: it wins some and loses some
+    assert across.by_task(rows)[-1] == (
+        "| wine | 20.0% | 2.50 ± 0.10% | asha, raw | 20.5% | 2.50 ± 0.10% |"
+    )
+
+
+def test_the_curves_of_a_task_are_what_the_replay_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(tmp_path), "--tasks", "wine", "--schedules", "5"]
+    tasks.main(arguments)
+    found = read(str(tmp_path / "wine.npz"))
+    assert found.lr.shape == found.raw.shape == found.avg.shape == (5, 40)
+    assert np.isfinite(found.raw).all()
+    assert (found.lr >= 0).all()
+    assert "wine.npz  best" in capsys.readouterr().out
+    tasks.main(arguments)  # what is there is not trained again
+    assert capsys.readouterr().out == ""
 
 
 def test_a_record_replaces_its_own_table_and_leaves_the_rest(tmp_path: Path) -> None:
