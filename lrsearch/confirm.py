@@ -27,6 +27,7 @@ from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import best_trial
 from lrsearch.files import results_folder
+from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
@@ -37,7 +38,7 @@ from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_runner, single_runner
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.search.study import METRIC, changed, stored_config, versions
-from lrsearch.storage import history, trials
+from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
 from lrsearch.storage.trials import Claim
@@ -328,8 +329,9 @@ class ConfirmWorker(Worker):
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
         attrs = resident.trial.user_attrs
-        value = history.DIVERGED_LOSS if resident.last.diverged else resident.last.val_loss
-        self.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  val loss {value:.4f}")
+        last = resident.last
+        ended = "loss not finite" if last.diverged else f"val loss {words.loss(last.val_loss)}"
+        self.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  {ended}")
         super()._finish(key, state, stopped)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lrsearch import values
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FAMILIES, Schedule, Space
 from lrsearch.schedules.built import steps_taken
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     Families = str | Sequence[str] | Mapping[str, Mapping[str, Any] | None]
 
-DIVERGED_LOSS: Final = 1e6
-"""What a trial whose loss is not finite reports: large, so that the sampler learns from it."""
 LR: Final = (1e-4, 1.0)
 """Range of the peak rate where none is given: wide enough for SGD and for Adam."""
 
@@ -204,8 +203,9 @@ class PruningCallback:
     """Reports each epoch's validation loss to Optuna, and ends a trial that is not worth more.
 
     Call it once after every validation. A loss that is not finite ends the trial as pruned, with
-    the large finite loss :data:`DIVERGED_LOSS`: the sampler learns from it, where NaN would make
-    the trial fail. Baselines (:func:`enqueue_baselines`) are never pruned.
+    1e30 for its loss: the sampler learns from it, where NaN would make the trial fail. A finite
+    loss of any size is a loss; reports show as diverged what ended a million times above the
+    study's best (and above a million). Baselines (:func:`enqueue_baselines`) are never pruned.
 
     Args:
         trial: The Optuna trial. Its schedule is that of :func:`suggest`.

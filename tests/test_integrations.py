@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lrsearch
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
-from lrsearch.objective import DIVERGED_LOSS
 from lrsearch.schedules import Schedule
 
 EPOCHS, STEPS = 3, 4

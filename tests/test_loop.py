@@ -13,10 +13,11 @@ import torch
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.loop import DIVERGED_LOSS, FAILURES_IN_A_ROW
+from lrsearch.search.loop import FAILURES_IN_A_ROW
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training.loop import SingleRunner

@@ -15,15 +15,16 @@ import yaml
 from torch import nn
 
 import lrsearch
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.export import configuration, export_text
-from lrsearch.objective import DIVERGED_LOSS
 from lrsearch.report.page import write_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search.curves import DIVERGED, load_curves
 from lrsearch.search.progress import read_progress
 from lrsearch.search.pruning import SchedulePruner
-from lrsearch.storage import history, open_storage
+from lrsearch.storage import open_storage
 
 EPOCHS = 6
 Loss = Callable[[Schedule, int], float]
@@ -169,10 +170,62 @@ def test_diverged_trial_is_pruned_with_a_large_finite_loss(bad: float) -> None:
     run(study, 2, lambda schedule, epoch: 1.0 if epoch < 3 else bad)
     for trial in study.trials:
         assert trial.state == optuna.trial.TrialState.PRUNED
-        assert trial.value == DIVERGED_LOSS == history.DIVERGED_LOSS
+        assert trial.value == DIVERGED_LOSS
         assert trial.user_attrs["stopped"] == "diverged"
         assert trial.user_attrs["epochs"] == 3
     assert [t.status for t in load(study).trials] == ["diverged", "diverged"]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["memory", "optuna database", "our database"])
+def test_losses_in_raw_units_are_losses_like_any_other(tmp_path: Path, kind: int) -> None:
+    """A regression of prices has errors of 1e7 all along; one that blows up is told apart."""
+
+    def loss(schedule: Schedule, epoch: int) -> float:
+        if schedule.lr > 3:
+            return math.nan if epoch == 2 else 1e7
+        if schedule.lr > 1:
+            return 3e7 * 100.0 ** (4 * epoch)
+        return 3e7 * (1 + schedule.lr) / epoch
+
+    study = studies(tmp_path)[kind]
+    run(study, 40, loss)
+    table = load(study)
+    by_lr = {t.lr: t.status for t in table.trials}
+    assert {s for lr, s in by_lr.items() if lr > 3} == {"diverged"}
+    assert "pruned" not in {s for lr, s in by_lr.items() if lr > 1}  # but blown up
+    assert {s for lr, s in by_lr.items() if lr <= 1} <= {"complete", "pruned"}
+    done = table.having("complete")
+    assert len(done) > 5
+    for trial in table.trials:
+        kept = table.history.of(trial.trial_id, "val_loss")
+        if trial.lr <= 1:
+            assert np.isfinite(kept).all()
+        else:
+            assert math.isinf(kept[-1])
+    curves = load_curves(study)
+    ended = dict(zip([t.lr for t in table.trials], curves.state, strict=True))
+    assert {state == DIVERGED for lr, state in ended.items() if lr > 1} == {True}
+    assert {state == DIVERGED for lr, state in ended.items() if lr <= 1} == {False}
+    for trial in study.trials:
+        schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+        for epoch, value in trial.intermediate_values.items():
+            assert value in (loss(schedule, epoch), DIVERGED_LOSS)
+
+
+def test_a_study_that_an_older_version_made_keeps_its_diverged_trials() -> None:
+    """They stand at 1e6 there, which in a study with losses above 1 may be a loss."""
+    study = in_memory()
+    run(study, 3, lambda schedule, epoch: 5.0)
+    trial = study.ask()
+    lrsearch.suggest(trial, EPOCHS, lr=(1e-3, 10.0))
+    for epoch, value in enumerate((5.0, 1e6), 1):
+        trial.report(value, epoch)
+    trial.set_user_attr("stopped", "diverged")
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    table = load(study)
+    assert table.trials[3].status == "diverged"
+    assert table.history.of(table.trials[3].trial_id, "val_loss").tolist() == [5.0, math.inf]
+    assert load_curves(study).state[3] == DIVERGED
 
 
 def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event, insert
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.storage import Storage, history, new_owner, open_storage, trials
 from lrsearch.storage.schema import HISTORY, TRIALS
 from tests.storage_worker import Result, claim_one, create_trial
@@ -65,7 +66,7 @@ def test_a_diverged_loss_is_missing_here_and_large_in_optuna(
     diverged = loss != 1e30
     rows = [(ids[0], Result(1, val_loss=loss, train_loss=loss, diverged=diverged))]
     history.record_epochs(storage, rows, owner=owner)
-    assert study.get_trials()[0].intermediate_values == {1: history.DIVERGED_LOSS}
+    assert study.get_trials()[0].intermediate_values == {1: DIVERGED_LOSS}
     loaded = history.load_history(storage, study._study_id).val_loss[0]
     assert loaded == loss if math.isfinite(loss) else math.isnan(loaded)
 

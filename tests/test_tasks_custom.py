@@ -276,8 +276,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "the first loss is nan; train x holds NaN or infinity: clean the data$",
     ),
     "loss is as large as a diverged one": (
-        {"loss": lambda z, y: nn.functional.cross_entropy(z, y) + 3e6},
-        r"the first loss is 3e\+06; from 1e\+06 on a loss counts as diverged: scale the targets",
+        {"loss": lambda z, y: nn.functional.cross_entropy(z, y) + 3e30},
+        r"the first loss is 3e\+30; from 1e\+30 on a loss counts as diverged: scale the targets",
     ),
     "lr is infinite": ({"lr": math.inf}, "lr must be a number above 0, got inf"),
     "optimizer_args is a number": ({"optimizer_args": 3}, "optimizer_args must be a dict such as"),

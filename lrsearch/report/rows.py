@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.divergence import HUGE, blown_up
 from lrsearch.report.tables import (
-    DIVERGED_LOSS,
     HISTORY,
     History,
     StudyTable,
@@ -38,10 +38,13 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     info = info if isinstance(info, Mapping) else {}
     plan = info.get("plan") or {}
     frozen = study.get_trials(deepcopy=False)
-    trials = [_row_of(trial) for trial in frozen]
-    history = _history_of_table(backend, study._study_id) if isinstance(backend, Storage) else None
-    if history is None:
-        history = _history_of_steps(frozen)
+    ceiling = _ceiling(frozen)
+    trials = [_row_of(trial, ceiling) for trial in frozen]
+    columns = _columns_of_table(backend, study._study_id) if isinstance(backend, Storage) else None
+    if columns is None:
+        columns = _columns_of_steps(frozen, ceiling)
+    lost = [trial.trial_id for trial in trials if trial.status == "diverged"]
+    history = _history(columns, ceiling, lost)
     budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
     if not budget:
         budget = max((max(t.budget, t.epochs) for t in trials), default=0)
@@ -53,13 +56,19 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     return StudyTable(study.study_name, filled, history, info, metric, label)
 
 
-def _row_of(trial: FrozenTrial) -> TrialRow:
+def _ceiling(trials: Iterable[FrozenTrial]) -> float:
+    """The loss from which on a trial counts as diverged."""
+    losses = [_number(t.values[0]) for t in trials if t.state.is_finished() and t.values]
+    return blown_up(min(filter(None, losses), default=math.nan))
+
+
+def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
     attrs, params = trial.user_attrs, trial.params
     schedule = _schedule(attrs.get("schedule"))
     warmup = schedule.get("warmup") or 0
     stopped = str(attrs.get("stopped", ""))
     value = trial.values[0] if trial.values else None
-    status = status_of(trial.state.name, stopped, value)
+    status = status_of(trial.state.name, stopped, value, ceiling)
     baseline = attrs.get("baseline")
     return TrialRow(
         number=trial.number,
@@ -102,34 +111,32 @@ def _number(value: Any) -> float | None:
     return float(value) if usable else None
 
 
-def _history_of_table(storage: Storage, study_id: int) -> History | None:
+def _columns_of_table(storage: Storage, study_id: int) -> dict[str, np.ndarray] | None:
     """Our own table, where it has rows of this study."""
     found = load_history(storage, study_id, columns=HISTORY)
     if not len(found):
         return None
-    return _history({name: getattr(found, name) for name in ("trial_id", "epoch", *HISTORY)})
+    return {name: getattr(found, name) for name in ("trial_id", "epoch", *HISTORY)}
 
 
-def _history_of_steps(trials: Iterable[FrozenTrial]) -> History:
+def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str, np.ndarray]:
     """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept."""
     rows = [
         (t._trial_id, epoch, value, averaged)
         for t in trials
         for (epoch, value), averaged in zip(
-            sorted(t.intermediate_values.items()), _averaged(t), strict=False
+            sorted(t.intermediate_values.items()), _averaged(t, ceiling), strict=False
         )
     ]
-    return _history(
-        {
-            "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
-            "epoch": np.array([row[1] for row in rows], dtype=np.int64),
-            "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
-            "avg_val_loss": np.array([row[3] for row in rows], dtype=np.float64),
-        }
-    )
+    return {
+        "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
+        "epoch": np.array([row[1] for row in rows], dtype=np.int64),
+        "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
+        "avg_val_loss": np.array([row[3] for row in rows], dtype=np.float64),
+    }
 
 
-def _averaged(trial: FrozenTrial) -> Iterable[float]:
+def _averaged(trial: FrozenTrial, ceiling: float) -> Iterable[float]:
     """Its losses of the running average of the weights, one each report; NaN where there is none.
 
     A training loop of the user's own keeps them, so anything may stand there.
@@ -138,11 +145,16 @@ def _averaged(trial: FrozenTrial) -> Iterable[float]:
     kept = [_number(value) for value in listed] if isinstance(listed, (list, tuple)) else []
     if len(kept) != len(trial.intermediate_values):
         return itertools.repeat(math.nan)
-    return [math.nan if value is None or value >= DIVERGED_LOSS else value for value in kept]
+    return [math.nan if value is None or value >= ceiling else value for value in kept]
 
 
-def _history(columns: Mapping[str, np.ndarray]) -> History:
-    """Sort by trial and epoch, and index; losses of diverged epochs become infinite."""
+def _history(
+    columns: Mapping[str, np.ndarray], ceiling: float, diverged: Iterable[int]
+) -> History:
+    """Sort by trial and epoch, and index; losses of diverged epochs become infinite.
+
+    These are all from ``ceiling`` on, and whatever stands for the end of a ``diverged`` trial.
+    """
     trial_id = np.asarray(columns["trial_id"], dtype=np.int64)
     epoch = np.asarray(columns["epoch"], dtype=np.int64)
     order = np.lexsort((epoch, trial_id))
@@ -152,8 +164,11 @@ def _history(columns: Mapping[str, np.ndarray]) -> History:
         name: np.asarray(columns[name], dtype=np.float64)[order] if name in columns else missing
         for name in HISTORY
     }
-    kept["val_loss"] = np.where(kept["val_loss"] >= DIVERGED_LOSS, np.inf, kept["val_loss"])
+    kept["val_loss"] = np.where(kept["val_loss"] >= ceiling, np.inf, kept["val_loss"])
     ids, starts = np.unique(trial_id, return_index=True)
     stops = [*starts, len(trial_id)][1:]
     spans = {int(i): (int(a), int(b)) for i, a, b in zip(ids, starts, stops, strict=True)}
+    for end in (spans[i][1] - 1 for i in diverged if i in spans):
+        if kept["val_loss"][end] >= HUGE:  # an older study has it at that
+            kept["val_loss"][end] = np.inf
     return History(epoch, kept, spans)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.divergence import HUGE
+
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
-DIVERGED_LOSS = 1e6
 FINISHED = ("complete", "pruned", "diverged")
 HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
 
@@ -172,10 +173,17 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     return rows.read(study, storage)
 
 
-def status_of(state: str, stopped: str, value: float | None) -> str:
-    """Optuna's state, our reason and the value -> one of the six statuses."""
+def status_of(state: str, stopped: str, value: float | None, ceiling: float = HUGE) -> str:
+    """Optuna's state, our reason and the value -> one of the six statuses.
+
+    Args:
+        state: Name of ``TrialState``.
+        stopped: Why it ended, as far as it is known.
+        value: Its last loss.
+        ceiling: :func:`~lrsearch.divergence.blown_up` of the study's best.
+    """
     if state == "PRUNED":
-        lost = value is not None and not value < DIVERGED_LOSS
+        lost = value is not None and not value < ceiling
         return "diverged" if stopped == "diverged" or lost else "pruned"
     if state == "COMPLETE":  # a loop of the user's own may end at infinity
         return "complete" if value is not None and math.isfinite(value) else "diverged"

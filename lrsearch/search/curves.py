@@ -11,6 +11,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.closed import rates
 from lrsearch.search.surrogate import Array, trace_features
@@ -172,12 +173,20 @@ def stack(rows: list[Row]) -> Curves:
     epochs = len(rows[-1].lr) if rows else 0
     rows = [row for row in rows if len(row.lr) == epochs]
     lr = np.array([row.lr for row in rows]).reshape(len(rows), epochs)
+    raw = np.array([row.raw for row in rows]).reshape(lr.shape)
+    avg = np.array([row.avg for row in rows]).reshape(lr.shape)
+    reached = np.array([row.reached for row in rows], dtype=np.int64)
+    state = np.array([row.state for row in rows], dtype=np.int64)
+    last = np.array([row.raw[row.reached - 1] if row.reached else np.nan for row in rows])
+    ended = (state == COMPLETE) | (state == STOPPED)
+    ceiling = blown_up(float(np.nanmin(last, where=ended, initial=np.inf)))
+    state[ended & (last >= ceiling)] = DIVERGED
     return Curves(
         lr,
-        np.array([row.raw for row in rows]).reshape(lr.shape),
-        np.array([row.avg for row in rows]).reshape(lr.shape),
-        np.array([row.reached for row in rows], dtype=np.int64),
-        np.array([row.state for row in rows], dtype=np.int64),
+        np.where(raw >= DIVERGED_LOSS, ceiling, raw),
+        np.where(avg >= DIVERGED_LOSS, ceiling, avg),
+        reached,
+        state,
         np.array([row.features for row in rows]) if rows else np.zeros((0, 0)),
     )
 
@@ -246,6 +255,6 @@ def _state(trial: FrozenTrial, raw: Array, reached: int) -> int:
     last = raw[reached - 1] if reached else np.nan
     if not trial.state.is_finished():
         return RUNNING
-    if reached and not last < history.DIVERGED_LOSS:
+    if trial.user_attrs.get("stopped") == "diverged" or (reached and not last < DIVERGED_LOSS):
         return DIVERGED
     return COMPLETE if trial.state == TrialState.COMPLETE else STOPPED

@@ -14,6 +14,7 @@ import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.asking import Asker
@@ -28,7 +29,6 @@ from lrsearch.training import checkpoint
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult, Runner
 
-DIVERGED_LOSS = history.DIVERGED_LOSS
 FAILURES_IN_A_ROW = 5
 CHECKPOINT_SECONDS = 5.0
 WAIT_SECONDS = 0.5

@@ -14,11 +14,9 @@ from optuna.storages._rdb.models import TrialIntermediateValueModel
 from sqlalchemy import Select, bindparam, delete, inspect, select, update
 from sqlalchemy.engine import Connection
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.schema import HISTORY, INTERMEDIATE, SLOTS, TRIALS, server_now, upsert
-
-#: What Optuna is told of a loss that is not finite: NaN would teach its samplers nothing.
-DIVERGED_LOSS = 1e6
 
 _VALUES = (
     "lr",

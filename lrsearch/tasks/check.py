@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
-from lrsearch.objective import DIVERGED_LOSS
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 
