@@ -230,6 +230,26 @@ class Raises(Dataset[Any]):
         raise ValueError("cannot decode image 3")
 
 
+class Ragged(Dataset[Any]):
+    """Samples of one, two and more numbers."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(1 + i), 0
+
+
+class TwoInputs(nn.Linear):
+    """Wants its inputs one by one."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return super().forward(a + b)
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "task t has no model: a Task needs model"),
     "no data": ({"train": None, "validation": None}, "has no train and no validation"),
@@ -261,7 +281,31 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "silent broadcast": (
         {"model": lambda: nn.Linear(4, 1), "train": Split(X, torch.randn(40))},
-        r"targets \(40,\) float32 fails: UserWarning: Using a target size",
+        r"targets \(40,\) float32 fails: UserWarning: Using a target size.*size; give the targets "
+        r"the shape of the outputs, such as y\[:, None\]",
+    ),
+    "data of float64": (
+        {"train": Split(X.double(), Y)},
+        r"batch \(40, 4\) float64 fails: .*; convert the data with \.float\(\)",
+    ),
+    "images of bytes": (
+        {
+            "model": lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(2, 2)),
+            "train": Split(torch.zeros(40, 1, 2, 2).byte(), Y),
+        },
+        r"batch \(40, 1, 2, 2\) uint8 fails: .*; convert the data with \.float\(\)",
+    ),
+    "labels of int32": (
+        {"train": Split(X, Y.int())},
+        r"targets \(40,\) int32 fails: .*; convert the targets with \.long\(\)",
+    ),
+    "sentences of several lengths": (
+        {"train": Ragged()},
+        "to be equal size.*; give a DataLoader whose collate_fn pads samples to one length",
+    ),
+    "a model of two inputs": (
+        {"model": TwoInputs, "train": [((X, X), Y)]},
+        r"'b'; the model is called with x of a batch as it is, a tuple too",
     ),
     "loss per sample": (
         {"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")},
@@ -368,6 +412,11 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
         check(as_task({**GOOD, **change}, "t"))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("task t")
+
+
+def test_a_metric_without_a_name_is_called_metric() -> None:
+    task = as_task({**GOOD, "metric": lambda outputs, y: 0.5}, "t")
+    assert task.metric_name == "metric"
 
 
 def test_a_right_task_passes_and_leaves_no_trace() -> None:

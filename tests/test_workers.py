@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from lrsearch.search.child import death
+from lrsearch.search.child import LocalChild, death
 from lrsearch.search.workers import spread
 from lrsearch.storage import open_storage
 from tests.crash_runs import (
@@ -124,6 +125,37 @@ def test_a_trial_that_kills_every_worker_ends_the_run_with_the_last_error(tmp_pa
 )
 def test_a_death_is_told_in_words(code: int, log: str, words: str) -> None:
     assert death(code, log) == words
+
+
+class Ended:
+    """A process that was here, as a worker made by fork; used as a ``Forked``."""
+
+    def __init__(self) -> None:
+        end, other = os.pipe()
+        os.close(other)
+        self.stdin = open(os.devnull, "w")  # noqa: SIM115
+        self.stdout = os.fdopen(end)
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.log.write(b"ValueError: no more\n")
+
+    def poll(self) -> int:
+        return 1
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("how", ["polled", "waited for"])
+def test_the_log_of_a_worker_is_closed_with_it_and_its_last_words_stay(how: str) -> None:
+    process = Ended()
+    child = LocalChild({"threads": 1}, process)  # type: ignore[arg-type]
+    child.leave()
+    if how == "polled":
+        assert child.poll() == 1
+    else:
+        child.wait(1)
+    assert process.log.closed
+    assert child.death(1) == "ended with exit code 1: ValueError: no more"
 
 
 def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(

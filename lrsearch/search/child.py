@@ -68,6 +68,7 @@ class LocalChild:
 
     def __init__(self, order: Order, spare: Forked | None = None) -> None:
         self._said: queue.SimpleQueue[Words] = queue.SimpleQueue()
+        self._wrote = ""
         self._process: Forked | subprocess.Popen[str]
         if spare is not None:
             self._log, self._process = spare.log, spare
@@ -104,13 +105,22 @@ class LocalChild:
         """Its exit code, negative for a signal; None while it runs."""
         code = self._process.poll()
         if code is not None:
-            self._reader.join(0.2)  # its last words; a process of its own may keep the pipe open
+            self._ended()
         return code
 
     def death(self, code: int) -> str:
         """How it ended, in words: its signal or exit code, and the last it wrote."""
+        self._ended()
+        return death(code, self._wrote)
+
+    def _ended(self) -> None:
+        """Hear its last words, and keep what it wrote instead of the file."""
+        if self._log.closed:
+            return
+        self._reader.join(0.2)  # a process of its own may keep the pipe open
         self._log.seek(0)
-        return death(code, self._log.read().decode(errors="replace"))
+        self._wrote = self._log.read().decode(errors="replace")
+        self._log.close()
 
     def leave(self) -> None:
         """Ask it to save, hand back and leave."""
@@ -125,6 +135,7 @@ class LocalChild:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
+        self._ended()
 
     def kill(self) -> None:
         """End it at once."""

@@ -94,7 +94,24 @@ def _call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> An
     except LrsearchError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise _wrong(task, f"{what} fails: {brief(error)}") from error
+        raise _wrong(task, f"{what} fails: {brief(error).rstrip('.')}{_advice(error)}") from error
+
+
+_ADVICE = {
+    "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
+    "expected target dtype to be Long": "convert the targets with .long()",
+    "expected scalar type Long": "convert the targets with .long()",
+    "same dtype": "convert the data with .float(), or in transform",
+    "should be the same": "convert the data with .float(), or in transform",
+    "expected m1 and m2": "convert the data with .float(), or in transform",
+    "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
+    "required positional argument": "the model is called with x of a batch as it is, a tuple too",
+}
+"""What torch says of the commonest mistakes -> what to do."""
+
+
+def _advice(error: Exception) -> str:
+    return next((f"; {tip}" for said, tip in _ADVICE.items() if said in str(error)), "")
 
 
 def _made(task: Task) -> nn.Module:

@@ -220,7 +220,8 @@ class Task:
         if self.metric is None:
             object.__setattr__(self, "metric_name", "")
         elif not self.metric_name:
-            object.__setattr__(self, "metric_name", getattr(self.metric, "__name__", "metric"))
+            name = getattr(self.metric, "__name__", "metric")
+            object.__setattr__(self, "metric_name", "metric" if name == "<lambda>" else name)
 
     @property
     def steps_per_epoch(self) -> int:
