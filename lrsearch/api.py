@@ -23,6 +23,7 @@ from lrsearch.settings import SETTINGS
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
+    from torch.optim import Optimizer
 
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.storage import Storage
@@ -44,7 +45,7 @@ def search(
     warmup: bool | None = None,
     interval: str | None = None,
     baselines: bool | Mapping[str, Mapping[str, Any] | None] | None = None,
-    optimizer: str | Mapping[str, Any] | None = None,
+    optimizer: str | type[Optimizer] | Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     train_samples: int | None = None,
     seed: int | None = None,
@@ -84,7 +85,8 @@ def search(
         interval: When ``scheduler.step()`` is called: ``auto``, ``epoch`` or ``step``.
         baselines: Run the usual recipes first; or your own, as
             ``{"mine": {"family": "StepLR", "lr": 0.1, "step_size": 10, "gamma": 0.1}}``.
-        optimizer: A class of ``torch.optim``, or ``{"name": "SGD", "momentum": 0.9}``.
+        optimizer: A class of ``torch.optim``, or its name; or
+            ``{"name": "SGD", "momentum": 0.9}``.
         batch_size: Samples a step.
         train_samples: Train on a stratified part of the training set.
         seed: Of initial weights, batch order and the sampler.
@@ -118,6 +120,10 @@ def search(
     """
     given = {key: value for key, value in locals().items() if key in SETTINGS}
     given = {key: value for key, value in given.items() if value is not None}
+    if isinstance(optimizer, type):
+        from lrsearch.tasks.task import optimizer_name
+
+        given["optimizer"] = optimizer_name("optimizer", optimizer)
     for key in ("data_dir", "out"):
         if key in given:
             given[key] = str(given[key])
@@ -283,7 +289,7 @@ def _study(study: str | optuna.Study, url: str) -> tuple[optuna.Study, BaseStora
             storage = stores.open_storage(url, create=False)
             return load_study(storage, study, stores.redact(url)), storage
     if not hasattr(study, "study_name"):
-        raise UsageError(f"expected a study or its name, got a {type(study).__name__}")
+        raise UsageError(f"expected a study or its name, got {study!r:.60}")
     inner = study._storage
     return study, getattr(inner, "_backend", inner)
 

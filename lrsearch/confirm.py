@@ -92,6 +92,9 @@ def confirm(
         LrsearchError: No trial of the search is complete, or every run of the winner failed.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
+    for name, value in (("top", top), ("seeds", seeds)):
+        if not isinstance(value, int):
+            raise UsageError(f"--{name} must be a whole number, got {value!r:.60}")
     if top < 0:
         raise UsageError(f"--top must be at least 0 (the baselines only), got {top}")
     if seeds < 2:

@@ -21,6 +21,7 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FAMILIES, Schedule, Space
 from lrsearch.schedules.built import steps_taken
+from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
     import optuna
@@ -78,8 +79,7 @@ def suggest(
         >>> suggest(trial, epochs=30, lr=(0.01, 1.0)).epochs
         30
     """
-    if not hasattr(trial, "suggest_float"):
-        raise UsageError(f"trial must be an Optuna trial, got {trial!r:.60}; call it in objective")
+    _check_trial(trial)
     check_direction(getattr(trial, "study", None))
     space = _space(epochs, schedules, lr, warmup, interval)
     try:
@@ -114,7 +114,8 @@ def enqueue_baselines(
     Args:
         study: The study, before ``study.optimize``.
         epochs: As for :func:`suggest`, like all arguments but the next.
-        usual_lr: Peak rate of the recipes; None for the middle of ``lr``.
+        usual_lr: Peak rate of the recipes, moved into ``lr`` where it lies outside; None for the
+            middle of ``lr``.
         schedules: As for :func:`suggest`.
         lr: As for :func:`suggest`.
         warmup: As for :func:`suggest`.
@@ -124,15 +125,19 @@ def enqueue_baselines(
         The names of the recipes queued.
 
     Raises:
-        ConfigError: As :func:`suggest`.
-        UsageError: As :func:`suggest`.
+        ConfigError: As :func:`suggest`; or ``usual_lr`` is no rate.
+        UsageError: No study; or as :func:`suggest`.
 
     Example:
         >>> import optuna
         >>> enqueue_baselines(optuna.create_study(), epochs=30, usual_lr=0.1)
         ['ConstantLR', 'StepLR', 'CosineAnnealingLR', 'OneCycleLR']
     """
+    if not hasattr(study, "enqueue_trial"):
+        raise UsageError(f"study must be an Optuna study, got {study!r:.60}")
     check_direction(study)
+    if usual_lr is not None and not (as_number(usual_lr) or 0) > 0:
+        raise ConfigError([f"usual_lr: must be a finite number above 0, got {usual_lr!r:.60}"])
     recipes = _space(epochs, schedules, lr, warmup, interval).baselines(usual_lr)
     trials = study.get_trials(deepcopy=False)
     there = {t.user_attrs.get("baseline") for t in trials if t.state.name != "FAIL"}
@@ -175,6 +180,11 @@ def _space(
     )
 
 
+def _check_trial(trial: Any) -> None:
+    if not hasattr(trial, "suggest_float"):
+        raise UsageError(f"trial must be an Optuna trial, got {trial!r:.60}; call it in objective")
+
+
 def check_direction(study: Any) -> None:
     """Make sure that a study minimises one number.
 
@@ -190,13 +200,24 @@ def check_direction(study: Any) -> None:
         )
 
 
-def _one_number(loss: Any) -> float:
+def _one_number(value: Any, name: str) -> float:
+    """``value`` as a float; a metric of the wrong kind must not fail only in the last epoch."""
     try:
-        return float(loss)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
-        shape = getattr(loss, "shape", None)
-        got = f"a {type(loss).__name__}" if shape is None else f"shape {tuple(shape)}"
-        raise UsageError(f"val_loss must be one number, got {got}; take its mean") from None
+        shape = getattr(value, "shape", None)
+        got = f"{value!r:.60}" if shape is None else f"shape {tuple(shape)}; take its mean"
+        raise UsageError(f"{name} must be one number, got {got}") from None
+
+
+def _epochs_finished(value: Any, before: int) -> int:
+    epoch = as_number(value)
+    if epoch is None or epoch != int(epoch) or epoch <= before:
+        raise UsageError(
+            f"epoch counts the epochs finished, from 1, and rises: got {value!r:.60} after "
+            f"{before}; leave it out, or give epoch + 1 in a loop from 0"
+        )
+    return int(epoch)
 
 
 class PruningCallback:
@@ -210,6 +231,9 @@ class PruningCallback:
     Args:
         trial: The Optuna trial. Its schedule is that of :func:`suggest`.
 
+    Raises:
+        UsageError: It is no trial.
+
     Example:
         >>> import optuna
         >>> trial = optuna.create_study().ask()
@@ -222,6 +246,7 @@ class PruningCallback:
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial) -> None:
+        _check_trial(trial)
         self.trial = trial
         self.epoch = 0
         self._average: Any = None
@@ -270,20 +295,17 @@ class PruningCallback:
             avg_val_loss: Validation loss of :attr:`averaged`.
 
         Raises:
-            UsageError: ``epoch`` does not rise or is beyond the schedule's budget, the loss is not
+            UsageError: ``epoch`` does not rise or is beyond the schedule's budget, a value is not
                 one number, or the scheduler was not stepped as its schedule says.
         """
-        if epoch is not None and epoch <= self.epoch:
-            raise UsageError(
-                f"epoch counts the epochs finished, from 1, and rises: got {epoch} after "
-                f"{self.epoch}; leave it out, or give epoch + 1 in a loop from 0"
-            )
-        self.epoch = self.epoch + 1 if epoch is None else int(epoch)
-        loss = _one_number(val_loss)
+        self.epoch = self.epoch + 1 if epoch is None else _epochs_finished(epoch, self.epoch)
+        loss = _one_number(val_loss, "val_loss")
+        if val_metric is not None:
+            val_metric = _one_number(val_metric, "val_metric")
         self._check_steps()
         diverged = not math.isfinite(loss)
         if avg_val_loss is not None:
-            averaged = float(avg_val_loss)
+            averaged = avg_val_loss = _one_number(avg_val_loss, "avg_val_loss")
             self._averaged_losses.append(averaged if math.isfinite(averaged) else DIVERGED_LOSS)
             self.trial.set_user_attr("avg_val_losses", self._averaged_losses)
         self.trial.report(DIVERGED_LOSS if diverged else min(loss, DIVERGED_LOSS), self.epoch)
@@ -321,9 +343,7 @@ class PruningCallback:
             kept |= {"val_metric": val_metric, "avg_val_loss": avg_val_loss}
         for key, value in kept.items():
             if value is not None:
-                self.trial.set_user_attr(
-                    key, value if key in ("stopped", "epochs") else float(value)
-                )
+                self.trial.set_user_attr(key, value)
 
     def average(self, model: nn.Module, optimizer: Optimizer, steps_per_epoch: int) -> None:
         """Keep a running average of the weights from now on, in :attr:`averaged`.
@@ -338,12 +358,14 @@ class PruningCallback:
             steps_per_epoch: Optimizer steps in an epoch, at least 1.
 
         Raises:
-            UsageError: ``steps_per_epoch`` is below 1.
+            UsageError: ``steps_per_epoch`` is no whole number, or below 1.
         """
         from lrsearch.training.averaging import WeightAverage
 
-        if steps_per_epoch < 1:
-            raise UsageError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+        if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
+            raise UsageError(
+                f"steps_per_epoch must be a whole number, at least 1, got {steps_per_epoch!r:.60}"
+            )
         average = WeightAverage(model, steps_per_epoch)
         steps = 0
 

@@ -22,6 +22,7 @@ import lrsearch
 from lrsearch import api
 from lrsearch.cli import main
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.schedules import register
 from lrsearch.search import display as displays
 from lrsearch.search import notebook
 from lrsearch.search.interrupt import Interrupted
@@ -116,6 +117,24 @@ def test_same_call_completes_what_is_missing_and_a_changed_one_is_refused() -> N
         lrsearch.search(tiny(), **SMALL | {"epochs": 4})
 
 
+def test_an_optimizer_may_be_a_class_as_in_a_task() -> None:
+    found = lrsearch.search(tiny(), **SMALL | {"trials": 1}, optimizer=torch.optim.Adam)
+    assert "torch.optim.Adam(" in found.export(python=True)
+    same = lrsearch.search(tiny(), **SMALL | {"trials": 2}, optimizer="Adam")
+    assert len(same.trials) == 2
+
+
+def test_what_is_no_whole_number_or_no_text_is_named() -> None:
+    study = lrsearch.search(tiny(), **SMALL | {"trials": 1}).study
+    with pytest.raises(UsageError, match=r"seeds must be a whole number, got 2\.5"):
+        lrsearch.confirm(study, task=tiny(), seeds=2.5)  # type: ignore[arg-type]
+    for call in (lrsearch.open_storage, lambda url: lrsearch.report("tiny", storage=url)):
+        with pytest.raises(UsageError, match=r"storage must be a URL, got None \(sqlite:///lrs"):
+            call(None)
+    with pytest.raises(UsageError, match="register takes a Family, got 5"):
+        register(5)  # type: ignore[arg-type]
+
+
 def test_task_object_named_as_a_built_in_one_does_not_join_its_study() -> None:
     lrsearch.search("digits", train_samples=200, **SMALL)
     with pytest.raises(UsageError, match="made with task digits, now python:digits"):
@@ -166,7 +185,7 @@ def test_report_reads_a_study_by_name_or_as_it_is() -> None:
         assert again.counts == result.counts
     with pytest.raises(UsageError, match="did you mean tiny"):
         lrsearch.report("tinny")
-    with pytest.raises(UsageError, match="expected a study or its name, got a int"):
+    with pytest.raises(UsageError, match="expected a study or its name, got 3"):
         lrsearch.report(3)  # type: ignore[arg-type]
 
 

@@ -278,6 +278,33 @@ def test_loop_that_validates_now_and_then_gives_the_epoch() -> None:
         lrsearch.PruningCallback(trial)(0.1, epoch=0)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p("low"), "val_loss must be one number, got 'low'"),
+        (
+            lambda p: p(torch.ones(2)),
+            r"val_loss must be one number, got shape \(2,\); take its mean",
+        ),
+        (lambda p: p(1.0, val_metric="x"), "val_metric must be one number, got 'x'"),
+        (lambda p: p(1.0, avg_val_loss=[1]), r"avg_val_loss must be one number, got \[1\]"),
+        (lambda p: p(1.0, epoch=1.5), "epoch counts the epochs finished.*got 1.5 after 0"),
+        (lambda p: p(1.0, epoch="1st"), "got '1st' after 0"),
+        (lambda p: p.average(nn.Linear(1, 1), None, 2.5), "whole number, at least 1, got 2.5"),
+        (lambda p: lrsearch.PruningCallback(None), "must be an Optuna trial, got None"),
+        (lambda p: lrsearch.enqueue_baselines("mine", 3), "must be an Optuna study, got 'mine'"),
+        (lambda p: lrsearch.enqueue_baselines(in_memory(), 3, usual_lr=-1), "usual_lr: .*got -1"),
+        (
+            lambda p: lrsearch.enqueue_baselines(in_memory(), 3, usual_lr="x"),
+            "usual_lr: .*got 'x'",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_named_at_once(call: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call(lrsearch.PruningCallback(in_memory().ask()))
+
+
 def test_schedule_pruner_uses_the_averaged_losses_of_a_loop_of_ones_own() -> None:
     study = in_memory(SchedulePruner())
 

@@ -136,8 +136,10 @@ def register(family: Family) -> Family:
         family: Its name must be free.
 
     Raises:
-        UsageError: The name is taken.
+        UsageError: The name is taken, or it is no family.
     """
+    if not isinstance(family, Family):
+        raise UsageError(f"register takes a Family, got {family!r:.60}")
     if family.name in FAMILIES:
         raise UsageError(
             f"a schedule family named {family.name!r} is there already; choose another name"

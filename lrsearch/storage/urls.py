@@ -100,6 +100,8 @@ def parse_storage_url(url: str) -> URL:
             installed.
     """
     examples = "sqlite:///lrsearch.db, postgresql+psycopg://..., mysql+pymysql://..."
+    if not isinstance(url, str):
+        raise UsageError(f"storage must be a URL, got {url!r:.60} ({examples})")
     if "://" not in url:
         near = f"sqlite:///{url}" if url.strip() else "sqlite:///lrsearch.db"
         raise UsageError(f"storage {redact(url)!r} is no URL — did you mean {near}? ({examples})")

@@ -210,7 +210,9 @@ class Task:
                 f"task {self.name}: optimizer_args must be a dict such as {{'momentum': 0.9}}, "
                 f"got {self.optimizer_args!r:.80}"
             )
-        object.__setattr__(self, "optimizer", _optimizer_name(self.name, self.optimizer))
+        object.__setattr__(
+            self, "optimizer", optimizer_name(f"task {self.name}: optimizer", self.optimizer)
+        )
         if self.loss is auto_loss:
             floats = isinstance(self.train, Split) and self.train.y.is_floating_point()
             object.__setattr__(self, "loss", F.mse_loss if floats else F.cross_entropy)
@@ -292,13 +294,13 @@ def _is_number(value: Any) -> bool:
     return plain and math.isfinite(value)
 
 
-def _optimizer_name(task: str, given: Any) -> str:
+def optimizer_name(said: str, given: Any) -> str:
     """How an optimizer is called everywhere else: its name in torch.optim, or its place."""
     if isinstance(given, str):
         return given
     if not (isinstance(given, type) and issubclass(given, torch.optim.Optimizer)):
         raise UsageError(
-            f"task {task}: optimizer must be a class such as torch.optim.AdamW, or its name, got "
+            f"{said} must be a class such as torch.optim.AdamW, or its name, got "
             f"{given!r:.80}; its arguments go to optimizer_args, groups to param_groups"
         )
     name = str(given.__name__)
