@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done, 1 something failed, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [_utf8(word) for word in (sys.argv[1:] if argv is None else argv)]
     debug = "--debug" in arguments
     try:
         return _main(arguments)
@@ -353,6 +353,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "(--debug shows the traceback)"
         )
         return 1
+
+
+def _utf8(word: str) -> str:
+    """A word that was typed; where the locale knows no UTF-8, Python has it as lone bytes."""
+    if word.isascii():
+        return word
+    return word.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _main(arguments: list[str]) -> int:

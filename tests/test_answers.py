@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,32 @@ def test_a_task_that_has_changed_is_another_study(
     if "most" not in change:
         assert main(["confirm", "own", "--seeds", "2"]) == 2
         assert f"the task has changed since study 'own' {told}" in capsys.readouterr().err
+
+
+def test_a_best_that_is_a_recipe_is_not_compared_with_itself(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_of(
+        storage,
+        found(constant(0.1), 0.2, baseline="ConstantLR"),
+        found(constant(0.01), 0.4, baseline="StepLR"),
+    )
+    assert main(["show", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "(constant rate baseline)" in out
+    assert "step decay −50.0%" in out
+    assert "constant rate +" not in out
+    assert main(["report", "digits", "-o", "r.html"]) == 0
+    page = Path("r.html").read_text()
+    assert "Only the usual recipes were run; of these constant rate has the lowest" in page
+
+
+def test_names_are_read_where_the_locale_knows_no_utf8(storage: Storage) -> None:
+    make_study(8, name="学习 率", storage=storage)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "lrsearch", "show", "学习 率"],
+        env={**os.environ, **plain}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert b"trials ended" in shown.stdout

@@ -395,3 +395,11 @@ def test_overview_is_asked_for_by_a_picture_s_name(
         pytest.skip("no browser to draw with")
     written = save.write_overview(study, storage, tmp_path / "all.svg")
     assert "schedules tried" in written.read_text()
+
+
+def test_a_single_trial_has_axes_that_can_be_read() -> None:
+    """One decade of rates on either side, and no loss below 0."""
+    rows = figures.lr_vs_val_loss_table(load(make_study(made=fakes(1))))
+    figure = figures.lr_vs_val_loss_figure(rows)
+    assert figure.layout.xaxis.dtick == "D2"
+    assert figure.layout.yaxis.rangemode == "tozero"

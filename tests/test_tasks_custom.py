@@ -429,7 +429,7 @@ def test_a_right_task_passes_and_leaves_no_trace() -> None:
 @pytest.mark.parametrize(
     ("target", "content", "message"),
     [
-        ("nothing.py:task", None, "task file nothing.py does not exist"),
+        ("nothing.py:task", None, "task file nothing.py does not exist, seen from /"),
         ("no_such_module:task", None, "module no_such_module cannot be found"),
         ("my_file.py:tusk", "task = 3", "has no 'tusk' — did you mean task"),
         ("my_file.py:task", "task = 3", "has no model and no train and no validation: a int"),

@@ -67,7 +67,11 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
     strongest = found.strongest
     start = "It reached" if confirmed is None else "In the search, with one seed, it reached"
     text = f"{start} a validation loss of **{value}**"
-    if found.best.baseline is not None:
+    if found.best.baseline is not None and all(trial.baseline for trial in table.trials):
+        recipe = words.baseline(found.best.baseline)
+        text = f"Only the usual recipes were run; of these {recipe} has the lowest "
+        text += f"validation loss, **{value}**"
+    elif found.best.baseline is not None:
         text = (
             f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
             f"was tried got below its validation loss of **{value}**"

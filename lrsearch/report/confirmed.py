@@ -306,7 +306,7 @@ def _seen(found: Confirmed, baselines: list[Arm]) -> str:
             d = row.difference
             side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
             sides[side].append(words.baseline(str(arm.baseline)))
-    parts = [f"{side} {words.listing(names)}" for side, names in sides.items() if names]
+    parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
     if not parts:
         return "no baseline finished to compare it with."
     return f"its mean validation loss was {', '.join(parts)}."

@@ -140,6 +140,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
             "title": "validation loss",
             "domain": [0, 0.9 if rail else 1],
             **(log_ticks(values) if wide else {}),
+            **({"rangemode": "tozero"} if len(set(values)) == 1 and values[0] > 0 else {}),
         },
         height=470 + legend_height(entries),
         legend=LEGEND_BELOW,
@@ -177,7 +178,8 @@ def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
     """A log axis that labels 1, 2, 5 (each power of ten alone, if there are many), as 0.01."""
     usable = [v for v in values if v is not None and math.isfinite(v) and v > 0]
     ratio = max(usable) / min(usable) if usable else 1.0
-    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 8 else None
+    # a single value is drawn with a decade on either side of it
+    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 8 or ratio == 1 else None
     return {
         "type": "log",
         "exponentformat": "power",

@@ -98,6 +98,7 @@ def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
     return {
         "number": trial.number,
         "family": trial.family,
+        "baseline": trial.baseline,
         "lr": trial.lr if math.isfinite(trial.lr) else None,
         "warmup": trial.warmup,
         "params": dict(trial.schedule.get("params") or {}),
@@ -197,7 +198,7 @@ def print_status(status: dict[str, Any]) -> None:
         against = "   ".join(
             f"{words.baseline(name)} {words.percent(best['val_loss'] / value - 1, 1, sign=True)}"
             for name, value in status["baselines"].items()
-            if value
+            if value and name != best["baseline"]
         )
         what = ", ".join(
             filter(
@@ -209,7 +210,8 @@ def print_status(status: dict[str, Any]) -> None:
                 ],
             )
         )
-        print_text(console, f"best    #{best['number']} {what}", indent=8)
+        recipe = f" ({words.baseline(best['baseline'])} baseline)" if best["baseline"] else ""
+        print_text(console, f"best    #{best['number']} {what}{recipe}", indent=8)
         print_text(
             console, f"        val loss {words.loss(best['val_loss'])}   {against}", indent=8
         )

@@ -86,7 +86,8 @@ def import_module(place: str, what: str = "task") -> ModuleType:
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
-        raise UsageError(f"{what} file {place} does not exist")
+        here = "" if Path(place).is_absolute() else f", seen from {Path.cwd()}"
+        raise UsageError(f"{what} file {place} does not exist{here}")
     try:
         if not is_file:
             if "" not in sys.path and str(Path.cwd()) not in sys.path:
