@@ -133,9 +133,10 @@ def _run(args: argparse.Namespace) -> int:
     if is_ours():
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
     with uncollected():
+        from lrsearch.search.closing import closing, summary
         from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
-        from lrsearch.search.run import closing, run, summary
+        from lrsearch.search.run import run
 
     try:
         with spares(config) as ready:

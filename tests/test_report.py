@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from optuna.trial import TrialState
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
+from lrsearch.report.answer import mattered_line
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import Report, make_report, page, write_report
@@ -230,7 +232,8 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
-    written = standalone.write_figures(study, storage, tmp_path)
+    written, mattered = standalone.write_figures(study, storage, tmp_path)
+    assert mattered == standalone.importance(standalone.load(study, storage), whiskers=False)
     assert sorted(p.name for p in written) == [
         "curves.html",
         "importance.html",
@@ -403,3 +406,17 @@ def test_a_single_trial_has_axes_that_can_be_read() -> None:
     figure = figures.lr_vs_val_loss_figure(rows)
     assert figure.layout.xaxis.dtick == "D2"
     assert figure.layout.yaxis.rangemode == "tozero"
+
+
+def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
+    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {}, 60)
+    within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {}, 20)
+    found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
+    line = "what mattered: lr explains 61% of the differences, scheduler 22%"
+    cosine = " · within CosineAnnealingLR: eta_min 30%"
+    assert mattered_line(found, "CosineAnnealingLR") == line + cosine
+    assert mattered_line(found, "StepLR") == line
+    small = dataclasses.replace(within, share={"lr": 0.5, "eta_min": 0.09})
+    found = dataclasses.replace(found, within={"CosineAnnealingLR": small})
+    assert mattered_line(found, "CosineAnnealingLR") == line
+    assert mattered_line(dataclasses.replace(found, overall=None), "StepLR") == ""

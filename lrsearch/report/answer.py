@@ -88,6 +88,25 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
     return f"{text}. {sentence(confirmed)}"
 
 
+def mattered_line(found: Importance, family: str) -> str:
+    """What mattered, in a line: over all trials and within one family; "" with too few of them.
+
+    Args:
+        found: The importance.
+        family: Of the best schedule; its own parameter that matters most is told, if it
+            explains a tenth of the differences within the family.
+    """
+    if found.overall is None:
+        return ""
+    (first, part), *rest = found.overall.share.items()
+    text = f"what mattered: {first} explains {words.percent(part)} of the differences"
+    text += "".join(f", {name} {words.percent(part)}" for name, part in rest)
+    top = next(iter(found.own(family)), None)
+    if top is None or (part := found.within[family].share[top]) < 0.1:
+        return text
+    return f"{text} · within {family}: {top} {words.percent(part)}"
+
+
 def mattered(found: Importance) -> list[str]:
     """What mattered, in words: over all trials, and among the better half."""
     if found.overall is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lrsearch.files import write_text
 from lrsearch.report import breakdown, courses, figures
 from lrsearch.report.html import document, escape, figure
-from lrsearch.report.importance import importance
+from lrsearch.report.importance import Importance, importance
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.report.tables import StudyTable, load
 
@@ -32,7 +32,9 @@ WORTH = (
 )
 
 
-def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path) -> list[Path]:
+def write_figures(
+    study: optuna.Study, storage: BaseStorage | None, folder: Path
+) -> tuple[list[Path], Importance]:
     """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
 
     Args:
@@ -41,11 +43,12 @@ def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path
         folder: An existing folder.
 
     Returns:
-        The files.
+        The files, and what mattered.
     """
     table = load(study, storage)
     written = []
-    drawn = pages(table)
+    mattered = importance(table, whiskers=False)  # lrsearch report draws them
+    drawn = pages(table, mattered)
     if (test := lr_range_table(study)) is not None:
         part: Part = ("range", lr_range_figure(test), "Learning-rate range test", RANGE)
         drawn["lr_range"] = [part]
@@ -56,12 +59,11 @@ def write_figures(study: optuna.Study, storage: BaseStorage | None, folder: Path
         title = f"{table.name} · {name.replace('_', ' ')}"
         write_text(path, document(title, f"<main>{heading}{body}</main>", kind="single"))
         written.append(path)
-    return written
+    return written, mattered
 
 
-def pages(table: StudyTable) -> dict[str, list[Part]]:
+def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
-    mattered = importance(table, whiskers=False)  # lrsearch report draws them
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     best = courses.best_courses(table)
     matter: list[Part] = [

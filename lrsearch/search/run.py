@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import torch
@@ -23,7 +21,7 @@ from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
-from lrsearch.search.progress import Progress, Row, read_progress
+from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
 from lrsearch.search.workers import Crew, LocalLauncher
@@ -34,6 +32,9 @@ from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.results import Runner
+
+if TYPE_CHECKING:
+    from lrsearch.report.importance import Importance
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Outcome:
         plan: What was run.
         progress: The state at the end.
         files: Result files written.
+        mattered: What mattered, over all trials and within each family.
     """
 
     study: optuna.Study
@@ -53,6 +55,7 @@ class Outcome:
     plan: Plan
     progress: Progress
     files: list[Path]
+    mattered: Importance
 
 
 def run(
@@ -123,7 +126,7 @@ def run(
             f"study {study.study_name!r}: no trial ran to its end"
             + (f"; the last error was {errors[-1]}" if errors else "")
         )
-    return Outcome(study, storage, plan, progress, write_results(study, storage, folder))
+    return Outcome(study, storage, plan, progress, *write_results(study, storage, folder))
 
 
 def make_worker(
@@ -251,8 +254,10 @@ def _optimizer(plan: Plan) -> str:
     return f"optimizer {plan.optimizer}" + (f" ({', '.join(words)})" if words else "")
 
 
-def write_results(study: optuna.Study, storage: Storage, folder: Path) -> list[Path]:
-    """Write best.yaml and the figures.
+def write_results(
+    study: optuna.Study, storage: Storage, folder: Path
+) -> tuple[list[Path], Importance]:
+    """Write best.yaml and the figures; returns them, and what mattered.
 
     Raises:
         LrsearchError: If the folder cannot be written; the study is safe in the database.
@@ -262,97 +267,11 @@ def write_results(study: optuna.Study, storage: Storage, folder: Path) -> list[P
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [write_best(study, folder / "best.yaml"), *write_figures(study, storage, folder)]
+        best = write_best(study, folder / "best.yaml")
+        files, mattered = write_figures(study, storage, folder)
     except OSError as error:
         raise LrsearchError(
             f"results could not be written to {folder} ({error.strerror or error}); the study is "
             f"safe in its database: lrsearch export {study.study_name} -o FILE"
         ) from None
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """The end of a run as one JSON object."""
-    progress = outcome.progress
-    best = progress.best
-    assert best is not None
-    return {
-        "study": outcome.study.study_name,
-        "trials": progress.finished,
-        "completed": progress.count("completed"),
-        "pruned": progress.count("pruned"),
-        "diverged": progress.count("diverged"),
-        "failed": progress.count("failed"),
-        "epochs": progress.epochs_run,
-        "epochs_saved": round(progress.saved, 4),
-        "best": {
-            "trial": best.number,
-            "value": best.value,
-            "metric": best.metric,
-            "schedule": outcome.study.trials[best.number].user_attrs["schedule"],
-        },
-        "baselines": progress.baselines,
-        "files": [str(path) for path in outcome.files],
-    }
-
-
-def closing(outcome: Outcome, stream: Any = None) -> None:
-    """The end of a run for a person."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from lrsearch.report import words
-    from lrsearch.report.terminal import print_next, print_text
-
-    progress, study = outcome.progress, outcome.study
-    best = progress.best
-    assert best is not None
-    assert best.value is not None
-    console = Console(file=stream or sys.stdout, highlight=False, markup=False)
-    line = Text("\nBest schedule  ", style="bold")
-    line.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
-    line.append(f"  {best.description}" if best.description else "", style="")
-    console.print(line, soft_wrap=not console.is_terminal)
-    print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
-    against = [
-        f"{name} {100 * (best.value / value - 1):+.1f}%"
-        for name, value in progress.baselines.items()
-        if name != best.baseline and value > 0
-    ]
-    if all(row.baseline for row in progress.rows):
-        only = "  Only the usual recipes were run: a larger --trials searches, too."
-        print_text(console, only, indent=2)
-    elif best.baseline:
-        recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
-        print_text(console, recipe, indent=2)
-    if against:
-        print_text(console, f"  against the baselines: {', '.join(against)}", indent=4)
-    ended = ", ".join(
-        f"{n} {name}"
-        for name in ("completed", "pruned", "diverged", "failed")
-        if (n := progress.count(name))
-    )
-    counted = f"{words.count(progress.finished, 'trial')} ({ended})"
-    print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
-    folder = outcome.files[0].parent
-    console.print()
-    files = "  ".join(path.name for path in outcome.files)
-    print_text(console, f"Files   {folder}/  {files}", indent=8)
-    name = shlex.quote(study.study_name)
-    where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
-    best_file = shlex.quote(str(folder / "best.yaml"))
-    steps = (
-        (f"report {name}{where}", "everything on one page"),
-        (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
-        (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {best_file} --epochs {4 * outcome.plan.epochs}", "a longer run"),
-    )
-    print_next(console, steps)
-
-
-def _metric(outcome: Outcome, best: Row) -> str:
-    """``, accuracy 97.3%``, where the task has a metric."""
-    task = outcome.plan.task
-    if best.metric is None or not task.metric_name:
-        return ""
-    shown = f"{best.metric:.1%}" if task.metric_name == "accuracy" else f"{best.metric:.4g}"
-    return f", {task.metric_name} {shown}"
+    return [best, *files], mattered

@@ -1,0 +1,104 @@
+"""The end of a run: for a person, and as one JSON object."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from lrsearch.config import StudyConfig
+from lrsearch.search.progress import Row
+from lrsearch.search.run import Outcome
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The end of a run as one JSON object."""
+    progress = outcome.progress
+    best = progress.best
+    assert best is not None
+    overall = outcome.mattered.overall
+    return {
+        "study": outcome.study.study_name,
+        "trials": progress.finished,
+        "completed": progress.count("completed"),
+        "pruned": progress.count("pruned"),
+        "diverged": progress.count("diverged"),
+        "failed": progress.count("failed"),
+        "epochs": progress.epochs_run,
+        "epochs_saved": round(progress.saved, 4),
+        "best": {
+            "trial": best.number,
+            "value": best.value,
+            "metric": best.metric,
+            "schedule": outcome.study.trials[best.number].user_attrs["schedule"],
+        },
+        "baselines": progress.baselines,
+        "importance": {} if overall is None else dict(overall.share),
+        "files": [str(path) for path in outcome.files],
+    }
+
+
+def closing(outcome: Outcome, stream: Any = None) -> None:
+    """The end of a run for a person."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from lrsearch.report import words
+    from lrsearch.report.answer import mattered_line
+    from lrsearch.report.terminal import print_next, print_text
+
+    progress, study = outcome.progress, outcome.study
+    best = progress.best
+    assert best is not None
+    assert best.value is not None
+    console = Console(file=stream or sys.stdout, highlight=False, markup=False)
+    head = Text("\nBest schedule  ", style="bold")
+    head.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
+    head.append(f"  {best.description}" if best.description else "", style="")
+    console.print(head, soft_wrap=not console.is_terminal)
+    print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
+    against = [
+        f"{name} {100 * (best.value / value - 1):+.1f}%"
+        for name, value in progress.baselines.items()
+        if name != best.baseline and value > 0
+    ]
+    if all(row.baseline for row in progress.rows):
+        only = "  Only the usual recipes were run: a larger --trials searches, too."
+        print_text(console, only, indent=2)
+    elif best.baseline:
+        recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
+        print_text(console, recipe, indent=2)
+    if against:
+        print_text(console, f"  against the baselines: {', '.join(against)}", indent=4)
+    ended = ", ".join(
+        f"{n} {name}"
+        for name in ("completed", "pruned", "diverged", "failed")
+        if (n := progress.count(name))
+    )
+    counted = f"{words.count(progress.finished, 'trial')} ({ended})"
+    print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
+    if line := mattered_line(outcome.mattered, best.family):
+        print_text(console, f"  {line}", indent=4)
+    folder = outcome.files[0].parent
+    console.print()
+    files = "  ".join(path.name for path in outcome.files)
+    print_text(console, f"Files   {folder}/  {files}", indent=8)
+    name = shlex.quote(study.study_name)
+    where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
+    best_file = shlex.quote(str(folder / "best.yaml"))
+    steps = (
+        (f"report {name}{where}", "everything on one page"),
+        (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
+        (f"dashboard {name}{where}", "every trial, in the browser"),
+        (f"train {best_file} --epochs {4 * outcome.plan.epochs}", "a longer run"),
+    )
+    print_next(console, steps)
+
+
+def _metric(outcome: Outcome, best: Row) -> str:
+    """``, accuracy 97.3%``, where the task has a metric."""
+    task = outcome.plan.task
+    if best.metric is None or not task.metric_name:
+        return ""
+    shown = f"{best.metric:.1%}" if task.metric_name == "accuracy" else f"{best.metric:.4g}"
+    return f", {task.metric_name} {shown}"
