@@ -193,6 +193,9 @@ def test_losses_in_raw_units_are_losses_like_any_other(tmp_path: Path, kind: int
     by_lr = {t.lr: t.status for t in table.trials}
     assert {s for lr, s in by_lr.items() if lr > 3} == {"diverged"}
     assert "pruned" not in {s for lr, s in by_lr.items() if lr > 1}  # but blown up
+    progress = read_progress(study, 40, EPOCHS)
+    for status, stopped in (("complete", "completed"), ("pruned",) * 2, ("diverged",) * 2):
+        assert progress.count(stopped) == len(table.having(status))
     assert {s for lr, s in by_lr.items() if lr <= 1} <= {"complete", "pruned"}
     done = table.having("complete")
     assert len(done) > 5

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
+from lrsearch.search.display import finished_line
+from lrsearch.search.progress import Progress, Row
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
 
@@ -114,3 +118,11 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
     assert all(cell_len(line) <= width for line in text.splitlines())
     for word in ("digits", "another", "inverse_sqrt", "convnet (default)", "MultiplicativeLR"):
         assert word in text
+
+
+def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_that() -> None:
+    row = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
+    progress = Progress(9, 5, (row,))
+    assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, None)
+    lost = dataclasses.replace(row, value=DIVERGED_LOSS)
+    assert finished_line(lost, 1, progress, None).endswith("diverged 2/5  loss not finite")

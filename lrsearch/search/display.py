@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
 from lrsearch.search.progress import Progress, Row
 
@@ -90,7 +91,7 @@ def finished_line(row: Row, count: int, progress: Progress, best: Row | None) ->
     star = "  best so far" if best is not None and best.number == row.number else ""
     what = f"{row.baseline} baseline" if row.baseline else row.description
     result = row.error if row.stopped == "failed" else f"val loss {loss(row.value)}"
-    if row.stopped == "diverged":
+    if row.stopped == "diverged" and (row.value is None or row.value >= DIVERGED_LOSS):
         result = "loss not finite"
     return (
         f"[{count:>{width}}/{progress.target}] #{row.number:<{width}} "

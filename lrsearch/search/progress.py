@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.divergence import blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
 
@@ -115,7 +117,19 @@ def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
             ended[trial.number] = row
         if row is not None:
             rows.append(row)
-    return Progress(target, budget, tuple(rows))
+    return Progress(target, budget, tuple(_with_blown_up(rows)))
+
+
+def _with_blown_up(rows: list[Row]) -> list[Row]:
+    """The rows, those stopped far above all others as diverged: as a report counts them."""
+    losses = [r.value for r in rows if r.stopped != "running" and r.value is not None]
+    ceiling = blown_up(min(losses, default=math.nan))
+    return [
+        replace(r, stopped="diverged")
+        if r.stopped == "pruned" and r.value is not None and not r.value < ceiling
+        else r
+        for r in rows
+    ]
 
 
 def _row(trial: FrozenTrial) -> Row | None:
