@@ -278,6 +278,8 @@ def test_floor_below_its_range_means_zero() -> None:
         ({"StepLR.gamma": None}, r"expected a number, \[low, high\] or"),
         ({"StepLR.step_size": 2.5}, r"StepLR.step_size: whole epochs only, got 2.5"),
         ({"StepLR.step_size": (5, 100)}, r"at least 1 and at most 30 epochs, got 100"),
+        ({"OneCycleLR.max_momentum": (0.9, 1)}, r"max_momentum: .* at most 0.9999, got 1"),
+        ({"ReduceLROnPlateau.threshold": 1}, r"threshold: .* at most 0.9999, got 1"),
         ({"LambdaLR.lr_lambda": "rexx"}, r"unknown choice 'rexx' — did you mean rex\?"),
         ({"Points.points": 1}, r"Points is not searched"),
         ({"lr": (0.5, 0.1)}, r"lr: low 0.5 is above high 0.1"),

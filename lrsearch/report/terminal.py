@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrsearch.errors import printable
-from lrsearch.report.words import next_steps
+from lrsearch.report.words import count, next_steps
 
 GAP = 2
 
@@ -118,7 +118,7 @@ def print_schedules(epochs: int) -> None:
         for row in schedules_table(epochs)
     ]
     console = to_stdout()
-    about = f"Budget {epochs} epochs. Every family also searches lr, on a log scale."
+    about = f"Budget {count(epochs, 'epoch')}. Every family also searches lr, on a log scale."
     print_text(console, about)
     console.print()
     print_rows(console, heads, rows, needs=120)
