@@ -13,7 +13,7 @@ from lrsearch.errors import did_you_mean
 def text(raw: Any) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise ValueError(f"needs a text, got {raw!r}")
-    if any(ord(c) < 32 for c in raw):
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in raw):
         raise ValueError(f"has a control character: {raw!r}")
     return raw
 
@@ -22,6 +22,8 @@ def short_name(raw: Any) -> str:
     value = text(str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw)
     if len(value) > 128:
         raise ValueError(f"is {len(value)} characters long; keep it under 129")
+    if any("\ud800" <= c <= "\udfff" for c in value):  # bytes of a shell that are no UTF-8
+        raise ValueError(f"has a character that no database can keep: {value!r}")
     if value.startswith("-"):
         raise ValueError(f"must not start with -, as options do, got {value!r}")
     return value

@@ -240,6 +240,14 @@ def test_names_in_a_database_do_not_steer_the_terminal(
         assert all(c.isprintable() or c == "\n" for c in said)
 
 
+def test_a_name_that_is_no_text_is_no_study(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(3, storage=storage)
+    assert main(["show", "digit\udcff"]) == 2
+    assert r"no study 'digit\udcff' in sqlite:///lrsearch.db" in capsys.readouterr().err
+
+
 def test_a_name_that_is_too_long_for_a_folder_is_cut(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:

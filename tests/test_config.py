@@ -76,6 +76,8 @@ def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         ({"workers": "-1"}, r"workers: needs auto or a number"),
         ({"warmup": "perhaps"}, r"warmup: needs true or false"),
         ({"name": "a\nb"}, r"name: has a control character"),
+        ({"name": "a\x9bb"}, r"name: has a control character"),
+        ({"name": "a\udcffb"}, r"name: has a character that no database can keep: 'a.udcffb'"),
         ({"storage": ""}, r"storage: needs a text"),
     ],
 )

@@ -352,12 +352,12 @@ def test_a_trial_that_keeps_killing_its_workers_is_given_up_with_the_last_error(
         worker = new_owner()
         claim, trial_id = place.begin(worker, target=1)
         assert claim.attempts == attempt
-        slots.release(place.storage, worker, error=f"killed by signal 9 ({attempt})")
+        slots.release(place.storage, worker, error=f"\0\udcff: signal 9 ({attempt})")
     assert place.claim(new_owner(), target=1) is None
     trial = place.storage.get_trial(trial_id)
     assert trial.state == TrialState.FAIL
     assert "5 workers" in trial.user_attrs["error"]
-    assert "killed by signal 9 (4)" in trial.user_attrs["error"]
+    assert r"\x00\udcff: signal 9 (4)" in trial.user_attrs["error"]
     assert trial.user_attrs["stopped"].startswith("failed")
 
 

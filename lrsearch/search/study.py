@@ -96,8 +96,9 @@ def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
         UsageError: If there is none of that name; says which there are.
     """
     try:
+        name.encode()
         return optuna.load_study(study_name=name, storage=Cache(storage))
-    except KeyError:
+    except (KeyError, UnicodeEncodeError):  # a name of bytes that are no UTF-8 is none of ours
         names = study_names(storage)
     near = did_you_mean(name, names)
     question = f" — did you mean {near}?" if near else ""

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import BindParameter, bindparam, func, select, update
 from sqlalchemy.engine import Connection, Row
 
+from lrsearch.errors import printable
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import STALE_SECONDS, is_dead
 from lrsearch.storage.schema import SLOTS, TRIALS, lock_study, server_now
@@ -212,18 +213,20 @@ def release(storage: Storage, owner: str, *, error: str | None = None) -> list[i
         The trials handed back, or given up after too many deaths.
     """
 
+    why = None if error is None else printable(error)[:2000]  # PostgreSQL takes no NUL in a text
+
     def work(connection: Connection) -> list[int]:
         mine = (SLOTS.c.owner == owner, SLOTS.c.finished == 0)
         rows = connection.execute(
             select(SLOTS).where(*mine).order_by(SLOTS.c.slot).with_for_update()
         ).all()
         for row in rows:
-            if error is not None:
-                update_slot(connection, row, error=error[:2000])
+            if why is not None:
+                update_slot(connection, row, error=why)
                 reread = connection.execute(
                     select(SLOTS).where(SLOTS.c.study_id == row.study_id, SLOTS.c.slot == row.slot)
                 ).one()
-                _free(connection, reread, error, MAX_ATTEMPTS)
+                _free(connection, reread, why, MAX_ATTEMPTS)
                 continue
             update_slot(connection, row, owner=None)
             if row.trial_id is not None:
