@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lrsearch.report.answer import breakable
 from lrsearch.report.page import make_report, page
 from lrsearch.storage import open_storage
 from tests.browser import Browser, find_chromium
@@ -105,6 +107,19 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     browser.open(report, READY)
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert browser.errors == []
+
+
+@pytest.mark.parametrize("width", [340, 1100])
+def test_the_longest_name_stays_within_its_column(opened: Browser, width: int) -> None:
+    opened.resize(width, 900)
+    assert "<wbr>" in breakable("<strong>CosineAnnealingWarmRestarts</strong>")
+    for name in ("CosineAnnealingWarmRestarts", "x" * 80):
+        heading = json.dumps(breakable(f"Train with <strong>{name}</strong> at a rate of 0.3"))
+        opened.run(f"document.querySelector('.hero h1').innerHTML = {heading}")
+        assert opened.run("document.querySelector('.hero strong').textContent") == name
+        edges = "['.hero h1 strong', '.hero h1'].map(e => document.querySelector(e))"
+        inner, outer = opened.run(f"{edges}.map(e => e.getBoundingClientRect().right)")
+        assert inner <= outer + 1
 
 
 def _rgb(text: str) -> list[int]:

@@ -141,3 +141,12 @@ def to_html(markdown: str) -> str:
     text = html.escape(markdown)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+
+
+def breakable(heading: str) -> str:
+    """HTML whose **bold** names may break between their words: CosineAnnealing|WarmRestarts."""
+
+    def parts(name: re.Match[str]) -> str:
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", name[0])
+
+    return re.sub(r"<strong>[^<]*</strong>", parts, heading)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, sentences, to_html
+from lrsearch.report.answer import breakable, mattered, sentences, to_html
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed import sentence as confirmed_sentence
 from lrsearch.report.confirmed_html import confirmed_table
@@ -50,7 +50,8 @@ def hero(
     kicker = " · ".join(
         ["lrsearch", table.name, *([str(plan["task"])] if plan.get("task") else [])]
     )
-    head = f'<p class="kicker">{escape(kicker)}</p><h1>{to_html(lines[0])}</h1>'
+    heading = breakable(to_html(lines[0]))
+    head = f'<p class="kicker">{escape(kicker)}</p><h1>{heading}</h1>'
     lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""
     caption = ""
     if found is not None:

@@ -58,7 +58,7 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     console.print(head, soft_wrap=not console.is_terminal)
     print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
     against = [
-        f"{name} {100 * (best.value / value - 1):+.1f}%"
+        f"{name} {words.percent(best.value / value - 1, 1, sign=True).replace('−', '-')}"
         for name, value in progress.baselines.items()
         if name != best.baseline and value > 0
     ]
