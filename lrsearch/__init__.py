@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from lrsearch.api import open_storage as open_storage
     from lrsearch.api import report as report
     from lrsearch.api import search as search
+    from lrsearch.callback import PruningCallback as PruningCallback
     from lrsearch.errors import LrsearchError as LrsearchError
     from lrsearch.export import load as load
-    from lrsearch.objective import PruningCallback as PruningCallback
     from lrsearch.objective import enqueue_baselines as enqueue_baselines
     from lrsearch.objective import suggest as suggest
     from lrsearch.result import Result as Result
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "LrsearchError": "lrsearch.errors",
-    "PruningCallback": "lrsearch.objective",
+    "PruningCallback": "lrsearch.callback",
     "Result": "lrsearch.result",
     "Schedule": "lrsearch.schedules",
     "SchedulePruner": "lrsearch.search.pruning",

@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
-from lrsearch.cli_answers import import_argument
+from lrsearch.cli_arguments import Call, Commands, import_argument, out, pairs
+from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
@@ -67,22 +67,6 @@ def build_parser() -> Parser:
         )
         sub.set_defaults(call=add(sub))
     return parser
-
-
-Call = Callable[[argparse.Namespace], int]
-
-
-def _out(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _storage_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--storage",
-        metavar="URL",
-        default="sqlite:///lrsearch.db",
-        help="database URL (default: %(default)s)",
-    )
 
 
 # run
@@ -147,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         return stop.exit_code
     if args.json:
-        _out(json.dumps(summary(outcome)))
+        out(json.dumps(summary(outcome)))
     else:
         closing(outcome)
     return 0
@@ -156,168 +140,17 @@ def _run(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given on the command line."""
     given = {key: value for key, value in vars(args).items() if key in SETTINGS}
-    arguments = _pairs(args.optimizer_arg, "--optimizer-arg")
+    arguments = pairs(args.optimizer_arg, "--optimizer-arg")
     if arguments:
         name = given.get("optimizer")
         given["optimizer"] = {**({"name": name} if name else {}), **arguments}
     return given
 
 
-def _pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
-    """``KEY=VALUE`` texts with YAML values; a comma makes a list."""
-    import yaml
-
-    from lrsearch.yamlfile import BROKEN
-
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if "," in value and value[:1] != "[":
-            value = f"[{value}]"
-        if not equals or not key.isidentifier():
-            raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
-        try:
-            pairs[key] = yaml.safe_load(value)
-        except BROKEN:
-            raise UsageError(f"{what} {key}: {value!r} is no plain value") from None
-    return pairs
-
-
-# schedules, curves, tasks
-
-
-def _add_schedules(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
-    import_argument(sub)
-    return _schedules
-
-
-def _schedules(args: argparse.Namespace) -> int:
-    from lrsearch.report.terminal import print_schedules
-
-    print_schedules(args.epochs)
-    return 0
-
-
-def _add_curves(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("family", metavar="FAMILY", help="scheduler, by its torch class name")
-    sub.add_argument(
-        "params",
-        nargs="*",
-        metavar="NAME=VALUE[,VALUE...]",
-        help="its arguments; several values draw several lines (milestones=[9,16] is one value)",
-    )
-    sub.add_argument(
-        "--lr",
-        default="0.1",
-        metavar="LR[,LR...]",
-        help="peak learning rate (default: 0.1); several are those of parameter groups",
-    )
-    sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
-    sub.add_argument("--warmup", type=int, default=0, metavar="N", help="epochs of linear warmup")
-    sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto")
-    sub.add_argument(
-        "--log", action=argparse.BooleanOptionalAction, default=False, help="log axis of the lr"
-    )
-    sub.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="where to write: .html, .svg or .png (default: curves-FAMILY.html)",
-    )
-    import_argument(sub)
-    return _curves
-
-
-def _curves(args: argparse.Namespace) -> int:
-    from lrsearch.report.curves import write_curves
-
-    values = {
-        key: value if isinstance(value, list) and text.partition("=")[2][:1] != "[" else [value]
-        for text in args.params
-        for key, value in _pairs([text], "a parameter").items()
-    }
-    try:
-        rates = [float(text) for text in args.lr.split(",")]
-    except ValueError:
-        raise UsageError(f"--lr needs a number, or several: 0.01,0.001; got {args.lr!r}") from None
-    path = Path(args.output or f"curves-{args.family}.html")
-    interval = None if args.interval == "auto" else args.interval
-    write_curves(
-        args.family,
-        values,
-        path,
-        lr=rates[0] if len(rates) == 1 else rates,
-        epochs=args.epochs,
-        warmup=args.warmup,
-        interval=interval,
-        log=args.log,
-    )
-    _out(str(path))
-    return 0
-
-
-def _add_tasks(sub: argparse.ArgumentParser) -> Call:
-    return _tasks
-
-
-def _tasks(args: argparse.Namespace) -> int:
-    from lrsearch.report.terminal import print_tasks
-
-    print_tasks()
-    return 0
-
-
-# export
-
-
-def _add_export(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
-    _storage_argument(sub)
-    sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
-    sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the best")
-    sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
-    import_argument(sub)
-    return _export
-
-
-def _export(args: argparse.Namespace) -> int:
-    from lrsearch.export import export_text
-    from lrsearch.files import write_text
-    from lrsearch.search.study import load_study
-    from lrsearch.storage import open_storage, redact
-
-    storage = open_storage(args.storage, create=False)
-    study = load_study(storage, args.study, redact(args.storage))
-    text = export_text(study, trial=args.trial, python=args.python)
-    if args.output:
-        write_text(Path(args.output), text)
-        _out(args.output)
-    else:
-        sys.stdout.write(text)
-    return 0
-
-
-def _add_doctor(sub: argparse.ArgumentParser) -> Call:
-    _storage_argument(sub)
-    sub.add_argument("--data-dir", metavar="DIR", help="where data sets lie")
-    return _doctor
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from lrsearch.doctor import print_findings
-
-    return 0 if print_findings(args.storage, args.data_dir) else 1
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]] = {
+COMMANDS: Commands = {
     "run": (_add_run, "search schedules for a task"),
     **ANSWERS,
-    "export": (_add_export, "the best configuration as YAML, or as Python code"),
-    "schedules": (_add_schedules, "list the schedule families and what is searched"),
-    "curves": (_add_curves, "draw the learning-rate curve of a schedule"),
-    "doctor": (_add_doctor, "what works on this machine, and the fix for what does not"),
-    "tasks": (_add_tasks, "list the built-in tasks and their models"),
+    **LISTS,
 }
 
 

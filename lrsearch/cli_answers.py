@@ -1,4 +1,4 @@
-"""The commands that answer: report, confirm, train, dashboard, show, studies."""
+"""The commands that answer: report, confirm, train, dashboard, show, studies, export."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lrsearch.cli_arguments import (
+    STORAGE,
+    Call,
+    Commands,
+    import_argument,
+    json_argument,
+    out,
+    storage_argument,
+)
 
 if TYPE_CHECKING:
     import optuna
 
     from lrsearch.storage import Storage
-
-Call = Callable[[argparse.Namespace], int]
-STORAGE = "sqlite:///lrsearch.db"
-
-
-def _out(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
 
 
 def _note(text: str) -> None:
@@ -30,28 +32,6 @@ def _note(text: str) -> None:
 
 def _silent(text: str) -> None:
     """Nothing."""
-
-
-def _storage_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--storage", metavar="URL", default=STORAGE, help="database URL (default: %(default)s)"
-    )
-
-
-def _json_argument(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
-
-
-def import_argument(sub: argparse.ArgumentParser) -> None:
-    """``--import``: code of the user's own that must be there first."""
-    sub.add_argument(
-        "--import",
-        dest="imports",
-        metavar="FILE.py",
-        action="append",
-        default=[],
-        help="import this file or module first, for schedule families of your own",
-    )
 
 
 def _machine_arguments(sub: argparse.ArgumentParser) -> None:
@@ -76,7 +56,7 @@ def _study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
 
 def _add_report(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY")
-    _storage_argument(sub)
+    storage_argument(sub)
     sub.add_argument(
         "-o",
         "--output",
@@ -109,12 +89,12 @@ def _report(args: argparse.Namespace) -> int:
     if args.record:
         from lrsearch.report.record import write_record
 
-        _out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
+        out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
         return 0
     if args.overview:
         from lrsearch.report.save import write_overview
 
-        _out(str(write_overview(study, storage, Path(args.overview))))
+        out(str(write_overview(study, storage, Path(args.overview))))
         return 0
     path = Path(args.output) if args.output else _folder(study) / "report.html"
     written = write_report(
@@ -125,7 +105,7 @@ def _report(args: argparse.Namespace) -> int:
         csv=Path(args.csv) if args.csv else None,
     )
     for file in written:
-        _out(str(file))
+        out(str(file))
     return 0
 
 
@@ -142,7 +122,7 @@ def _folder(study: optuna.Study) -> Path:
 
 def _add_confirm(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY")
-    _storage_argument(sub)
+    storage_argument(sub)
     sub.add_argument(
         "--top",
         type=int,
@@ -157,7 +137,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
     import_argument(sub)
     sub.add_argument("--fuse", metavar="auto|off|K", help="train so many as one stacked model")
     sub.add_argument("--quiet", action="store_true", help="show the end only")
-    _json_argument(sub)
+    json_argument(sub)
     return _confirm
 
 
@@ -182,7 +162,7 @@ def _confirm(args: argparse.Namespace) -> int:
         _note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
     if args.json:
-        _out(json.dumps(results(found)))
+        out(json.dumps(results(found)))
         return 0
     print_confirmed(found)
     name = shlex.quote(study.study_name)
@@ -192,7 +172,7 @@ def _confirm(args: argparse.Namespace) -> int:
         number = found.lowest.trial
         export = f"export {name}{where} --trial {number} -o trial-{number}.yaml"
         steps.append((export, "what came lowest on these seeds"))
-    _out()
+    out()
     print_next(to_stdout(), steps)
     return 0
 
@@ -208,7 +188,7 @@ def _add_train(sub: argparse.ArgumentParser) -> Call:
     _machine_arguments(sub)
     import_argument(sub)
     sub.add_argument("--quiet", action="store_true", help="show the end only")
-    _json_argument(sub)
+    json_argument(sub)
     return _train
 
 
@@ -226,9 +206,9 @@ def _train(args: argparse.Namespace) -> int:
         note=_silent if args.quiet or args.json else _note,
     )
     if args.json:
-        _out(json.dumps(result.to_dict()))
+        out(json.dumps(result.to_dict()))
     else:
-        _out("\n".join(lines(result)))
+        out("\n".join(lines(result)))
     return 0
 
 
@@ -237,7 +217,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _add_dashboard(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY", nargs="?", help="the one to open (default: all)")
-    _storage_argument(sub)
+    storage_argument(sub)
     sub.add_argument(
         "--port", type=_port, default=8080, metavar="N", help="of 127.0.0.1 (default: %(default)s)"
     )
@@ -259,7 +239,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     storage = open_storage(args.storage, create=False)
     _note("reading studies ...")
     dashboard = open_dashboard(storage, args.study, args.port)
-    _out(f"{dashboard.url}   (Ctrl-C ends it)")
+    out(f"{dashboard.url}   (Ctrl-C ends it)")
     sys.stdout.flush()
     dashboard.run()
     return 0
@@ -270,8 +250,8 @@ def _dashboard(args: argparse.Namespace) -> int:
 
 def _add_show(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY")
-    _storage_argument(sub)
-    _json_argument(sub)
+    storage_argument(sub)
+    json_argument(sub)
     return _show
 
 
@@ -280,15 +260,15 @@ def _show(args: argparse.Namespace) -> int:
 
     status = study_status(*_study(args))
     if args.json:
-        _out(json.dumps(status))
+        out(json.dumps(status))
     else:
         print_status(status)
     return 0
 
 
 def _add_studies(sub: argparse.ArgumentParser) -> Call:
-    _storage_argument(sub)
-    _json_argument(sub)
+    storage_argument(sub)
+    json_argument(sub)
     return _studies
 
 
@@ -298,17 +278,45 @@ def _studies(args: argparse.Namespace) -> int:
 
     rows = studies(open_storage(args.storage, create=False))
     if args.json:
-        _out(json.dumps(rows))
+        out(json.dumps(rows))
     else:
         print_studies(rows, redact(args.storage))
     return 0
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]] = {
+def _add_export(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY")
+    storage_argument(sub)
+    sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
+    sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the best")
+    sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
+    import_argument(sub)
+    return _export
+
+
+def _export(args: argparse.Namespace) -> int:
+    from lrsearch.export import export_text
+    from lrsearch.files import write_text
+    from lrsearch.search.study import load_study
+    from lrsearch.storage import open_storage, redact
+
+    storage = open_storage(args.storage, create=False)
+    study = load_study(storage, args.study, redact(args.storage))
+    text = export_text(study, trial=args.trial, python=args.python)
+    if args.output:
+        write_text(Path(args.output), text)
+        out(args.output)
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+COMMANDS: Commands = {
     "report": (_add_report, "one HTML page with the answer and everything behind it"),
     "confirm": (_add_confirm, "is it really better? fresh seeds, test data, honest statistics"),
     "train": (_add_train, "train an exported configuration, on its budget or another"),
     "dashboard": (_add_dashboard, "every trial in the browser (optuna-dashboard)"),
     "show": (_add_show, "the state of a study"),
     "studies": (_add_studies, "the studies of a database"),
+    "export": (_add_export, "the best configuration as YAML, or as Python code"),
 }

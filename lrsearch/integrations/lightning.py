@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.callback import PruningCallback as Pruning
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.integrations.steps import build_for_steps
-from lrsearch.objective import PruningCallback as Pruning
 from lrsearch.schedules.family import get_family
 
 try:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.callback import PruningCallback
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.integrations.steps import build_for_steps
-from lrsearch.objective import PruningCallback, suggest
+from lrsearch.objective import suggest
 from lrsearch.schedules.family import get_family
 
 try:

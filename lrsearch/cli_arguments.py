@@ -1,0 +1,64 @@
+"""What the commands share: arguments, and how words become values."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lrsearch.errors import UsageError
+
+Call = Callable[[argparse.Namespace], int]
+Commands = dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]]
+"""Name -> (adds the arguments and gives what runs it, its line of help)."""
+STORAGE = "sqlite:///lrsearch.db"
+
+
+def out(text: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def storage_argument(sub: argparse.ArgumentParser) -> None:
+    """``--storage``: the database."""
+    sub.add_argument(
+        "--storage", metavar="URL", default=STORAGE, help="database URL (default: %(default)s)"
+    )
+
+
+def json_argument(sub: argparse.ArgumentParser) -> None:
+    """``--json``: for programs."""
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def import_argument(sub: argparse.ArgumentParser) -> None:
+    """``--import``: code of the user's own that must be there first."""
+    sub.add_argument(
+        "--import",
+        dest="imports",
+        metavar="FILE.py",
+        action="append",
+        default=[],
+        help="import this file or module first, for schedule families of your own",
+    )
+
+
+def pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
+    """``KEY=VALUE`` texts with YAML values; a comma makes a list."""
+    import yaml
+
+    from lrsearch.yamlfile import BROKEN
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if "," in value and value[:1] != "[":
+            value = f"[{value}]"
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except BROKEN:
+            raise UsageError(f"{what} {key}: {value!r} is no plain value") from None
+    return pairs
