@@ -55,7 +55,7 @@ def build_parser() -> Parser:
         epilog="lrsearch COMMAND --help tells more. Start with: lrsearch run",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"lrsearch {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"lrsearch {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (add, summary) in COMMANDS.items():
