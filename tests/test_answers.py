@@ -63,6 +63,34 @@ def test_confirm_prints_the_comparison_and_the_report_has_it(
     assert "4/4 trials ended" in capsys.readouterr().out
 
 
+def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search_of(
+        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="constant")
+    )
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
+    assert "What was confirmed" not in capsys.readouterr().out
+    assert main(["report", "digits", "-o", "before.html"]) == 0
+    before = Path("before.html").read_text()
+    assert "validation loss, 2 fresh seeds" in before
+    trial = study.ask()
+    trial.set_user_attr("schedule", constant(0.05).to_dict())
+    study.tell(trial, 0.1)
+    capsys.readouterr()
+    assert main(["show", "digits"]) == 0
+    told = "What was confirmed is {}, the best before more trials were run"
+    assert told.format("ConstantLR, lr 0.1 (#0)") in capsys.readouterr().out
+    assert main(["report", "digits", "-o", "after.html"]) == 0
+    after = Path("after.html").read_text()
+    assert told.format("<strong>ConstantLR, lr 0.1 (#0)</strong>") in after
+    assert "validation loss, 2 fresh seeds" not in after
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
+    capsys.readouterr()
+    assert main(["show", "digits"]) == 0
+    assert "What was confirmed" not in capsys.readouterr().out
+
+
 def test_show_tells_the_state_of_a_study(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:

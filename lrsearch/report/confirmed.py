@@ -232,9 +232,22 @@ def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
     return {s: float(v) for s, v in found.items() if isinstance(v, (int, float))}
 
 
-def sentence(found: Confirmed) -> str:
-    """Whether the winner is really better, and what else is, in plain sentences of Markdown."""
-    return _of_winner(found) + _of_lowest(found)
+def sentence(found: Confirmed, best: int | None = None) -> str:
+    """Whether the winner is really better, and what else is, in plain sentences of Markdown.
+
+    Args:
+        found: The comparison.
+        best: Trial that the reader takes for the winner: it is said where another was confirmed,
+            as more trials were run since.
+    """
+    text = ""
+    if best not in (None, found.winner.trial):
+        name = shlex.quote(found.name.removesuffix(SUFFIX))
+        text = (
+            f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
+            f"; `lrsearch confirm {name}` runs the new best on the same seeds. "
+        )
+    return text + _of_winner(found) + _of_lowest(found)
 
 
 def _of_lowest(found: Confirmed) -> str:

@@ -80,7 +80,7 @@ def key_figures(
 ) -> str:
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
-    if found is not None and confirmed is not None:
+    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
         winner, strongest = confirmed.winner, confirmed.strongest
         seeds = words.count(winner.val.n, "fresh seed")
         cells.append((words.loss(winner.val.mean), f"validation loss, {seeds}"))
@@ -140,7 +140,10 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
             )
         )
     else:
-        parts += [text(confirmed_sentence(confirmed)), confirmed_table(confirmed)]
+        parts += [
+            text(confirmed_sentence(confirmed, found.best.number)),
+            confirmed_table(confirmed),
+        ]
     return section("sure", "Is it sure?", *parts)
 
 

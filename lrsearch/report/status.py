@@ -81,7 +81,9 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
             "study": confirmed.name,
             "finished": confirmed.finished,
             "planned": confirmed.planned,
-            "says": sentence(confirmed).replace("**", ""),
+            "says": sentence(confirmed, None if found is None else found.best.number).replace(
+                "**", ""
+            ),
         }
     )
     return status
