@@ -144,9 +144,9 @@ def to_html(markdown: str) -> str:
 
 
 def breakable(heading: str) -> str:
-    """HTML whose **bold** names may break between their words: CosineAnnealing|WarmRestarts."""
+    """HTML whose long **bold** names may break between words: CosineAnnealing|WarmRestarts."""
 
     def parts(name: re.Match[str]) -> str:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", name[0])
 
-    return re.sub(r"<strong>[^<]*</strong>", parts, heading)
+    return re.sub(r"<strong>[^<]{18,}</strong>", parts, heading)
