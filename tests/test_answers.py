@@ -273,7 +273,7 @@ def test_a_name_that_is_no_text_is_no_study(
 ) -> None:
     make_study(3, storage=storage)
     assert main(["show", "digit\udcff"]) == 2
-    assert r"no study 'digit\udcff' in sqlite:///lrsearch.db" in capsys.readouterr().err
+    assert "in sqlite:///lrsearch.db — did you mean digits?" in capsys.readouterr().err
 
 
 def test_a_name_that_is_too_long_for_a_folder_is_cut(
