@@ -191,9 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _utf8(word: str) -> str:
     """A word that was typed; where the locale knows no UTF-8, Python has it as lone bytes."""
-    if word.isascii():
+    try:
+        return word.encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError:  # bytes that are no text
         return word
-    return word.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _main(arguments: list[str]) -> int:
