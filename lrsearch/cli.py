@@ -193,7 +193,7 @@ def _utf8(word: str) -> str:
     """A word that was typed; where the locale knows no UTF-8, Python has it as lone bytes."""
     try:
         return word.encode(errors="surrogateescape").decode()
-    except UnicodeDecodeError:  # bytes that are no text
+    except UnicodeError:  # bytes that are no text
         return word
 
 
