@@ -57,7 +57,7 @@ def by_pruner(rows: Sequence[Row]) -> list[str]:
         some = [row for row in rows if (row["pruner"], row["signal"]) == (pruner, signal)]
         there, verdicts = [], []
         for row in some if signal != "both" else ():
-            own = same_epochs([r for r in of_task(rows, row["record"]) if is_ours(r)], row)
+            own = same_epochs(ours_of(rows, row["record"]), row)
             if own is not None:
                 there.append((np.mean(row["regrets"]), own.mean()))
                 verdicts.append(clear(np.array(row["regrets"]) - own))
@@ -91,6 +91,11 @@ def by_task(rows: Sequence[Row]) -> list[str]:
 
 def of_task(rows: Sequence[Row], name: str) -> list[Row]:
     return [row for row in rows if row["record"] == name]
+
+
+def ours_of(rows: Sequence[Row], name: str) -> list[Row]:
+    """Our settings on a task."""
+    return [row for row in of_task(rows, name) if is_ours(row)]
 
 
 def is_ours(row: Row) -> bool:

@@ -1,7 +1,7 @@
 """Learning curves of random schedules on sixteen small tasks: more than two to judge by.
 
     python -m tests.benchmarks.tasks curves          # a file for each task, three minutes
-    python -m tests.benchmarks.replay curves/*.npz --orders 20 --csv scores.json
+    python -m tests.benchmarks.replay curves/*.npz --orders 16 --csv scores.json
     python -m tests.benchmarks.across scores.json --write studies/pruning
 
 The tasks need no data but scikit-learn's. They differ in what makes pruning hard: noise,
