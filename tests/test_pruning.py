@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
@@ -223,6 +223,29 @@ def test_a_trial_without_a_schedule_is_never_stopped() -> None:
     trial = study.ask()
     trial.report(1e5, 1)
     assert not trial.should_prune()
+
+
+NO_SCHEDULES = ("cosine", 7, {"lr": 0.1}, {"lr": 0.1, "epochs": 20}, {"epochs": [20]}, [1, 2])
+
+
+@pytest.mark.parametrize("kept", NO_SCHEDULES)
+def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) -> None:
+    decided = []
+    for others in (0, 3):
+        study = optuna.create_study(pruner=SchedulePruner())
+        for _ in range(others):
+            attrs = {"schedule": kept}
+            study.add_trial(
+                create_trial(value=0.01, intermediate_values={20: 0.01}, user_attrs=attrs)
+            )
+        decided.append([run_trial(study, schedule) for schedule in random_schedules(12)])
+        trial = study.ask()
+        trial.set_user_attr("schedule", kept)
+        for epoch in range(1, EPOCHS):
+            trial.report(1e5, epoch)
+            assert not trial.should_prune()
+    assert decided[0] == decided[1]
+    assert TrialState.PRUNED in decided[0]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0])

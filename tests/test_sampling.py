@@ -113,6 +113,22 @@ def test_pruned_diverged_running_and_failed_trials_are_no_obstacle() -> None:
     SPACE.suggest(FixedParams(sampler.propose(study, 36)))
 
 
+@pytest.mark.parametrize("kept", ["cosine", 7, {"lr": 0.1}, {"family": "LSTM"}])
+def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) -> None:
+    proposed = []
+    for others in (0, LEAST_KNOWN):
+        study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=1)
+        for _ in range(LEAST_KNOWN + 2):
+            add(study, sampler, TrialState.COMPLETE)
+        for _ in range(others):
+            attrs = {"schedule": kept}
+            study.add_trial(
+                create_trial(value=-1.0, intermediate_values={1: -1.0}, user_attrs=attrs)
+            )
+        proposed.append(sampler.propose(study, 100))
+    assert proposed[0] == proposed[1]
+
+
 def test_a_stopped_trial_is_never_believed_better_than_the_best() -> None:
     study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
     for k in range(24):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.divergence import DIVERGED_LOSS, blown_up
+from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.closed import rates
 from lrsearch.search.surrogate import Array, trace_features
@@ -145,8 +146,8 @@ def load_curves(
 ) -> Curves:
     """The trials of a study as arrays, in the order of ``trials``.
 
-    Trials without ``user_attrs["schedule"]``, failed ones, and those of another budget than the
-    latest are left out.
+    Trials without a schedule in ``user_attrs["schedule"]``, failed ones, and those of another
+    budget than the latest are left out.
 
     Args:
         study: Any Optuna study whose trials have ``user_attrs["schedule"]``
@@ -214,7 +215,11 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
     if "schedule" not in trial.user_attrs or trial.state == TrialState.FAIL:
         return None
     if before is None or not before.traced:
-        before = _unstarted(trial, stored)
+        try:
+            schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+        except LrsearchError:  # another program keeps something else by that name
+            return None
+        before = _unstarted(schedule, stored)
     budget = len(before.lr)
     steps = sorted(step for step in trial.intermediate_values if 1 <= step <= budget)
     losses = [trial.intermediate_values[step] for step in steps]
@@ -230,9 +235,8 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
     return replace(before, raw=raw, avg=avg, reached=reached, state=state)
 
 
-def _unstarted(trial: FrozenTrial, stored: dict[str, Any] | None) -> Row:
+def _unstarted(schedule: Schedule, stored: dict[str, Any] | None) -> Row:
     """What is known of a trial from its schedule, and from the rates of the epochs run so far."""
-    schedule = Schedule.from_dict(trial.user_attrs["schedule"])
     seen = None if stored is None else _filled(schedule.epochs, stored["epoch"], stored["lr"])
     lr = lr_per_epoch(schedule, seen)
     traced = not FAMILIES[schedule.family].needs_metric

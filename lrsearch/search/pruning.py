@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lrsearch.errors import UsageError
+from lrsearch.schedules.ranges import as_number
 from lrsearch.search.curves import Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
@@ -109,11 +111,13 @@ class SchedulePruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop ``trial`` after its latest report."""
-        epoch, schedule = trial.last_step, trial.user_attrs.get("schedule")
-        if epoch is None or schedule is None or not is_due(trial, int(schedule["epochs"])):
+        epoch, epochs = trial.last_step, _budget(trial)
+        if epoch is None or epochs is None or not is_due(trial, epochs):
             return False
         trials, judge = self._look(study)
         own = load_curves(study, [trial], self._reader)
+        if not len(own):
+            return False
         if judge.finished >= STARTUP:
             return stops(own, epoch, own, judge, self._share)
         begun = [t for t in trials if t.number != trial.number and t.intermediate_values]
@@ -145,6 +149,13 @@ class SchedulePruner(optuna.pruners.BasePruner):
 def _same(one: list[FrozenTrial], other: list[FrozenTrial]) -> bool:
     """Whether two lists hold the very same trials, as they were read."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _budget(trial: FrozenTrial) -> int | None:
+    """Epochs of its schedule; None where it has none, or something else by that name."""
+    kept = trial.user_attrs.get("schedule")
+    epochs = as_number(kept.get("epochs")) if isinstance(kept, Mapping) else None
+    return None if epochs is None else int(epochs)
 
 
 def is_due(trial: FrozenTrial, epochs: int) -> bool:

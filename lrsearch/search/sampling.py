@@ -24,7 +24,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
 from lrsearch.errors import UsageError
@@ -187,6 +187,8 @@ class TraceSampler(BaseSampler):
         trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
             return self._random(number)
+        read = self._reader.rows(study, trials)  # of failed ones there is nothing to read
+        trials = [t for t in trials if t.number in read or t.state == TrialState.FAIL]
         curves = load_curves(study, trials, self._reader)
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
