@@ -16,6 +16,7 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
+from lrsearch.report.rows import schedule_of
 from lrsearch.schedules import Schedule
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
@@ -33,16 +34,16 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         for trial in trials:
-            if trial.number == number and _schedule(trial):
+            if trial.number == number and schedule_of(trial):
                 return trial
         raise UsageError(
             f"study {study.study_name!r} has no trial {number} with a schedule "
             f"(it has {len(trials)} trials)"
         )
-    done = [t for t in trials if t.state == TrialState.COMPLETE and _finite(t) and _schedule(t)]
+    done = [t for t in trials if t.state == TrialState.COMPLETE and _finite(t) and schedule_of(t)]
     ended = [t for t in trials if t.state.is_finished()]
     if not done and ended and all(_diverged(t) for t in ended):
-        rates = [s["lr"] for t in ended if "lr" in (s := _schedule(t))]
+        rates = [s["lr"] for t in ended if "lr" in (s := schedule_of(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
         raise LrsearchError(
             f"study {study.study_name!r}: all {len(ended)} trials diverged{least}; look for NaN "
@@ -53,7 +54,7 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
         if ATTR not in study.user_attrs:
             why = "an exception in its own training loop ended each, and its log says which"
         raise LrsearchError(f"study {study.study_name!r}: all {len(ended)} trials failed; {why}")
-    if not done and any(t.state == TrialState.COMPLETE and not _schedule(t) for t in trials):
+    if not done and any(t.state == TrialState.COMPLETE and not schedule_of(t) for t in trials):
         raise LrsearchError(
             f"study {study.study_name!r} has no trial with a schedule: neither lrsearch run nor "
             "lrsearch.suggest made them"
@@ -63,12 +64,6 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             f"study {study.study_name!r} has no completed trial yet; run it a little longer"
         )
     return min(done, key=lambda t: (t.value, t.number))
-
-
-def _schedule(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Its schedule; empty where another program keeps something else by that name."""
-    kept = trial.user_attrs.get("schedule")
-    return kept if isinstance(kept, Mapping) and "family" in kept else {}
 
 
 def _finite(trial: FrozenTrial) -> bool:

@@ -12,8 +12,11 @@ from unittest.mock import ANY
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 
 from lrsearch.cli import main
+from lrsearch.export import best_trial
 from lrsearch.report.status import studies, study_status
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import fakes, make_study
@@ -144,6 +147,40 @@ def study_status_best(storage: Storage, name: str) -> float:
     status = study_status(optuna.load_study(study_name=name, storage=storage), storage)
     value: float = status["best"]["val_loss"]
     return value
+
+
+@pytest.mark.parametrize("kept", [None, "cosine", {"lr": 0.1}])
+def test_a_trial_that_another_program_added_without_a_schedule_is_nowhere_counted(
+    storage: Storage, capsys: pytest.CaptureFixture[str], kept: object
+) -> None:
+    study = make_study(20, storage=storage)
+    told = study_status(study, storage), studies(storage), best_trial(study).number
+    attrs = {} if kept is None else {"schedule": kept}
+    for state, value in ((TrialState.COMPLETE, 1e-6), (TrialState.PRUNED, None)):
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=value,
+                params={"x": 0.1},
+                distributions={"x": FloatDistribution(0, 1)},
+                user_attrs=attrs,
+                intermediate_values={1: 1e-6},
+            )
+        )
+    assert (study_status(study, storage), studies(storage), best_trial(study).number) == told
+    assert told[0]["best"]["number"] == told[2]
+    assert told[1][0]["best"] == told[0]["best"]["val_loss"]
+    assert main(["show", "digits"]) == 0
+    assert "20/20 trials ended" in capsys.readouterr().out
+
+
+def test_of_a_study_of_plain_optuna_every_trial_counts(storage: Storage) -> None:
+    study = optuna.create_study(study_name="plain", storage=storage)
+    study.add_trial(create_trial(value=0.5, user_attrs={"schedule": "cosine"}))
+    study.add_trial(create_trial(value=0.25))
+    assert study_status(study, storage)["best"]["number"] == 1
+    (row,) = studies(storage)
+    assert (row["trials"], row["complete"], row["best"]) == (2, 2, 0.25)
 
 
 @pytest.mark.parametrize("command", ["report", "confirm", "show", "dashboard"])

@@ -37,7 +37,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     info = study.user_attrs.get(ATTR)
     info = info if isinstance(info, Mapping) else {}
     plan = info.get("plan") or {}
-    frozen = study.get_trials(deepcopy=False)
+    frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = _ceiling(frozen)
     trials = [_row_of(trial, ceiling) for trial in frozen]
     columns = _columns_of_table(backend, study._study_id) if isinstance(backend, Storage) else None
@@ -54,6 +54,21 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     metric = str(plan.get("metric_name") or "accuracy")
     label = str(getattr(backend, "label", ""))
     return StudyTable(study.study_name, filled, history, info, metric, label)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial of a study that ``lrsearch run`` made is one of its own.
+
+    Those that another program added without a schedule are left out, as in ``export``.
+    """
+    ended = trial.state.name in ("COMPLETE", "PRUNED")
+    return not ended or bool(schedule_of(trial))
+
+
+def schedule_of(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Its schedule; empty where it has none, or another program something else by that name."""
+    kept = trial.user_attrs.get("schedule")
+    return kept if isinstance(kept, Mapping) and "family" in kept else {}
 
 
 def _ceiling(trials: Iterable[FrozenTrial]) -> float:

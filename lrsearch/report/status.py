@@ -122,19 +122,38 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
     import sqlalchemy as sa
     from optuna.study import StudyDirection
 
-    from lrsearch.storage.schema import TRIAL_VALUES, TRIALS
+    from lrsearch.storage.schema import (
+        STUDY_ATTRIBUTES,
+        TRIAL_VALUES,
+        TRIALS,
+        USER_ATTRIBUTES,
+    )
 
-    counts_query = sa.select(
-        TRIALS.c.study_id,
-        TRIALS.c.state,
-        sa.func.count().label("n"),
-        sa.func.max(TRIALS.c.datetime_start).label("started"),
-        sa.func.max(TRIALS.c.datetime_complete).label("ended"),
-    ).group_by(TRIALS.c.study_id, TRIALS.c.state)
+    # as report.rows leaves them out: trials that another program added to a study of ours
+    ours = sa.select(STUDY_ATTRIBUTES.c.study_id).where(STUDY_ATTRIBUTES.c.key == "lrsearch")
+    with_schedule = sa.select(USER_ATTRIBUTES.c.trial_id).where(
+        USER_ATTRIBUTES.c.key == "schedule", USER_ATTRIBUTES.c.value_json.like('{%"family"%')
+    )
+    counted = sa.or_(
+        TRIALS.c.state.not_in(("COMPLETE", "PRUNED")),
+        TRIALS.c.study_id.not_in(ours),
+        TRIALS.c.trial_id.in_(with_schedule),
+    )
+    counts_query = (
+        sa.select(
+            TRIALS.c.study_id,
+            TRIALS.c.state,
+            sa.func.count().label("n"),
+            sa.func.max(TRIALS.c.datetime_start).label("started"),
+            sa.func.max(TRIALS.c.datetime_complete).label("ended"),
+        )
+        .where(counted)
+        .group_by(TRIALS.c.study_id, TRIALS.c.state)
+    )
     best_query = (
         sa.select(TRIALS.c.study_id, sa.func.min(TRIAL_VALUES.c.value))
         .join_from(TRIALS, TRIAL_VALUES, TRIALS.c.trial_id == TRIAL_VALUES.c.trial_id)
-        .where(TRIALS.c.state == "COMPLETE")
+        .where(TRIALS.c.state == "COMPLETE", counted)
         .group_by(TRIALS.c.study_id)
     )
 

@@ -161,7 +161,8 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
 
     Returns:
         Its trials and history. Where no history is kept (an in-memory study), the intermediate
-        values stand in for it, as ``val_loss``.
+        values stand in for it, as ``val_loss``. Of a study that ``lrsearch run`` made, trials that
+        another program added without a schedule are left out.
 
     Raises:
         UsageError: The study maximises, or has several objectives.

@@ -43,6 +43,7 @@ with postponed("mako.template"), postponed("mako.exceptions"):  # for new script
 VERSION = 1
 
 STUDIES: Table = models.StudyModel.__table__
+STUDY_ATTRIBUTES: Table = models.StudyUserAttributeModel.__table__
 TRIALS: Table = models.TrialModel.__table__
 TRIAL_VALUES: Table = models.TrialValueModel.__table__
 USER_ATTRIBUTES: Table = models.TrialUserAttributeModel.__table__
