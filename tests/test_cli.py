@@ -101,6 +101,21 @@ def test_changed_space_on_an_existing_study_shows_the_difference(
     assert "study 'digits' was made with epochs 3, now 4" in text
 
 
+def test_another_pruner_or_sampler_on_an_existing_study_is_told_in_one_line(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [word for word in SMALL if word != "--quiet"]
+    told = "study 'digits' was made with sampler trace, now random; pruner schedule, now none"
+    for trials, words in (
+        ("1", []),
+        ("2", ["--sampler", "random", "--pruner", "none"]),
+        ("2", []),
+    ):
+        assert main([*small, "--trials", trials, *words]) == 0
+        out, errors = capsys.readouterr()
+        assert (out + errors).count(told) == (out + errors).count("was made with") == bool(words)
+
+
 def test_help_and_version_are_quick_and_import_nothing_heavy() -> None:
     bare = _seconds([sys.executable, "-c", "import argparse, json"])
     ours = _seconds([sys.executable, "-m", "lrsearch", "--help"])

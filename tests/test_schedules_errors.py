@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
+from lrsearch.schedules.ranges import Choice, Range
 from lrsearch.schedules.searches import restart_length
 
 
@@ -355,3 +357,19 @@ def test_points_are_joined_by_straight_lines_and_level_outside() -> None:
 )
 def test_description_is_one_short_line(schedule: Schedule, text: str) -> None:
     assert schedule.describe() == text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Range(2, 1), "low at most high, got low 2, high 1"),
+        (lambda: Range(math.nan, 1), "low at most high, got low nan, high 1"),
+        (lambda: Range(0, 1, log=True), "log scale needs low above 0, got 0"),
+        (lambda: Choice(()), r"at least one option, got \(\)"),
+    ],
+)
+def test_ranges_and_choices_that_hold_nothing_are_refused(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -17,7 +18,7 @@ from lrsearch.tasks import files as task_files
 from lrsearch.tasks.check import check
 from lrsearch.tasks.models import resnet18, resnet20, square_net
 from lrsearch.tasks.splits import stratified_order, validation_size
-from lrsearch.tasks.task import auto_loss
+from lrsearch.tasks.task import Augment, auto_loss
 from tests.datafiles import write_cifar10, write_fashion_mnist
 
 
@@ -327,6 +328,18 @@ def test_normalize_is_the_same_in_both_memory_formats() -> None:
     assert torch.allclose(last, want, atol=1e-6)
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pickle.loads(pickle.dumps(normalize))(x), normalize(x))
+
+
+@pytest.mark.parametrize("std", [(0.2, 0.0), (-0.2,), (float("nan"),), (float("inf"),)])
+def test_normalize_refuses_a_std_that_is_none(std: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match=r"each std above 0 and finite, got \("):
+        Normalize((0.5,) * len(std), std)
+
+
+@pytest.mark.parametrize("pad", [-1, 1.5, True, "4"])
+def test_augment_refuses_a_pad_that_is_none(pad: Any) -> None:
+    with pytest.raises(UsageError, match=f"pad must be a whole number from 0 up, got {pad!r}"):
+        Augment(pad=pad)
 
 
 def test_loss_and_metric_follow_the_targets() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
-from lrsearch.errors import did_you_mean
+from lrsearch.errors import UsageError, did_you_mean
 
 When: TypeAlias = tuple[str, tuple[Any, ...]]
 """(name, values): the parameter exists only where parameter ``name`` has one of ``values``."""
@@ -40,6 +40,9 @@ class Range:
         zero_below: Values below it stand for 0, so that a log range may hold "none at all".
         when: Only where another parameter has one of these values.
         unit: For people: ``"epochs"``, ``"of lr"``, or nothing.
+
+    Raises:
+        UsageError: ``low`` is above ``high``, or is not above 0 where ``log``.
     """
 
     low: float
@@ -50,6 +53,14 @@ class Range:
     zero_below: float = 0.0
     when: When | None = None
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise UsageError(
+                f"a range needs low at most high, got low {self.low}, high {self.high}"
+            )
+        if self.log and not self.low > 0:
+            raise UsageError(f"a range on a log scale needs low above 0, got {self.low}")
 
     def suggest(self, trial: Trial, name: str) -> float:
         """Ask ``trial`` for a value under ``name``; 0 where it is below ``zero_below``."""
@@ -81,10 +92,17 @@ class Choice:
     Args:
         options: The values, in order.
         when: Only where another parameter has one of these values.
+
+    Raises:
+        UsageError: There is no option.
     """
 
     options: tuple[Any, ...]
     when: When | None = None
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise UsageError(f"a choice needs at least one option, got {self.options!r}")
 
     def suggest(self, trial: Trial, name: str) -> Any:
         """Ask ``trial`` for one of the options under ``name``."""

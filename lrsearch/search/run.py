@@ -23,7 +23,7 @@ from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
-from lrsearch.search.study import ATTR, load_study, make_pruner, open_study
+from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
@@ -98,7 +98,7 @@ def run(
         plan, ranged = with_lr_range(plan, study)
         for line in [*header(plan, config, cluster), *([ranged] if ranged else [])]:
             display.note(line)
-        for line in storage.warnings:
+        for line in [*storage.warnings, *other_ways(study, config)]:
             display.note(line)
         storage.on_wait = display.note
         interrupt.hurry.append(storage.hurry)

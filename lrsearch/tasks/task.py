@@ -61,18 +61,34 @@ class Augment:
         pad: Pixels of black border; each image is cropped back to its size at a random place of
             the (2 pad + 1)² possible ones. 0 = no shift.
         flip: Mirror every other image, by chance, left to right.
+
+    Raises:
+        UsageError: ``pad`` is no whole number from 0 up.
     """
 
     pad: int = 4
     flip: bool = True
 
+    def __post_init__(self) -> None:
+        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
+            raise UsageError(f"augment.pad must be a whole number from 0 up, got {self.pad!r}")
+
 
 @dataclass(frozen=True)
 class Normalize:
-    """``(x / 255 - mean) / std`` per channel: uint8 images (B, C, H, W) to floats."""
+    """``(x / 255 - mean) / std`` per channel: uint8 images (B, C, H, W) to floats.
+
+    Raises:
+        UsageError: A ``std`` is not above 0.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        std = torch.as_tensor(self.std)
+        if not ((std > 0) & std.isfinite()).all():
+            raise UsageError(f"normalize needs each std above 0 and finite, got {self.std}")
 
     def __call__(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
