@@ -17,6 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrsearch.cli import main
 from lrsearch.export import best_trial
+from lrsearch.objective import suggest
 from lrsearch.report.status import studies, study_status
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import fakes, make_study
@@ -172,6 +173,21 @@ def test_a_trial_that_another_program_added_without_a_schedule_is_nowhere_counte
     assert told[1][0]["best"] == told[0]["best"]["val_loss"]
     assert main(["show", "digits"]) == 0
     assert "20/20 trials ended" in capsys.readouterr().out
+
+
+def test_reading_the_file_of_a_plain_optuna_script_leaves_it_as_it_is(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = optuna.create_study(study_name="plain", storage="sqlite:///plain.db")
+    trial = study.ask()
+    suggest(trial, epochs=3)
+    study.tell(trial, 0.5)
+    before = Path("plain.db").read_bytes()
+    for words in (["studies"], ["show", "plain"], ["export", "plain"], ["report", "plain"]):
+        assert main([*words, "--storage", "sqlite:///plain.db"]) == 0
+        assert Path("plain.db").read_bytes() == before, words
+        assert [path.name for path in Path().glob("plain.db*")] == ["plain.db"], words
+    capsys.readouterr()
 
 
 def test_of_a_study_of_plain_optuna_every_trial_counts(storage: Storage) -> None:

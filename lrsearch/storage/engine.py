@@ -232,8 +232,8 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
     Args:
         url: See `lrsearch.storage.urls.parse_storage_url`.
         create: Make the file and the tables where they are missing. With False a missing database
-            is an error, one of a plain Optuna script is left as it is, and a read-only SQLite file
-            can be read.
+            is an error, one of a plain Optuna script is left as it is, without a write-ahead log
+            too, and a read-only SQLite file can be read.
         patience: Seconds to wait for a server that does not answer now.
 
     Raises:
@@ -248,7 +248,7 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings: list[str] = []
     path = sqlite_file(parsed)
-    wal = True
+    wal = create  # for every program that opens the file, and for good: not of one only read
     if path is not None:
         check_sqlite_file(path, create=create)
         kind = network_file_system(path)

@@ -61,9 +61,10 @@ class TuningPlugin(CreateEnginePlugin):
         try:
             cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
             cursor.execute("PRAGMA foreign_keys = ON")
-            if self.wal and cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            wal = cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+            if self.wal and not wal:
                 _switch_to_wal(cursor)
-            cursor.execute(f"PRAGMA synchronous = {'NORMAL' if self.wal else 'FULL'}")
+            cursor.execute(f"PRAGMA synchronous = {'NORMAL' if self.wal or wal else 'FULL'}")
         finally:
             cursor.close()
 
@@ -89,7 +90,7 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
-    """Arguments of ``sqlalchemy.create_engine`` for ``url``; ``wal``: use SQLite's log."""
+    """Arguments of ``sqlalchemy.create_engine`` for ``url``; ``wal``: switch on SQLite's log."""
     kwargs: dict[str, Any] = {"plugins": ["lrsearch"], "lrsearch_wal": wal}
     if url.drivername.startswith("sqlite"):
         kwargs["connect_args"] = {"timeout": BUSY_SECONDS}
