@@ -154,6 +154,24 @@ def test_lightning_reports_epochs_and_prunes() -> None:
     assert len(module.rates) == 2 * STEPS
 
 
+def test_lightning_reports_the_last_validation_of_an_epoch() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    losses = iter([9.0, 1.0, 8.0, 2.0, 7.0, 3.0])
+    study = optuna.create_study()
+    trial = study.ask()
+    module = lightning_model(lrsearch.suggest(trial, EPOCHS), loss=lambda epoch: next(losses))
+    callback = PruningCallback(trial)
+    trainer = fit(module, callback, val_check_interval=0.5, num_sanity_val_steps=0)
+    assert study.trials[0].intermediate_values == {1: 1.0, 2: 2.0, 3: 3.0}
+    assert study.trials[0].user_attrs["stopped"] == "completed"
+    losses = iter([5.0])
+    trainer.validate(module, DataLoader(data(), 32), verbose=False)  # of no epoch
+    assert list(study.trials[0].intermediate_values) == [1, 2, 3]
+    assert len(module.rates) == EPOCHS * STEPS
+
+
 def test_lightning_ends_a_diverged_trial_and_completes_a_good_one() -> None:
     pytest.importorskip("lightning")
     from lrsearch.integrations.lightning import PruningCallback

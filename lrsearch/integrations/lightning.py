@@ -70,7 +70,8 @@ def configure(
 class PruningCallback(pl.Callback):  # type: ignore[misc]
     """Reports the validation loss of every epoch to Optuna, and ends trials not worth more.
 
-    As :class:`lrsearch.PruningCallback`: a loss that is not finite ends the trial as pruned.
+    As :class:`lrsearch.PruningCallback`: a loss that is not finite ends the trial as pruned. Of an
+    epoch with several validations (``val_check_interval`` below 1) the last one counts.
 
     Args:
         trial: The Optuna trial.
@@ -91,18 +92,28 @@ class PruningCallback(pl.Callback):  # type: ignore[misc]
         self._pruning = Pruning(trial)
         self._monitor = monitor
         self._metric = metric
+        self._latest: tuple[float, float | None] | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is known of this epoch yet."""
+        self._latest = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report; on every process the same decision."""
+        """Keep what was logged: another validation of this epoch may follow."""
+        if not trainer.sanity_checking:
+            metric = None if self._metric is None else self._logged(trainer, self._metric)
+            self._latest = self._logged(trainer, self._monitor), metric
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the epoch's last validation; on every process the same decision."""
         import optuna
 
         epoch = trainer.current_epoch + 1
-        if trainer.sanity_checking or epoch <= self._pruning.epoch:
+        if self._latest is None or epoch <= self._pruning.epoch:
             return
+        loss, metric = self._latest
         stop = trainer.is_global_zero and self._pruning.report(
-            self._logged(trainer, self._monitor),
-            epoch=epoch,
-            val_metric=None if self._metric is None else self._logged(trainer, self._metric),
+            loss, epoch=epoch, val_metric=metric
         )
         if trainer.strategy.broadcast(stop):
             raise optuna.TrialPruned(f"stopped after epoch {epoch}")
