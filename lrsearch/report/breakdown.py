@@ -97,6 +97,8 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
         (rows.within_better, "the better half of the family's trials", 0.45),
         (rows.within, "all of the family's trials", 1.0),
     ):
+        if not found:
+            continue
         values = [found[f].share.get(n, 0.0) if f in found else 0.0 for f, n in bars]
         errors = [found[f].error.get(n, 0.0) if f in found else 0.0 for f, n in bars]
         figure.add_bar(

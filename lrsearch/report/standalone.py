@@ -47,7 +47,7 @@ def write_figures(
     """
     table = load(study, storage)
     written = []
-    mattered = importance(table, whiskers=False)  # lrsearch report draws them
+    mattered = importance(table, brief=True)
     drawn = pages(table, mattered)
     if (test := lr_range_table(study)) is not None:
         part: Part = ("range", lr_range_figure(test), "Learning-rate range test", RANGE)
@@ -70,9 +70,7 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
         ("importance", breakdown.importance_figure(mattered), "What mattered", WORTH)
     ]
     if mattered.within:
-        text = (
-            "Each family's own parameters; full bars: all its trials, pale ones: its better half."
-        )
+        text = "Each family's own parameters; lrsearch report has its better half beside it."
         matter.append(("within", breakdown.within_figure(mattered), "Within each family", text))
     return {
         "importance": matter,
