@@ -68,7 +68,9 @@ def _counts(trial: FrozenTrial) -> bool:
 def schedule_of(trial: FrozenTrial) -> Mapping[str, Any]:
     """Its schedule; empty where it has none, or another program something else by that name."""
     kept = trial.user_attrs.get("schedule")
-    return kept if isinstance(kept, Mapping) and "family" in kept else {}
+    if not isinstance(kept, Mapping) or "family" not in kept:
+        return {}
+    return kept if isinstance(kept.get("params") or {}, Mapping) else {}
 
 
 def _ceiling(trials: Iterable[FrozenTrial]) -> float:
@@ -79,7 +81,7 @@ def _ceiling(trials: Iterable[FrozenTrial]) -> float:
 
 def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
     attrs, params = trial.user_attrs, trial.params
-    schedule = _schedule(attrs.get("schedule"))
+    schedule = schedule_of(trial)
     warmup = schedule.get("warmup") or 0
     stopped = str(attrs.get("stopped", ""))
     value = trial.values[0] if trial.values else None
@@ -107,13 +109,6 @@ def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
         finished=trial.datetime_complete,
         attrs=attrs,
     )
-
-
-def _schedule(value: Any) -> Mapping[str, Any]:
-    """The schedule of a trial; none where another program keeps something else by that name."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("params") or {}, Mapping):
-        return {}
-    return value
 
 
 def _count(value: Any) -> int:

@@ -10,7 +10,7 @@ once, many are asked for before a few are complete: until then, early losses hav
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,8 +37,8 @@ from lrsearch.search.curves import (
     Curves,
     Reader,
     by_end,
-    load_curves,
     lr_per_epoch,
+    stack,
 )
 from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
@@ -187,13 +187,12 @@ class TraceSampler(BaseSampler):
         trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
             return self._random(number)
-        read = self._reader.rows(study, trials)  # of failed ones there is nothing to read
-        trials = [t for t in trials if t.number in read or t.state == TrialState.FAIL]
-        curves = load_curves(study, trials, self._reader)
+        rows = self._reader.rows(study, trials)
+        curves = stack([rows[t.number] for t in trials if t.number in rows])
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
             return self._random(number)
-        candidates = self._candidates(number, trials)
+        candidates = self._candidates(number, trials, rows)
         features = trace_features(np.array([c.rates(curves) for c in candidates]))
         gain = promise(curves.features, target, variance, features, self._learnt)
         return candidates[int(np.argmax(gain))].drawn
@@ -203,13 +202,16 @@ class TraceSampler(BaseSampler):
         self._space.suggest(drawn)
         return drawn
 
-    def _candidates(self, number: int, trials: list[FrozenTrial]) -> list[Candidate]:
-        """From all over the space, and near the best completed trials; none proposed before."""
+    def _candidates(
+        self, number: int, trials: list[FrozenTrial], known: Collection[int]
+    ) -> list[Candidate]:
+        """From all over the space, and near the best completed ones; none proposed before."""
         block = number // SHARED_BY
         if self._pool is None or self._pool.block != block:
             self._pool = _Pool(block)
         pool = self._pool.near
-        complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
+        ended = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+        complete = [t for t in ended if t.number in known]
         best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
         for parent in (None, *best):
             key = -1 if parent is None else parent.number
