@@ -35,6 +35,10 @@ QUOTED = "s3cr%2Ft%40p%3Aw"
     ("url", "message"),
     [
         ("lrsearch.db", r"is no URL — did you mean sqlite:///lrsearch.db\?"),
+        (
+            "mysql//me:pw@box/x",
+            r"'mysql//me:\*\*\*@box/x' is no .* mean mysql://me:\*\*\*@box/x\?",
+        ),
         ("", r"did you mean sqlite:///lrsearch.db\?"),
         ("sqlit:///a.db", r"unknown database 'sqlit' — did you mean sqlite://\?"),
         ("oracle://u:pw@h/x", r"unknown database 'oracle'"),

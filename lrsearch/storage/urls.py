@@ -103,8 +103,12 @@ def parse_storage_url(url: str) -> URL:
     if not isinstance(url, str):
         raise UsageError(f"storage must be a URL, got {url!r:.60} ({examples})")
     if "://" not in url:
-        near = f"sqlite:///{url}" if url.strip() else "sqlite:///lrsearch.db"
-        raise UsageError(f"storage {redact(url)!r} is no URL — did you mean {near}? ({examples})")
+        shown, near = redact(url), f"sqlite:///{url}" if url.strip() else "sqlite:///lrsearch.db"
+        server, slashes, rest = url.partition("//")
+        if slashes and server.rstrip(":").lower() in _DRIVERS:  # a colon is missing
+            near = redact(f"{server.rstrip(':')}://{rest}")
+            shown = near.replace("://", "//", 1)
+        raise UsageError(f"storage {shown!r} is no URL — did you mean {near}? ({examples})")
     scheme = url.split("://", 1)[0].lower()
     if scheme not in _DRIVERS and scheme not in _SQLITE:
         names = ["sqlite", "postgresql+psycopg", "mysql+pymysql"]
