@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.attributes import budget_of
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
 from lrsearch.objective import ASKED, check_trial
@@ -128,9 +129,9 @@ class PruningCallback:
             self._averaged_losses.append(averaged if math.isfinite(averaged) else DIVERGED_LOSS)
             self.trial.set_user_attr("avg_val_losses", self._averaged_losses)
         self.trial.report(DIVERGED_LOSS if diverged else min(loss, DIVERGED_LOSS), self.epoch)
-        attrs = self.trial.user_attrs
-        done = self.epoch >= (attrs.get("schedule") or {}).get("epochs", math.inf)
-        stop = diverged or (not done and "baseline" not in attrs and self.trial.should_prune())
+        budget, baseline = budget_of(self.trial), "baseline" in self.trial.user_attrs
+        done = budget is not None and self.epoch >= budget
+        stop = diverged or (not done and not baseline and self.trial.should_prune())
         if stop or done:
             stopped = "diverged" if diverged else "pruned" if stop else "completed"
             self._end(stopped, val_metric, avg_val_loss)

@@ -12,11 +12,11 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.attributes import schedule_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
-from lrsearch.report.rows import schedule_of
 from lrsearch.schedules import Schedule
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml

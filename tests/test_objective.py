@@ -267,6 +267,31 @@ def test_averaged_losses_of_a_loop_of_ones_own_are_in_the_report(
     np.testing.assert_array_equal(history.of(trial._trial_id, "avg_val_loss"), expected)
 
 
+@pytest.mark.parametrize("kept", ["x", [1], None, {"epochs": 2}, {"family": "x", "epochs": "y"}])
+def test_callback_of_a_trial_whose_schedule_is_none_of_ours(kept: object) -> None:
+    trial = in_memory().ask()
+    trial.set_user_attr("schedule", kept)
+    pruning = lrsearch.PruningCallback(trial)
+    assert not any(pruning.report(1.0) for _ in range(3))
+    assert "stopped" not in trial.user_attrs
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"), [([9.0, 0.9, "x"], [0.9, 0.5]), ("x", [1.0, 0.5]), ([1], [1.0, 0.5])]
+)
+def test_sampler_and_pruner_see_averaged_losses_by_step(
+    kept: object, expected: list[float]
+) -> None:
+    study = in_memory()
+    trial = study.ask()
+    lrsearch.suggest(trial, 2)
+    for step, loss in enumerate((5.0, 1.0, 0.5)):  # one before the first epoch
+        trial.report(loss, step)
+    trial.set_user_attr("avg_val_losses", kept)
+    study.tell(trial, 0.5)
+    np.testing.assert_array_equal(load_curves(study).avg, [expected])
+
+
 def test_loop_that_validates_now_and_then_gives_the_epoch() -> None:
     study = in_memory()
     trial = study.ask()

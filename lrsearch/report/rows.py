@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.attributes import averaged_losses, schedule_of
 from lrsearch.divergence import HUGE, blown_up
 from lrsearch.report.tables import (
     HISTORY,
@@ -63,14 +63,6 @@ def _counts(trial: FrozenTrial) -> bool:
     """
     ended = trial.state.name in ("COMPLETE", "PRUNED")
     return not ended or bool(schedule_of(trial))
-
-
-def schedule_of(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Its schedule; empty where it has none, or another program something else by that name."""
-    kept = trial.user_attrs.get("schedule")
-    if not isinstance(kept, Mapping) or "family" not in kept:
-        return {}
-    return kept if isinstance(kept.get("params") or {}, Mapping) else {}
 
 
 def _ceiling(trials: Iterable[FrozenTrial]) -> float:
@@ -131,31 +123,19 @@ def _columns_of_table(storage: Storage, study_id: int) -> dict[str, np.ndarray] 
 
 def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str, np.ndarray]:
     """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept."""
-    rows = [
-        (t._trial_id, epoch, value, averaged)
-        for t in trials
-        for (epoch, value), averaged in zip(
-            sorted(t.intermediate_values.items()), _averaged(t, ceiling), strict=False
-        )
-    ]
+    rows = []
+    for trial in trials:
+        averaged = averaged_losses(trial)
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            average = averaged.get(epoch, math.nan)
+            average = math.nan if average >= ceiling else average
+            rows.append((trial._trial_id, epoch, value, average))
     return {
         "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
         "epoch": np.array([row[1] for row in rows], dtype=np.int64),
         "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
         "avg_val_loss": np.array([row[3] for row in rows], dtype=np.float64),
     }
-
-
-def _averaged(trial: FrozenTrial, ceiling: float) -> Iterable[float]:
-    """Its losses of the running average of the weights, one each report; NaN where there is none.
-
-    A training loop of the user's own keeps them, so anything may stand there.
-    """
-    listed = trial.user_attrs.get("avg_val_losses")
-    kept = [_number(value) for value in listed] if isinstance(listed, (list, tuple)) else []
-    if len(kept) != len(trial.intermediate_values):
-        return itertools.repeat(math.nan)
-    return [math.nan if value is None or value >= ceiling else value for value in kept]
 
 
 def _history(

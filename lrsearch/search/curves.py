@@ -11,6 +11,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.attributes import averaged_losses
 from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, Schedule
@@ -221,14 +222,13 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
             return None
         before = _unstarted(schedule, stored)
     budget = len(before.lr)
-    steps = sorted(step for step in trial.intermediate_values if 1 <= step <= budget)
-    losses = [trial.intermediate_values[step] for step in steps]
-    raw = _filled(budget, steps, losses)
+    losses = {k: v for k, v in sorted(trial.intermediate_values.items()) if 1 <= k <= budget}
+    raw, steps = _filled(budget, losses, losses.values()), list(losses)
     if stored is not None:
         avg = _filled(budget, stored["epoch"], stored["avg"])
     else:
-        listed = trial.user_attrs.get("avg_val_losses", losses)
-        avg = _filled(budget, steps[: len(listed)], listed)
+        kept = averaged_losses(trial)
+        avg = _filled(budget, steps, [kept.get(step, np.nan) for step in steps])
     avg = np.where(np.isnan(avg), raw, avg)
     reached = steps[-1] if steps else 0
     state = _state(trial, raw, reached)

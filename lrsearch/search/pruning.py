@@ -12,15 +12,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
+from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
-from lrsearch.schedules.ranges import as_number
 from lrsearch.search.curves import Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
@@ -111,7 +110,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop ``trial`` after its latest report."""
-        epoch, epochs = trial.last_step, _budget(trial)
+        epoch, epochs = trial.last_step, budget_of(trial)
         if epoch is None or epochs is None or not is_due(trial, epochs):
             return False
         trials, judge = self._look(study)
@@ -149,13 +148,6 @@ class SchedulePruner(optuna.pruners.BasePruner):
 def _same(one: list[FrozenTrial], other: list[FrozenTrial]) -> bool:
     """Whether two lists hold the very same trials, as they were read."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
-
-
-def _budget(trial: FrozenTrial) -> int | None:
-    """Epochs of its schedule; None where it has none, or something else by that name."""
-    kept = trial.user_attrs.get("schedule")
-    epochs = as_number(kept.get("epochs")) if isinstance(kept, Mapping) else None
-    return None if epochs is None else int(epochs)
 
 
 def is_due(trial: FrozenTrial, epochs: int) -> bool:

@@ -1,0 +1,39 @@
+"""What trials keep in their ``user_attrs``; another program may have written anything there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.schedules.ranges import as_number
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial, FrozenTrial
+
+
+def schedule_of(trial: BaseTrial | FrozenTrial) -> Mapping[str, Any]:
+    """Its schedule, as :meth:`Schedule.to_dict` gives it; empty where it has none."""
+    kept = trial.user_attrs.get("schedule")
+    if not isinstance(kept, Mapping) or "family" not in kept:
+        return {}
+    return kept if isinstance(kept.get("params") or {}, Mapping) else {}
+
+
+def budget_of(trial: BaseTrial | FrozenTrial) -> int | None:
+    """Epochs of its schedule; None where it has none."""
+    epochs = as_number(schedule_of(trial).get("epochs"))
+    return None if epochs is None else int(epochs)
+
+
+def averaged_losses(trial: FrozenTrial) -> dict[int, float]:
+    """Losses of the running average of its weights by step, NaN where one is no number.
+
+    Empty where it keeps none, or not as many as it has reports.
+    """
+    listed, steps = trial.user_attrs.get("avg_val_losses"), sorted(trial.intermediate_values)
+    if not isinstance(listed, (list, tuple)) or len(listed) != len(steps):
+        return {}
+    numbers = (as_number(value) for value in listed)
+    each = (math.nan if value is None else float(value) for value in numbers)
+    return dict(zip(steps, each, strict=True))
