@@ -143,7 +143,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import confirm, results
-    from lrsearch.report.confirmed import print_confirmed
+    from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
 

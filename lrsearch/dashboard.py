@@ -26,7 +26,8 @@ from lrsearch.errors import LrsearchError
 from lrsearch.report import words
 from lrsearch.report.answer import code, mattered, sentences
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
-from lrsearch.report.confirmed import Confirmed, confirmed_of, sentence
+from lrsearch.report.confirmed import Confirmed, confirmed_of
+from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import courses_table
 from lrsearch.report.page import Report, make_report
 from lrsearch.report.tables import StudyTable, load

@@ -21,7 +21,8 @@ from lrsearch.confirm import confirm, results
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, sentence
+from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed
+from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
 from lrsearch.report.status import study_status
@@ -361,7 +362,7 @@ def test_no_other_module_asks_for_test_data() -> None:
         "tasks/check.py",
         "training/evaluation.py",  # in its docstring
     }
-    assert with_text(r"load_test\b") == {"tasks/check.py", "confirm.py", "train.py"}
+    assert with_text(r"load_test\b") == {"tasks/check.py", "search/confirming.py", "train.py"}
 
 
 def test_test_data_that_do_not_fit_are_named_before_anything_is_trained(in_tmp: Path) -> None:

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from lrsearch.report import words
-from lrsearch.report.confirmed import Confirmed, sentence
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 if TYPE_CHECKING:

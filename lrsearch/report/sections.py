@@ -9,8 +9,8 @@ from typing import Any
 from lrsearch.report import words
 from lrsearch.report.answer import breakable, mattered, sentences, to_html
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.confirmed import sentence as confirmed_sentence
 from lrsearch.report.confirmed_html import confirmed_table
+from lrsearch.report.confirmed_words import sentence as confirmed_sentence
 from lrsearch.report.courses import Course
 from lrsearch.report.html import as_json, escape
 from lrsearch.report.importance import Importance

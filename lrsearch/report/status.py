@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
-from lrsearch.report.confirmed import confirmed_of, read_confirmed, sentence
+from lrsearch.report.confirmed import confirmed_of, read_confirmed
+from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.tables import (
     StudyTable,
     TrialRow,

@@ -1,0 +1,142 @@
+"""What a confirmation says, in words and as a table in a terminal."""
+
+from __future__ import annotations
+
+import shlex
+
+from lrsearch.report import words
+from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
+from lrsearch.stats import ENOUGH_SEEDS
+
+
+def sentence(found: Confirmed, best: int | None = None) -> str:
+    """Whether the winner is really better, and what else is, in plain sentences of Markdown.
+
+    Args:
+        found: The comparison.
+        best: Trial that the reader takes for the winner: it is said where another was confirmed,
+            as more trials were run since.
+    """
+    text = ""
+    if best not in (None, found.winner.trial):
+        name = shlex.quote(found.name.removesuffix(SUFFIX))
+        text = (
+            f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
+            f"; `lrsearch confirm {name}` runs the new best on the same seeds. "
+        )
+    return text + _of_winner(found) + _of_lowest(found)
+
+
+def _of_lowest(found: Confirmed) -> str:
+    """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
+    lowest, rival = found.lowest, found.strongest
+    if lowest is found.winner or len(lowest.val_loss) < 2:
+        return ""
+
+    def below(other: Arm) -> str:
+        common = set(lowest.val_loss) & set(other.val_loss)
+        won = sum(lowest.val_loss[s] < other.val_loss[s] for s in common)
+        return f"on {won} of {len(common)}"
+
+    text = f" Lowest on these seeds is **{lowest.name}**, {words.number(lowest.val.mean, 4)}: "
+    text += f"below the winner {below(found.winner)}"
+    row = found.lead
+    if rival is None or row is None:
+        return f"{text}."
+    text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
+    if row.low is None or row.high is None:
+        return f"{text}."
+    interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
+    return f"{text}, by {words.number(row.difference, 2)} (95% interval {interval})."
+
+
+def _of_winner(found: Confirmed) -> str:
+    """The winner of the search against the baselines."""
+    seeds = words.count(len(found.winner.val_loss), "fresh seed")
+    if len(found.winner.val_loss) < 2:
+        return f"It was run again on {seeds} so far.{_more(found)}"
+    baselines = [a for a in found.arms[1:] if a.baseline is not None]
+    if found.too_few:
+        return f"On {seeds} {_seen(found, baselines)}{_more(found)}"
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "equal": []}
+    for arm in baselines:
+        row = found.against(arm.key)
+        if row is not None:
+            groups[row.verdict()].append(words.baseline(str(arm.baseline)))
+    parts = []
+    if groups["better"]:
+        parts.append(f"it beat {words.listing(groups['better'])}")
+    if groups["worse"]:
+        parts.append(f"it lost to {words.listing(groups['worse'])}")
+    unclear = groups["unclear"] + groups["equal"]
+    if unclear:
+        parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
+    if not parts:
+        return f"On {seeds} no baseline finished to compare it with."
+    text = f"On {seeds}, paired, {', and '.join(parts)}"
+    strongest = found.strongest
+    row = found.against(strongest.key) if strongest is not None else None
+    if strongest is None or row is None or row.low is None or row.high is None:
+        return text + "."
+    name = words.baseline(str(strongest.baseline))
+    low, high = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
+    few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
+    return (
+        f"{text}; against the strongest, {name}, its validation loss is "
+        f"{words.number(abs(row.difference), 2)} {'lower' if row.difference >= 0 else 'higher'} "
+        f"(95% interval {words.number(low, 2)} to {words.number(high, 2)}).{few}"
+    )
+
+
+def _seen(found: Confirmed, baselines: list[Arm]) -> str:
+    """Where the winner's mean lies among the baselines, and no word on how sure that is."""
+    sides: dict[str, list[str]] = {"lower than": [], "higher than": [], "equal to": []}
+    for arm in baselines:
+        if (row := found.against(arm.key)) is not None:
+            d = row.difference
+            side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
+            sides[side].append(words.baseline(str(arm.baseline)))
+    parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
+    if not parts:
+        return "no baseline finished to compare it with."
+    return f"its mean validation loss was {', '.join(parts)}."
+
+
+def _more(found: Confirmed) -> str:
+    """So few seeds tell nothing; what to type for enough."""
+    name = shlex.quote(found.name.removesuffix(SUFFIX))
+    return (
+        " So few seeds allow no interval and no test that would say anything: "
+        f"`lrsearch confirm {name} --seeds {ENOUGH_SEEDS}` adds to them."
+    )
+
+
+def print_confirmed(found: Confirmed) -> None:
+    """Print the comparison for a person."""
+    from lrsearch.report.terminal import print_rows, print_text, to_stdout
+
+    console = to_stdout()
+    test = any(arm.test for arm in found.arms)
+    heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])
+    rows = []
+    for arm in found.arms:
+        cells = [arm.name, str(arm.val.n), words.loss_mean(arm.val)]
+        if test:
+            cells.append(
+                "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
+            )
+        row = found.against(arm.key)
+        if row is None:
+            cells += ["winner"]
+        elif found.too_few:
+            cells += [words.number(row.difference, 2)]
+        elif row.low is None or row.high is None or row.p_corrected is None:
+            cells += [words.number(row.difference, 2), "–", "–"]
+        else:
+            interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
+            cells += [words.number(row.difference, 2), interval, words.p_value(row.p_corrected)]
+        rows.append(cells)
+    heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
+    print_rows(console, heads, rows, right=range(1, len(heads)))
+    print_text(console, f"Lower by: the winner than this one. {found.how}", style="dim")
+    print_text(console, sentence(found).replace("**", "").replace("`", ""))

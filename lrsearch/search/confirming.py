@@ -1,0 +1,173 @@
+"""The worker of ``lrsearch confirm``: given schedules on given seeds, then test data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.files import results_folder
+from lrsearch.report import words
+from lrsearch.report.confirmed import ATTR
+from lrsearch.search.asking import Asker
+from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.loop import Resident, Worker
+from lrsearch.search.plan import Plan
+from lrsearch.search.run import make_runner, single_runner
+from lrsearch.search.study import ATTR as STUDY_ATTR
+from lrsearch.storage import trials
+from lrsearch.storage.owners import new_owner
+from lrsearch.storage.trials import Claim
+from lrsearch.tasks.check import load_test
+from lrsearch.training import device as devices
+from lrsearch.training.evaluation import evaluate
+from lrsearch.training.results import Runner
+
+if TYPE_CHECKING:
+    from lrsearch.storage.engine import Storage
+
+
+def make_confirm_worker(
+    plan: Plan,
+    study: optuna.Study,
+    storage: Storage,
+    arms: Sequence[Mapping[str, Any]],
+    order: Sequence[Sequence[Any]],
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+) -> ConfirmWorker:
+    """The worker of this process; it trains the arms of one seed together where that is faster."""
+    fuse = max(1, min(plan.choice.fuse, len(arms)))
+    choice = dataclasses.replace(plan.choice, fuse=fuse)
+
+    def of_seed(seed: int, alone: bool) -> Runner:
+        config = dataclasses.replace(plan.config, seed=seed)
+        seeded = dataclasses.replace(plan, config=config, choice=choice)
+        return single_runner(seeded) if alone else make_runner(seeded)
+
+    test = TestData(plan)
+    seed = int(order[0][1])
+    checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
+    return ConfirmWorker(
+        study=study,
+        storage=storage,
+        space=plan.space,
+        runner=of_seed(seed, False),
+        fallback=lambda: of_seed(seed, True),
+        target=len(order),
+        owner=new_owner(),
+        sampler="random",
+        seed=seed,
+        baselines={},
+        checkpoints=checkpoints / study.user_attrs[STUDY_ATTR]["uid"],
+        device=devices.describe(plan.device),
+        interrupt=interrupt,
+        note=note,
+        order=order,
+        arms={a["key"]: a for a in study.user_attrs[ATTR]["all_arms"]},
+        of_seed=of_seed,
+        test=test,
+    )
+
+
+class TestData:
+    """The test split of a task."""
+
+    __test__ = False  # it is no test case
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._data = load_test(plan.task)
+
+    def __call__(self, weights: Mapping[str, Any]) -> dict[str, float]:
+        """``test_loss`` and ``test_metric`` of weights; nothing for a task without test data."""
+        plan = self._plan
+        if self._data is None:
+            return {}
+        loss, metric = evaluate(
+            plan.task, weights, self._data, device=plan.device, precision=plan.choice.precision
+        )
+        return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
+
+
+@dataclass
+class ConfirmWorker(Worker):
+    """A worker whose trials are given: every (arm, seed) of a list, test data at the end.
+
+    Args:
+        order: (key of the arm, seed) of each slot.
+        arms: Key -> arm.
+        of_seed: Makes a runner for a seed, for one trial alone or as the plan says.
+        test: Weights -> test metrics.
+    """
+
+    order: Sequence[Sequence[Any]] = ()
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    of_seed: Callable[[int, bool], Runner] | None = None
+    test: Callable[[Mapping[str, Any]], dict[str, float]] = lambda weights: {}
+    held: tuple[FrozenTrial, dict[str, Any]] | None = None
+
+    def _fill(self) -> None:
+        """Take trials; one of another seed waits until the runner is empty."""
+        if self.held is not None and not self.residents:
+            (trial, how), self.held = self.held, None
+            self._admit(trial, **how)
+        super()._fill()
+
+    def _timed_out(self) -> bool:
+        return self.held is not None or super()._timed_out()
+
+    def _admit(self, trial: FrozenTrial, **how: Any) -> None:
+        seed = int(trial.user_attrs["seed"])
+        if seed != self.seed:
+            if self.residents:
+                self.held = (trial, how)
+                return
+            assert self.of_seed is not None
+            self.seed, self.runner = seed, self.of_seed(seed, False)
+            self.fallback = partial(self.of_seed, seed, True)
+        super()._admit(trial, **how)
+
+    def _free(self) -> int:
+        return min(1, super()._free())
+
+    def _ask(self, asker: Asker, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
+        started = trials.start_trials(self.storage, claims)
+        new = {s: t for s, t in started.items() if "schedule" not in t.user_attrs}
+        for slot, trial in new.items():
+            key, seed = self.order[slot]
+            arm = self.arms[key]
+            trial.user_attrs = {"schedule": arm["schedule"], "arm": key, "seed": seed}
+            if arm.get("baseline") is not None:
+                trial.user_attrs["baseline"] = arm["baseline"]
+            trial.params = {"seed": seed}
+            trial.distributions = {"seed": IntDistribution(0, 2**31 - 1)}
+        trials.fill_trials(self.storage, list(new.values()))
+        return [(claim, started[claim.slot]) for claim in claims if claim.slot in started]
+
+    def _should_prune(self, resident: Resident) -> bool:
+        return False
+
+    def _unfuse(self, error: Exception) -> None:
+        self.held = None  # it goes back to the queue like the others
+        super()._unfuse(error)
+
+    def _finish(self, key: int, state: TrialState, stopped: str) -> None:
+        resident = self.residents[key]
+        assert resident.last is not None
+        if state is TrialState.COMPLETE:
+            found = self.test(self.runner.weights(key))
+            finite = {k: v for k, v in found.items() if np.isfinite(v)}
+            trials.set_user_attrs(self.storage, key, finite)
+        attrs = resident.trial.user_attrs
+        last = resident.last
+        ended = "loss not finite" if last.diverged else f"val loss {words.loss(last.val_loss)}"
+        self.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  {ended}")
+        super()._finish(key, state, stopped)
