@@ -52,6 +52,7 @@ def search(
     sampler: str | None = None,
     pruner: str | None = None,
     timeout: float | str | None = None,
+    confirm: int | None = None,
     storage: str | None = None,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
@@ -93,6 +94,8 @@ def search(
         sampler: How trials are proposed.
         pruner: How trials are stopped.
         timeout: Stop asking for new trials after so many seconds, or ``"15m"``.
+        confirm: Afterwards train the best and the usual recipes on so many fresh seeds
+            (:func:`confirm`); 0 for none.
         storage: Database URL.
         data_dir: Where data sets lie.
         out: Folder for results.
@@ -137,17 +140,20 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
+    from lrsearch.confirm import after_run
+    from lrsearch.search.closing import files
+    from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
     from lrsearch.search.run import run
 
     with _as_in_a_script():
-        outcome = run(
-            config,
-            task=None if made is None else made[1],
-            quiet=quiet,
-            interrupt=Interrupt(leaves=False),
-        )
-    return Result(outcome.study, outcome.storage, tuple(outcome.files))
+        own = None if made is None else made[1]
+        outcome = run(config, task=own, quiet=quiet, interrupt=Interrupt(leaves=False))
+        found = None
+        if config.confirm:
+            note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
+            found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
+    return Result(outcome.study, outcome.storage, tuple(files(outcome, found)))
 
 
 def report(study: str | optuna.Study, *, storage: str = StudyConfig.storage) -> Result:

@@ -7,22 +7,27 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
-from lrsearch.cli_arguments import Call, Commands, import_argument, out, pairs
+from lrsearch.cli_arguments import Call, Commands, import_argument, note, out, pairs, silent
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS
 
+if TYPE_CHECKING:
+    from lrsearch.config import StudyConfig
+    from lrsearch.report.confirmed import Confirmed
+    from lrsearch.search.run import Outcome
+
 FLAGS = ("warmup", "baselines", "compile")
 GROUPS = {
     "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
     "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
-    "how": ("trials", "sampler", "pruner", "seed", "timeout"),
+    "how": ("trials", "sampler", "pruner", "seed", "timeout", "confirm"),
     "where": (
         "name",
         "storage",
@@ -117,7 +122,6 @@ def _run(args: argparse.Namespace) -> int:
     if is_ours():
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
     with uncollected():
-        from lrsearch.search.closing import closing, summary
         from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
         from lrsearch.search.run import run
@@ -125,16 +129,35 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with spares(config) as ready:
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
+        found = _confirmed(outcome, config, args) if config.confirm else None
     except Interrupted as stop:
         sys.stderr.write(
             "lrsearch: stopped; what is finished is kept. Go on with the same command\n"
         )
         return stop.exit_code
-    if args.json:
-        out(json.dumps(summary(outcome)))
-    else:
-        closing(outcome)
+    _tell(outcome, found, args)
     return 0
+
+
+def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) -> Confirmed:
+    """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
+    from lrsearch.confirm import after_run
+
+    try:
+        return after_run(outcome, config, note=silent if args.quiet or args.json else note)
+    except LrsearchError:
+        _tell(outcome, None, args)
+        raise
+
+
+def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
+    """The end of a run."""
+    from lrsearch.search.closing import closing, summary
+
+    if args.json:
+        out(json.dumps(summary(outcome, found)))
+    else:
+        closing(outcome, found)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from lrsearch.cli_arguments import (
     Commands,
     import_argument,
     json_argument,
+    note,
     out,
+    silent,
     storage_argument,
 )
 
@@ -23,15 +25,6 @@ if TYPE_CHECKING:
     import optuna
 
     from lrsearch.storage import Storage
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _silent(text: str) -> None:
-    """Nothing."""
 
 
 def _machine_arguments(sub: argparse.ArgumentParser) -> None:
@@ -142,7 +135,8 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 
 def _confirm(args: argparse.Namespace) -> int:
-    from lrsearch.confirm import confirm, results
+    from lrsearch.confirm import confirm
+    from lrsearch.report.confirmed import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
@@ -156,24 +150,25 @@ def _confirm(args: argparse.Namespace) -> int:
             top=args.top,
             seeds=args.seeds,
             overrides=overrides,
-            note=_silent if args.quiet or args.json else _note,
+            note=silent if args.quiet or args.json else note,
         )
     except Interrupted as stop:
-        _note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
     if args.json:
         out(json.dumps(results(found)))
         return 0
-    print_confirmed(found)
+    console = to_stdout()
+    print_confirmed(found, console)
+    out(f"\nFiles   {found.file}")
     name = shlex.quote(study.study_name)
     where = "" if args.storage == STORAGE else " --storage URL"
-    steps = [(f"report {name}{where}", "everything on one page")]
-    if found.lowest is not found.winner:
-        number = found.lowest.trial
-        export = f"export {name}{where} --trial {number} -o trial-{number}.yaml"
-        steps.append((export, "what came lowest on these seeds"))
-    out()
-    print_next(to_stdout(), steps)
+    train = f"train {shlex.quote(str(found.file))}"
+    steps = (
+        (f"report {name}{where}", "everything on one page"),
+        (train, "what came lowest on these seeds"),
+    )
+    print_next(console, steps)
     return 0
 
 
@@ -203,7 +198,7 @@ def _train(args: argparse.Namespace) -> int:
         device=args.device or "auto",
         precision=args.precision or "auto",
         data_dir=args.data_dir,
-        note=_silent if args.quiet or args.json else _note,
+        note=silent if args.quiet or args.json else note,
     )
     if args.json:
         out(json.dumps(result.to_dict()))
@@ -237,7 +232,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     if args.study is not None:
         _study(args)
     storage = open_storage(args.storage, create=False)
-    _note("reading studies ...")
+    note("reading studies ...")
     dashboard = open_dashboard(storage, args.study, args.port)
     out(f"{dashboard.url}   (Ctrl-C ends it)")
     sys.stdout.flush()

@@ -20,6 +20,16 @@ def out(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def note(text: str) -> None:
+    """A line on stderr, at once."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def silent(text: str) -> None:
+    """Nothing."""
+
+
 def storage_argument(sub: argparse.ArgumentParser) -> None:
     """``--storage``: the database."""
     sub.add_argument(

@@ -44,6 +44,7 @@ class StudyConfig:
     sampler: str = "trace"
     pruner: str = "schedule"
     timeout: float | None = None
+    confirm: int = 0
     storage: str = "sqlite:///lrsearch.db"
     data_dir: str | None = None
     out: str = "lrsearch-results"

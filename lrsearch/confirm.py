@@ -20,7 +20,8 @@ from optuna.exceptions import ExperimentalWarning
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.export import best_trial
+from lrsearch.export import best_trial, write_confirmed
+from lrsearch.files import results_folder
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
@@ -32,6 +33,7 @@ from lrsearch.search.study import METRIC, changed, stored_config, versions
 from lrsearch.storage.cache import Cache
 
 if TYPE_CHECKING:
+    from lrsearch.search.run import Outcome
     from lrsearch.storage.engine import Storage
 
 make_callable(__name__)
@@ -69,7 +71,7 @@ def confirm(
         interrupt: Takes the signals; None: one whose second signal ends the process.
 
     Returns:
-        The comparison.
+        The comparison. Its ``lowest`` is in ``confirmed.yaml``, beside the search's ``best.yaml``.
 
     Raises:
         UsageError: ``top`` or ``seeds`` is out of range.
@@ -116,7 +118,33 @@ def confirm(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
             f"lrsearch show {study.study_name}{SUFFIX} tells why"
         )
-    return found
+    file = results_folder(config.out, study.study_name) / "confirmed.yaml"
+    return dataclasses.replace(found, file=write_confirmed(study, found, file))
+
+
+def after_run(
+    outcome: Outcome,
+    config: StudyConfig,
+    *,
+    task: Any = None,
+    note: Note = lambda line: None,
+    interrupt: Interrupt | None = None,
+) -> Confirmed:
+    """``lrsearch run --confirm SEEDS``: what a run has found on so many fresh seeds.
+
+    Raises:
+        LrsearchError: As of :func:`confirm`.
+    """
+    machine = {key: getattr(config, key) for key in ("device", "precision", "data_dir", "fuse")}
+    return confirm(
+        outcome.study,
+        outcome.storage,
+        seeds=config.confirm,
+        overrides=machine,
+        task=task,
+        note=note,
+        interrupt=interrupt,
+    )
 
 
 def _config(study: optuna.Study, overrides: Mapping[str, Any], runs: int) -> StudyConfig:
@@ -181,29 +209,3 @@ def open_confirmation(
         },
     )
     return again
-
-
-def results(found: Confirmed) -> dict[str, Any]:
-    """The comparison as plain values, for ``--json``."""
-    return {
-        "study": found.name,
-        "seeds": list(found.seeds),
-        "runs": {"planned": found.planned, "finished": found.finished},
-        "winner": found.winner.key,
-        "lowest": found.lowest.key,
-        "arms": [
-            {
-                "key": arm.key,
-                "label": arm.label,
-                "trial": arm.trial,
-                "baseline": arm.baseline,
-                "val_loss": dataclasses.asdict(arm.val),
-                "test_metric": None if arm.test is None else dataclasses.asdict(arm.test),
-                "lost_seeds": list(arm.lost),
-            }
-            for arm in found.arms
-        ],
-        "comparisons": [
-            dataclasses.asdict(row) | {"verdict": row.verdict()} for row in found.loss
-        ],
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from lrsearch.attributes import schedule_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
+from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
+from lrsearch.report.confirmed import Confirmed
 from lrsearch.schedules import Schedule
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
@@ -150,13 +153,46 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
         f"# study {name} · trial {chosen.number} · validation loss {loss}{seed}\n"
         '# use it: lrsearch.load("best.yaml").build(optimizer, steps_per_epoch=len(loader))\n'
     )
-    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    return head + _yaml(content)
 
 
 def write_best(study: optuna.Study, path: Path) -> Path:
     """Write the best configuration as YAML; returns ``path``."""
     write_text(path, export_text(study))
     return path
+
+
+def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
+    """Write what came lowest on fresh seeds as YAML; returns ``path``.
+
+    Args:
+        study: The search.
+        found: Its confirmation.
+        path: The file.
+    """
+    arm = found.lowest
+    losses, metric = arm.val, arm.test
+    confirmed: dict[str, Any] = {
+        "seeds": list(arm.val_loss),
+        "lost_seeds": list(arm.lost),
+        "val_loss": asdict(losses),
+        **({} if metric is None else {f"test_{found.metric_name}": asdict(metric)}),
+        "baselines": {a.baseline: a.val.mean for a in found.arms if a.baseline and a.val_loss},
+    }
+    content = {**configuration(study, best_trial(study, arm.trial)), "confirmed": confirmed}
+    name = " ".join(study.study_name.split())
+    on = f"{words.loss_mean(losses)} on {words.count(losses.n, 'fresh seed')}"
+    head = (
+        f"# study {name} · trial {arm.trial} · lowest validation loss when trained again: {on}\n"
+        '# use it: lrsearch.load("confirmed.yaml").build(optimizer, '
+        "steps_per_epoch=len(loader))\n"
+    )
+    write_text(path, head + _yaml(content))
+    return path
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
+    from lrsearch.report.confirmed import Confirmed
     from lrsearch.report.page import Report
     from lrsearch.report.tables import TrialRow
     from lrsearch.schedules import Schedule
@@ -86,6 +87,11 @@ class Result:
     def counts(self) -> dict[str, int]:
         """How many trials are complete, pruned, diverged, failed, running and waiting."""
         return {key: n for key, n in self.tables.stopped.counts.items() if n}
+
+    @property
+    def confirmed(self) -> Confirmed | None:
+        """What :func:`lrsearch.confirm` found on fresh seeds; None before it was asked."""
+        return self.tables.confirmed
 
     @property
     def importance(self) -> dict[str, float]:

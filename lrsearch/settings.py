@@ -169,6 +169,13 @@ SETTINGS: dict[str, Setting] = {
         False,
         {"type": ["number", "string"]},
     ),
+    "confirm": Setting(
+        values.seeds,
+        "afterwards train the best and the usual recipes on so many fresh seeds (default: 0)",
+        "SEEDS",
+        False,
+        {"type": "integer", "minimum": 0, "not": {"const": 1}},
+    ),
     "storage": Setting(values.text, "database URL", "URL", False, _STR),
     "data_dir": Setting(
         values.text,

@@ -44,6 +44,13 @@ def integer(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def seeds(raw: Any) -> int:
+    count = integer(0, 10_000)(raw)
+    if count == 1:
+        raise ValueError("must be at least 2 to compare anything, or 0 for none, got 1")
+    return count
+
+
 def number(raw: Any) -> float:
     try:
         value = float(raw) if not isinstance(raw, bool) else math.nan

@@ -219,6 +219,16 @@ def test_confirm_takes_the_task_object_again() -> None:
     assert "<table" in found._repr_html_()
 
 
+def test_search_confirms_what_it_found() -> None:
+    result = lrsearch.search(tiny(), confirm=2, **SMALL)
+    assert result.confirmed is not None
+    assert result.confirmed.finished == result.confirmed.planned
+    assert [path.name for path in result.files[:2]] == ["confirmed.yaml", "best.yaml"]
+    lowest = result.study.trials[result.confirmed.lowest.trial]
+    assert lrsearch.load(result.files[0]).to_dict() == lowest.user_attrs["schedule"]
+    assert lrsearch.search(tiny(), name="other", **SMALL).confirmed is None
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_and_threads_are_as_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

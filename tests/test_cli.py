@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrsearch.cli import COMMANDS, main
+from lrsearch.errors import LrsearchError
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
 
@@ -40,6 +41,7 @@ SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", 
         (["run", "--storage", "oracle://x"], "oracle"),
         (["run", "--storage", "nonsense"], "nonsense"),
         (["run", "--epochs", "0"], "must be from 1"),
+        (["run", "--confirm", "1"], "must be at least 2 to compare anything, or 0 for none"),
         (["run", "--epochs", "1", "--schedules", "MultiStepLR"], "MultiStepLR"),
         (["run", "--study-file", "none.yaml"], "none.yaml: cannot be read"),
         (["export", "nothing"], "storage lrsearch.db does not exist"),
@@ -89,6 +91,41 @@ def test_run_finishes_and_the_same_command_completes_what_is_missing(
     assert data["importance"] == {}, "too few trials to tell"
     for name in data["files"]:
         assert (in_tmp / name).stat().st_size > 0
+
+
+def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL, "--confirm", "2"]
+    assert main(words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "schedule seeds val loss test accuracy lower by" in told
+    assert "On 2 fresh seeds" in told
+    assert "Files lrsearch-results/digits/ confirmed.yaml best.yaml importance.html" in told
+    assert "Next lrsearch report digits" in told
+    assert "is it really better?" not in told
+    assert "lrsearch train lrsearch-results/digits/confirmed.yaml --epochs 12" in told
+    assert main([*words[:1], *words[2:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"][0] == found["confirmation"]["file"]
+    assert found["confirmation"]["seeds"] == [1001, 1002]
+    lowest = {a["key"]: a["trial"] for a in found["confirmation"]["arms"]}
+    file = yaml.safe_load(Path(found["files"][0]).read_text())
+    assert file["study"]["trial"] == lowest[found["confirmation"]["lowest"]]
+
+
+def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise LrsearchError("no run of the best schedule came to its end")
+
+    monkeypatch.setattr("lrsearch.search.confirming.ConfirmWorker.run", fails)
+    assert main([*SMALL, "--confirm", "2"]) == 1
+    said = capsys.readouterr()
+    assert "Best schedule" in said.out
+    assert "lrsearch confirm digits" in said.out
+    assert said.err == "lrsearch: no run of the best schedule came to its end\n"
+    assert main([*SMALL[:1], *SMALL[2:], "--json", "--confirm", "2"]) == 1
+    assert "confirmation" not in json.loads(capsys.readouterr().out)
 
 
 def test_changed_space_on_an_existing_study_shows_the_difference(

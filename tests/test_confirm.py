@@ -17,11 +17,11 @@ from torch import nn
 
 import lrsearch
 from lrsearch.cli import main
-from lrsearch.confirm import confirm, results
+from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed
+from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, results
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
@@ -106,7 +106,8 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     shown = " ".join(capsys.readouterr().out.split())
     assert "Lowest on these seeds is ConstantLR, lr 0.1 (#1), " in shown
     assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
-    assert "lrsearch export digits --trial 1 -o trial-1.yaml" in shown
+    assert "Files lrsearch-results/digits/confirmed.yaml" in shown
+    assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
     table = load(study, storage)
     assert sentences(table, answer(table), read_confirmed(storage, "digits"))[0] == (
         "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
@@ -116,6 +117,31 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
     assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
+
+
+def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: Storage) -> None:
+    study = search_of(
+        storage,
+        found(constant(1e-4), 0.2),
+        found(constant(0.1), 0.21),
+        found(constant(3e-4), 0.22, baseline="constant"),
+    )
+    result = confirm(study, storage, seeds=3)
+    assert result.file == Path("lrsearch-results/digits/confirmed.yaml")
+    assert lrsearch.load(result.file) == constant(0.1)
+    content = yaml.safe_load(result.file.read_text())
+    lowest, recipe = result.arm("#1"), result.arm("constant")
+    assert content["study"] == {"name": "digits", "trial": 1, "seed": 0}
+    assert content["result"]["value"] == 0.21
+    confirmed = content["confirmed"]
+    assert confirmed["seeds"] == [1001, 1002, 1003]
+    assert confirmed["lost_seeds"] == []
+    assert confirmed["val_loss"] == {"n": 3, "mean": lowest.val.mean, "sd": lowest.val.sd}
+    assert lowest.test is not None
+    assert confirmed["test_accuracy"]["mean"] == lowest.test.mean
+    assert confirmed["baselines"] == {"constant": recipe.val.mean}
+    assert "lowest validation loss when trained again" in result.file.read_text().splitlines()[0]
+    assert read_confirmed(storage, "digits") == replace(result, file=None)
 
 
 def test_who_lost_a_seed_did_not_come_lowest() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
@@ -87,6 +88,7 @@ class Confirmed:
         finished: Runs that ended.
         loss: The winner's validation loss against every other arm.
         metric: The winner's test metric against every other arm; above 0: the winner is better.
+        file: Where :attr:`lowest` was written as YAML; None where it was but read.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Confirmed:
     loss: tuple[Comparison, ...]
     metric: tuple[Comparison, ...]
     metric_name: str
+    file: Path | None = None
 
     def __repr__(self) -> str:
         arms = "; ".join(f"{a.name} {words.loss(a.val.mean)}" for a in self.arms)
@@ -229,3 +232,28 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
 def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
     found = {s: t.attrs.get(name) for s, t in sorted(done.items())}
     return {s: float(v) for s, v in found.items() if isinstance(v, (int, float))}
+
+
+def results(found: Confirmed) -> dict[str, Any]:
+    """The comparison as plain values, for ``--json``."""
+    return {
+        "study": found.name,
+        "seeds": list(found.seeds),
+        "runs": {"planned": found.planned, "finished": found.finished},
+        "winner": found.winner.key,
+        "lowest": found.lowest.key,
+        "file": None if found.file is None else str(found.file),
+        "arms": [
+            {
+                "key": arm.key,
+                "label": arm.label,
+                "trial": arm.trial,
+                "baseline": arm.baseline,
+                "val_loss": asdict(arm.val),
+                "test_metric": None if arm.test is None else asdict(arm.test),
+                "lost_seeds": list(arm.lost),
+            }
+            for arm in found.arms
+        ],
+        "comparisons": [asdict(row) | {"verdict": row.verdict()} for row in found.loss],
+    }

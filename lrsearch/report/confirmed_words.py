@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
 from lrsearch.stats import ENOUGH_SEEDS
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def sentence(found: Confirmed, best: int | None = None) -> str:
@@ -111,11 +115,10 @@ def _more(found: Confirmed) -> str:
     )
 
 
-def print_confirmed(found: Confirmed) -> None:
+def print_confirmed(found: Confirmed, console: Console) -> None:
     """Print the comparison for a person."""
-    from lrsearch.report.terminal import print_rows, print_text, to_stdout
+    from lrsearch.report.terminal import print_rows, print_text
 
-    console = to_stdout()
     test = any(arm.test for arm in found.arms)
     heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])
     rows = []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from lrsearch.config import StudyConfig
+from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
 
 
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """The end of a run as one JSON object."""
+def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
+    """The end of a run, and what fresh seeds said, as one JSON object."""
     progress = outcome.progress
     best = progress.best
     assert best is not None
@@ -34,17 +36,25 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         },
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
-        "files": [str(path) for path in outcome.files],
+        "files": [str(path) for path in files(outcome, found)],
+        **({} if found is None else {"confirmation": results(found)}),
     }
 
 
-def closing(outcome: Outcome, stream: Any = None) -> None:
-    """The end of a run for a person."""
+def files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
+    """What was written, the answer first."""
+    confirmed = None if found is None else found.file
+    return [*([] if confirmed is None else [confirmed]), *outcome.files]
+
+
+def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None) -> None:
+    """The end of a run, and what fresh seeds said of it, for a person."""
     from rich.console import Console
     from rich.text import Text
 
     from lrsearch.report import words
     from lrsearch.report.answer import mattered_line
+    from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, print_text
 
     progress, study = outcome.progress, outcome.study
@@ -79,18 +89,22 @@ def closing(outcome: Outcome, stream: Any = None) -> None:
     print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
-    folder = outcome.files[0].parent
     console.print()
-    files = "  ".join(path.name for path in outcome.files)
-    print_text(console, f"Files   {folder}/  {files}", indent=8)
+    if found is not None:
+        print_confirmed(found, console)
+        console.print()
+    written = files(outcome, found)
+    names = "  ".join(path.name for path in written)
+    print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
     where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
-    best_file = shlex.quote(str(folder / "best.yaml"))
+    asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
+    answer = shlex.quote(str(written[0]))
     steps = (
         (f"report {name}{where}", "everything on one page"),
-        (f"confirm {name}{where}", "is it really better? fresh seeds, test data"),
+        *([asked] if found is None else []),
         (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {best_file} --epochs {4 * outcome.plan.epochs}", "a longer run"),
+        (f"train {answer} --epochs {4 * outcome.plan.epochs}", "a longer run"),
     )
     print_next(console, steps)
 

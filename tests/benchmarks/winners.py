@@ -1,0 +1,148 @@
+"""What a user gets: the winner of a search, what ``--confirm`` chooses, and the best recipe.
+
+    python -m tests.benchmarks.winners --data-dir DIR --seeds 12 --write studies/winners
+
+Each study is searched and confirmed by ``lrsearch.search(confirm=...)``. The first fresh seeds
+choose, as they do for a user; the others, which nobody has looked at, judge what was chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+
+import lrsearch
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.tasks import load_task
+from lrsearch.tasks.task import Task
+from tests.benchmarks import record
+from tests.benchmarks.live import GUESSING, NOTHING, percent
+from tests.benchmarks.samplers import TASKS, mean_se
+
+CHOOSE = 5
+"""Fresh seeds that choose, as many as ``lrsearch confirm`` takes by default."""
+JUDGE = 10
+"""Further seeds, by which the chosen are compared."""
+CHOICES = ("winner of the search", "lowest on 5 fresh seeds", "best recipe on 5 fresh seeds")
+
+
+def make_task(name: str, data_dir: Path) -> Task:
+    """``digits``, the built-in task as it is; the others as in ``tests.benchmarks.samplers``."""
+    task = load_task("digits") if name == "digits" else TASKS[name](data_dir)
+    return replace(task, test=None)
+
+
+def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
+    """One search with its confirmation: for each schedule the losses on all fresh seeds."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = lrsearch.search(
+            task,
+            name="s",
+            trials=trials,
+            seed=seed,
+            confirm=CHOOSE + JUDGE,
+            storage=f"sqlite:///{folder}/s.db",
+            out=folder,
+            device="cpu",
+            quiet=True,
+        )
+        found = result.confirmed
+        assert found is not None
+        value, recipes = result.value, result.baselines
+    arms = [
+        {"label": a.name, "baseline": a.baseline, "losses": losses(found, a.key)}
+        for a in found.arms
+    ]
+    return {"value": value, "recipes": recipes, "arms": arms}
+
+
+def losses(found: Confirmed, key: str) -> list[float]:
+    """On every seed; a run that was lost has learnt nothing, and counts as guessing."""
+    return [found.arm(key).val_loss.get(seed, GUESSING) for seed in found.seeds]
+
+
+def judged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The losses of each of :data:`CHOICES` on the seeds that did not choose, (JUDGE,) each."""
+    arms = row["arms"]
+
+    def chosen(some: Sequence[Mapping[str, Any]]) -> list[float]:
+        best = min(some, key=lambda arm: float(np.mean(arm["losses"][:CHOOSE])))
+        return list(best["losses"][CHOOSE:])
+
+    recipes = [arm for arm in arms if arm["baseline"] is not None]
+    picks = (arms[0]["losses"][CHOOSE:], chosen(arms), chosen(recipes))
+    return dict(zip(CHOICES, picks, strict=True))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mean loss, distance from the best recipe, and how often it is worse or learns nothing."""
+    lines = [
+        "| task | choice | validation loss | against the best recipe | worse than it "
+        "| runs that learnt nothing |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        found = [judged(row) for row in rows if row["task"] == task]
+        recipe = np.array([np.mean(each[CHOICES[2]]) for each in found])
+        for name in CHOICES:
+            own = np.array([each[name] for each in found])
+            mean = own.mean(axis=1)
+            gain = (
+                ""
+                if name == CHOICES[2]
+                else "{:+.1f} ± {:.1f}%".format(*percent(mean / recipe - 1))
+            )
+            worse = "" if name == CHOICES[2] else f"{int((mean > recipe).sum())} of {len(mean)}"
+            cells = ["{:.4f} ± {:.4f}".format(*mean_se(mean)), gain, worse]
+            lost = f"{int((own > NOTHING).sum())} of {own.size}"
+            lines.append(f"| {task} | {name} | {' | '.join(cells)} | {lost} |")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.winners", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="*", default=["digits", "fashion-mnist", "cifar10"])
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--raw", type=Path, default=Path("winners.jsonl"), help="done runs; grows")
+    parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
+    done = {(row["task"], row["seed"]) for row in rows}
+    for name in args.tasks:
+        task = make_task(name, args.data_dir)
+        for seed in range(args.seeds):
+            if (name, seed) in done:
+                continue
+            rows.append({"task": name, "seed": seed, **run_study(task, seed, args.trials)})
+            with args.raw.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(f"{name:14} seed {seed:2}", flush=True)
+    lines = table(rows)
+    print("\n".join(lines))
+    if args.write:
+        command = (
+            f"python -m tests.benchmarks.winners --data-dir DIR --tasks {' '.join(args.tasks)}"
+        )
+        command += f" --seeds {args.seeds} --trials {args.trials} --write {args.write}"
+        record.write(args.write, "winners", lines, rows, command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
