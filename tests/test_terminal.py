@@ -55,13 +55,21 @@ def test_rows_are_a_table_where_it_fits_and_small_lists_where_not() -> None:
         print_rows(out, HEADS, ROWS, right=(1, 2))
     assert told(wide).splitlines()[0].split() == ["study", "trials", "best", "val", "loss", "last"]
     lines = [line.rstrip() for line in told(narrow).splitlines()]
-    assert lines[:4] == [
+    assert lines == [
         "a-study-with-a-name",
-        "  trials         200",
-        "  best val loss  0.1249",
-        "  last           61 s ago",
+        "  trials 200",
+        "  best val loss 0.1249",
+        "  last 61 s ago",
+        "名前 with spaces",
+        "  trials 5 · last 2 days ago",
     ]
-    assert lines[4:] == ["名前 with spaces", "  trials 5 · last 2 days ago"]
+
+
+def test_a_cell_wider_than_the_terminal_is_folded_in_its_row_s_list() -> None:
+    out = console(24)
+    print_rows(out, ("name", "what"), [["one", "a cell of more than 24 columns"], ["two", "b"]])
+    lines = [line.rstrip() for line in told(out).splitlines()]
+    assert lines == ["one", "  what  a cell of more", "        than 24 columns", "two", "  what b"]
 
 
 def test_rows_in_a_pipe_are_one_line_each_however_long() -> None:

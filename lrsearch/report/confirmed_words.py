@@ -120,26 +120,29 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
     from lrsearch.report.terminal import print_rows, print_text
 
     test = any(arm.test for arm in found.arms)
-    heads = ["schedule", "seeds", "val loss"] + ([f"test {found.metric_name}"] if test else [])
+    uneven = len({arm.val.n for arm in found.arms}) > 1
+    heads = ["schedule", *(["seeds"] if uneven else []), "val loss"]
+    heads += [f"test {found.metric_name}"] if test else []
     rows = []
     for arm in found.arms:
-        cells = [arm.name, str(arm.val.n), words.loss_mean(arm.val)]
+        cells = [arm.name, *([str(arm.val.n)] if uneven else []), words.loss_mean(arm.val)]
         if test:
             cells.append(
                 "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
             )
         row = found.against(arm.key)
-        if row is None:
-            cells += ["winner"]
-        elif found.too_few:
+        if row is not None:
             cells += [words.number(row.difference, 2)]
+        if row is None or found.too_few:
+            pass  # the winner itself; or too few for more
         elif row.low is None or row.high is None or row.p_corrected is None:
-            cells += [words.number(row.difference, 2), "–", "–"]
+            cells += ["–", "–"]
         else:
             interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
-            cells += [words.number(row.difference, 2), interval, words.p_value(row.p_corrected)]
+            cells += [interval, words.p_value(row.p_corrected)]
         rows.append(cells)
     heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
     print_rows(console, heads, rows, right=range(1, len(heads)))
-    print_text(console, f"Lower by: the winner than this one. {found.how}", style="dim")
+    what = "Lower by: the first, the winner of the search, than this one."
+    print_text(console, f"{what} {found.how}", style="dim")
     print_text(console, sentence(found).replace("**", "").replace("`", ""))

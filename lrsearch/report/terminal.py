@@ -60,11 +60,24 @@ def print_rows(
     for row in rows:
         console.print(Text(row[0], style="bold"))
         told = [(head, cell) for head, cell in zip(heads[1:], row[1:], strict=False) if cell]
-        line = " · ".join(f"{head} {cell}" for head, cell in told)
-        if "\n" not in line and 2 + cell_len(line) <= console.width:
-            console.print(f"  {line}")
-        else:
+        lines = _filled([f"{head} {cell}" for head, cell in told], console.width - 2)
+        if lines is None:
             console.print(Padding(_listed(told), (0, 0, 0, 2)))
+        else:
+            console.print("\n".join(f"  {line}" for line in lines))
+
+
+def _filled(parts: Sequence[str], width: int) -> list[str] | None:
+    """Parts with dots between them, on as many lines as they need; None if one is too long."""
+    lines: list[str] = []
+    for part in parts:
+        if "\n" in part or cell_len(part) > width:
+            return None
+        if lines and cell_len(joined := f"{lines[-1]} · {part}") <= width:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return lines
 
 
 def _listed(told: Sequence[tuple[str, str]]) -> Table:
