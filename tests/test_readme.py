@@ -13,6 +13,7 @@ import pytest
 
 from lrsearch.search.pruning import SHARE
 from tests.benchmarks import across
+from tests.benchmarks import winners as bench
 
 ROOT = Path(__file__).resolve().parents[1]
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -37,6 +38,20 @@ def confirmed() -> str:
         f"What of these {in_search:.0%} is real? Nothing, says "
         f"`lrsearch confirm digits --seeds {seeds}`: on fresh seeds this winner is worse than "
         f"every recipe, and the search's next best {fresh:.0%} better"
+    )
+
+
+def winners() -> str:
+    rows = [row for row in record("winners")["winners"]["rows"] if row["task"] == "digits"]
+    found = [bench.judged(row) for row in rows]
+    winner, chosen, recipe = (
+        np.array([np.mean(each[name]) for each in found]) for name in bench.CHOICES
+    )
+    worse, bare = ((each > recipe).sum() for each in (chosen, winner))
+    return (
+        f"of {len(rows)} searches, on seeds that had chosen nothing, its choice was "
+        f"{np.mean(1 - chosen / recipe):.0%} below the best recipe and worse than it in {worse}, "
+        f"the bare winner in {bare}"
     )
 
 
@@ -134,7 +149,7 @@ def speed() -> str:
 
 @pytest.mark.parametrize(
     "sentence",
-    [confirmed, pruner, pruner_live, pruner_elsewhere, sampler, speed],
+    [confirmed, winners, pruner, pruner_live, pruner_elsewhere, sampler, speed],
     ids=lambda made: made.__name__,
 )
 def test_numbers_of_the_readme_follow_from_the_records(sentence: Callable[[], str]) -> None:

@@ -79,7 +79,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
         print_text(console, recipe, indent=2)
     if against:
-        print_text(console, f"  against the baselines: {', '.join(against)}", indent=4)
+        print_text(console, f"  against the baselines, on this seed: {', '.join(against)}", indent=4)
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")
@@ -101,8 +101,8 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
     answer = shlex.quote(str(written[0]))
     steps = (
-        (f"report {name}{where}", "everything on one page"),
         *([asked] if found is None else []),
+        (f"report {name}{where}", "everything on one page"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
         (f"train {answer} --epochs {4 * outcome.plan.epochs}", "a longer run"),
     )
