@@ -188,6 +188,7 @@ def confirm(
     data_dir: str | Path | None = None,
     precision: str | None = None,
     fuse: str | int | None = None,
+    workers: str | int | None = None,
     quiet: bool = False,
 ) -> Confirmed:
     """Train the best schedules and the usual recipes again on fresh seeds, and look at test data.
@@ -205,6 +206,7 @@ def confirm(
         data_dir: As for :func:`search`.
         precision: As for :func:`search`.
         fuse: As for :func:`search`.
+        workers: As for :func:`search`.
         quiet: Say nothing meanwhile.
 
     Returns:
@@ -228,7 +230,7 @@ def confirm(
             f"study {found.study_name!r} has a training loop of its own, which lrsearch cannot "
             "repeat: train its best schedule on other seeds there (result.schedule)"
         )
-    machine = {"device": device, "precision": precision, "fuse": fuse}
+    machine = {"device": device, "precision": precision, "fuse": fuse, "workers": workers}
     machine["data_dir"] = None if data_dir is None else str(data_dir)
     display = make_display(quiet=quiet)
     with _as_in_a_script():

@@ -129,6 +129,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
     _machine_arguments(sub)
     import_argument(sub)
     sub.add_argument("--fuse", metavar="auto|off|K", help="train so many as one stacked model")
+    sub.add_argument("--workers", metavar="auto|N", help="processes that train")
     sub.add_argument("--quiet", action="store_true", help="show the end only")
     json_argument(sub)
     return _confirm
@@ -142,7 +143,8 @@ def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.search.interrupt import Interrupted
 
     study, storage = _study(args)
-    overrides = {key: getattr(args, key) for key in ("device", "precision", "data_dir", "fuse")}
+    keys = ("device", "precision", "data_dir", "fuse", "workers")
+    overrides = {key: getattr(args, key) for key in keys}
     try:
         found = confirm(
             study,

@@ -28,8 +28,10 @@ from lrsearch.report.tables import load
 from lrsearch.search.confirming import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
+from lrsearch.search.run import make_crew
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.search.study import METRIC, changed, stored_config, versions
+from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 make_callable(__name__)
 
 FIRST_SEED = 1001
-
+OF_THE_SEARCH = ("storage", "name", "workers", "launcher", "gpus_per_worker")
+"""Settings that are not taken over: what may differ each time, and a cluster."""
 
 Note = Callable[[str], None]
 
@@ -65,7 +68,7 @@ def confirm(
         top: Schedules besides the baselines; 0 for the baselines only.
         seeds: Seeds, at least 2.
         overrides: Settings for this machine instead of the stored ones (``device``, ``data_dir``,
-            ``precision``, ``fuse``).
+            ``precision``, ``fuse``, ``workers``).
         task: The task, where the search was given a Python object.
         note: Called with one line for the user.
         interrupt: Takes the signals; None: one whose second signal ends the process.
@@ -94,7 +97,7 @@ def confirm(
     best_trial(study)  # where there is none, it says why
     table = load(study, storage)
     arms = choose_arms(table, top)
-    config = _config(study, overrides or {}, runs=len(arms) * seeds)
+    config = _config(study, storage.url, overrides or {}, runs=len(arms) * seeds)
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
     interrupt = interrupt or Interrupt()
     with interrupt.listening():
@@ -106,20 +109,22 @@ def confirm(
                 f"{'; '.join(rows)}. Put it back, or search anew with another --name"
             )
         again = open_confirmation(study, storage, plan, arms, fresh, top)
-        order = again.user_attrs[ATTR]["slots"]
+        folder = results_folder(config.out, study.study_name)
         note(f"confirm {study.study_name}: {len(arms)} schedules, {seeds} fresh seeds each")
         for arm in arms:
             note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
-        worker = make_confirm_worker(plan, again, storage, arms, order, interrupt, note)
-        worker.run()
+        crew = make_crew(
+            plan, storage, folder, interrupt, note, task=task, confirms=again.study_name
+        )
+        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
     found = read_confirmed(storage, study.study_name)
     if found is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
             f"lrsearch show {study.study_name}{SUFFIX} tells why"
         )
-    file = results_folder(config.out, study.study_name) / "confirmed.yaml"
-    return dataclasses.replace(found, file=write_confirmed(study, found, file))
+    file = write_confirmed(study, found, folder / "confirmed.yaml")
+    return dataclasses.replace(found, file=file)
 
 
 def after_run(
@@ -135,7 +140,10 @@ def after_run(
     Raises:
         LrsearchError: As of :func:`confirm`.
     """
-    machine = {key: getattr(config, key) for key in ("device", "precision", "data_dir", "fuse")}
+    keys = ("device", "precision", "data_dir", "fuse", "workers")
+    machine = {key: getattr(config, key) for key in keys}
+    if config.launcher != "local":
+        machine["workers"] = "auto"  # so many are for the cluster; this is one machine
     return confirm(
         outcome.study,
         outcome.storage,
@@ -147,12 +155,12 @@ def after_run(
     )
 
 
-def _config(study: optuna.Study, overrides: Mapping[str, Any], runs: int) -> StudyConfig:
+def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: int) -> StudyConfig:
     """The search's configuration, for this machine."""
-    stored = {k: v for k, v in stored_config(study).items() if k not in ("storage", "name")}
+    stored = {k: v for k, v in stored_config(study).items() if k not in OF_THE_SEARCH}
     given = {k: v for k, v in overrides.items() if v is not None}
     config = make({**stored, "lr": None, **given})
-    return dataclasses.replace(config, name=study.study_name, trials=runs)
+    return dataclasses.replace(config, name=study.study_name, storage=url, trials=runs)
 
 
 def open_confirmation(
@@ -163,7 +171,7 @@ def open_confirmation(
     seeds: Sequence[int],
     top: int,
 ) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed; what it has stays."""
+    """The study ``NAME-confirm``, with a slot for every arm and seed; what has begun stays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         again = optuna.create_study(
@@ -190,6 +198,10 @@ def open_confirmation(
             }
             again.set_user_attr(STUDY_ATTR, info)
     order = [list(slot) for slot in (stored or {}).get("slots", [])]
+    slots.sweep(storage, again._study_id)
+    there = slots.progress(storage, again._study_id)
+    if not there.running:  # what was planned and never begun is not asked for any more
+        order = order[: there.finished + there.waiting]
     have = {tuple(slot) for slot in order}
     order += [[a["key"], s] for s in seeds for a in arms if (a["key"], s) not in have]
     known = {a["key"]: a for a in (stored or {}).get("all_arms", [])} | {a["key"]: a for a in arms}

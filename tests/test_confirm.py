@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sqlalchemy import select
 from torch import nn
 
 import lrsearch
@@ -28,7 +29,10 @@ from lrsearch.report.page import make_report, page
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
+from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.interrupt import Interrupted
 from lrsearch.storage import Storage, open_storage
+from lrsearch.storage.schema import SLOTS
 from lrsearch.tasks import Split, Task, load_task
 from tests.synthetic import Fake, make_study
 
@@ -248,6 +252,26 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
 
 
+def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2), found(constant(0.3), 0.22))
+    finish = ConfirmWorker._finish
+
+    def interrupted(self: ConfirmWorker, *args: Any) -> None:
+        finish(self, *args)
+        raise Interrupted(130)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfirmWorker, "_finish", interrupted)
+        with pytest.raises(Interrupted):
+            confirm(study, storage, seeds=50)
+    result = confirm(study, storage, seeds=3)
+    assert result.finished == result.planned == 6
+    assert len(_trials(storage)) == 6
+    assert confirm(study, storage, seeds=4).finished == 8
+
+
 def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -276,6 +300,26 @@ def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
     assert len(_trials(storage)) == 4
     for arm, expected in zip(result.arms, undisturbed.arms, strict=True):
         assert arm.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
+
+
+def test_two_workers_find_what_one_does(storage: Storage, tmp_path: Path) -> None:
+    trials = (found(constant(0.1), 0.2), found(constant(0.3), 0.22))
+    one = confirm(search_of(storage, *trials), storage, seeds=4, overrides={"fuse": "off"})
+    other = open_storage(f"sqlite:///{tmp_path}/other.db")
+    said: list[str] = []
+    two = confirm(
+        search_of(other, *trials),
+        other,
+        seeds=4,
+        overrides={"fuse": "off", "workers": 2},
+        note=said.append,
+    )
+    assert two.arms == one.arms
+    assert sum("completed" in line for line in said) == 8
+    with other.engine.connect() as connection:
+        owners = connection.execute(select(SLOTS.c.owner).distinct()).scalars().all()
+    assert len(owners) == 2
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_fused_runs_that_fail_go_back_with_the_one_that_waits_for_its_seed(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lrsearch.search.forked import Forked
 
 Order = dict[str, Any]
-"""What a worker is told: ``config``, ``threads``, ``folder``, and ``families``: the file of each
-schedule family of the user's own."""
+"""What a worker is told: ``config``, ``threads``, ``folder``; ``confirms``, the confirmation that
+it trains, if any; and ``families``, the file of each schedule family of the user's own."""
 Words = dict[str, Any]
 """What a worker says: ``owner``, ``note`` or ``error``."""
 NEWS_SECONDS = 0.5

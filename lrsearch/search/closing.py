@@ -79,7 +79,9 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
         print_text(console, recipe, indent=2)
     if against:
-        print_text(console, f"  against the baselines, on this seed: {', '.join(against)}", indent=4)
+        print_text(
+            console, f"  against the baselines, on this seed: {', '.join(against)}", indent=4
+        )
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")

@@ -23,6 +23,7 @@ from lrsearch.search.plan import Plan
 from lrsearch.search.run import make_runner, single_runner
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.storage import trials
+from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
 from lrsearch.storage.trials import Claim
 from lrsearch.tasks.check import load_test
@@ -34,17 +35,29 @@ if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
 
 
+def join_confirmation(
+    plan: Plan,
+    name: str,
+    storage: Storage,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+) -> Worker:
+    """A worker for a confirmation that another process has made."""
+    study = optuna.load_study(study_name=name, storage=Cache(storage))
+    return make_confirm_worker(plan, study, storage, interrupt, note)
+
+
 def make_confirm_worker(
     plan: Plan,
     study: optuna.Study,
     storage: Storage,
-    arms: Sequence[Mapping[str, Any]],
-    order: Sequence[Sequence[Any]],
     interrupt: Interrupt,
     note: Callable[[str], None],
-) -> ConfirmWorker:
+) -> Worker:
     """The worker of this process; it trains the arms of one seed together where that is faster."""
-    fuse = max(1, min(plan.choice.fuse, len(arms)))
+    made = study.user_attrs[ATTR]
+    order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
+    fuse = max(1, min(plan.choice.fuse, len(made["arms"])))
     choice = dataclasses.replace(plan.choice, fuse=fuse)
 
     def of_seed(seed: int, alone: bool) -> Runner:
@@ -71,7 +84,7 @@ def make_confirm_worker(
         interrupt=interrupt,
         note=note,
         order=order,
-        arms={a["key"]: a for a in study.user_attrs[ATTR]["all_arms"]},
+        arms=arms,
         of_seed=of_seed,
         test=test,
     )

@@ -169,8 +169,11 @@ def make_crew(
     *,
     task: Any = None,
     spares: list[Forked] | None = None,
+    confirms: str | None = None,
 ) -> Crew | None:
     """The worker processes, here or on a cluster; None if one here is enough: this process.
+
+    With ``confirms`` they train the confirmation of that name in place of searching.
 
     Raises:
         UsageError: If several are asked for, and the task is an object of this process.
@@ -187,7 +190,7 @@ def make_crew(
         )
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
     launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
-    return Crew(plan, storage, folder, interrupt, note, launcher, deadline)
+    return Crew(plan, storage, folder, interrupt, note, launcher, deadline, confirms)
 
 
 def _unshared(plan: Plan, task: Any) -> str | None:

@@ -60,6 +60,7 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
+        from lrsearch.search.confirming import join_confirmation
         from lrsearch.search.plan import make_plan, with_lr_range
         from lrsearch.search.run import make_worker
         from lrsearch.search.study import make_pruner, open_study
@@ -76,10 +77,17 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     plan = dataclasses.replace(
         plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
     )
-    study = open_study(storage, config, plan.to_dict())
-    plan, _ = with_lr_range(plan, study)
-    study.pruner = make_pruner(config.pruner, plan.epochs)
-    worker = make_worker(plan, study, storage, folder, interrupt, lambda line: say(note=line))
+
+    def note(line: str) -> None:
+        say(note=line)
+
+    if order["confirms"]:
+        worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
+    else:
+        study = open_study(storage, config, plan.to_dict())
+        plan, _ = with_lr_range(plan, study)
+        study.pruner = make_pruner(config.pruner, plan.epochs)
+        worker = make_worker(plan, study, storage, folder, interrupt, note)
     say(owner=worker.owner)
     worker.run()
 

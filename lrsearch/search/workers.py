@@ -99,6 +99,7 @@ class Crew:
         note: Called with one line for the user.
         launcher: Starts them.
         deadline: ``time.monotonic()`` after which no new trial starts.
+        confirms: Name of the confirmation that they train, in place of searching.
     """
 
     plan: Plan
@@ -108,6 +109,7 @@ class Crew:
     note: Callable[[str], None]
     launcher: Launcher
     deadline: float | None = None
+    confirms: str | None = None
     seats: list[Seat] = field(default_factory=list)
     last_death: str = ""
     last_note: str = ""
@@ -166,6 +168,7 @@ class Crew:
             "config": config.to_dict(),
             "threads": choice.threads,
             "folder": str(self.folder),
+            "confirms": self.confirms,
             "families": {
                 name: file
                 for name in self.plan.space.names
