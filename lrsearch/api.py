@@ -140,7 +140,6 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
-    from lrsearch.confirm import after_run
     from lrsearch.search.closing import files
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
@@ -151,6 +150,8 @@ def search(
         outcome = run(config, task=own, quiet=quiet, interrupt=Interrupt(leaves=False))
         found = None
         if config.confirm:
+            from lrsearch.confirm import after_run
+
             note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
             found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
     return Result(outcome.study, outcome.storage, tuple(files(outcome, found)))

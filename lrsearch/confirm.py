@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 make_callable(__name__)
 
 FIRST_SEED = 1001
-OF_THE_SEARCH = ("storage", "name", "workers", "launcher", "gpus_per_worker")
+OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker")
 """Settings that are not taken over: what may differ each time, and a cluster."""
 
 Note = Callable[[str], None]

@@ -307,8 +307,12 @@ def test_two_workers_find_what_one_does(storage: Storage, tmp_path: Path) -> Non
     one = confirm(search_of(storage, *trials), storage, seeds=4, overrides={"fuse": "off"})
     other = open_storage(f"sqlite:///{tmp_path}/other.db")
     said: list[str] = []
+    study = search_of(other, *trials)
+    info = study.user_attrs["lrsearch"]
+    hasty = {**info["config"], "timeout": 0.001}  # which was the search's
+    study.set_user_attr("lrsearch", {**info, "config": hasty})
     two = confirm(
-        search_of(other, *trials),
+        study,
         other,
         seeds=4,
         overrides={"fuse": "off", "workers": 2},

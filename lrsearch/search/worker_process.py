@@ -60,7 +60,6 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
-        from lrsearch.search.confirming import join_confirmation
         from lrsearch.search.plan import make_plan, with_lr_range
         from lrsearch.search.run import make_worker
         from lrsearch.search.study import make_pruner, open_study
@@ -82,6 +81,8 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         say(note=line)
 
     if order["confirms"]:
+        from lrsearch.search.confirming import join_confirmation
+
         worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
     else:
         study = open_study(storage, config, plan.to_dict())
