@@ -130,11 +130,9 @@ def _run(args: argparse.Namespace) -> int:
         with spares(config) as ready:
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
         found = _confirmed(outcome, config, args) if config.confirm else None
-    except Interrupted as stop:
-        sys.stderr.write(
-            "lrsearch: stopped; what is finished is kept. Go on with the same command\n"
-        )
-        return stop.exit_code
+    except (Interrupted, KeyboardInterrupt) as stop:
+        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        return stop.exit_code if isinstance(stop, Interrupted) else 130
     _tell(outcome, found, args)
     return 0
 

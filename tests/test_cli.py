@@ -128,6 +128,18 @@ def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     assert "confirmation" not in json.loads(capsys.readouterr().out)
 
 
+def test_ctrl_c_between_a_search_and_its_confirmation_is_told_like_any_other(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lrsearch.search.run.write_results", stopped)
+    assert main(SMALL) == 130
+    said = capsys.readouterr().err
+    assert said == "lrsearch: stopped; what is finished is kept. Go on with the same command\n"
+
+
 def test_changed_space_on_an_existing_study_shows_the_difference(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
