@@ -136,22 +136,20 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 
 def _confirm(args: argparse.Namespace) -> int:
-    from lrsearch.confirm import confirm
+    from lrsearch.confirm import OF_THE_MACHINE, confirm
     from lrsearch.report.confirmed import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
 
     study, storage = _study(args)
-    keys = ("device", "precision", "data_dir", "fuse", "workers")
-    overrides = {key: getattr(args, key) for key in keys}
     try:
         found = confirm(
             study,
             storage,
             top=args.top,
             seeds=args.seeds,
-            overrides=overrides,
+            overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
             note=silent if args.quiet or args.json else note,
         )
     except Interrupted as stop:

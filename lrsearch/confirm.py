@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 make_callable(__name__)
 
 FIRST_SEED = 1001
+OF_THE_MACHINE = ("device", "precision", "data_dir", "fuse", "workers")
+"""Settings that may be given anew."""
 OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker")
 """Settings that are not taken over: what may differ each time, and a cluster."""
 
@@ -67,8 +69,7 @@ def confirm(
         storage: Its database.
         top: Schedules besides the baselines; 0 for the baselines only.
         seeds: Seeds, at least 2.
-        overrides: Settings for this machine instead of the stored ones (``device``, ``data_dir``,
-            ``precision``, ``fuse``, ``workers``).
+        overrides: Settings instead of the stored ones: :data:`OF_THE_MACHINE`, and ``out``.
         task: The task, where the search was given a Python object.
         note: Called with one line for the user.
         interrupt: Takes the signals; None: one whose second signal ends the process.
@@ -140,15 +141,14 @@ def after_run(
     Raises:
         LrsearchError: As of :func:`confirm`.
     """
-    keys = ("device", "precision", "data_dir", "fuse", "workers")
-    machine = {key: getattr(config, key) for key in keys}
+    here = {key: getattr(config, key) for key in (*OF_THE_MACHINE, "out")}
     if config.launcher != "local":
-        machine["workers"] = "auto"  # so many are for the cluster; this is one machine
+        here["workers"] = "auto"  # so many are for the cluster; this is one machine
     return confirm(
         outcome.study,
         outcome.storage,
         seeds=config.confirm,
-        overrides=machine,
+        overrides=here,
         task=task,
         note=note,
         interrupt=interrupt,

@@ -112,6 +112,16 @@ def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[
     assert file["study"]["trial"] == lowest[found["confirmation"]["lowest"]]
 
 
+def test_another_folder_for_results_has_the_confirmed_schedule_too(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(SMALL) == 0
+    assert main([*SMALL, "--out", "other", "--confirm", "2"]) == 0
+    assert "Files   other/digits/  confirmed.yaml  best.yaml" in capsys.readouterr().out
+    assert Path("other/digits/confirmed.yaml").is_file()
+    assert not Path("lrsearch-results/digits/confirmed.yaml").exists()
+
+
 def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +138,7 @@ def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     assert "confirmation" not in json.loads(capsys.readouterr().out)
 
 
-def test_ctrl_c_between_a_search_and_its_confirmation_is_told_like_any_other(
+def test_ctrl_c_while_results_are_written_is_told_like_any_other(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:

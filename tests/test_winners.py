@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_a_study_is_searched_and_confirmed(in_tmp: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(winners, "CHOOSE", 2)
     monkeypatch.setattr(winners, "JUDGE", 1)
     task = winners.make_task("digits", in_tmp)
-    row = winners.run_study(winners.replace(task, epochs=2), 3, trials=6)
+    row = winners.run_study(replace(task, epochs=2), 3, trials=6)
     assert set(row["recipes"]) == {a["baseline"] for a in row["arms"]} - {None}
     assert all(len(a["losses"]) == 3 for a in row["arms"])
 

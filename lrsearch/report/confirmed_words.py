@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
-from lrsearch.stats import ENOUGH_SEEDS
+from lrsearch.stats import ENOUGH_SEEDS, Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,6 +115,15 @@ def _more(found: Confirmed) -> str:
     )
 
 
+def _compared(row: Comparison) -> list[str]:
+    """How much lower the winner is, the interval, and p."""
+    difference = words.number(row.difference, 2)
+    if row.low is None or row.high is None or row.p_corrected is None:
+        return [difference, "–", "–"]
+    interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
+    return [difference, interval, words.p_value(row.p_corrected)]
+
+
 def print_confirmed(found: Confirmed, console: Console) -> None:
     """Print the comparison for a person."""
     from lrsearch.report.terminal import print_rows, print_text
@@ -130,18 +139,11 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
             cells.append(
                 "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
             )
-        row = found.against(arm.key)
-        if row is not None:
-            cells += [words.number(row.difference, 2)]
-        if row is None or found.too_few:
-            pass  # the winner itself; or too few for more
-        elif row.low is None or row.high is None or row.p_corrected is None:
-            cells += ["–", "–"]
-        else:
-            interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
-            cells += [interval, words.p_value(row.p_corrected)]
+        if (row := found.against(arm.key)) is not None:  # else it is the winner itself
+            cells += _compared(row)
         rows.append(cells)
     heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
+    rows = [row[: len(heads)] for row in rows]
     print_rows(console, heads, rows, right=range(1, len(heads)))
     what = "Lower by: the first, the winner of the search, than this one."
     print_text(console, f"{what} {found.how}", style="dim")
