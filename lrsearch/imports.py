@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +44,23 @@ def postponed(name: str) -> Iterator[None]:
         yield
         return
     sys.modules[name] = _Postponed(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+@contextmanager
+def hollow(name: str) -> Iterator[None]:
+    """Import inside single modules of the package ``name``, without all that it imports itself.
+
+    Those modules stay, and the package is imported as ever by whoever wants it afterwards.
+    """
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is None:
+        yield
+        return
+    sys.modules[name] = module_from_spec(spec)
     try:
         yield
     finally:

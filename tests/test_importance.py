@@ -16,6 +16,8 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from lrsearch.report.derived import frozen, study_of
+from lrsearch.report.fanova import Fanova
 from lrsearch.report.importance import encode, importance, shares, worth
 from lrsearch.report.tables import load
 from tests.synthetic import Fake, make_study
@@ -268,6 +270,27 @@ def test_it_is_built_on_optunas_evaluator(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(optuna.importance.FanovaImportanceEvaluator, "evaluate", evaluate)
     assert importance(load(make_study(60))).overall is not None
     assert asked
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_are_those_of_optunas_evaluator(seed: int) -> None:
+    """Numbers of any kind: a few values or many, a parameter that matters and some that do not."""
+    rng = np.random.default_rng(seed)
+    spaces: dict[str, BaseDistribution] = {
+        "few": IntDistribution(0, 3),
+        "many": FloatDistribution(-1.0, 2.0),
+        **{f"none {i}": FloatDistribution(0, 1) for i in range(3 * seed)},
+    }
+    trials = []
+    for number in range(20 + 40 * seed):
+        params = {"few": int(rng.integers(4)), "many": float(rng.uniform(-1, 2))}
+        params |= {name: float(rng.random()) for name in spaces if name not in params}
+        value = params["few"] % 2 + params["many"] ** 2 + rng.normal()
+        trials.append(frozen(number, value, params, spaces))
+    study, names = study_of(trials), list(spaces)
+    theirs = optuna.importance.FanovaImportanceEvaluator(n_trees=5, max_depth=6, seed=seed)
+    found = Fanova(n_trees=5, max_depth=6, seed=seed).evaluate(study, params=names)
+    assert found == pytest.approx(theirs.evaluate(study, params=names), rel=1e-9, abs=1e-12)
 
 
 def test_too_few_trials_give_no_answer_instead_of_a_wrong_one() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lrsearch.imports import postponed, uncollected
+from lrsearch.imports import hollow, postponed, uncollected
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -42,20 +42,52 @@ def test_a_postponed_module_is_imported_when_it_is_used(
         assert import_module("large_one") is large
 
 
-def test_forests_need_no_scipy_stats_and_others_find_it() -> None:
+def test_a_module_of_a_hollow_package_stays_and_the_package_comes_whole_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "large_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from large_package import other\nwhole = True\n")
+    (package / "other.py").write_text("from large_package.wanted import text\n")
+    (package / "wanted.py").write_text("text = 'abc'\n")
+    with hollow("large_package"):
+        wanted = import_module("large_package.wanted")
+    assert "large_package" not in sys.modules
+    assert "large_package.other" not in sys.modules
+    whole = import_module("large_package")
+    assert whole.whole
+    assert whole.other.text == "abc"
+    assert sys.modules["large_package.wanted"] is wanted
+    with hollow("large_package"):
+        assert import_module("large_package") is whole
+    with hollow("no_such_package"), pytest.raises(ImportError):
+        import_module("no_such_package")
+
+
+def test_forests_leave_most_of_scikit_learn_alone_and_others_find_it() -> None:
     program = (
         "import sys, optuna\n"
-        "from lrsearch.report.importance import _evaluator\n"
+        "from lrsearch.report.fanova import Fanova\n"
         "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
         "study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))\n"
         "study.optimize(lambda trial: trial.suggest_float('x', 0, 1), n_trials=9)\n"
-        "print(float(_evaluator()(seed=0, n_trees=3).evaluate(study)['x']))\n"
-        "print('scipy.stats' in sys.modules)\n"
+        "ask = {'n_trees': 3, 'max_depth': 6, 'seed': 0}\n"
+        "print(round(float(Fanova(**ask).evaluate(study)['x']), 9))\n"
+        "large = ('scipy.stats', 'sklearn.ensemble', 'sklearn.linear_model')\n"
+        "print(sum(name in sys.modules for name in large))\n"
         "from sklearn.metrics import roc_auc_score\n"
-        "import scipy.stats\n"
+        "from sklearn.ensemble import GradientBoostingRegressor, RandomTreesEmbedding\n"
+        "from sklearn.neighbors import KNeighborsClassifier\n"
+        "import scipy.stats, sklearn.manifold\n"
         "print(roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), scipy.stats.gmean([2, 8]))\n"
+        "print(*KNeighborsClassifier(1).fit([[0], [1]], [0, 1]).predict([[0.9]]))\n"
+        "GradientBoostingRegressor().fit([[0], [1]], [0, 1])\n"
+        "RandomTreesEmbedding(3).fit_transform([[0], [1]])\n"
+        "theirs = optuna.importance.FanovaImportanceEvaluator(**ask)\n"
+        "print(round(float(theirs.evaluate(study)['x']), 9))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.split() == ["1.0", "False", "0.75", "4.0"]
+    assert done.stdout.split() == ["1.0", "0", "0.75", "4.0", "1", "1.0"]

@@ -25,17 +25,14 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.imports import postponed, uncollected
 from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.importance import FanovaImportanceEvaluator
 
 SHARED = ("scheduler", "lr", "warmup")
 LEAST_TRIALS = 12
@@ -272,6 +269,7 @@ def _above_chance(
 ) -> dict[str, float]:
     """Share of each parameter less that of its shadow, by Optuna's evaluator."""
     from lrsearch.report.derived import frozen, study_of
+    from lrsearch.report.fanova import Fanova  # scikit-learn is the largest import beside torch
 
     if np.ptp(values) == 0:
         return dict.fromkeys(columns, 0.0)
@@ -283,20 +281,8 @@ def _above_chance(
         frozen(i, float(v), {k: cells[k][i] for k in cells}, spaces) for i, v in enumerate(values)
     )
     seed = int(rng.integers(2**31))
-    evaluator = _evaluator()(n_trees=trees, max_depth=_DEPTH, seed=seed)
-    found = evaluator.evaluate(study, params=list(cells))
+    found = Fanova(n_trees=trees, max_depth=_DEPTH, seed=seed).evaluate(study, params=list(cells))
     return {k: float(found[k] - found[f"{k} shuffled"]) for k in columns}
-
-
-@cache
-def _evaluator() -> type[FanovaImportanceEvaluator]:
-    """Optuna's evaluator, imported with scikit-learn: the largest import beside torch.
-
-    Half of that is ``scipy.stats``, of which a forest calls nothing.
-    """
-    with uncollected(keep=False), postponed("scipy.stats"):
-        from optuna.importance import FanovaImportanceEvaluator
-    return FanovaImportanceEvaluator
 
 
 def encode(
