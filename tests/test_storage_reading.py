@@ -193,11 +193,13 @@ def test_a_cache_reads_of_running_trials_what_changes_and_all_when_they_end(
     for trial in running:
         trial.set_user_attr("schedule", {"family": "StepLR"})
     assert all("schedule" in t.user_attrs for t in same()[:3])
+    before = study.get_trials(deepcopy=False)
     for epoch in (1, 2):
         for trial in running:
             trial.report(1 / epoch, epoch)
         running[1].storage.set_trial_system_attr(running[1]._trial_id, f"rung_{epoch}", epoch)
         assert [len(t.intermediate_values) for t in same()] == [epoch] * 3 + [0]
+    assert not any(t.intermediate_values for t in before), "what was read stays as it was"
     running[0].set_user_attr("stopped", "completed")
     other.tell(running[0], 0.25)
     other.tell(running[1], state=TrialState.PRUNED)
@@ -208,4 +210,25 @@ def test_a_cache_reads_of_running_trials_what_changes_and_all_when_they_end(
     waiting = other.ask({"x": FloatDistribution(0, 1)})
     assert waiting.params == queued
     assert same()[3].state == TrialState.RUNNING
+    storage.close()
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 65])
+def test_a_cache_reads_the_newest_epochs_of_any_number_of_running_trials(
+    count: int, tmp_path: object
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=Cache(storage), study_name="s")
+    other = optuna.load_study(storage=storage, study_name="s")
+    running = [other.ask() for _ in range(count)]
+    for trial in running:
+        trial.set_user_attr("schedule", {"family": "StepLR"})
+    for epoch in range(1, 4):
+        study.get_trials(deepcopy=False)
+        for trial in running[epoch:]:
+            trial.report(float("inf") if trial.number % 2 else 0.5, epoch)
+    mine = study.get_trials(deepcopy=False)
+    fresh = optuna.load_study(storage=storage, study_name="s").trials
+    assert [_comparable(t) for t in mine] == [_comparable(t) for t in fresh]
+    assert [len(t.intermediate_values) for t in mine[:4]] == [0, 1, 2, 3]
     storage.close()

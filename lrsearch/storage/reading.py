@@ -6,9 +6,10 @@ pruning decision and every display reads the trials under way, and a new worker 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +34,7 @@ _FINITE_VALUE = TrialValueModel.TrialValueType.FINITE
 
 _NONE: Mapping[int, FrozenTrial] = MappingProxyType({})
 _FEW = 500  # more are found by a join, not by naming them
+_PAIRS = 64  # so many trials are asked each for its own newest steps
 
 
 def _trials(condition: ColumnElement[bool]) -> Select[Any]:
@@ -47,6 +49,12 @@ _AMONG_OR_NEWER = and_(
     ),
 )
 _OFTEN = _trials(_AMONG_OR_NEWER)
+_STEPS = (
+    INTERMEDIATE.c.trial_id,
+    INTERMEDIATE.c.step,
+    INTERMEDIATE.c.intermediate_value,
+    INTERMEDIATE.c.intermediate_value_type,
+)
 
 
 def read_trial(connection: Connection, trial_id: int) -> FrozenTrial | None:
@@ -71,7 +79,8 @@ def read_trials(
         states: Only trials in these; None for all.
         included: Trials to read whatever their number, if ``newer_than`` is not -1.
         newer_than: All trials with a greater number are read.
-        known: Trials whose parameters and user attributes stay while they run, as read before.
+        known: Trials whose parameters, user attributes and reported steps stay while they run, as
+            read before. (A step that a resumed trial reports again is read when it ends.)
     """
     if newer_than > -1 and states is None:
         given = {"study": study_id, "included": sorted(included), "newer": newer_than}
@@ -122,16 +131,14 @@ def _read(
     trials: dict[int, FrozenTrial] = {}
     new: dict[int, FrozenTrial] = {}
     for row in connection.execute(statement, given):
-        trial = empty_trial(
-            row.trial_id, row.number, row.state, row.datetime_start, row.datetime_complete
-        )
-        trials[row.trial_id] = trial
         old = known.get(row.trial_id)
         if old is None or row.state != old.state:
-            new[row.trial_id] = trial
+            new[row.trial_id] = trials[row.trial_id] = empty_trial(
+                row.trial_id, row.number, row.state, row.datetime_start, row.datetime_complete
+            )
         else:
-            trial.params, trial.distributions = old.params, old.distributions
-            trial.user_attrs = old.user_attrs
+            trials[row.trial_id] = trial = copy.copy(old)
+            trial.intermediate_values, trial.system_attrs = dict(old.intermediate_values), {}
 
     def rows(among: dict[int, FrozenTrial], *columns: Any, order: Any = None) -> Any:
         if not among:
@@ -157,9 +164,10 @@ def _read(
         if kind is not _FINITE_VALUE:
             value = TrialValueModel.stored_repr_to_value(value, kind)
         trials[key].values = [*(trials[key].values or []), value]
-    i = INTERMEDIATE.c
-    for key, step, value, kind in rows(
-        trials, i.trial_id, i.step, i.intermediate_value, i.intermediate_value_type
+    for key, step, value, kind in (
+        _newest_steps(connection, trials)
+        if len(new) < len(trials) <= _PAIRS
+        else rows(trials, *_STEPS)
     ):
         if kind is not _FINITE:
             value = TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
@@ -170,6 +178,26 @@ def _read(
     for key, name, text in rows(trials, y.trial_id, y.key, y.value_json):
         trials[key].system_attrs[name] = json.loads(text)
     return list(trials.values())
+
+
+def _newest_steps(connection: Connection, trials: Mapping[int, FrozenTrial]) -> Sequence[Any]:
+    """The reported steps that come after those that the trials have."""
+    last = [(key, max(t.intermediate_values, default=-1)) for key, t in trials.items()]
+    places = next(n for n in (16, 32, _PAIRS) if n >= len(last))  # to build one takes long
+    last += [last[0]] * (places - len(last))
+    given = {f"trial_{n}": key for n, (key, _) in enumerate(last)}
+    given |= {f"last_{n}": step for n, (_, step) in enumerate(last)}
+    return connection.execute(_steps_after(places), given).all()
+
+
+@functools.cache
+def _steps_after(trials: int) -> Select[Any]:
+    i = INTERMEDIATE.c
+    pairs = [
+        and_(i.trial_id == bindparam(f"trial_{n}"), i.step > bindparam(f"last_{n}"))
+        for n in range(trials)
+    ]
+    return select(*_STEPS).where(or_(*pairs))
 
 
 @functools.cache

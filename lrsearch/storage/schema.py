@@ -246,13 +246,14 @@ def _create_missing(connection: Connection) -> None:
         connection.execute(VERSIONS.insert().values(version=VERSION))
 
 
+@functools.cache
 def _scripts() -> ScriptDirectory:
+    """Optuna's migrations: the first question to them runs each, so one object answers all."""
     return ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
 
 
-@functools.cache
 def _head_revision() -> str:
-    """Optuna's schema version; it reads a folder of scripts, so once a process is enough."""
+    """Optuna's schema version."""
     head = _scripts().get_current_head()
     if head is None:
         raise SchemaMismatch("this Optuna has no schema version; reinstall it")
