@@ -91,3 +91,25 @@ def test_forests_leave_most_of_scikit_learn_alone_and_others_find_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.split() == ["1.0", "0", "0.75", "4.0", "1", "1.0"]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///a.db", "postgresql://localhost/a"])
+def test_a_run_on_sqlite_imports_nothing_of_other_databases(url: str) -> None:
+    program = (
+        "import sys\n"
+        "from lrsearch.imports import lean\n"
+        f"with lean({url!r}):\n"
+        "    import lrsearch.storage, scipy.linalg\n"
+        "names = ('numpy.f2py', 'sqlalchemy.dialects.postgresql', 'alembic.ddl.postgresql')\n"
+        "print(*(name in sys.modules for name in names))\n"
+        "import numpy, sqlalchemy.dialects.postgresql, alembic.ddl.postgresql\n"
+        "from lrsearch.storage.schema import PARAMS, postgresql\n"
+        "print('INSERT' in str(postgresql.insert(PARAMS)), numpy.f2py.get_include is not None)\n"
+        "print(alembic.ddl.postgresql.PostgresqlImpl.__dialect__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    there = str(url.startswith("postgresql"))
+    after = ["True", "True", "postgresql"]
+    assert done.stdout.split() == ["False", there, there, *after]
