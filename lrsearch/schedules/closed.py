@@ -37,10 +37,13 @@ def rates(schedule: Schedule, steps_per_epoch: int) -> Array | None:
         return None
     k = steps_per_epoch if schedule.interval == "step" else 1
     warmup = schedule.warmup * k
-    rise = schedule.warmup_start + (1 - schedule.warmup_start) * np.arange(warmup) / max(1, warmup)
     t = np.arange(schedule.epochs * k - warmup, dtype=np.float64)
     args = in_steps(family, schedule.params, k)
-    lr = np.concatenate([schedule.lr * rise, _FORMULAS[family.name](schedule.lr, t, args)])
+    lr: Array = _FORMULAS[family.name](schedule.lr, t, args)
+    if warmup:
+        start = schedule.warmup_start
+        rise = start + (1 - start) * np.arange(warmup) / warmup
+        lr = np.concatenate([schedule.lr * rise, lr])
     return lr if k == steps_per_epoch else np.repeat(lr, steps_per_epoch)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from scipy.optimize import fmin_l_bfgs_b
 
 Array = NDArray[np.float64]
@@ -69,7 +69,7 @@ class GaussianProcess:
         """Mean and standard deviation of a new observation at ``x`` (m, d): two of (m,)."""
         d = self.x.shape[1]
         z = (np.atleast_2d(x) - self.centres[0]) / self.scales[0]
-        cross, _ = _matern(z, self.x, self.theta)  # (m, n)
+        cross = _matern(z, self.x, self.theta)  # (m, n)
         prior = np.full(len(z), np.exp(2 * self.theta[d]))
         if linear is not None and linear.shape[-1]:
             seen = (np.atleast_2d(linear) - self.centres[1]) / self.scales[1]
@@ -89,13 +89,12 @@ class GaussianProcess:
 
         Rasmussen & Williams (2006), eqs. 5.10 to 5.12.
         """
-        inverse = _solve(self.chol, np.eye(len(self.alpha)))
-        variance = 1.0 / np.diag(inverse)
+        variance = 1.0 / _inverse(self.chol).diagonal()
         return self.scales[2] * self.alpha * variance, self.scales[2] * np.sqrt(variance)
 
 
-def _matern(a: Array, b: Array, theta: Array) -> tuple[Array, Array]:
-    """Matern part (m, n), and the r in it."""
+def _matern(a: Array, b: Array, theta: Array) -> Array:
+    """Matern part, (m, n)."""
     d = a.shape[1]
     r = _squares(a, b, np.exp(theta[:d]))
     np.sqrt(r, out=r)
@@ -104,7 +103,7 @@ def _matern(a: Array, b: Array, theta: Array) -> tuple[Array, Array]:
     matern /= 3.0
     matern += 1.0 + r
     matern *= np.exp(2 * theta[d] - r)
-    return matern, r
+    return np.asarray(matern)
 
 
 def _line(a: Array, b: Array, theta: Array) -> Array | float:
@@ -145,6 +144,14 @@ def _solve(chol: Array, b: Array) -> Array:
     return np.asarray(dpotrs(chol, b, lower=True)[0])
 
 
+def _inverse(chol: Array) -> Array:
+    """Inverse of ``chol @ chol.T``, for a factor with zeros above its diagonal."""
+    lower: Array = dpotri(chol, lower=True)[0]
+    inverse: Array = lower + lower.T
+    inverse.flat[:: len(chol) + 1] *= 0.5
+    return inverse
+
+
 @functools.cache
 def _prior(d: int, q: int) -> tuple[Array, Array]:
     """Normal prior of the log hyperparameters: centre and width, two of (d + q + 2,).
@@ -159,30 +166,42 @@ def _prior(d: int, q: int) -> tuple[Array, Array]:
 
 
 def _objective(
-    theta: Array, x: Array, linear: Array, y: Array, squares: Array, extra: Array
+    theta: Array, linear: Array, y: Array, squares: Array, extra: Array
 ) -> tuple[float, Array]:
-    """Negative log posterior of the hyperparameters and its gradient."""
-    n, d = x.shape
-    q = linear.shape[1]
+    """Negative log posterior of the hyperparameters and its gradient.
+
+    Args:
+        theta: The hyperparameters, (d + q + 2,).
+        linear: Features with a linear effect, (n, q).
+        y: Targets, (n,).
+        squares: Squared differences of each feature between each two observations, (n n, d).
+        extra: Known noise, (n,).
+    """
+    n = len(y)
+    d, q = squares.shape[1], linear.shape[1]
     centre, width = _prior(d, q)
-    matern, r = _matern(x, x, theta)
-    slope = (1.0 + r) * np.exp(2 * theta[d] - r)
+    shrunk = np.exp(-2 * theta[:d])
+    r = np.sqrt(5.0 * (squares @ shrunk)).reshape(n, n)
+    slope = np.exp(2 * theta[d] - r)
+    matern = slope * (r * r / 3.0 + r + 1.0)
+    slope *= r + 1.0
     noise = np.exp(2 * theta[-1])
     covariance = matern + _line(linear, linear, theta)
-    covariance.flat[:: n + 1] += noise + extra + _JITTER
+    covariance.reshape(-1)[:: n + 1] += noise + extra + _JITTER
     chol = _cholesky(covariance)
-    inverse = _solve(chol, np.eye(n))
+    inverse = _inverse(chol)
     alpha = inverse @ y
     weight = alpha[:, None] * alpha - inverse  # d log p / dK = weight / 2
     z = (theta - centre) / width
-    value = 0.5 * y @ alpha + np.log(np.diag(chol)).sum() + 0.5 * (z**2).sum()
+    value = 0.5 * y @ alpha + np.log(chol.diagonal()).sum() + 0.5 * (z @ z)
     grad = np.empty_like(theta)
-    grad[:d] = (5.0 / 6.0) * ((weight * slope).ravel() @ squares) * np.exp(-2 * theta[:d])
-    grad[d] = (weight * matern).sum()
+    slope *= weight
+    grad[:d] = (5.0 / 6.0) * (slope.reshape(-1) @ squares) * shrunk
+    grad[d] = weight.reshape(-1) @ matern.reshape(-1)
     if q:
-        both = np.einsum("iq,ij,jq->q", linear, weight, linear)
+        both = ((weight @ linear) * linear).sum(axis=0)
         grad[d + 1 : d + 1 + q] = both * np.exp(2 * theta[d + 1 : d + 1 + q])
-    grad[-1] = noise * np.trace(weight)
+    grad[-1] = noise * weight.trace()
     return float(value), -grad + z / width
 
 
@@ -232,11 +251,11 @@ def fit(
         theta, _, _ = fmin_l_bfgs_b(
             _objective,
             first,
-            args=(z, seen, t, squares, extra),
+            args=(seen, t, squares, extra),
             bounds=np.stack([centre - 4 * width, centre + 4 * width], axis=1),
             maxiter=steps,
         )
-    covariance, _ = _matern(z, z, theta)
+    covariance = _matern(z, z, theta)
     covariance += _line(seen, seen, theta)
     diagonal = covariance.reshape(-1)[:: n + 1]
     noise = np.exp(2 * theta[-1])
