@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -215,7 +216,7 @@ class MLPTrainer:
         self.back = [
             (
                 product(hidden[i - 1].transpose(1, 2), below[i], gradients[i]),
-                partial(torch.bmm, below[i], weights[i][:, :-1].transpose(1, 2), out=below[i - 1]),
+                _down(below[i], weights[i][:, :-1], below[i - 1]),
                 activations[i - 1],
                 below[i - 1],
                 outputs[i - 1],
@@ -251,3 +252,10 @@ class MLPTrainer:
         total, self.total = self.total, None
         assert total is not None
         return total.flatten(1).mean(1).mul_(self.loss.sign / steps)
+
+
+def _down(d: Tensor, w: Tensor, out: Tensor) -> Callable[[], Any]:
+    """A function that computes ``out = d @ w.T``."""
+    if d.stride(2) != 1:  # numpy is only slow where the second factor alone lies transposed
+        return product(d, w.transpose(1, 2), out)
+    return partial(torch.bmm, d, w.transpose(1, 2), out=out)
