@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +69,15 @@ class GaussianProcess:
     def predict(self, x: Array, linear: Array | None = None) -> tuple[Array, Array]:
         """Mean and standard deviation of a new observation at ``x`` (m, d): two of (m,)."""
         d = self.x.shape[1]
+        known, squares, lengths, own = self._side
         z = (np.atleast_2d(x) - self.centres[0]) / self.scales[0]
-        cross = _matern(z, self.x, self.theta)  # (m, n)
-        prior = np.full(len(z), np.exp(2 * self.theta[d]))
+        cross = _decay(_apart(z / lengths, known, squares), float(self.theta[d]))  # (m, n)
+        noise, prior = own[-1], own[0]
         if linear is not None and linear.shape[-1]:
             seen = (np.atleast_2d(linear) - self.centres[1]) / self.scales[1]
-            cross += _line(seen, self.linear, self.theta)
-            prior += seen**2 @ np.exp(2 * self.theta[d + 1 : -1])
-        noise = np.exp(2 * self.theta[-1])
+            sloped = seen * own[1:-1]
+            cross += sloped @ self.linear.T
+            prior = prior + np.einsum("ij,ij->i", sloped, seen)
         if self.rough is not None:
             cross += noise * _near(z, self.x, self.rough)
         half = dtrtrs(self.chol, cross.T, lower=True)[0]
@@ -83,6 +85,14 @@ class GaussianProcess:
         variance = np.maximum(prior + noise - half.sum(axis=0), _JITTER)
         sd = self.scales[2]
         return self.centres[2] + sd * (cross @ self.alpha), sd * np.sqrt(variance)
+
+    @functools.cached_property
+    def _side(self) -> tuple[Array, Array, Array, Array]:
+        """Observations in units of the lengths and their squares, the lengths, variances."""
+        d = self.x.shape[1]
+        lengths, variances = np.exp(self.theta[:d]), np.exp(2 * self.theta[d:])
+        known = self.x / lengths
+        return known, np.einsum("ij,ij->i", known, known), lengths, variances
 
     def leave_one_out(self) -> tuple[Array, Array]:
         """Each observation minus what the others say of it, and the sd of that: two of (n,).
@@ -96,14 +106,19 @@ class GaussianProcess:
 def _matern(a: Array, b: Array, theta: Array) -> Array:
     """Matern part, (m, n)."""
     d = a.shape[1]
-    r = _squares(a, b, np.exp(theta[:d]))
-    np.sqrt(r, out=r)
+    return _decay(_squares(a, b, np.exp(theta[:d])), float(theta[d]))
+
+
+def _decay(square: Array, log_sd: float) -> Array:
+    """Matern covariance at squared distances (m, n), which are used up."""
+    r = np.sqrt(square, out=square)
     r *= _SQRT5
-    matern = r**2
+    matern = r * r
     matern /= 3.0
-    matern += 1.0 + r
-    matern *= np.exp(2 * theta[d] - r)
-    return np.asarray(matern)
+    matern += r
+    matern += 1.0
+    matern *= np.exp(np.subtract(2 * log_sd, r, out=r), out=r)
+    return matern
 
 
 def _line(a: Array, b: Array, theta: Array) -> Array | float:
@@ -116,7 +131,12 @@ def _squares(a: Array, b: Array, lengths: Array) -> Array:
     """Squared distances in units of the lengths, (m, n)."""
     u = a / lengths
     v = u if a is b else b / lengths
-    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :]
+    return _apart(u, v, np.einsum("ij,ij->i", v, v))
+
+
+def _apart(u: Array, v: Array, squares: Array) -> Array:
+    """Squared distances, (m, n), given the squares of ``v``, (n,)."""
+    square = np.einsum("ij,ij->i", u, u)[:, None] + squares
     square -= 2.0 * u @ v.T
     return np.asarray(np.maximum(square, 0.0, out=square))
 
@@ -235,7 +255,9 @@ def fit(
     exact = slice(None) if variance is None else np.flatnonzero(variance == 0.0)
     x_mid, x_scale = _standard(x[exact])
     line_mid, line_scale = _standard(linear[exact])
-    y_mid, y_scale = float(y[exact].mean()), float(y[exact].std())
+    sure = y[exact]
+    y_mid = float(sure.sum() / len(sure))
+    y_scale = math.sqrt(np.square(sure - y_mid).sum() / len(sure))
     y_scale = y_scale if y_scale > 1e-12 else 1.0
     z, seen, t = (x - x_mid) / x_scale, (linear - line_mid) / line_scale, (y - y_mid) / y_scale
     extra = np.zeros(n) if variance is None else variance / y_scale**2
@@ -275,6 +297,6 @@ def _standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the columns; 1 where a column does not vary."""
     if not x.shape[1]:
         return np.zeros(0), np.ones(0)
-    middle = x.mean(axis=0)
-    scale = np.sqrt(((x - middle) ** 2).mean(axis=0))
+    middle = x.sum(axis=0) / len(x)
+    scale = np.sqrt(np.square(x - middle).sum(axis=0) / len(x))
     return middle, np.where(scale > 1e-9, scale, 1.0)
