@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lrsearch.schedules import shapes
 from lrsearch.schedules.convert import in_steps
 from lrsearch.schedules.family import get_family, is_builtin
 
@@ -85,8 +84,13 @@ def _between(high: float, low: float, part: Array) -> Array:
 
 
 def _restarts(lr: float, t: Array, args: Args) -> Any:
-    shape = shapes.Restarts(args["T_0"], args["T_mult"], args["eta_min"] / lr)
-    return lr * np.array([shape(int(step)) for step in t])
+    growth = args["T_mult"]
+    length = np.full(len(t), float(args["T_0"]))  # of the cycle that each step is in
+    within = t % args["T_0"] if growth == 1 else t.copy()
+    while (later := within >= length).any():
+        within[later] -= length[later]
+        length[later] *= growth
+    return _between(lr, args["eta_min"], within / length)
 
 
 def _one_cycle(lr: float, t: Array, args: Args) -> Any:
