@@ -12,16 +12,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search.candidates import Drawn, candidate_lr
 from lrsearch.search.curves import COMPLETE, load_curves
-from lrsearch.search.sampling import (
-    EARLY,
-    LEAST_KNOWN,
-    Drawn,
-    TraceSampler,
-    believed,
-    candidate_lr,
-    promise,
-)
+from lrsearch.search.sampling import EARLY, LEAST_KNOWN, TraceSampler, believed, promise
 
 EPOCHS = 12
 SPACE = Space(None, EPOCHS, (1e-3, 1.0))

@@ -23,7 +23,7 @@ def test_gradient_of_the_objective_is_that_of_its_differences() -> None:
     squares = ((x[:, None] - x[None]) ** 2).reshape(-1, 3)
     extra = np.linspace(0, 0.3, len(y))
     theta = np.array([0.1, 0.4, -0.2, 0.2, -0.5, -1.0, -1.2])
-    args = (x, linear, y, squares, extra)
+    args = (linear, y, squares, extra)
     error = check_grad(
         lambda t: surrogate._objective(t, *args)[0],
         lambda t: surrogate._objective(t, *args)[1],
@@ -35,7 +35,7 @@ def test_gradient_of_the_objective_is_that_of_its_differences() -> None:
 def test_kernel_is_matern_plus_linear() -> None:
     x, linear, _ = data()
     theta = np.array([0.1, 0.4, -0.2, 0.2, -0.5, -1.0, -1.2])
-    matern, _ = surrogate._matern(x, x, theta)
+    matern = surrogate._matern(x, x, theta)
     line = surrogate._line(linear, linear, theta)
     ours = ConstantKernel(np.exp(0.4)) * Matern(np.exp(theta[:3]), nu=2.5)
     np.testing.assert_allclose(matern, ours(x), atol=1e-6)
@@ -48,7 +48,7 @@ def test_prediction_and_leave_one_out_are_those_of_refits() -> None:
     gp = fit(x, y, linear=linear)
     error, sd = gp.leave_one_out()
     t = (y - y.mean()) / y.std()
-    full, _ = surrogate._matern(gp.x, gp.x, gp.theta)
+    full = surrogate._matern(gp.x, gp.x, gp.theta)
     full += surrogate._line(gp.linear, gp.linear, gp.theta)
     full += WhiteKernel(np.exp(2 * gp.theta[-1]))(gp.x) + 1e-8 * np.eye(25)
     for i in (0, 7, 24):

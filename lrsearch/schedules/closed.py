@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lrsearch.schedules import shapes
 from lrsearch.schedules.convert import in_steps
 from lrsearch.schedules.family import get_family, is_builtin
 
@@ -37,10 +36,13 @@ def rates(schedule: Schedule, steps_per_epoch: int) -> Array | None:
         return None
     k = steps_per_epoch if schedule.interval == "step" else 1
     warmup = schedule.warmup * k
-    rise = schedule.warmup_start + (1 - schedule.warmup_start) * np.arange(warmup) / max(1, warmup)
     t = np.arange(schedule.epochs * k - warmup, dtype=np.float64)
     args = in_steps(family, schedule.params, k)
-    lr = np.concatenate([schedule.lr * rise, _FORMULAS[family.name](schedule.lr, t, args)])
+    lr: Array = _FORMULAS[family.name](schedule.lr, t, args)
+    if warmup:
+        start = schedule.warmup_start
+        rise = start + (1 - start) * np.arange(warmup) / warmup
+        lr = np.concatenate([schedule.lr * rise, lr])
     return lr if k == steps_per_epoch else np.repeat(lr, steps_per_epoch)
 
 
@@ -82,8 +84,13 @@ def _between(high: float, low: float, part: Array) -> Array:
 
 
 def _restarts(lr: float, t: Array, args: Args) -> Any:
-    shape = shapes.Restarts(args["T_0"], args["T_mult"], args["eta_min"] / lr)
-    return lr * np.array([shape(int(step)) for step in t])
+    growth = args["T_mult"]
+    length = np.full(len(t), float(args["T_0"]))  # of the cycle that each step is in
+    within = t % args["T_0"] if growth == 1 else t.copy()
+    while (later := within >= length).any():
+        within[later] -= length[later]
+        length[later] *= growth
+    return _between(lr, args["eta_min"], within / length)
 
 
 def _one_cycle(lr: float, t: Array, args: Args) -> Any:

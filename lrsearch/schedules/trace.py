@@ -33,28 +33,60 @@ class Trace:
 
 def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind) -> Trace:
     """The trace of ``schedule``; see :meth:`Schedule.trace`."""
-    import numpy as np
+    course = Course(schedule, steps_per_epoch, momentum, kind)
+    lr, momenta = course.span(0, schedule.epochs * steps_per_epoch)
+    return Trace(lr, momenta if kind == "adam" or momentum != 0 else None)
 
-    if get_family(schedule.family).needs_metric:
-        raise UsageError(
-            f"{schedule.family} has no trace: its rate depends on the loss; train to see it"
-        )
-    optimizer = dummy(kind, momentum)
-    scheduler = schedule.build(optimizer, steps_per_epoch)
-    optimizer.step()  # torch warns when the scheduler is stepped first
-    group: dict[str, Any] = optimizer.param_groups[0]
-    per_step = schedule.interval == "step"
-    count = schedule.epochs * (steps_per_epoch if per_step else 1)
-    repeat = 1 if per_step else steps_per_epoch
-    lrs = np.empty(count)
-    momenta = np.empty(count)
-    for t in range(count):
-        if t:
-            scheduler.step()
-        lrs[t] = group["lr"]
-        momenta[t] = group["betas"][0] if kind == "adam" else group["momentum"]
-    has_momentum = kind == "adam" or momentum != 0
-    return Trace(np.repeat(lrs, repeat), np.repeat(momenta, repeat) if has_momentum else None)
+
+class Course:
+    """A trace that is followed only as far as it is asked for: most trials are stopped early.
+
+    Args:
+        schedule: Not one that a loss drives.
+        steps_per_epoch: Optimizer steps in an epoch.
+        momentum: The optimizer's own momentum, or beta1.
+        kind: ``sgd`` (has ``momentum``), ``adam`` (has ``betas``).
+
+    Raises:
+        UsageError: ReduceLROnPlateau, which needs the loss.
+    """
+
+    def __init__(
+        self, schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind
+    ) -> None:
+        import numpy as np
+
+        if get_family(schedule.family).needs_metric:
+            raise UsageError(
+                f"{schedule.family} has no trace: its rate depends on the loss; train to see it"
+            )
+        optimizer = dummy(kind, momentum)
+        self._scheduler = schedule.build(optimizer, steps_per_epoch)
+        optimizer.step()  # torch warns when the scheduler is stepped first
+        self._group: dict[str, Any] = optimizer.param_groups[0]
+        self._repeat = 1 if schedule.interval == "step" else steps_per_epoch
+        self._known = 0  # scheduler steps whose rate and momentum are known
+        self._values = np.empty((2, schedule.epochs * steps_per_epoch // self._repeat))
+
+    def span(
+        self, first: int, last: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Rate and momentum of the optimizer steps from ``first`` to before ``last``."""
+        import numpy as np
+
+        group, repeat = self._group, self._repeat
+        begin, end = first // repeat, -(-last // repeat)
+        for t in range(self._known, end):
+            if t:
+                self._scheduler.step()
+            momentum = group["betas"][0] if "betas" in group else group["momentum"]
+            self._values[:, t] = group["lr"], momentum
+        self._known = max(self._known, end)
+        lr, momenta = self._values[:, begin:end]
+        if repeat > 1:
+            part = slice(first - begin * repeat, last - begin * repeat)
+            return np.repeat(lr, repeat)[part], np.repeat(momenta, repeat)[part]
+        return lr, momenta
 
 
 def dummy(kind: Kind, momentum: float) -> Optimizer:

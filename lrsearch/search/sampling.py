@@ -10,38 +10,23 @@ once, many are asked for before a few are complete: until then, early losses hav
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
-from lrsearch.errors import UsageError
-from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.schedules.trace import dummy
-from lrsearch.search.curves import (
-    COMPLETE,
-    DIVERGED,
-    RUNNING,
-    Curves,
-    Reader,
-    by_end,
-    lr_per_epoch,
-    stack,
-)
+from lrsearch.schedules import Space
+from lrsearch.search.candidates import Candidates, Drawn
+from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, Curves, Reader, by_end, stack
 from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
-from lrsearch.search.surrogate import Array, GaussianProcess, fit, trace_features
+from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
 LEAST_KNOWN: Final = 10
 """Trials something is known of before the process is asked; others are drawn at random."""
@@ -62,76 +47,6 @@ LEARNT: Final = 100
 """Of these, those that its hyperparameters are learnt from, at most."""
 ROUGH: Final = 0.3
 """Distance over which a trial's luck stays the same, in standard deviations over the space."""
-LONGEST_TRACE: Final = 100
-"""Epochs of a candidate's trace; a longer schedule is shrunk to it, by its fractions."""
-
-
-class Drawn(RandomParams):
-    """Random values that are also recorded with their Optuna distributions.
-
-    Args:
-        rng: numpy generator.
-        near: Values to stay near to: each is kept or moved a little, seldom drawn anew.
-    """
-
-    def __init__(self, rng: np.random.Generator, near: Mapping[str, Any] | None = None) -> None:
-        super().__init__(rng)
-        self.near = dict(near or {})
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def _moves(self, name: str) -> bool:
-        """Whether a value is near the known one (else it is random)."""
-        return name in self.near and self.rng.random() > 0.1
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Uniform, or within about a tenth of the range of the known value."""
-        self.distributions[name] = FloatDistribution(low, high, log=log)
-        if not self._moves(name):
-            return super().suggest_float(name, low, high, log=log)
-        value = float(self.near[name])
-        if self.rng.random() < 0.6:
-            a, b, v = (math.log(x) for x in (low, high, value)) if log else (low, high, value)
-            v += 0.1 * (b - a) * self.rng.standard_normal()
-            value = math.exp(v) if log else v
-        self.params[name] = min(max(value, low), high)
-        return float(self.params[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Uniform, or within about a tenth of the range of the known value."""
-        self.distributions[name] = IntDistribution(low, high, log=log)
-        if not self._moves(name):
-            return super().suggest_int(name, low, high, log=log)
-        value = int(self.near[name])
-        if self.rng.random() < 0.6:
-            value += round(max(1.0, 0.1 * (high - low)) * self.rng.standard_normal())
-        self.params[name] = min(max(value, low), high)
-        return int(self.params[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of ``choices``, mostly the known one."""
-        self.distributions[name] = CategoricalDistribution(choices)
-        if not self._moves(name):
-            return super().suggest_categorical(name, choices)
-        self.params[name] = self.near[name]
-        return self.params[name]
-
-
-class Candidate:
-    """A schedule that may be proposed, with its rates once they were asked for."""
-
-    def __init__(self, drawn: Drawn, schedule: Schedule) -> None:
-        self.drawn = drawn
-        self._schedule = schedule
-        self._rates: tuple[bytes, Array] | None = None
-
-    def rates(self, curves: Curves) -> Array:
-        """:func:`candidate_lr`, computed again only where the losses it follows are others."""
-        followed = b""
-        if FAMILIES[self._schedule.family].needs_metric:
-            followed = _nearest_losses(self._schedule, curves).tobytes()
-        if self._rates is None or self._rates[0] != followed:
-            self._rates = followed, candidate_lr(self._schedule, curves)
-        return self._rates[1]
 
 
 @dataclass
@@ -139,7 +54,7 @@ class _Pool:
     """Candidates that a block of trials shares: from the whole space (-1), near a trial."""
 
     block: int
-    near: dict[int, list[Candidate]] = field(default_factory=dict)
+    near: dict[int, Candidates] = field(default_factory=dict)
 
 
 class TraceSampler(BaseSampler):
@@ -192,10 +107,11 @@ class TraceSampler(BaseSampler):
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
             return self._random(number)
-        candidates = self._candidates(number, trials, rows)
-        features = trace_features(np.array([c.rates(curves) for c in candidates]))
+        candidates = self._candidates(number, trials, rows, curves.features.shape[1])
+        features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
         gain = promise(curves.features, target, variance, features, self._learnt)
-        return candidates[int(np.argmax(gain))].drawn
+        drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
+        return drawn[int(np.argmax(gain))]
 
     def _random(self, number: int) -> Drawn:
         drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
@@ -203,9 +119,12 @@ class TraceSampler(BaseSampler):
         return drawn
 
     def _candidates(
-        self, number: int, trials: list[FrozenTrial], known: Collection[int]
-    ) -> list[Candidate]:
-        """From all over the space, and near the best completed ones; none proposed before."""
+        self, number: int, trials: list[FrozenTrial], known: Collection[int], width: int
+    ) -> list[tuple[Candidates, NDArray[np.int64]]]:
+        """From all over the space, and near the best completed ones; none proposed before.
+
+        Those to look at are named by their places, (m,).
+        """
         block = number // SHARED_BY
         if self._pool is None or self._pool.block != block:
             self._pool = _Pool(block)
@@ -219,15 +138,18 @@ class TraceSampler(BaseSampler):
                 rng = np.random.default_rng([self._seed % 2**32, block, key + 1])
                 near, count = (None, CANDIDATES) if parent is None else (parent.params, NEIGHBOURS)
                 drawn = [Drawn(rng, near) for _ in range(count)]
-                pool[key] = [Candidate(each, self._space.suggest(each)) for each in drawn]
+                schedules = [self._space.suggest(each) for each in drawn]
+                pool[key] = Candidates(drawn, schedules, width)
         rng = np.random.default_rng([self._seed % 2**32, number])
         taken = [t.params for t in trials if t.number // SHARED_BY == block]
-        return [
-            candidate
-            for key in (-1, *(parent.number for parent in best))
-            for candidate, seen in zip(pool[key], rng.random(len(pool[key])), strict=True)
-            if seen < SEEN and candidate.drawn.params not in taken
-        ]
+        rates = {params.get("lr") for params in taken}
+        found = []
+        for group in (pool[key] for key in (-1, *(parent.number for parent in best))):
+            seen = np.flatnonzero(rng.random(len(group.drawn)) < SEEN).tolist()
+            own = ((i, group.drawn[i].params) for i in seen)
+            new = [i for i, params in own if params["lr"] not in rates or params not in taken]
+            found.append((group, np.array(new, dtype=np.int64)))
+        return found
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -261,42 +183,6 @@ class TraceSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the trial's number."""
-
-
-def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
-    """Rates of a schedule that was not run, by epoch.
-
-    ``ReduceLROnPlateau`` is stepped on the losses of the completed trial with the nearest peak
-    rate: what it would have done there.
-    """
-    if not FAMILIES[schedule.family].needs_metric:
-        short = schedule.epochs > LONGEST_TRACE
-        return lr_per_epoch(schedule.rescaled(LONGEST_TRACE) if short else schedule)
-    if curves is None:
-        raise UsageError(f"{schedule.family} has no trace: give the curves of other trials")
-    losses = _nearest_losses(schedule, curves)
-    optimizer = dummy("sgd", 0.0)
-    scheduler: Any = schedule.build(optimizer)
-    lr = np.empty(len(losses))
-    for epoch, loss in enumerate(losses):
-        lr[epoch] = optimizer.param_groups[0]["lr"]
-        scheduler.step(float(loss))
-    return _shrunk(lr)
-
-
-def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
-    """Losses of the completed trial with the nearest peak rate, (E,)."""
-    complete = np.flatnonzero(curves.state == COMPLETE)
-    if not len(complete):
-        return -np.arange(curves.epochs, dtype=np.float64)  # they fall: the rate is held
-    distance = np.abs(np.log(curves.lr[complete].max(axis=1)) - math.log(schedule.lr))
-    return np.asarray(curves.raw[complete[np.argmin(distance)]])
-
-
-def _shrunk(lr: Array) -> Array:
-    """At most ``LONGEST_TRACE`` of the epochs, evenly."""
-    n = len(lr)
-    return lr[np.arange(LONGEST_TRACE) * n // LONGEST_TRACE] if n > LONGEST_TRACE else lr
 
 
 def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from scipy.optimize import fmin_l_bfgs_b
 
 Array = NDArray[np.float64]
@@ -68,14 +69,15 @@ class GaussianProcess:
     def predict(self, x: Array, linear: Array | None = None) -> tuple[Array, Array]:
         """Mean and standard deviation of a new observation at ``x`` (m, d): two of (m,)."""
         d = self.x.shape[1]
+        known, squares, lengths, own = self._side
         z = (np.atleast_2d(x) - self.centres[0]) / self.scales[0]
-        cross, _ = _matern(z, self.x, self.theta)  # (m, n)
-        prior = np.full(len(z), np.exp(2 * self.theta[d]))
+        cross = _decay(_apart(z / lengths, known, squares), float(self.theta[d]))  # (m, n)
+        noise, prior = own[-1], own[0]
         if linear is not None and linear.shape[-1]:
             seen = (np.atleast_2d(linear) - self.centres[1]) / self.scales[1]
-            cross += _line(seen, self.linear, self.theta)
-            prior += seen**2 @ np.exp(2 * self.theta[d + 1 : -1])
-        noise = np.exp(2 * self.theta[-1])
+            sloped = seen * own[1:-1]
+            cross += sloped @ self.linear.T
+            prior = prior + np.einsum("ij,ij->i", sloped, seen)
         if self.rough is not None:
             cross += noise * _near(z, self.x, self.rough)
         half = dtrtrs(self.chol, cross.T, lower=True)[0]
@@ -84,27 +86,39 @@ class GaussianProcess:
         sd = self.scales[2]
         return self.centres[2] + sd * (cross @ self.alpha), sd * np.sqrt(variance)
 
+    @functools.cached_property
+    def _side(self) -> tuple[Array, Array, Array, Array]:
+        """Observations in units of the lengths and their squares, the lengths, variances."""
+        d = self.x.shape[1]
+        lengths, variances = np.exp(self.theta[:d]), np.exp(2 * self.theta[d:])
+        known = self.x / lengths
+        return known, np.einsum("ij,ij->i", known, known), lengths, variances
+
     def leave_one_out(self) -> tuple[Array, Array]:
         """Each observation minus what the others say of it, and the sd of that: two of (n,).
 
         Rasmussen & Williams (2006), eqs. 5.10 to 5.12.
         """
-        inverse = _solve(self.chol, np.eye(len(self.alpha)))
-        variance = 1.0 / np.diag(inverse)
+        variance = 1.0 / _inverse(self.chol).diagonal()
         return self.scales[2] * self.alpha * variance, self.scales[2] * np.sqrt(variance)
 
 
-def _matern(a: Array, b: Array, theta: Array) -> tuple[Array, Array]:
-    """Matern part (m, n), and the r in it."""
+def _matern(a: Array, b: Array, theta: Array) -> Array:
+    """Matern part, (m, n)."""
     d = a.shape[1]
-    r = _squares(a, b, np.exp(theta[:d]))
-    np.sqrt(r, out=r)
+    return _decay(_squares(a, b, np.exp(theta[:d])), float(theta[d]))
+
+
+def _decay(square: Array, log_sd: float) -> Array:
+    """Matern covariance at squared distances (m, n), which are used up."""
+    r = np.sqrt(square, out=square)
     r *= _SQRT5
-    matern = r**2
+    matern = r * r
     matern /= 3.0
-    matern += 1.0 + r
-    matern *= np.exp(2 * theta[d] - r)
-    return matern, r
+    matern += r
+    matern += 1.0
+    matern *= np.exp(np.subtract(2 * log_sd, r, out=r), out=r)
+    return matern
 
 
 def _line(a: Array, b: Array, theta: Array) -> Array | float:
@@ -117,7 +131,12 @@ def _squares(a: Array, b: Array, lengths: Array) -> Array:
     """Squared distances in units of the lengths, (m, n)."""
     u = a / lengths
     v = u if a is b else b / lengths
-    square = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :]
+    return _apart(u, v, np.einsum("ij,ij->i", v, v))
+
+
+def _apart(u: Array, v: Array, squares: Array) -> Array:
+    """Squared distances, (m, n), given the squares of ``v``, (n,)."""
+    square = np.einsum("ij,ij->i", u, u)[:, None] + squares
     square -= 2.0 * u @ v.T
     return np.asarray(np.maximum(square, 0.0, out=square))
 
@@ -145,6 +164,14 @@ def _solve(chol: Array, b: Array) -> Array:
     return np.asarray(dpotrs(chol, b, lower=True)[0])
 
 
+def _inverse(chol: Array) -> Array:
+    """Inverse of ``chol @ chol.T``, for a factor with zeros above its diagonal."""
+    lower: Array = dpotri(chol, lower=True)[0]
+    inverse: Array = lower + lower.T
+    inverse.flat[:: len(chol) + 1] *= 0.5
+    return inverse
+
+
 @functools.cache
 def _prior(d: int, q: int) -> tuple[Array, Array]:
     """Normal prior of the log hyperparameters: centre and width, two of (d + q + 2,).
@@ -159,30 +186,42 @@ def _prior(d: int, q: int) -> tuple[Array, Array]:
 
 
 def _objective(
-    theta: Array, x: Array, linear: Array, y: Array, squares: Array, extra: Array
+    theta: Array, linear: Array, y: Array, squares: Array, extra: Array
 ) -> tuple[float, Array]:
-    """Negative log posterior of the hyperparameters and its gradient."""
-    n, d = x.shape
-    q = linear.shape[1]
+    """Negative log posterior of the hyperparameters and its gradient.
+
+    Args:
+        theta: The hyperparameters, (d + q + 2,).
+        linear: Features with a linear effect, (n, q).
+        y: Targets, (n,).
+        squares: Squared differences of each feature between each two observations, (n n, d).
+        extra: Known noise, (n,).
+    """
+    n = len(y)
+    d, q = squares.shape[1], linear.shape[1]
     centre, width = _prior(d, q)
-    matern, r = _matern(x, x, theta)
-    slope = (1.0 + r) * np.exp(2 * theta[d] - r)
+    shrunk = np.exp(-2 * theta[:d])
+    r = np.sqrt(5.0 * (squares @ shrunk)).reshape(n, n)
+    slope = np.exp(2 * theta[d] - r)
+    matern = slope * (r * r / 3.0 + r + 1.0)
+    slope *= r + 1.0
     noise = np.exp(2 * theta[-1])
     covariance = matern + _line(linear, linear, theta)
-    covariance.flat[:: n + 1] += noise + extra + _JITTER
+    covariance.reshape(-1)[:: n + 1] += noise + extra + _JITTER
     chol = _cholesky(covariance)
-    inverse = _solve(chol, np.eye(n))
+    inverse = _inverse(chol)
     alpha = inverse @ y
     weight = alpha[:, None] * alpha - inverse  # d log p / dK = weight / 2
     z = (theta - centre) / width
-    value = 0.5 * y @ alpha + np.log(np.diag(chol)).sum() + 0.5 * (z**2).sum()
+    value = 0.5 * y @ alpha + np.log(chol.diagonal()).sum() + 0.5 * (z @ z)
     grad = np.empty_like(theta)
-    grad[:d] = (5.0 / 6.0) * ((weight * slope).ravel() @ squares) * np.exp(-2 * theta[:d])
-    grad[d] = (weight * matern).sum()
+    slope *= weight
+    grad[:d] = (5.0 / 6.0) * (slope.reshape(-1) @ squares) * shrunk
+    grad[d] = weight.reshape(-1) @ matern.reshape(-1)
     if q:
-        both = np.einsum("iq,ij,jq->q", linear, weight, linear)
+        both = ((weight @ linear) * linear).sum(axis=0)
         grad[d + 1 : d + 1 + q] = both * np.exp(2 * theta[d + 1 : d + 1 + q])
-    grad[-1] = noise * np.trace(weight)
+    grad[-1] = noise * weight.trace()
     return float(value), -grad + z / width
 
 
@@ -216,7 +255,9 @@ def fit(
     exact = slice(None) if variance is None else np.flatnonzero(variance == 0.0)
     x_mid, x_scale = _standard(x[exact])
     line_mid, line_scale = _standard(linear[exact])
-    y_mid, y_scale = float(y[exact].mean()), float(y[exact].std())
+    sure = y[exact]
+    y_mid = float(sure.sum() / len(sure))
+    y_scale = math.sqrt(np.square(sure - y_mid).sum() / len(sure))
     y_scale = y_scale if y_scale > 1e-12 else 1.0
     z, seen, t = (x - x_mid) / x_scale, (linear - line_mid) / line_scale, (y - y_mid) / y_scale
     extra = np.zeros(n) if variance is None else variance / y_scale**2
@@ -232,11 +273,11 @@ def fit(
         theta, _, _ = fmin_l_bfgs_b(
             _objective,
             first,
-            args=(z, seen, t, squares, extra),
+            args=(seen, t, squares, extra),
             bounds=np.stack([centre - 4 * width, centre + 4 * width], axis=1),
             maxiter=steps,
         )
-    covariance, _ = _matern(z, z, theta)
+    covariance = _matern(z, z, theta)
     covariance += _line(seen, seen, theta)
     diagonal = covariance.reshape(-1)[:: n + 1]
     noise = np.exp(2 * theta[-1])
@@ -256,6 +297,6 @@ def _standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the columns; 1 where a column does not vary."""
     if not x.shape[1]:
         return np.zeros(0), np.ones(0)
-    middle = x.mean(axis=0)
-    scale = np.sqrt(((x - middle) ** 2).mean(axis=0))
+    middle = x.sum(axis=0) / len(x)
+    scale = np.sqrt(np.square(x - middle).sum(axis=0) / len(x))
     return middle, np.where(scale > 1e-9, scale, 1.0)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.schedules.family import get_family
-from lrsearch.schedules.trace import dummy
+from lrsearch.schedules.family import get_family, is_builtin
+from lrsearch.schedules.trace import Course, dummy
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
@@ -49,8 +49,7 @@ class Slot:
     Args:
         key: The trial.
         schedule: Its schedule.
-        lr: Rate of every step of the run, (steps,); None while a loss decides.
-        momentum: Momentum or beta1 of every step, (steps,).
+        course: Rate and momentum (or beta1) of every step; None where a loss decides.
         plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
         epoch: Epochs finished.
         last_lr: Rate of the last step.
@@ -59,8 +58,7 @@ class Slot:
 
     key: int
     schedule: Schedule
-    lr: Array | None
-    momentum: Array
+    course: Course | None
     plateau: Any = None
     epoch: int = 0
     last_lr: float = 0.0
@@ -213,14 +211,15 @@ class EnsembleRunner:
         raise KeyError(key)
 
     def _slot(self, key: int, schedule: Schedule) -> Slot:
-        steps = schedule.epochs * self._steps
-        plain = np.broadcast_to(np.float64(self._rule.momentum), steps)
-        if get_family(schedule.family).needs_metric:
+        family = get_family(schedule.family)
+        if family.needs_metric:
             optimizer = dummy("sgd", 0.0)
             plateau = build_scheduler(schedule, optimizer, self._steps, self._task.validate_every)
-            return Slot(key, schedule, None, plain, plateau)
-        trace = schedule.trace(self._steps, self._rule.momentum, self._rule.kind)
-        return Slot(key, schedule, trace.lr, plain if trace.momentum is None else trace.momentum)
+            return Slot(key, schedule, None, plateau)
+        course = Course(schedule, self._steps, self._rule.momentum, self._rule.kind)
+        if not is_builtin(family):
+            course.span(0, schedule.epochs * self._steps)  # what fails, fails before it trains
+        return Slot(key, schedule, course)
 
     def _restore(self, row: int, slot: Slot, state: Mapping[str, Any]) -> None:
         """Set a row and its slot to a saved state."""
@@ -315,9 +314,10 @@ class EnsembleRunner:
         lr = np.empty((len(slots), steps))
         momentum = np.empty((len(slots), steps))
         for i, slot in enumerate(slots):
-            span = slice(first[i], first[i] + steps)
-            lr[i] = slot.lr[span] if slot.lr is not None else _plateau_lr(slot)
-            momentum[i] = slot.momentum[span]
+            if slot.course is None:
+                lr[i], momentum[i] = _plateau_lr(slot), self._rule.momentum
+            else:
+                lr[i], momentum[i] = slot.course.span(first[i], first[i] + steps)
             slot.last_lr = float(lr[i, -1])
         elapsed = first[:, None] + np.arange(1, steps + 1)
         weight = 1 / np.clip(SHARE * elapsed, 1, MOST_EPOCHS * self._steps)

@@ -91,7 +91,7 @@ class StackedBatches:
         which = torch.tensor([firsts.index(epoch) for epoch in epochs], device=self.x.device)
         perm, dx, dy, flip = (self._stacked(part, firsts, count) for part in _PARTS)
         assert perm is not None
-        y = self.y[perm]  # (steps, distinct epochs, B, ...)
+        y = rows(self.y, perm.flatten()).view(*perm.shape, *self.y.shape[1:])
         several = len(firsts) > 1
         y = y.index_select(1, which) if several else y.expand(-1, len(epochs), *y.shape[2:])
         if self.ready:

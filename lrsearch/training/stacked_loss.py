@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lrsearch.tasks.task import LossFn, MetricFn, accuracy
 
-_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
+_log_softmax_backward = torch._log_softmax_backward_data
 
 
 class LossGradient(Protocol):

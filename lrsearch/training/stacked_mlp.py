@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,13 +155,29 @@ class MLPStack:
 
         They lie as (n, C, N) in memory, as losses and metrics want them.
         """
-        n, most = len(params), CHUNK_FLOATS * (1 if params.device.type == "cpu" else 64)
-        rows = min(len(x), max(1, most // (n * max(layer.outputs for layer in self.layers))))
+        n, count = len(params), len(x)
+        most = CHUNK_FLOATS * (1 if params.device.type == "cpu" else 64)
+        chunks = -(-n * count * max(layer.outputs for layer in self.layers) // most)
+        rows = -(-count // min(count, chunks))  # equal ones: the last is not left with a few
         if not self._hidden or self._hidden[0].shape[:2] != (n, rows):
             self._hidden = self.hidden(params, rows)
-        outputs = params.new_empty(n, self.layers[-1].outputs, len(x)).transpose(1, 2)
-        for part, out in zip(torch.split(x, rows), torch.split(outputs, rows, 1), strict=True):
-            self._forward(params, part, out)
+        outputs = params.new_empty(n, self.layers[-1].outputs, count).transpose(1, 2)
+        inputs = [x.expand(n, -1, -1), *self._hidden]
+        results = [*(h[:, :, :-1] for h in self._hidden), outputs]
+        bound = []
+        for layer, h, w, z in zip(
+            self.layers, inputs, self.matrices(params), results, strict=True
+        ):
+            multiply, given = multiplier(z[:, :rows], layer.inputs + 1)
+            bound.append((multiply, given(h), given(w), given(z), layer.activation, z))
+        for start in range(0, count, rows):
+            part = slice(start, min(start + rows, count))
+            here = slice(0, part.stop - start)
+            spans = pairwise([part, *(here for _ in self._hidden), part])
+            for (multiply, h, w, out, activation, z), (a, b) in zip(bound, spans, strict=True):
+                multiply(h[:, a], w, out=out[:, b])
+                if activation:
+                    activation.forward(z[:, b])
         return outputs
 
     def hidden(self, params: Tensor, rows: int) -> list[Tensor]:
@@ -168,16 +185,6 @@ class MLPStack:
         return [
             params.new_ones(len(params), rows, layer.outputs + 1) for layer in self.layers[:-1]
         ]
-
-    def _forward(self, params: Tensor, x: Tensor, out: Tensor) -> None:
-        places = [h[:, : len(x)] for h in self._hidden]
-        inputs = [x.expand(len(params), -1, -1), *places]
-        outputs = [*(h[:, :, :-1] for h in places), out]
-        matrices = self.matrices(params)
-        for layer, h, w, z in zip(self.layers, inputs, matrices, outputs, strict=True):
-            product(h, w, z)()
-            if layer.activation:
-                layer.activation.forward(z)
 
 
 class MLPTrainer:
@@ -209,7 +216,7 @@ class MLPTrainer:
         self.back = [
             (
                 product(hidden[i - 1].transpose(1, 2), below[i], gradients[i]),
-                partial(torch.bmm, below[i], weights[i][:, :-1].transpose(1, 2), out=below[i - 1]),
+                _down(below[i], weights[i][:, :-1], below[i - 1]),
                 activations[i - 1],
                 below[i - 1],
                 outputs[i - 1],
@@ -245,3 +252,10 @@ class MLPTrainer:
         total, self.total = self.total, None
         assert total is not None
         return total.flatten(1).mean(1).mul_(self.loss.sign / steps)
+
+
+def _down(d: Tensor, w: Tensor, out: Tensor) -> Callable[[], Any]:
+    """A function that computes ``out = d @ w.T``."""
+    if d.stride(2) != 1:  # numpy is only slow where the second factor alone lies transposed
+        return product(d, w.transpose(1, 2), out)
+    return partial(torch.bmm, d, w.transpose(1, 2), out=out)

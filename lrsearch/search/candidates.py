@@ -1,0 +1,153 @@
+"""Schedules that the sampler may propose: their values, their rates, and what the process sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from lrsearch.errors import UsageError
+from lrsearch.schedules import FAMILIES, RandomParams, Schedule
+from lrsearch.schedules.trace import dummy
+from lrsearch.search.curves import COMPLETE, Curves, lr_per_epoch
+from lrsearch.search.surrogate import Array, trace_features
+
+LONGEST_TRACE: Final = 100
+"""Epochs of a candidate's trace; a longer schedule is shrunk to it, by its fractions."""
+
+
+class Drawn(RandomParams):
+    """Random values that are also recorded with their Optuna distributions.
+
+    Args:
+        rng: numpy generator.
+        near: Values to stay near to: each is kept or moved a little, seldom drawn anew.
+    """
+
+    def __init__(self, rng: np.random.Generator, near: Mapping[str, Any] | None = None) -> None:
+        super().__init__(rng)
+        self.near = dict(near or {})
+        self._asked: dict[str, Callable[[], BaseDistribution]] = {}
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Of each value; they are made when asked for, since few candidates are proposed."""
+        return {name: make() for name, make in self._asked.items()}
+
+    def _moves(self, name: str) -> bool:
+        """Whether a value is near the known one (else it is random)."""
+        return name in self.near and self.rng.random() > 0.1
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Uniform, or within about a tenth of the range of the known value."""
+        self._asked[name] = partial(FloatDistribution, low, high, log=log)
+        if not self._moves(name):
+            return super().suggest_float(name, low, high, log=log)
+        value = float(self.near[name])
+        if self.rng.random() < 0.6:
+            a, b, v = (math.log(x) for x in (low, high, value)) if log else (low, high, value)
+            v += 0.1 * (b - a) * self.rng.standard_normal()
+            value = math.exp(v) if log else v
+        self.params[name] = min(max(value, low), high)
+        return float(self.params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Uniform, or within about a tenth of the range of the known value."""
+        self._asked[name] = partial(IntDistribution, low, high, log=log)
+        if not self._moves(name):
+            return super().suggest_int(name, low, high, log=log)
+        value = int(self.near[name])
+        if self.rng.random() < 0.6:
+            value += round(max(1.0, 0.1 * (high - low)) * self.rng.standard_normal())
+        self.params[name] = min(max(value, low), high)
+        return int(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of ``choices``, mostly the known one."""
+        self._asked[name] = partial(CategoricalDistribution, choices)
+        if not self._moves(name):
+            return super().suggest_categorical(name, choices)
+        self.params[name] = self.near[name]
+        return self.params[name]
+
+
+class Candidates:
+    """Schedules that may be proposed, with what the process sees of them.
+
+    Args:
+        drawn: Their values.
+        schedules: What these make.
+        width: Trace features of a schedule.
+    """
+
+    def __init__(self, drawn: list[Drawn], schedules: list[Schedule], width: int) -> None:
+        self.drawn = drawn
+        self._features = np.zeros((len(drawn), width))
+        follow = [FAMILIES[schedule.family].needs_metric for schedule in schedules]
+        self._follow = {i: schedules[i] for i in np.flatnonzero(follow).tolist()}
+        self._followed: dict[int, bytes] = {}
+        known = np.flatnonzero(np.logical_not(follow))
+        if len(known):
+            lr = np.array([candidate_lr(schedules[i]) for i in known])
+            self._features[known] = trace_features(lr)
+
+    def features(self, chosen: NDArray[np.int64], curves: Curves) -> Array:
+        """Those of some, (m, d): computed again only where the losses they follow are others."""
+        for i in chosen.tolist():
+            if (schedule := self._follow.get(i)) is None:
+                continue
+            losses = _nearest_losses(schedule, curves)
+            if self._followed.get(i) != (followed := losses.tobytes()):
+                self._followed[i] = followed
+                self._features[i] = trace_features(_driven(schedule, losses))[0]
+        return self._features[chosen]
+
+
+def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
+    """Rates of a schedule that was not run, by epoch.
+
+    ``ReduceLROnPlateau`` is stepped on the losses of the completed trial with the nearest peak
+    rate: what it would have done there.
+    """
+    if not FAMILIES[schedule.family].needs_metric:
+        short = schedule.epochs > LONGEST_TRACE
+        return lr_per_epoch(schedule.rescaled(LONGEST_TRACE) if short else schedule)
+    if curves is None:
+        raise UsageError(f"{schedule.family} has no trace: give the curves of other trials")
+    return _driven(schedule, _nearest_losses(schedule, curves))
+
+
+def _driven(schedule: Schedule, losses: Array) -> Array:
+    """Rates of a schedule that these losses drive, by epoch."""
+    optimizer = dummy("sgd", 0.0)
+    scheduler: Any = schedule.build(optimizer)
+    lr = np.empty(len(losses))
+    for epoch, loss in enumerate(losses):
+        lr[epoch] = optimizer.param_groups[0]["lr"]
+        scheduler.step(float(loss))
+    return _shrunk(lr)
+
+
+def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
+    """Losses of the completed trial with the nearest peak rate, (E,)."""
+    complete = np.flatnonzero(curves.state == COMPLETE)
+    if not len(complete):
+        return -np.arange(curves.epochs, dtype=np.float64)  # they fall: the rate is held
+    distance = np.abs(np.log(curves.lr[complete].max(axis=1)) - math.log(schedule.lr))
+    return np.asarray(curves.raw[complete[np.argmin(distance)]])
+
+
+def _shrunk(lr: Array) -> Array:
+    """At most ``LONGEST_TRACE`` of the epochs, evenly."""
+    n = len(lr)
+    return lr[np.arange(LONGEST_TRACE) * n // LONGEST_TRACE] if n > LONGEST_TRACE else lr
