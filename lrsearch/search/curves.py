@@ -247,11 +247,12 @@ def _unstarted(schedule: Schedule, stored: dict[str, Any] | None) -> Row:
 def _filled(budget: int, epochs: Any, values: Any) -> Array:
     """Values at some epochs as (E,): between two, the earlier one's; NaN after the last."""
     out = np.full(budget, np.nan)
-    past = 0
-    for epoch, value in zip(epochs, values, strict=False):
-        out[past:epoch] = out[past - 1] if past else value
-        out[epoch - 1] = value
-        past = epoch
+    epochs, values = np.array([*epochs], dtype=np.int64), [*values]
+    if len(epochs):
+        before = np.arange(epochs[-1]) + 1
+        out[: epochs[-1]] = np.array(values, dtype=np.float64)[
+            np.maximum(np.searchsorted(epochs, before, side="right") - 1, 0)
+        ]
     return out
 
 

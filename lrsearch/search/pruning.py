@@ -74,8 +74,9 @@ def stops(running: Curves, epoch: int, others: Curves, judge: Judge, share: floa
     """
     if judge.finished < STARTUP:
         return bool(hopeless(running, epoch, others)[0])
-    least = share * judge.chance_of_best(epoch)
-    return bool(judge.chance(running, epoch)[0] < least and not judge.leads(running, epoch)[0])
+    if judge.leads(running, epoch)[0]:
+        return False
+    return bool(judge.chance(running, epoch)[0] < share * judge.chance_of_best(epoch))
 
 
 class SchedulePruner(optuna.pruners.BasePruner):
