@@ -44,6 +44,8 @@ class RowsStudy(optuna.Study):
 def study_of(trials: Iterable[FrozenTrial], name: str = "derived") -> optuna.Study:
     """A study in memory with these trials, to be minimised."""
     verbosity = optuna.logging.get_verbosity()
+    if verbosity >= optuna.logging.ERROR:  # to set it makes every logger of the process think anew
+        return RowsStudy(name, trials)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return RowsStudy(name, trials)

@@ -38,7 +38,6 @@ def asset(name: str) -> str:
     return files("lrsearch.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-@cache
 def _plotly() -> str:
     """plotly's own program, five megabytes."""
     from plotly.offline import get_plotlyjs
@@ -84,9 +83,6 @@ def document(title: str, body: str, *, scripts: Iterable[str] = (), kind: str = 
         scripts: Names of further script assets.
         kind: Class of the body element.
     """
-    code = "".join(
-        f"<script>{text}</script>" for text in (_plotly(), asset("plots.js"), *map(asset, scripts))
-    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -94,5 +90,12 @@ def document(title: str, body: str, *, scripts: Iterable[str] = (), kind: str = 
         '<meta name="color-scheme" content="light dark">'
         '<meta name="generator" content="lrsearch"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head>"
-        f'<body class="{kind}">{body}{code}</body></html>\n'
+        f'<body class="{kind}">{body}{_code(tuple(scripts))}</body></html>\n'
     )
+
+
+@cache
+def _code(scripts: tuple[str, ...]) -> str:
+    """The script elements of a page."""
+    texts = (_plotly(), asset("plots.js"), *map(asset, scripts))
+    return "".join(f"<script>{text}</script>" for text in texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,17 @@ class Cache(_CachedStorage):
             else:
                 study_id, number = known
                 self._studies[study_id].trials[number].system_attrs[key] = value
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's; every decision looks at all trials, which are sorted by their keys here."""
+        if deepcopy or states is not None:
+            return super().get_all_trials(study_id, deepcopy, states)
+        self._read_trials_from_remote_storage(study_id)
+        with self._lock:
+            trials = self._studies[study_id].trials
+            return [trials[number] for number in sorted(trials)]
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         read: set[int] | None = getattr(self._still, "read", None)
