@@ -26,11 +26,15 @@ def loss(lr: np.ndarray) -> np.ndarray:
 
 
 def add(
-    study: optuna.Study, sampler: TraceSampler, state: TrialState, epochs: int = EPOCHS
+    study: optuna.Study,
+    sampler: TraceSampler,
+    state: TrialState,
+    epochs: int = EPOCHS,
+    space: Space = SPACE,
 ) -> Schedule:
     number = len(study.trials)
     drawn = sampler._draw(study, number)
-    schedule = SPACE.suggest(FixedParams(drawn.params))
+    schedule = space.suggest(FixedParams(drawn.params))
     lr = (
         np.full(EPOCHS, schedule.lr)
         if schedule.family == "ReduceLROnPlateau"
@@ -78,6 +82,44 @@ def test_a_proposal_follows_from_study_seed_and_number_alone() -> None:
     assert TraceSampler(SPACE, seed=4).propose(study, 14) != again.propose(study, 14)
     asked_at_once = [sampler.propose(study, number) for number in range(14, 20)]
     assert len({str(sorted(params.items())) for params in asked_at_once}) > 1
+
+
+def few_steps(sizes: tuple[int, int]) -> Space:
+    """Step decays from one rate by one factor: they differ in ``step_size`` alone."""
+    fixed = {"StepLR.gamma": 0.1, "StepLR.step_size": sizes}
+    return Space(["StepLR"], EPOCHS, (0.1, 0.1), warmup=False, overrides=fixed)
+
+
+def test_what_was_tried_is_not_proposed_again_with_whatever_trials_between() -> None:
+    space, study = few_steps((1, EPOCHS - 1)), optuna.create_study()
+    sampler = TraceSampler(space, seed=0)
+    for _ in range(LEAST_KNOWN):
+        add(study, sampler, TrialState.COMPLETE, space=space)
+    tried = {t.params["StepLR.step_size"] for t in study.trials}
+    assert len(tried) < LEAST_KNOWN  # drawn at random, some came twice
+    untried = {*range(1, EPOCHS)} - tried
+    for _ in untried:
+        tried.add(add(study, sampler, TrialState.COMPLETE, space=space).params["step_size"])
+    assert tried == {*range(1, EPOCHS)}
+
+
+def test_in_a_space_of_three_schedules_trials_go_on_after_the_third() -> None:
+    space, study = few_steps((2, 4)), optuna.create_study()
+    sampler = TraceSampler(space, seed=0)
+    found = [add(study, sampler, TrialState.COMPLETE, space=space) for _ in range(40)]
+    assert {schedule.params["step_size"] for schedule in found} == {2, 3, 4}
+
+
+def test_the_same_curve_under_another_name_counts_as_tried() -> None:
+    names = ["StepLR", "MultiStepLR"]
+    fixed = {"StepLR.gamma": 0.1, "StepLR.step_size": 8, "MultiStepLR.gamma": 0.1}
+    space = Space(names, EPOCHS, (0.1, 0.1), warmup=False, overrides=fixed)
+    study, sampler = optuna.create_study(), TraceSampler(space, seed=0)
+    for _ in range(30):
+        add(study, sampler, TrialState.COMPLETE, space=space)
+    rates = [Schedule.from_dict(t.user_attrs["schedule"]).trace().lr for t in study.trials]
+    proposed = [lr.tobytes() for lr in rates[LEAST_KNOWN:]]
+    assert len(set(proposed)) == len(proposed)
 
 
 def test_an_objective_gets_the_proposed_parameters() -> None:

@@ -109,9 +109,13 @@ class TraceSampler(BaseSampler):
             return self._random(number)
         candidates = self._candidates(number, trials, rows, curves.features.shape[1])
         features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
+        known = {row.tobytes() for row in curves.features}
+        new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
+        if not new.any():  # a space of a few schedules, all of which were tried
+            return self._random(number)
         gain = promise(curves.features, target, variance, features, self._learnt)
         drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
-        return drawn[int(np.argmax(gain))]
+        return drawn[int(np.argmax(np.where(new, gain, -np.inf)))]
 
     def _random(self, number: int) -> Drawn:
         drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
@@ -141,7 +145,7 @@ class TraceSampler(BaseSampler):
                 schedules = [self._space.suggest(each) for each in drawn]
                 pool[key] = Candidates(drawn, schedules, width)
         rng = np.random.default_rng([self._seed % 2**32, number])
-        taken = [t.params for t in trials if t.number // SHARED_BY == block]
+        taken = [t.params for t in trials]
         rates = {params.get("lr") for params in taken}
         found = []
         for group in (pool[key] for key in (-1, *(parent.number for parent in best))):
