@@ -37,7 +37,7 @@ def confirmed() -> str:
     return (
         f"What of these {in_search:.0%} is real? Nothing, says "
         f"`lrsearch confirm digits --seeds {seeds}`: on fresh seeds this winner is worse than "
-        f"every recipe, and the search's next best {fresh:.0%} better"
+        f"every recipe, and another of the search's best {fresh:.0%} better"
     )
 
 
