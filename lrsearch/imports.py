@@ -67,15 +67,31 @@ def lean(storage: str) -> Iterator[None]:
 
         left_out.enter_context(postponed("numpy.f2py"))
         if storage.startswith("sqlite:"):
-            for name in _OTHER_DATABASES:
+            for name in (*_DIALECTS, *_MIGRATIONS):
                 left_out.enter_context(postponed(name))
+            left_out.callback(_find_migrations)
         yield
 
 
-_OTHER_DATABASES = (
-    *(f"sqlalchemy.dialects.{name}" for name in ("mysql", "postgresql")),
-    *(f"alembic.ddl.{name}" for name in ("mssql", "mysql", "oracle", "postgresql")),
-)
+_DIALECTS = tuple(f"sqlalchemy.dialects.{name}" for name in ("mysql", "postgresql"))
+_MIGRATIONS = tuple(f"alembic.ddl.{name}" for name in ("mssql", "mysql", "oracle", "postgresql"))
+
+
+def _find_migrations() -> None:
+    """Let alembic know what was left out: a tracker may keep its runs in another database."""
+    if (known := sys.modules.get("alembic.ddl.impl")) is not None:
+        known._impls = _Migrations(known._impls)  # type: ignore[attr-defined]
+
+
+class _Migrations(dict[str, Any]):
+    """How alembic changes databases, by dialect: its modules add to it when they are imported."""
+
+    def __missing__(self, dialect: str) -> Any:
+        for name in _MIGRATIONS:
+            import_module(name)
+        if dialect not in self:
+            raise KeyError(dialect)
+        return self[dialect]
 
 
 @contextmanager

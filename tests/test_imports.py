@@ -113,3 +113,23 @@ def test_a_run_on_sqlite_imports_nothing_of_other_databases(url: str) -> None:
     there = str(url.startswith("postgresql"))
     after = ["True", "True", "postgresql"]
     assert done.stdout.split() == ["False", there, there, *after]
+
+
+def test_after_a_run_on_sqlite_alembic_still_knows_other_databases() -> None:
+    program = (
+        "from lrsearch.imports import lean\n"
+        "with lean('sqlite:///a.db'):\n"
+        "    import lrsearch.storage\n"
+        "from alembic.migration import MigrationContext\n"
+        "for name in ('sqlite', 'postgresql', 'mysql', 'mariadb', 'mssql', 'oracle'):\n"
+        "    print(MigrationContext.configure(dialect_name=name).impl.__dialect__)\n"
+        "from alembic.ddl.impl import _impls\n"
+        "print('no such database' in _impls, _impls.get('no such database'))\n"
+        "try: _impls['no such database']\n"
+        "except KeyError as error: print(*error.args)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    names = ["sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle"]
+    assert done.stdout.splitlines() == [*names, "False None", "no such database"]

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from lrsearch.search.study import make_pruner
 from lrsearch.storage import Storage, open_storage, reading
 from lrsearch.storage.cache import Cache
+from lrsearch.storage.history import forget_epochs
 
 
 @pytest.fixture
@@ -231,4 +232,32 @@ def test_a_cache_reads_the_newest_epochs_of_any_number_of_running_trials(
     fresh = optuna.load_study(storage=storage, study_name="s").trials
     assert [_comparable(t) for t in mine] == [_comparable(t) for t in fresh]
     assert [len(t.intermediate_values) for t in mine[:4]] == [0, 1, 2, 3]
+    storage.close()
+
+
+@pytest.mark.parametrize("count", [1, 17, 65])
+@pytest.mark.parametrize("again", [3, 12])
+def test_a_cache_sees_that_another_worker_goes_on_with_a_trial_from_an_earlier_epoch(
+    count: int, again: int, tmp_path: object
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=Cache(storage), study_name="s")
+    other = optuna.load_study(storage=storage, study_name="s")
+    running = [other.ask() for _ in range(count)]
+    for trial in running:
+        trial.set_user_attr("schedule", {"family": "StepLR"})
+        for epoch in range(1, 9):
+            trial.report(float("nan") if epoch == 8 else 1 / epoch, epoch)
+    study.get_trials(deepcopy=False)
+    forget_epochs(storage, running[0]._trial_id, 2)
+    for go in (1, 2):
+        if go == 1:
+            assert len(study.get_trials(deepcopy=False)[0].intermediate_values) == 2
+        resumed = optuna.trial.Trial(other, running[0]._trial_id)
+        for epoch in range(3, again + 1):
+            resumed.report(go / epoch, epoch)
+        mine = study.get_trials(deepcopy=False)
+        fresh = optuna.load_study(storage=storage, study_name="s").trials
+        assert [_comparable(t) for t in mine] == [_comparable(t) for t in fresh]
+        forget_epochs(storage, running[0]._trial_id, 2)
     storage.close()

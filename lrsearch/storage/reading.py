@@ -79,8 +79,9 @@ def read_trials(
         states: Only trials in these; None for all.
         included: Trials to read whatever their number, if ``newer_than`` is not -1.
         newer_than: All trials with a greater number are read.
-        known: Trials whose parameters, user attributes and reported steps stay while they run, as
-            read before. (A step that a resumed trial reports again is read when it ends.)
+        known: Trials whose parameters and user attributes stay while they run, as read before;
+            their reported steps too, unless the last of them is no longer there: then another
+            worker goes on with the trial from an earlier one.
     """
     if newer_than > -1 and states is None:
         given = {"study": study_id, "included": sorted(included), "newer": newer_than}
@@ -164,14 +165,20 @@ def _read(
         if kind is not _FINITE_VALUE:
             value = TrialValueModel.stored_repr_to_value(value, kind)
         trials[key].values = [*(trials[key].values or []), value]
-    for key, step, value, kind in (
-        _newest_steps(connection, trials)
-        if len(new) < len(trials) <= _PAIRS
-        else rows(trials, *_STEPS)
-    ):
-        if kind is not _FINITE:
-            value = TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
-        trials[key].intermediate_values[step] = value
+    unread = trials
+    if len(new) < len(trials) <= _PAIRS:
+        last = {key: max(t.intermediate_values, default=-1) for key, t in trials.items()}
+        unread = {key: t for key, t in trials.items() if t.intermediate_values}
+        for key, step, value, kind in _steps_since(connection, last):
+            loss, steps = _loss(value, kind), trials[key].intermediate_values
+            before = steps.get(step, loss)
+            if step == last[key] and (loss == before or (loss != loss and before != before)):
+                del unread[key]  # its last step is there as it was: nobody has gone back
+            steps[step] = loss
+    for trial in unread.values():
+        trial.intermediate_values = {}
+    for key, step, value, kind in rows(unread, *_STEPS):
+        trials[key].intermediate_values[step] = _loss(value, kind)
     u, y = USER_ATTRIBUTES.c, SYSTEM_ATTRIBUTES.c
     for key, name, text in rows(new, u.trial_id, u.key, u.value_json):
         trials[key].user_attrs[name] = json.loads(text)
@@ -180,21 +187,27 @@ def _read(
     return list(trials.values())
 
 
-def _newest_steps(connection: Connection, trials: Mapping[int, FrozenTrial]) -> Sequence[Any]:
-    """The reported steps that come after those that the trials have."""
-    last = [(key, max(t.intermediate_values, default=-1)) for key, t in trials.items()]
+def _loss(value: Any, kind: Any) -> Any:
+    if kind is _FINITE:
+        return value
+    return TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
+
+
+def _steps_since(connection: Connection, since: Mapping[int, int]) -> Sequence[Any]:
+    """The reported steps of trials from the given one on."""
+    last = list(since.items())
     places = next(n for n in (16, 32, _PAIRS) if n >= len(last))  # to build one takes long
     last += [last[0]] * (places - len(last))
     given = {f"trial_{n}": key for n, (key, _) in enumerate(last)}
     given |= {f"last_{n}": step for n, (_, step) in enumerate(last)}
-    return connection.execute(_steps_after(places), given).all()
+    return connection.execute(_steps_from(places), given).all()
 
 
 @functools.cache
-def _steps_after(trials: int) -> Select[Any]:
+def _steps_from(trials: int) -> Select[Any]:
     i = INTERMEDIATE.c
     pairs = [
-        and_(i.trial_id == bindparam(f"trial_{n}"), i.step > bindparam(f"last_{n}"))
+        and_(i.trial_id == bindparam(f"trial_{n}"), i.step >= bindparam(f"last_{n}"))
         for n in range(trials)
     ]
     return select(*_STEPS).where(or_(*pairs))
