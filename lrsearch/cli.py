@@ -15,7 +15,7 @@ from lrsearch.cli_arguments import Call, Commands, import_argument, note, out, p
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
-from lrsearch.imports import lean
+from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
     config = load(args.study_file, _settings(args))
     if is_ours():
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
-    with lean(config.storage):
+    with uncollected():
         from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
         from lrsearch.search.run import run

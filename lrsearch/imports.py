@@ -6,7 +6,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -53,45 +53,6 @@ def postponed(name: str) -> Iterator[None]:
         del sys.modules[name]
         if attributes[last] is stand_in:
             del attributes[last]
-
-
-@contextmanager
-def lean(storage: str) -> Iterator[None]:
-    """`uncollected` for a program of ours, without what libraries import for others.
-
-    Args:
-        storage: The URL of the one database that it opens.
-    """
-    with uncollected(), ExitStack() as left_out:
-        import numpy  # noqa: F401 - its "import *", in scipy, would bring its Fortran compiler
-
-        left_out.enter_context(postponed("numpy.f2py"))
-        if storage.startswith("sqlite:"):
-            for name in (*_DIALECTS, *_MIGRATIONS):
-                left_out.enter_context(postponed(name))
-            left_out.callback(_find_migrations)
-        yield
-
-
-_DIALECTS = tuple(f"sqlalchemy.dialects.{name}" for name in ("mysql", "postgresql"))
-_MIGRATIONS = tuple(f"alembic.ddl.{name}" for name in ("mssql", "mysql", "oracle", "postgresql"))
-
-
-def _find_migrations() -> None:
-    """Let alembic know what was left out: a tracker may keep its runs in another database."""
-    if (known := sys.modules.get("alembic.ddl.impl")) is not None:
-        known._impls = _Migrations(known._impls)  # type: ignore[attr-defined]
-
-
-class _Migrations(dict[str, Any]):
-    """How alembic changes databases, by dialect: its modules add to it when they are imported."""
-
-    def __missing__(self, dialect: str) -> Any:
-        for name in _MIGRATIONS:
-            import_module(name)
-        if dialect not in self:
-            raise KeyError(dialect)
-        return self[dialect]
 
 
 @contextmanager

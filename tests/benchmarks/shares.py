@@ -47,9 +47,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from lrsearch.imports import lean
+    from lrsearch.imports import uncollected
 
-    with lean("sqlite:"):
+    with uncollected():
         from lrsearch.config import StudyConfig
         from lrsearch.search import run as module
         from lrsearch.search.pruning import SchedulePruner
