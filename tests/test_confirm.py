@@ -21,6 +21,7 @@ from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
+from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, results
 from lrsearch.report.confirmed_words import sentence
@@ -121,6 +122,12 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
     assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
+    assert "Learning rate of trial 1, the best of those on fresh seeds" in html
+    confirmed = read_confirmed(storage, "digits")
+    assert confirmed is not None
+    assert confirmed.held is confirmed.lowest
+    told = words.loss(confirmed.lowest.val.mean)
+    assert f"<dd>{told}</dd>" in html.partition("validation loss, 4 fresh seeds")[2][:60]
 
 
 def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: Storage) -> None:

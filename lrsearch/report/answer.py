@@ -49,10 +49,9 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     if confirmed is not None and not confirmed.beaten and not best.baseline:
         strongest = confirmed.strongest
         name = words.baseline(str(strongest.baseline)) if strongest else "the usual recipes"
-        lead, lowest = confirmed.lead, confirmed.lowest
-        if lead is not None and lead.verdict() == "better":
-            lr = words.number(float(lowest.schedule["lr"]))
-            better = f"**{lowest.schedule['family']}** at a peak learning rate of **{lr}**"
+        if (held := confirmed.held) is not confirmed.winner:
+            lr = words.number(float(held.schedule["lr"]))
+            better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
             return f"{better} is better than **{name}**; {schedule} only looked best."
         return f"Nothing found is surely better than **{name}**: {schedule} only looked best."
     text = f"Train with {schedule}"
@@ -66,8 +65,10 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
 def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = None) -> str:
     value = words.loss(found.best.value)
     strongest = found.strongest
-    start = "It reached" if confirmed is None else "In the search, with one seed, it reached"
-    text = f"{start} a validation loss of **{value}**"
+    text = f"It reached a validation loss of **{value}**"
+    if confirmed is not None:
+        what = "it" if confirmed.held is confirmed.winner else "its winner"
+        text = f"In the search, with one seed, {what} reached a validation loss of **{value}**"
     if found.best.baseline is not None and all(trial.baseline for trial in table.trials):
         recipe = words.baseline(found.best.baseline)
         text = f"Only the usual recipes were run; of these {recipe} has the lowest "

@@ -165,6 +165,17 @@ class Confirmed:
         return row if p is None else replace(row, p_corrected=min(1.0, p * len(arms)))
 
     @property
+    def held(self) -> Arm:
+        """The arm that is the answer: :attr:`lowest` where only that is better than the recipes.
+
+        Else the winner of the search, whatever became of it.
+        """
+        if self.too_few or self.beaten or self.winner.baseline is not None:
+            return self.winner
+        lead = self.lead
+        return self.lowest if lead is not None and lead.verdict() == "better" else self.winner
+
+    @property
     def beaten(self) -> list[Arm]:
         """Baselines that the winner is better than, beyond chance."""
         rows = [(a, self.against(a.key)) for a in self.arms[1:] if a.baseline is not None]

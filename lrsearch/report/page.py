@@ -77,7 +77,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     of_family = {c.trial.family: c for c in best}
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None:
-        rows = [of_family[found.best.family]]
+        rows = courses.courses_table(table, [sections.shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
             rows += courses.courses_table(table, [found.strongest.trial])
         drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")

@@ -15,7 +15,7 @@ from lrsearch.report.courses import Course
 from lrsearch.report.html import as_json, escape
 from lrsearch.report.importance import Importance
 from lrsearch.report.svg import mark, shares_bar, sparkline
-from lrsearch.report.tables import Answer, FamilyRow, PruningTable, StudyTable
+from lrsearch.report.tables import Answer, FamilyRow, PruningTable, StudyTable, TrialRow
 
 
 def section(name: str, question: str, *parts: str) -> str:
@@ -56,7 +56,9 @@ def hero(
     caption = ""
     if found is not None:
         recipe = found.strongest is not None and found.strongest.trial is not found.best
-        caption = f"Learning rate of trial {found.best.number}, the best of the search" + (
+        drawn = shown(table, found, confirmed)
+        of = "the search" if drawn is found.best else "those on fresh seeds"
+        caption = f"Learning rate of trial {drawn.number}, the best of {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
         )
     keys = key_figures(table, found, stopped, confirmed)
@@ -72,6 +74,14 @@ def hero(
     )
 
 
+def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
+    """The trial that the answer is about: the best of the search, or what held on fresh seeds."""
+    if confirmed is not None and confirmed.winner.trial == found.best.number:
+        number = confirmed.held.trial
+        return next((t for t in table.trials if t.number == number), found.best)
+    return found.best
+
+
 def key_figures(
     table: StudyTable,
     found: Answer | None,
@@ -81,15 +91,15 @@ def key_figures(
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
     if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
-        winner, strongest = confirmed.winner, confirmed.strongest
-        seeds = words.count(winner.val.n, "fresh seed")
-        cells.append((words.loss(winner.val.mean), f"validation loss, {seeds}"))
-        if winner.test is not None:
+        held, strongest = confirmed.held, confirmed.strongest
+        seeds = words.count(held.val.n, "fresh seed")
+        cells.append((words.loss(held.val.mean), f"validation loss, {seeds}"))
+        if held.test is not None:
             cells.append(
-                (words.metric_mean(winner.test, table.metric_name), f"test {table.metric_name}")
+                (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
             )
         if strongest is not None and strongest.val.mean > 0:
-            gain = winner.val.mean / strongest.val.mean - 1
+            gain = held.val.mean / strongest.val.mean - 1
             name = words.baseline(str(strongest.baseline))
             cells.append((words.percent(gain, 1, sign=True), f"against {name}, {seeds}"))
     elif found is not None:
