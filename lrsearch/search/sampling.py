@@ -109,6 +109,7 @@ class TraceSampler(BaseSampler):
             return self._random(number)
         candidates = self._candidates(number, trials, rows, curves.features.shape[1])
         features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
+        # The same curve under another name is the same schedule, and its value is known.
         known = {row.tobytes() for row in curves.features}
         new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
         if not new.any():  # a space of a few schedules, all of which were tried
