@@ -25,7 +25,7 @@ from lrsearch.report.html import document, escape, figure
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import single_runner
+from lrsearch.search.run import make_runner
 from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import import_place
 from lrsearch.training import device as devices
@@ -115,7 +115,7 @@ def train(
     note(f"task {plan.task.name}: {plan.task.describe()}, {schedule.epochs} epochs")
     note(f"{schedule.describe()}, lr {schedule.lr:.4g}, on {devices.describe(plan.device)}")
     test = load_test(plan.task)
-    runner = single_runner(plan)
+    runner = make_runner(plan, 1)
     runner.add(0, schedule)
     done = _train(plan, schedule, runner, note)
     weights = runner.weights(0)

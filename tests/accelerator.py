@@ -1,7 +1,8 @@
 """A device that is not the CPU, on machines without one, and training on it.
 
 Its tensors are held by CPU tensors and computed by the CPU. It refuses what a GPU refuses: tensors
-of two devices in one operation, random numbers from another device's generator, ``numpy()``. It
+of two devices in one operation, random numbers from another device's generator, ``numpy()``,
+and, as MPS does, float64. It
 counts the readings by which a program waits for a device. Autocast reaches it and changes nothing:
 it computes in float32. Registering it changes the whole
 process: hence ``python -m tests.accelerator``, which prints what training gave as JSON.
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +27,9 @@ from torch.utils import _pytree, backend_registration
 from torch.utils.data import DataLoader, TensorDataset
 
 from lrsearch import cli
+from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
+from lrsearch.tasks.check import check
 from lrsearch.tasks.task import Augment, Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training import device as devices
@@ -39,6 +43,8 @@ EPOCHS = 4
 BETWEEN = {"aten::copy_", "aten::_to_copy"}
 INDEXING = {"aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index"}
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select"}
+has_float64 = False
+"""Whether the device has float64, as torch's own loss scale for fp16 asks."""
 waits: list[str] = []
 """Every reading since the list was emptied."""
 
@@ -106,6 +112,8 @@ def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
     def wrap(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
+        if on_device and value.dtype == torch.float64 and not has_float64:
+            raise TypeError(f"{name}: float64 is not on this device")
         if id(value) in known:  # an operation in place
             return known[id(value)] if name != "aten::_to_copy" or on_device else value
         return Elsewhere(value) if on_device else value
@@ -206,6 +214,23 @@ def dense() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
+class Forgetful(nn.Module):
+    """Makes a tensor without saying where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x) + torch.zeros(3)
+        return logits
+
+
+def share_right(outputs: Tensor, y: Tensor) -> Any:
+    """A metric of numpy's type, which is float64."""
+    return np.float64((outputs.argmax(1) == y).sum().item() / len(y))
+
+
 def vectors(model: Callable[[], nn.Module], **more: Any) -> Task:
     x = torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
     y = (x[:, 0] > 0.2).long() + (x[:, 1] * x[:, 2] > 0).long()
@@ -257,6 +282,7 @@ class Case:
 MOMENTUM = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 SINGLE: dict[str, Case] = {
     "dense": Case(lambda: vectors(dense), arguments=MOMENTUM),
+    "a metric of numpy": Case(lambda: vectors(dense, metric=share_right)),
     "images, augmented": Case(
         lambda: images(Net, augment=Augment(pad=2, flip=True), transform=lambda x: x * 2.0),
         optimizer="AdamW",
@@ -290,6 +316,8 @@ def schedules() -> list[Schedule]:
 
 def train(case: Case, device: torch.device, file: Path) -> dict[str, Any]:
     """Histories of the trials, those that go on from a file after half, and readings an epoch."""
+    global has_float64
+    has_float64 = case.precision == "fp16"
     histories, resumed, readings = [], [], []
     groups = [schedules()] if case.runner is EnsembleRunner else [[s] for s in schedules()]
     for group in groups:
@@ -335,6 +363,7 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
     "two devices": lambda here, there: here + there,
     "a matrix product of two devices": lambda here, there: here @ there,
     "numpy": lambda here, there: here.numpy(),
+    "float64": lambda here, there: here.double(),
     "its numbers by the CPU's generator": lambda here, there: here.normal_(
         generator=torch.Generator()
     ),
@@ -353,6 +382,16 @@ def refusals(device: torch.device) -> dict[str, str]:
     return said
 
 
+def checked(task: Task, device: torch.device) -> str:
+    """What is said of a task before it is trained on the device."""
+    check(task)
+    try:
+        check(task, device)
+    except LrsearchError as error:
+        return str(error)
+    return "nothing"
+
+
 def main() -> None:
     torch.set_num_threads(1)
     device = register()
@@ -365,6 +404,7 @@ def main() -> None:
                 "device": train(case, device, file),
             }
         found["commands"] = commands(folder)
+        found["check"] = [checked(vectors(model), device) for model in (dense, Forgetful)]
     json.dump(found, sys.stdout)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -159,3 +160,48 @@ def test_a_measurement_that_fails_is_no_reason_to_stop(monkeypatch: pytest.Monke
     choice = on_two_cores(task)
     assert choice.fuse == 1
     assert "not fused: trying it failed (AssertionError)" in choice.why
+
+
+class Timed:
+    """A runner that is not run."""
+
+    def __init__(self, task: Task, *, k: int = 1, **settings: Any) -> None:
+        self.k = k
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "seconds", "fuse", "why"),
+    [
+        ("cpu", 64, {1: 1.0, 16: 4.0}, 16, "measured 4.0 times the speed"),
+        ("cuda", 64, {1: 1.0, 4: 1.0, 16: 1.1, 64: 2.0}, 64, "measured 32.0 times the speed"),
+        ("cuda", 10, {1: 1.0, 4: 1.0, 10: 5.0}, 4, "measured 4.0 times the speed"),
+        ("cuda", 64, {1: 1.0, 4: 2.0, 16: torch.OutOfMemoryError()}, 4, "measured 2.0 times"),
+        ("cuda", 64, {1: 1.0, 4: torch.OutOfMemoryError("full")}, 1, "trying it failed"),
+        ("cuda", 64, {1: 1.0, 4: ValueError("odd")}, 1, "not fused: trying it failed (Value"),
+        ("cuda", 3, {1: 1.0, 3: 2.9}, 1, "not fused: 3 at once measured 1.0 times the speed"),
+    ],
+)
+def test_what_measures_fastest_is_fused(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    most: int,
+    seconds: dict[int, float | Exception],
+    fuse: int,
+    why: str,
+) -> None:
+    def timed(runner: Timed, count: int, task: Task) -> float:
+        assert runner.k == count
+        if isinstance(found := seconds[count], Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("lrsearch.training.ensemble.EnsembleRunner", Timed)
+    monkeypatch.setattr("lrsearch.training.loop.SingleRunner", Timed)
+    monkeypatch.setattr(auto, "_seconds", timed)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    count, reason = auto._fuse_measured(
+        images(Residual), torch.device(kind), "SGD", None, "fp32", most
+    )
+    assert count == fuse
+    assert why in reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
+from lrsearch.training import checkpoint
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.results import EpochResult
 from tests.bench import EPOCHS, Bench, FakeRunner
@@ -187,6 +189,81 @@ def test_fused_failure_falls_back_to_one_trial_at_a_time(
     bench.work(6, FakeRunner(4, fail))
     assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 6
     assert any(f"fused training failed ({told})" in n for n in bench.notes)
+
+
+def test_fused_trials_that_need_too_much_memory_go_on_with_half_of_them(bench: Bench) -> None:
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made: list[int] = []
+    worker = bench.worker(9, FakeRunner(8, fail))
+
+    def smaller(count: int) -> FakeRunner:
+        made.append(count)
+        return FakeRunner(count, fail if count > 2 else FakeRunner.hook)
+
+    worker.fallback = smaller
+    worker.run()
+    assert made == [4, 2]
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 9
+    assert "going on with 2 trials at a time" in bench.notes[-1]
+
+
+def test_nothing_of_a_failed_runner_is_kept_while_the_next_is_made(bench: Bench) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        activations = FakeRunner()  # of a step: what its traceback would keep
+        held.append(weakref.ref(activations))
+        raise RuntimeError("no stacking rule")
+
+    def smaller(count: int) -> FakeRunner:
+        assert [kept() for kept in held] == [None, None]
+        return FakeRunner(count)
+
+    worker = bench.worker(6, FakeRunner(4, fail))
+    held.append(weakref.ref(worker.runner))
+    worker.fallback = smaller
+    worker.run()
+    assert len(held) == 2
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 6
+
+
+def test_trials_of_a_device_that_failed_go_back_to_the_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a device that failed holds cannot be saved."""
+    interrupt = Interrupt()
+
+    def stop(key: int, schedule: Schedule, epoch: int) -> float | None:
+        if epoch == 2:
+            interrupt._code = 130
+        return None
+
+    def unreadable(self: FakeRunner, key: int) -> dict[str, Any]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(FakeRunner, "state", unreadable)
+    with pytest.raises(Interrupted):
+        bench.worker(4, FakeRunner(2, stop), interrupt=interrupt).run()
+    assert any("could not be saved (RuntimeError: CUDA error" in note for note in bench.notes)
+    monkeypatch.undo()
+    bench.work(4)
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 4
+
+
+@pytest.mark.parametrize(("saving", "saved"), [(0.0, True), (10.0, False)])
+def test_saving_takes_a_small_part_of_the_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, saving: float, saved: bool
+) -> None:
+    """Where one state takes ten seconds to write, trials are not saved after each epoch."""
+    monkeypatch.setattr("lrsearch.search.loop.CHECKPOINT_SECONDS", 0.0)
+    written: list[Path] = []
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(path))
+    worker = bench.worker(2, FakeRunner(2))
+    worker.saving = saving
+    worker.run()
+    assert bool(written) == saved
 
 
 def test_interrupted_trial_goes_on_from_its_checkpoint_with_its_number(bench: Bench) -> None:

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.search.plan import make_plan
+from lrsearch.search.run import make_runner
 from lrsearch.tasks import Augment, Normalize, Split, load_task
 from lrsearch.tasks.models import convnet, mlp
 from lrsearch.training import device as devices
 from lrsearch.training.averaging import WeightAverage, horizon
 from lrsearch.training.batches import (
+    EVALUATION_BATCHES,
     LoaderBatches,
     SplitBatches,
     crop_and_flip,
@@ -165,12 +167,20 @@ def test_a_loader_gives_the_same_batches_in_the_same_epoch(options: dict[str, An
 def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(torch.arange(20.0).view(10, 2), torch.arange(10))
     monkeypatch.setattr("lrsearch.training.batches.EVALUATION_ELEMENTS", 6)
-    batches = evaluation_batches(split, lambda x: x + 1, CPU)
+    batches = evaluation_batches(split, lambda x: x + 1, CPU, batch=2)
     for _ in range(2):
         parts = list(batches())
         assert [len(y) for _, y in parts] == [3, 3, 3, 1]
         assert torch.equal(torch.cat([x for x, _ in parts]), split.x + 1)
         assert torch.equal(torch.cat([y for _, y in parts]), split.y)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_validation_batches_follow_from_what_training_bears(device: str) -> None:
+    """A sample of two numbers may have outputs of millions: its inputs alone tell too little."""
+    split = Split(torch.zeros(1000, 2), torch.zeros(1000))
+    batches = evaluation_batches(split, None, torch.device(device), batch=5)
+    assert {len(y) for _, y in batches()} == {5 * EVALUATION_BATCHES, 1000 % 80}
 
 
 def test_tensors_inside_containers_are_moved() -> None:
@@ -465,3 +475,18 @@ def test_numpy_multiplies_as_torch_does() -> None:
         with as_torch():
             assert set(threads()) == {torch.get_num_threads()}
         assert threads() == before
+
+
+@pytest.mark.parametrize("fuse", [1, 4])
+def test_what_does_not_fit_into_memory_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, fuse: int
+) -> None:
+    def full(*args: object, **settings: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr("lrsearch.search.run.SingleRunner", full)
+    monkeypatch.setattr("lrsearch.search.run.EnsembleRunner", full)
+    with pytest.raises(
+        LrsearchError, match=r"do not fit into the memory of cpu .*9 GiB.*--train-s"
+    ):
+        make_runner(make_plan(make({"trials": 4})), fuse)

@@ -20,7 +20,7 @@ from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan
-from lrsearch.search.run import make_runner, single_runner
+from lrsearch.search.run import make_runner
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
@@ -60,10 +60,9 @@ def make_confirm_worker(
     fuse = max(1, min(plan.choice.fuse, len(made["arms"])))
     choice = dataclasses.replace(plan.choice, fuse=fuse)
 
-    def of_seed(seed: int, alone: bool) -> Runner:
+    def of_seed(seed: int, count: int | None = None) -> Runner:
         config = dataclasses.replace(plan.config, seed=seed)
-        seeded = dataclasses.replace(plan, config=config, choice=choice)
-        return single_runner(seeded) if alone else make_runner(seeded)
+        return make_runner(dataclasses.replace(plan, config=config, choice=choice), count)
 
     test = TestData(plan)
     seed = int(order[0][1])
@@ -72,8 +71,8 @@ def make_confirm_worker(
         study=study,
         storage=storage,
         space=plan.space,
-        runner=of_seed(seed, False),
-        fallback=lambda: of_seed(seed, True),
+        runner=of_seed(seed),
+        fallback=partial(of_seed, seed),
         target=len(order),
         owner=new_owner(),
         sampler="random",
@@ -117,13 +116,13 @@ class ConfirmWorker(Worker):
     Args:
         order: (key of the arm, seed) of each slot.
         arms: Key -> arm.
-        of_seed: Makes a runner for a seed, for one trial alone or as the plan says.
+        of_seed: Makes a runner for a seed, for so many trials at once or as the plan says.
         test: Weights -> test metrics.
     """
 
     order: Sequence[Sequence[Any]] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    of_seed: Callable[[int, bool], Runner] | None = None
+    of_seed: Callable[..., Runner] | None = None
     test: Callable[[Mapping[str, Any]], dict[str, float]] = lambda weights: {}
     held: tuple[FrozenTrial, dict[str, Any]] | None = None
 
@@ -144,8 +143,9 @@ class ConfirmWorker(Worker):
                 self.held = (trial, how)
                 return
             assert self.of_seed is not None
-            self.seed, self.runner = seed, self.of_seed(seed, False)
-            self.fallback = partial(self.of_seed, seed, True)
+            del self.runner  # the next one may need its memory
+            self.seed, self.runner = seed, self.of_seed(seed)
+            self.fallback = partial(self.of_seed, seed)
         super()._admit(trial, **how)
 
     def _free(self) -> int:
@@ -168,9 +168,9 @@ class ConfirmWorker(Worker):
     def _should_prune(self, resident: Resident) -> bool:
         return False
 
-    def _unfuse(self, error: Exception) -> None:
+    def _unfuse(self, reason: str, count: int) -> None:
         self.held = None  # it goes back to the queue like the others
-        super()._unfuse(error)
+        super()._unfuse(reason, count)
 
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:
         resident = self.residents[key]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,6 +32,9 @@ from lrsearch.training.results import EpochResult, Runner
 
 FAILURES_IN_A_ROW = 5
 CHECKPOINT_SECONDS = 5.0
+"""A trial is saved again after this long, or longer where saving takes more than ``SAVING``."""
+SAVING = 0.05
+"""Share of the time that saving may take."""
 WAIT_SECONDS = 0.5
 
 
@@ -55,7 +59,7 @@ class Worker:
         storage: Its database.
         space: What is searched.
         runner: Trains; may hold several trials at once.
-        fallback: Makes a runner for one trial, for when the fused one fails.
+        fallback: Makes a runner for so many trials at once, for when that for more fails.
         target: Finished trials the study shall have.
         owner: Unique name of this worker.
         sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
@@ -73,7 +77,7 @@ class Worker:
     storage: Storage
     space: Space
     runner: Runner
-    fallback: Callable[[], Runner]
+    fallback: Callable[[int], Runner]
     target: int
     owner: str
     sampler: str
@@ -88,6 +92,7 @@ class Worker:
     residents: dict[int, Resident] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
+    saving: float = 0.0
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -192,12 +197,15 @@ class Worker:
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything
-            if len(self.residents) > 1 or self.runner.capacity > 1:
-                self._unfuse(error)
-            else:
+            if self.runner.capacity == 1:
                 self._fail(next(iter(self.residents)), error)
+                return
+            many, reason = isinstance(error, torch.OutOfMemoryError), brief(error)
+        else:
+            self._record(results)
             return
-        self._record(results)
+        # Out here the error is gone, and what its traceback kept of the failed step.
+        self._unfuse(reason, self.runner.capacity // 2 if many else 1)
 
     def _record(self, results: Mapping[int, EpochResult]) -> None:
         lost = history.record_epochs(self.storage, list(results.items()), owner=self.owner)
@@ -223,7 +231,9 @@ class Worker:
             self._tell()  # those that are judged after it look at what it came to
         elif self._should_prune(resident):
             self._finish(key, TrialState.PRUNED, "pruned")
-        elif time.monotonic() - resident.saved > CHECKPOINT_SECONDS:
+        elif time.monotonic() - resident.saved > max(
+            CHECKPOINT_SECONDS, len(self.residents) * self.saving / SAVING
+        ):
             self._save(key)
 
     def _should_prune(self, resident: Resident) -> bool:
@@ -295,12 +305,14 @@ class Worker:
                 "Mend the cause, then run the same command again"
             ) from error
 
-    def _unfuse(self, error: Exception) -> None:
-        """The stacked model failed: go on with the same trials one at a time."""
-        self.note(f"fused training failed ({brief(error)}); going on with one trial at a time")
+    def _unfuse(self, reason: str, count: int) -> None:
+        """The stacked model failed: go on with the same trials, ``count`` at a time."""
+        fewer = "one trial" if count == 1 else f"{count} trials"
+        self.note(f"fused training failed ({reason}); going on with {fewer} at a time")
         slots.release(self.storage, self.owner)
         self.residents.clear()
-        self.runner = self.fallback()
+        del self.runner  # the other may need its memory
+        self.runner = self.fallback(count)
 
     def _drop(self, key: int) -> None:
         del self.residents[key]
@@ -317,7 +329,7 @@ class Worker:
             self._checkpoint_path(key).unlink(missing_ok=True)
 
     def _save(self, key: int) -> None:
-        path, resident = self._checkpoint_path(key), self.residents[key]
+        began, path, resident = time.monotonic(), self._checkpoint_path(key), self.residents[key]
         state = self.runner.state(key)
         recorded = 0 if resident.last is None else resident.last.epoch
         if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
@@ -330,6 +342,7 @@ class Worker:
                 "finished is kept: make room, then run the same command again"
             ) from None
         resident.saved = time.monotonic()
+        self.saving = resident.saved - began
 
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
@@ -339,6 +352,8 @@ class Worker:
                     self._save(key)
         except LrsearchError as error:
             self.note(str(error))
+        except Exception as error:  # noqa: BLE001 - a device that failed may not be read any more
+            self.note(f"the running trials could not be saved ({brief(error)})")
         try:
             slots.release(self.storage, self.owner)
         except LrsearchError:  # others take them when our heart has stopped

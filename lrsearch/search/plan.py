@@ -83,7 +83,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             short for a family asked for.
     """
     device = devices.resolve(config.device)
-    task = _task(config, task)
+    task = _task(config, task, device)
     given = dict(config.optimizer)
     name = given.pop("name", None)
     if name is None or name.lower() == task.optimizer.lower():
@@ -162,7 +162,7 @@ def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     return made
 
 
-def _task(config: StudyConfig, given: Any) -> Task:
+def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
     if given is None:
         return load_task(
             config.task,
@@ -170,10 +170,16 @@ def _task(config: StudyConfig, given: Any) -> Task:
             data_dir=config.data_dir,
             train_samples=config.train_samples,
             batch_size=config.batch_size,
+            device=device,
         )
     if config.model is not None:
         raise UsageError(f"a task given as an object has one model; leave out {config.model!r}")
-    return given_task(given, train_samples=config.train_samples, batch_size=config.batch_size)
+    return given_task(
+        given,
+        train_samples=config.train_samples,
+        batch_size=config.batch_size,
+        device=device,
+    )
 
 
 def with_lr_range(plan: Plan, study: optuna.Study) -> tuple[Plan, str]:

@@ -27,6 +27,7 @@ from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, oth
 from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
+from lrsearch.tasks.data import brief
 from lrsearch.tracking import check_log, make_tracker
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
@@ -144,7 +145,7 @@ def make_worker(
         storage=storage,
         space=plan.space,
         runner=make_runner(plan),
-        fallback=lambda: single_runner(plan),
+        fallback=lambda count: make_runner(plan, count),
         target=config.trials,
         owner=new_owner(),
         sampler=config.sampler,
@@ -203,34 +204,35 @@ def _unshared(plan: Plan, task: Any) -> str | None:
     return None
 
 
-def single_runner(plan: Plan) -> Runner:
-    """Trains one trial at a time with plain torch.optim."""
-    return SingleRunner(
-        plan.task,
-        optimizer=plan.optimizer,
-        optimizer_args=plan.optimizer_args,
-        seed=plan.config.seed,
-        device=plan.device,
-        precision=plan.choice.precision,
-        compile=plan.config.compile,
-    )
+def make_runner(plan: Plan, fuse: int | None = None) -> Runner:
+    """What trains ``fuse`` trials at once, with plain torch.optim where it is one.
 
+    Args:
+        plan: What is trained, and how.
+        fuse: Trials at once; None = as many as the plan chose.
 
-def make_runner(plan: Plan) -> Runner:
-    """The runner that the plan chose: one trial at a time, or K fused."""
+    Raises:
+        LrsearchError: Model and data do not fit into the memory of the device.
+    """
     torch.set_num_threads(plan.choice.threads)
-    if plan.choice.fuse == 1:
-        return single_runner(plan)
-    return EnsembleRunner(
-        plan.task,
-        k=plan.choice.fuse,
-        optimizer=plan.optimizer,
-        optimizer_args=plan.optimizer_args,
-        seed=plan.config.seed,
-        device=plan.device,
-        precision=plan.choice.precision,
-        compile=plan.config.compile,
-    )
+    fuse = plan.choice.fuse if fuse is None else fuse
+    settings: dict[str, Any] = {
+        "optimizer": plan.optimizer,
+        "optimizer_args": plan.optimizer_args,
+        "seed": plan.config.seed,
+        "device": plan.device,
+        "precision": plan.choice.precision,
+        "compile": plan.config.compile,
+    }
+    try:
+        if fuse == 1:
+            return SingleRunner(plan.task, **settings)
+        return EnsembleRunner(plan.task, k=fuse, **settings)
+    except torch.OutOfMemoryError as error:
+        raise LrsearchError(
+            f"model and data do not fit into the memory of {devices.describe(plan.device)} "
+            f"({brief(error)}); take a part of the data (--train-samples), or give a DataLoader"
+        ) from None
 
 
 def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    import torch
+
     from lrsearch.tasks.task import Augment as Augment
     from lrsearch.tasks.task import Normalize as Normalize
     from lrsearch.tasks.task import Split as Split
@@ -105,6 +107,7 @@ def load_task(
     data_dir: str | Path | None = None,
     train_samples: int | None = None,
     batch_size: int | None = None,
+    device: torch.device | None = None,
 ) -> Task:
     """A task, ready to train: a built-in one, an installed one, or the user's own.
 
@@ -116,6 +119,7 @@ def load_task(
         train_samples: Take a stratified part of the training samples; the validation part shrinks
             to a quarter of it, but not below 1,000.
         batch_size: Samples per step; None = the task's own.
+        device: Where it will be trained; a task of the user's own is tried there, too.
 
     Raises:
         UsageError: An unknown task or model, or a number out of range.
@@ -130,7 +134,7 @@ def load_task(
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     spec = TASKS.get(name)
     if spec is None:
-        return _own_task(name, model, train_samples, batch_size)
+        return _own_task(name, model, train_samples, batch_size, device)
     if model is not None and model not in spec.models:
         raise unknown(f"model of task {name}", model, spec.models)
     folder = default_data_dir() if data_dir is None else Path(data_dir)
@@ -140,7 +144,11 @@ def load_task(
 
 
 def _own_task(
-    name: str, model: str | None, train_samples: int | None, batch_size: int | None
+    name: str,
+    model: str | None,
+    train_samples: int | None,
+    batch_size: int | None,
+    device: torch.device | None,
 ) -> Task:
     from lrsearch.tasks import custom
 
@@ -154,11 +162,15 @@ def _own_task(
     task = custom.import_task(target)
     if model not in (None, task.model_name):
         raise UsageError(f"task {name} has one model; leave out --model {model}")
-    return _ready(task, train_samples, batch_size)
+    return _ready(task, train_samples, batch_size, device)
 
 
 def given_task(
-    found: Any, *, train_samples: int | None = None, batch_size: int | None = None
+    found: Any,
+    *,
+    train_samples: int | None = None,
+    batch_size: int | None = None,
+    device: torch.device | None = None,
 ) -> Task:
     """A task from a Python object, tried on one batch.
 
@@ -166,6 +178,7 @@ def given_task(
         found: A :class:`Task`, or anything that :func:`lrsearch.tasks.custom.as_task` takes.
         train_samples: As for :func:`load_task`.
         batch_size: As for :func:`load_task`.
+        device: As for :func:`load_task`.
 
     Raises:
         LrsearchError: It is no task, or does not work.
@@ -173,10 +186,12 @@ def given_task(
     from lrsearch.tasks import custom
 
     name = str(getattr(found, "__name__", type(found).__name__))
-    return _ready(custom.as_task(found, name), train_samples, batch_size)
+    return _ready(custom.as_task(found, name), train_samples, batch_size, device)
 
 
-def _ready(task: Task, train_samples: int | None, batch_size: int | None) -> Task:
+def _ready(
+    task: Task, train_samples: int | None, batch_size: int | None, device: torch.device | None
+) -> Task:
     from lrsearch.tasks import custom
     from lrsearch.tasks.check import check
 
@@ -185,6 +200,8 @@ def _ready(task: Task, train_samples: int | None, batch_size: int | None) -> Tas
     if batch_size is not None:
         task = custom.with_batch_size(task, batch_size)
     check(task)
+    if device is not None and device.type != "cpu":
+        check(task, device)  # second: a label out of range would take the device down
     return task
 
 

@@ -17,10 +17,17 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
+from lrsearch.training.batches import to_device
+
+_CPU = torch.device("cpu")
 
 
-def check(task: Task) -> None:
-    """Try one training step and one validation batch of a task, on the CPU.
+def check(task: Task, device: torch.device | None = None) -> None:
+    """Try one training step and one validation batch of a task.
+
+    Args:
+        task: The task.
+        device: Where; None = the CPU. Data and model are moved there.
 
     Raises:
         LrsearchError: The first mistake found: no model, a model that does not fit the data, a
@@ -32,8 +39,8 @@ def check(task: Task) -> None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _made(task)
-        x, y = _batch(task, task.train, "train")
+        model = _made(task, device)
+        x, y = _batch(task, task.train, "train", device)
         _check_targets(task, y)
         outputs = _outputs(task, model, x, "train")
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
@@ -46,7 +53,7 @@ def check(task: Task) -> None:
         _call(task, "the backward pass", loss.backward)
         _check_labels(task, outputs)
         _check_last(task, model, x)
-        _evaluate(task, model, task.validation, "validation")
+        _evaluate(task, model, task.validation, "validation", device)
     _check_length(task)
 
 
@@ -64,15 +71,17 @@ def load_test(task: Task) -> Data | None:
     data: Data = _call(task, "loading the test data", task.test)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        _evaluate(task, _made(task), data, "test")
+        _evaluate(task, _made(task, None), data, "test", None)
     return data
 
 
 @torch.no_grad()
-def _evaluate(task: Task, model: nn.Module, data: Data, part: str) -> None:
+def _evaluate(
+    task: Task, model: nn.Module, data: Data, part: str, device: torch.device | None
+) -> None:
     """One batch as it is evaluated."""
     model.eval()
-    x, y = _batch(task, data, part)
+    x, y = _batch(task, data, part, device)
     outputs = _outputs(task, model, x, part)
     name = "validation_loss" if task.validation_loss else "loss"
     culprit = _culprit(part, x=x, y=y)
@@ -105,6 +114,8 @@ _ADVICE = {
     "should be the same": "convert the data with .float(), or in transform",
     "expected m1 and m2": "convert the data with .float(), or in transform",
     "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
+    "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
+    "them with register_buffer",
     "required positional argument": "the model is called with x of a batch as it is, a tuple too",
 }
 """What torch says of the commonest mistakes -> what to do."""
@@ -114,7 +125,7 @@ def _advice(error: Exception) -> str:
     return next((f"; {tip}" for said, tip in _ADVICE.items() if said in str(error)), "")
 
 
-def _made(task: Task) -> nn.Module:
+def _made(task: Task, device: torch.device | None) -> nn.Module:
     model = _call(task, "making the model", task.model)
     if not isinstance(model, nn.Module):
         raise _wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
@@ -126,11 +137,11 @@ def _made(task: Task) -> nn.Module:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise _wrong(task, f"the model {type(model).__name__} has no trainable parameters")
-    return model.train()
+    return model.to(device or _CPU).train()
 
 
-def _batch(task: Task, data: Data, part: str) -> tuple[Any, Any]:
-    """The first batch, transformed."""
+def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tuple[Any, Any]:
+    """The first batch on the device, transformed."""
     if isinstance(data, Split):
         x, y = data.x[: task.batch_size], data.y[: task.batch_size]
         if task.augment is not None and part == "train" and x.dim() != 4:
@@ -152,6 +163,7 @@ def _batch(task: Task, data: Data, part: str) -> tuple[Any, Any]:
                 "Dataset or its collate_fn), or keep your own loop and use lrsearch.suggest",
             )
         x, y = batch
+    x, y = to_device((x, y), device or _CPU)
     if task.transform is not None:
         x = _call(task, f"transform of {_shape(x)}", task.transform, x)
     return x, y

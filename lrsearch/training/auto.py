@@ -43,7 +43,13 @@ TRIALS_PER_SLOT = 8
 LEAST_GAIN = 1.25
 """Fuse only where it measures at least this much faster."""
 TIMED_STEPS = 4
+"""Steps of an epoch that is timed on a CPU, which a few of them keep busy."""
+TIMED_STEPS_AWAY = 20
+"""The same on an accelerator, where what surrounds a short epoch would count too much."""
 TIMED_FUSED = 16
+"""Trials fused in it on a CPU."""
+TIMED_FUSED_AWAY = (4, 16, 64)
+"""The same on an accelerator, of which small nets fill only a part."""
 WORKER_SECONDS = 20.0
 """Work (CPU seconds) that repays the start of one more process."""
 STEP_SECONDS = 1e-4
@@ -201,9 +207,10 @@ def _fuse_measured(
     from lrsearch.training.ensemble import EnsembleRunner
     from lrsearch.training.loop import SingleRunner
 
-    count = min(most, TIMED_FUSED)
-    if count == 1:
+    if most == 1:
         return 1, "not fused: too few trials to share"
+    here = device.type == "cpu"
+    tried = (TIMED_FUSED,) if here else TIMED_FUSED_AWAY
     settings: dict[str, Any] = {
         "optimizer": optimizer,
         "optimizer_args": task.optimizer_args if optimizer_args is None else optimizer_args,
@@ -213,20 +220,26 @@ def _fuse_measured(
     }
     part = replace(
         task,
-        train=_first(task.train, TIMED_STEPS * task.batch_size),
+        train=_first(task.train, (TIMED_STEPS if here else TIMED_STEPS_AWAY) * task.batch_size),
         validation=_first(task.validation, task.batch_size),
         validate_every=1,
     )
-    with torch.random.fork_rng():
+    gains: dict[int, float] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             alone = _seconds(SingleRunner(part, **settings), 1, part)
-            together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
+            for count in sorted({min(most, many) for many in tried}):
+                together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
+                gains[count] = count * alone / together
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything
-            return 1, f"not fused: trying it failed ({brief(error)})"
-    gain = count * alone / together
-    if gain < LEAST_GAIN:
-        return 1, f"not fused: {count} at once measured {gain:.1f} times the speed"
-    return count, f"measured {gain:.1f} times the speed"
+            if not gains or not isinstance(error, torch.OutOfMemoryError):
+                return 1, f"not fused: trying it failed ({brief(error)})"
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the memory is the workers'
+    count = max(gains, key=lambda many: gains[many])
+    if gains[count] < LEAST_GAIN:
+        return 1, f"not fused: {count} at once measured {gains[count]:.1f} times the speed"
+    return count, f"measured {gains[count]:.1f} times the speed"
 
 
 def _first(split: Data, count: int) -> Split:

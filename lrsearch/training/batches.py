@@ -21,6 +21,8 @@ READY_ELEMENTS = 1 << 24
 EVALUATION_ELEMENTS = 3 << 17
 """Input elements of a validation batch on a CPU (128 images of CIFAR-10: larger ones leave the
 cache and are slower); 64 times as many on an accelerator."""
+EVALUATION_BATCHES = 16
+"""Training batches in a validation batch, at most: outputs may be far larger than inputs."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -221,7 +223,7 @@ def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatche
 
 
 def evaluation_batches(
-    data: Data, transform: TransformFn | None, device: torch.device, least: int = 1
+    data: Data, transform: TransformFn | None, device: torch.device, batch: int
 ) -> Callable[[], Iterator[tuple[Any, Any]]]:
     """A function that goes through all of ``data`` in order, in large batches.
 
@@ -229,7 +231,8 @@ def evaluation_batches(
         data: A Split (moved to the device once) or a loader.
         transform: Inputs as stored -> floats.
         device: Where.
-        least: Samples of a batch, at least.
+        batch: Samples of a training batch: no fewer, and at most :data:`EVALUATION_BATCHES` times
+            as many.
     """
     if not isinstance(data, Split):
 
@@ -243,7 +246,7 @@ def evaluation_batches(
     if transform is not None and x.numel() <= READY_ELEMENTS:
         x, transform = transform(x), None
     most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
-    size = max(least, most // max(1, x[0].numel()))
+    size = max(batch, min(most // max(1, x[0].numel()), EVALUATION_BATCHES * batch))
     parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
 
     def from_parts() -> Iterator[tuple[Any, Any]]:

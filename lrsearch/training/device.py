@@ -154,13 +154,15 @@ def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | 
 
 
 def prepare(device: torch.device) -> None:
-    """Settings of this process that make training faster and change no result.
+    """Settings of this process that make training faster.
 
     On a CPU: freed memory stays with the process. By default the C library gives activations back
     after each step and takes the page faults again in the next: 25% of a step of the convnet.
-    On CUDA: convolutions are timed once per shape and the fastest is used.
+    On CUDA: convolutions are timed once per shape and the fastest is used, so that two processes
+    may differ by rounding; what a task puts on "cuda" is put on this device.
     """
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
     elif device.type == "cpu":
         _keep_freed_memory()
@@ -186,7 +188,11 @@ def random_seed(device: torch.device, seed: int) -> Iterator[None]:
     ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
     """
     before = torch.get_rng_state()
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    on_device = None
+    if device.type == "cuda":
+        on_device = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        on_device = torch.mps.get_rng_state()
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -197,8 +203,10 @@ def random_seed(device: torch.device, seed: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
-        if on_device is not None:
+        if on_device is not None and device.type == "cuda":
             torch.cuda.set_rng_state(on_device, device)
+        elif on_device is not None:
+            torch.mps.set_rng_state(on_device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 Every trial sits in a slot (a row of the stacked tensors) with its own epoch, batch order, learning
 rate, momentum and optimizer state; one that leaves makes room for the next at once. What a trial
 does never depends on its neighbours: its history is that of the same trial alone, to rounding.
+On an accelerator dropout draws other numbers where a model is stacked, the same ones for all.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def evaluate(
         model = task.model()
     model.load_state_dict(dict(weights))
     model = devices.place(model, device)
-    batches = evaluation_batches(data, task.transform, device, least=task.batch_size)
+    batches = evaluation_batches(data, task.transform, device, batch=task.batch_size)
     numbers = measure(task, model, batches, device, precision)
     loss, *metric = torch.stack(numbers).tolist()
     return loss, metric[0] if metric else None
@@ -70,7 +70,7 @@ def measure(
             outputs.append(out)
             targets.append(y)
         if task.metric is not None:
-            metrics.append(torch.as_tensor(task.metric(out, y), device=device))
+            metrics.append(scalar(task.metric(out, y), device))
     model.train(training)
     loss = (
         _mean(losses, sizes)
@@ -86,6 +86,13 @@ def as_float(outputs: Any) -> Any:
     if isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16):
         return outputs.float()
     return outputs
+
+
+def scalar(value: Any, device: torch.device) -> Tensor:
+    """What a metric gave, a number or a tensor of one, as float32 on the device: ()."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, torch.float32).reshape(())
+    return torch.tensor(float(value), device=device)
 
 
 def count(y: Any) -> int:

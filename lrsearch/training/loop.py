@@ -110,7 +110,7 @@ class SingleRunner:
         self._compile = compile
         self._batches = training_batches(task, seed, device)
         self._validation = evaluation_batches(
-            task.validation, task.transform, device, least=task.batch_size
+            task.validation, task.transform, device, batch=task.batch_size
         )
         self._trials: dict[int, Trial] = {}
         self._compiled: tuple[nn.Module, Any] | None = None

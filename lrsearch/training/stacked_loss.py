@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsearch.tasks.task import LossFn, MetricFn, accuracy
+from lrsearch.training.evaluation import scalar
 
 _log_softmax_backward = torch._log_softmax_backward_data
 
@@ -134,7 +135,6 @@ def metrics_of(metric: MetricFn) -> PerTrial:
         if metric is accuracy and outputs.dim() == 3 and y.dim() == 1:
             return (outputs.transpose(1, 2).max(1).indices == y).float().mean(1)
         each = outputs.contiguous()  # a metric may call view
-        values = [torch.as_tensor(metric(z, y), device=z.device).reshape(()) for z in each]
-        return torch.stack(values).float()
+        return torch.stack([scalar(metric(z, y), z.device) for z in each])
 
     return metrics

@@ -25,7 +25,7 @@ class StackedValidation:
         assert isinstance(task.validation, Split)
         self.stack = stack
         self.batches = evaluation_batches(
-            task.validation, task.transform, device, least=task.batch_size
+            task.validation, task.transform, device, batch=task.batch_size
         )
         self.whole = task.validation_loss is not None
         loss = task.validation_loss or task.loss
@@ -54,7 +54,7 @@ class StackedValidation:
             y = torch.cat(targets)
             joined = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
             columns = [*(self.losses(z, y) for z in joined), *columns]
-        numbers: list[list[float]] = torch.stack([t.double() for t in columns], 1).tolist()
+        numbers: list[list[float]] = torch.stack([t.float() for t in columns], 1).tolist()
         return numbers
 
 

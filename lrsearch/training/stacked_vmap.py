@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -20,7 +21,9 @@ from lrsearch.tasks.task import LossFn
 from lrsearch.training.stacked_loss import is_cross_entropy
 
 CHUNK_FLOATS = 1 << 25
-"""Inputs (floats, over all trials) of one forward pass without gradients."""
+"""Inputs (floats, over all trials) of one forward pass without gradients, at most."""
+CHUNK_BATCHES = 4
+"""Training batches of one such pass, at most: outputs may be far larger than inputs."""
 
 
 class VmapStack:
@@ -32,6 +35,7 @@ class VmapStack:
         loss: (outputs, y) -> scalar of one trial.
         y: All targets, to see what kind they are.
         autocast: Makes the context for the forward pass.
+        batch: Samples of a training batch.
     """
 
     def __init__(
@@ -40,9 +44,13 @@ class VmapStack:
         loss: LossFn,
         y: Tensor,
         autocast: Callable[[], AbstractContextManager[Any]],
+        batch: int,
     ) -> None:
+        if any(parameter.is_cuda for parameter in model.parameters()):
+            norms_in_float(model)
         self.model = model
         self.autocast = autocast
+        self.most = CHUNK_BATCHES * batch
         self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
@@ -94,7 +102,8 @@ class VmapStack:
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode."""
         self.model.eval()
-        rows = max(1, CHUNK_FLOATS // (len(params) * max(1, x[0].numel())))
+        rows = CHUNK_FLOATS // (len(params) * max(1, x[0].numel()))
+        rows = max(1, min(rows, self.most))
         views = self.views(params)
         with torch.no_grad():
             parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
@@ -132,3 +141,19 @@ class VmapTrainer:
         total, self.total = self.total, None
         assert total is not None
         return total.div_(steps)
+
+
+def norms_in_float(model: nn.Module) -> None:
+    """Let the batch norms of a model see float32 inputs that are contiguous.
+
+    On CUDA vmap's rule for batch norm takes no others: of inputs in channels last it refuses to
+    ask for the format, of half precision it demands that the running statistics were half, too.
+    Outputs come in the precision of the inputs.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.forward = partial(_in_float, module.forward)  # type: ignore[method-assign]
+
+
+def _in_float(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return norm(x.float().contiguous()).to(x.dtype)
