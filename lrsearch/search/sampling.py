@@ -28,7 +28,7 @@ from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, Curves, Reader, 
 from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
-LEAST_KNOWN: Final = 10
+LEAST_KNOWN: Final = 8
 """Trials something is known of before the process is asked; others are drawn at random."""
 EARLY: Final = 0.1
 """Share of the budget after which losses are looked at until a few trials are complete."""
