@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.search.plan import make_plan
+from lrsearch.search.plan import baselines_of, clipped, make_plan
 from lrsearch.search.run import make_runner
-from lrsearch.tasks import Augment, Normalize, Split, load_task
+from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.models import convnet, mlp
 from lrsearch.training import device as devices
 from lrsearch.training.averaging import WeightAverage, horizon
@@ -490,3 +490,52 @@ def test_what_does_not_fit_into_memory_is_said_in_one_line(
         LrsearchError, match=r"do not fit into the memory of cpu .*9 GiB.*--train-s"
     ):
         make_runner(make_plan(make({"trials": 4})), fuse)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lr", "searched"),
+    [
+        ({}, 0.1, (1e-3, 2.0)),  # the task's own
+        ({"optimizer": {"name": "sgd", "momentum": 0.5}}, 0.1, (1e-3, 2.0)),
+        ({"optimizer": {"name": "adamw"}}, 1e-3, (1e-5, 0.1)),
+        ({"optimizer": {"name": "Adagrad"}}, 0.01, (1e-4, 1.0)),
+        ({"optimizer": {"name": "adamw"}, "lr": (1e-4, 1e-2)}, 1e-3, (1e-4, 1e-2)),
+        ({"optimizer": {"name": "adamw"}, "lr": (3e-3, 1e-2)}, 3e-3, (3e-3, 1e-2)),
+    ],
+)
+def test_recipes_run_at_the_usual_rate_of_the_optimizer(
+    asked: dict[str, Any], lr: float, searched: tuple[float, float]
+) -> None:
+    """AdamW at the rate of SGD would make any schedule look good beside it."""
+    plan = make_plan(make({"trials": 4, **asked}))
+    assert plan.space.lr == pytest.approx(searched)
+    rates = [recipe["lr"] for recipe in baselines_of(plan).values()]
+    assert rates == pytest.approx([lr] * 4)
+
+
+def test_a_usual_rate_that_is_not_searched_is_said() -> None:
+    outside = make_plan(make({"trials": 4, "lr": (0.2, 2.0)}))
+    assert clipped(outside) == (
+        "baselines: lr 0.2, the end of the range; the usual 0.1 lies outside"
+    )
+    assert not clipped(make_plan(make({"trials": 4, "lr": (0.2, 2.0), "baselines": False})))
+    assert not clipped(make_plan(make({"trials": 4})))
+
+
+@pytest.mark.parametrize(
+    ("given", "lr", "searched"),
+    [
+        ({}, 0.1, (1e-3, 1.0)),
+        ({"optimizer": "Adam"}, 1e-3, (1e-5, 0.1)),
+        ({"optimizer": torch.optim.AdamW, "lr": 3e-4}, 3e-4, (3e-6, 3e-2)),
+        ({"lr": 0.5}, 0.5, (5e-3, 5.0)),
+        ({"lr": 0.5, "lr_range": (0.1, 1.0)}, 0.5, (0.1, 1.0)),
+    ],
+)
+def test_a_task_that_names_no_rate_has_that_of_its_optimizer(
+    given: dict[str, Any], lr: float, searched: tuple[float, float]
+) -> None:
+    data = Split(torch.zeros(8, 2), torch.zeros(8, 1))
+    task = Task("t", lambda: torch.nn.Linear(2, 1), data, data, **given)
+    assert task.lr == pytest.approx(lr)
+    assert task.lr_range == pytest.approx(searched)

@@ -16,7 +16,7 @@ from lrsearch.tasks import Task, given_task, load_task
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.optimizers import resolve_optimizer
+from lrsearch.training.optimizers import resolve_optimizer, usual_lr, usual_range
 
 if TYPE_CHECKING:
     import optuna
@@ -92,6 +92,9 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             own.pop("nesterov", None)  # torch refuses it then, and nobody asked for it
         name, given = task.optimizer, {**own, **given}
     optimizer, arguments = resolve_optimizer(name, given)
+    if name.lower() != task.optimizer.lower() and task.param_groups is None:
+        usual = usual_lr(optimizer)  # the task's is for another optimizer
+        task = dataclasses.replace(task, lr=usual, lr_range=usual_range(optimizer, usual))
     lr = task.lr_range if config.lr is None or isinstance(config.lr, str) else config.lr
     epochs = config.epochs or task.epochs
     if epochs % task.validate_every and epochs > task.validate_every:
@@ -160,6 +163,15 @@ def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     if mistakes:
         raise ConfigError(mistakes)
     return made
+
+
+def clipped(plan: Plan) -> str:
+    """A line where the usual rate is not searched, so that the usual recipes have another."""
+    usual, low, high = plan.task.lr, *plan.space.lr
+    if plan.config.baselines is not True or low <= usual <= high:
+        return ""
+    edge = low if usual < low else high
+    return f"baselines: lr {edge:.3g}, the end of the range; the usual {usual:.3g} lies outside"
 
 
 def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:

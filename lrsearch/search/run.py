@@ -20,7 +20,7 @@ from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.plan import Plan, baselines_of, make_plan, with_lr_range
+from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
@@ -97,8 +97,9 @@ def run(
         study.pruner = make_pruner(config.pruner, plan.epochs)
         display = display or make_display(quiet=quiet)
         plan, ranged = with_lr_range(plan, study)
-        for line in [*header(plan, config, cluster), *([ranged] if ranged else [])]:
-            display.note(line)
+        for line in [*header(plan, config, cluster), ranged, clipped(plan)]:
+            if line:
+                display.note(line)
         for line in [*storage.warnings, *other_ways(study, config)]:
             display.note(line)
         storage.on_wait = display.note

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.training.optimizers import usual_lr, usual_range
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 MetricFn = Callable[[Tensor, Tensor], Tensor]
@@ -162,8 +163,10 @@ class Task:
             own, or its place as ``package.module:Class``.
         optimizer_args: Its arguments, without ``lr``; those left out are the usual ones
             (:data:`lrsearch.training.optimizers.USUAL`).
-        lr: The rate a usual recipe has; the baselines run at it.
-        lr_range: Bounds of the search for the peak rate, low < high.
+        lr: The rate a usual recipe has; the baselines run at it. None = the optimizer's
+            (:func:`lrsearch.training.optimizers.usual_lr`).
+        lr_range: Bounds of the search for the peak rate, low < high. None = around ``lr``
+            (:func:`lrsearch.training.optimizers.usual_range`).
         transform: Applied to a batch of inputs on the device, in training and validation.
         augment: Applied before it, in training only; needs a Split of images (n, C, H, W).
         param_groups: model -> parameter groups for the optimizer, each may have its own ``lr``
@@ -196,8 +199,8 @@ class Task:
     validate_every: int = 1
     optimizer: str = "SGD"
     optimizer_args: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 0.1
-    lr_range: tuple[float, float] = (1e-3, 1.0)
+    lr: float = cast(Any, None)  # a number once it is made
+    lr_range: tuple[float, float] = cast(Any, None)
     transform: TransformFn | None = None
     augment: Augment | None = None
     param_groups: Callable[[nn.Module], Iterable[Any]] | None = None
@@ -211,8 +214,21 @@ class Task:
                 raise UsageError(f"task {self.name}: {name} must be a whole number, got {value!r}")
             if value < 1:
                 raise UsageError(f"task {self.name}: {name} must be at least 1, got {value}")
+        if not isinstance(self.optimizer_args, Mapping):
+            raise UsageError(
+                f"task {self.name}: optimizer_args must be a dict such as {{'momentum': 0.9}}, "
+                f"got {self.optimizer_args!r:.80}"
+            )
+        optimizer, lr, lr_range = cast(Any, (self.optimizer, self.lr, self.lr_range))
+        object.__setattr__(
+            self, "optimizer", optimizer_name(f"task {self.name}: optimizer", optimizer)
+        )
+        if lr is None:
+            object.__setattr__(self, "lr", usual_lr(optimizer))
         if not _is_number(self.lr) or not self.lr > 0:
             raise UsageError(f"task {self.name}: lr must be a number above 0, got {self.lr!r}")
+        if lr_range is None:
+            object.__setattr__(self, "lr_range", usual_range(optimizer, self.lr))
         bounds = self.lr_range
         if not isinstance(bounds, (tuple, list)) or [*map(_is_number, bounds)] != [True, True]:
             raise UsageError(f"task {self.name}: lr_range must be (low, high), got {bounds!r}")
@@ -221,14 +237,6 @@ class Task:
             raise UsageError(
                 f"task {self.name}: lr_range needs 0 < low < high, got {low:g} and {high:g}"
             )
-        if not isinstance(self.optimizer_args, Mapping):
-            raise UsageError(
-                f"task {self.name}: optimizer_args must be a dict such as {{'momentum': 0.9}}, "
-                f"got {self.optimizer_args!r:.80}"
-            )
-        object.__setattr__(
-            self, "optimizer", optimizer_name(f"task {self.name}: optimizer", self.optimizer)
-        )
         if self.loss is auto_loss:
             floats = isinstance(self.train, Split) and self.train.y.is_floating_point()
             object.__setattr__(self, "loss", F.mse_loss if floats else F.cross_entropy)

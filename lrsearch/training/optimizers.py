@@ -19,6 +19,11 @@ from lrsearch.schedules.trace import light
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Arguments that an optimizer gets when nothing else is said: torch's own SGD has no momentum."""
 
+USUAL_LR = {"SGD": 0.1}
+"""The rate that recipes give an optimizer; for others the default of their class."""
+OTHER_LR = 1e-3
+"""The same where a class has none."""
+
 REFUSED = {
     "LBFGS": "it calls a closure several times a step, and has no learning-rate schedule",
     "SparseAdam": "it takes sparse gradients only",
@@ -78,6 +83,42 @@ def _own_class(name: str) -> type[Optimizer]:
     if step is not None and step.default is inspect.Parameter.empty:
         raise UsageError(f"optimizer {name} cannot be used: its step needs a closure")
     return found
+
+
+def usual_lr(optimizer: str | type[Optimizer]) -> float:
+    """The rate that recipes give an optimizer: 0.1 for SGD, for others the default of their class.
+
+    Args:
+        optimizer: A class, or its name.
+
+    Raises:
+        UsageError: As for :func:`optimizer_class`.
+
+    Example:
+        >>> usual_lr("SGD"), usual_lr("AdamW")
+        (0.1, 0.001)
+    """
+    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    rate = USUAL_LR.get(chosen.__name__)
+    if rate is None:
+        parameter = inspect.signature(chosen.__init__).parameters.get("lr")
+        rate = as_number(getattr(parameter, "default", None))
+    return rate if rate is not None and rate > 0 else OTHER_LR
+
+
+def usual_range(optimizer: str | type[Optimizer], lr: float) -> tuple[float, float]:
+    """Where to search around a usual rate: from a hundredth of it to 10 times it, or 100 times.
+
+    SGD diverges not far above the rate of its recipes; optimizers that scale their steps go on to
+    train well above their defaults.
+
+    Example:
+        >>> usual_range("SGD", 0.1)
+        (0.001, 1.0)
+    """
+    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    most = 10 if chosen is torch.optim.SGD else 100
+    return lr / 100, lr * most
 
 
 def resolve_optimizer(name: str, args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
