@@ -257,11 +257,11 @@ def test_saving_takes_a_small_part_of_the_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, saving: float, saved: bool
 ) -> None:
     """Where one state takes ten seconds to write, trials are not saved after each epoch."""
-    monkeypatch.setattr("lrsearch.search.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lrsearch.search.saving.PAUSE_SECONDS", 0.0)
     written: list[Path] = []
     monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(path))
     worker = bench.worker(2, FakeRunner(2))
-    worker.saving = saving
+    worker.saves.seconds = saving
     worker.run()
     assert bool(written) == saved
 

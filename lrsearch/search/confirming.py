@@ -21,6 +21,7 @@ from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan
 from lrsearch.search.run import make_runner
+from lrsearch.search.saving import Saves
 from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
@@ -78,7 +79,7 @@ def make_confirm_worker(
         sampler="random",
         seed=seed,
         baselines={},
-        checkpoints=checkpoints / study.user_attrs[STUDY_ATTR]["uid"],
+        saves=Saves(checkpoints / study.user_attrs[STUDY_ATTR]["uid"], note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         note=note,

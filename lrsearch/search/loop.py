@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -20,21 +18,17 @@ from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.saving import Saves
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, Ending
 from lrsearch.tasks.data import brief
-from lrsearch.training import checkpoint
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult, Runner
 
 FAILURES_IN_A_ROW = 5
-CHECKPOINT_SECONDS = 5.0
-"""A trial is saved again after this long, or longer where saving takes more than ``SAVING``."""
-SAVING = 0.05
-"""Share of the time that saving may take."""
 WAIT_SECONDS = 0.5
 
 
@@ -65,7 +59,7 @@ class Worker:
         sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
         seed: The study's seed.
         baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
-        checkpoints: Folder for checkpoints.
+        saves: Checkpoints of the trials.
         device: Text for the record of each trial.
         interrupt: Set by Ctrl-C and SIGTERM.
         deadline: ``time.monotonic()`` after which no new trial starts.
@@ -83,7 +77,7 @@ class Worker:
     sampler: str
     seed: int
     baselines: Mapping[str, dict[str, Any] | Schedule]
-    checkpoints: Path
+    saves: Saves
     device: str
     interrupt: Interrupt
     deadline: float | None = None
@@ -92,7 +86,6 @@ class Worker:
     residents: dict[int, Resident] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
-    saving: float = 0.0
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -166,7 +159,7 @@ class Worker:
         """Start a trial, or go on with one from its checkpoint."""
         now = time.monotonic()
         key = trial._trial_id
-        state = self._load_checkpoint(trial) if resumed else None
+        state = self.saves.read(trial) if resumed else None
         if resumed:
             epoch = 0 if state is None else int(state["epoch"])
             history.forget_epochs(self.storage, key, epoch)
@@ -178,14 +171,6 @@ class Worker:
             self.residents[key] = Resident(trial, schedule, now, now, alone)
         except Exception as error:  # noqa: BLE001 - a user's family or model may raise anything
             self._fail(key, error)
-
-    def _load_checkpoint(self, trial: FrozenTrial) -> dict[str, Any] | None:
-        path = self._checkpoint_path(trial._trial_id)
-        try:
-            return checkpoint.load(path)
-        except checkpoint.CheckpointError as error:
-            self.note(f"trial {trial.number} starts over: {error}")
-            return None
 
     # train, report, prune, tell
 
@@ -231,9 +216,7 @@ class Worker:
             self._tell()  # those that are judged after it look at what it came to
         elif self._should_prune(resident):
             self._finish(key, TrialState.PRUNED, "pruned")
-        elif time.monotonic() - resident.saved > max(
-            CHECKPOINT_SECONDS, len(self.residents) * self.saving / SAVING
-        ):
+        elif self.saves.due(resident.saved, len(self.residents)):
             self._save(key)
 
     def _should_prune(self, resident: Resident) -> bool:
@@ -268,7 +251,7 @@ class Worker:
         endings, self.endings = self.endings, []
         mine = trials.finish_all(self.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
-            self._forget(key)
+            self.saves.forget(key)
             self._track(key)
 
     def _track(self, key: int) -> None:
@@ -294,7 +277,7 @@ class Worker:
         trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
         if resident is not None:
             self._drop(key)
-        self._forget(key)
+        self.saves.forget(key)
         self.failures += 1
         number = self.storage.get_trial(key).number
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
@@ -320,29 +303,14 @@ class Worker:
 
     # saving
 
-    def _checkpoint_path(self, key: int) -> Path:
-        return self.checkpoints / f"{key}.pt"
-
-    def _forget(self, key: int) -> None:
-        """Delete the checkpoint of a trial that ended; what cannot be deleted does no harm."""
-        with contextlib.suppress(OSError):
-            self._checkpoint_path(key).unlink(missing_ok=True)
-
     def _save(self, key: int) -> None:
-        began, path, resident = time.monotonic(), self._checkpoint_path(key), self.residents[key]
+        resident = self.residents[key]
         state = self.runner.state(key)
         recorded = 0 if resident.last is None else resident.last.epoch
         if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
             return  # going on from there would leave a gap in the history: the older file stays
-        try:
-            checkpoint.save(path, state)
-        except OSError as error:
-            raise LrsearchError(
-                f"the checkpoint {path} could not be written ({error.strerror or error}); what is "
-                "finished is kept: make room, then run the same command again"
-            ) from None
+        self.saves.write(key, state)
         resident.saved = time.monotonic()
-        self.saving = resident.saved - began
 
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
@@ -361,14 +329,7 @@ class Worker:
 
     def _tidy(self) -> None:
         """Remove what workers that were killed left of trials that have ended."""
-        if not self.checkpoints.is_dir():
-            return
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        ids = {str(key) for key in ended}
-        left = [path for path in self.checkpoints.glob("*.pt") if path.stem in ids]
-        if len(ended) >= self.target:
-            left += self.checkpoints.glob(".*.pt-*")  # half written
-        for path in left:
-            path.unlink(missing_ok=True)
+        self.saves.tidy(ended, half_written=len(ended) >= self.target)

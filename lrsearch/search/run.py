@@ -23,6 +23,7 @@ from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
+from lrsearch.search.saving import Saves
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.storage import Storage, check_storage, open_storage, redact
@@ -152,7 +153,7 @@ def make_worker(
         sampler=config.sampler,
         seed=config.seed,
         baselines=baselines_of(plan),
-        checkpoints=folder / "checkpoints" / study.user_attrs[ATTR]["uid"],
+        saves=Saves(folder / "checkpoints" / study.user_attrs[ATTR]["uid"], note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         deadline=None if config.timeout is None else time.monotonic() + config.timeout,

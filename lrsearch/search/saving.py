@@ -1,0 +1,83 @@
+"""The checkpoints of a worker's trials: when they are written, and when they go."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from lrsearch.errors import LrsearchError
+from lrsearch.training import checkpoint
+
+PAUSE_SECONDS = 5.0
+"""A trial is saved again after this long, or longer where saving takes more than ``SHARE``."""
+SHARE = 0.05
+"""Of the time, that saving may take."""
+
+
+@dataclass
+class Saves:
+    """The files of a study's trials in a folder.
+
+    Args:
+        folder: Of the checkpoints; it is made with the first.
+        note: Called with one line for the user.
+        seconds: What the last save took.
+    """
+
+    folder: Path
+    note: Callable[[str], None]
+    seconds: float = 0.0
+
+    def due(self, saved: float, residents: int) -> bool:
+        """Whether a trial that was saved at a time of the monotonic clock is to be saved again."""
+        pause = max(PAUSE_SECONDS, residents * self.seconds / SHARE)
+        return time.monotonic() - saved > pause
+
+    def write(self, key: int, state: dict[str, Any]) -> None:
+        """Save the state of a trial.
+
+        Raises:
+            LrsearchError: The file cannot be written.
+        """
+        path, began = self._path(key), time.monotonic()
+        try:
+            checkpoint.save(path, state)
+        except OSError as error:
+            raise LrsearchError(
+                f"the checkpoint {path} could not be written ({error.strerror or error}); what is "
+                "finished is kept: make room, then run the same command again"
+            ) from None
+        self.seconds = time.monotonic() - began
+
+    def read(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        """The state of a trial; None where there is none that can be read: then it starts over."""
+        try:
+            return checkpoint.load(self._path(trial._trial_id))
+        except checkpoint.CheckpointError as error:
+            self.note(f"trial {trial.number} starts over: {error}")
+            return None
+
+    def forget(self, key: int) -> None:
+        """Delete the file of a trial that ended; what cannot be deleted does no harm."""
+        with contextlib.suppress(OSError):
+            self._path(key).unlink(missing_ok=True)
+
+    def tidy(self, ended: Collection[int], *, half_written: bool) -> None:
+        """Remove what workers that were killed left of trials that have ended."""
+        if not self.folder.is_dir():
+            return
+        ids = {str(key) for key in ended}
+        left = [path for path in self.folder.glob("*.pt") if path.stem in ids]
+        if half_written:
+            left += self.folder.glob(".*.pt-*")
+        for path in left:
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: int) -> Path:
+        return self.folder / f"{key}.pt"
