@@ -9,6 +9,7 @@ result.figures["scatter"]                      # plotly figures, which a noteboo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,15 +69,16 @@ def search(
 ) -> Result:
     """Search schedules for a task, as ``lrsearch run`` does, until the study has its trials.
 
-    Calling it again with the same words completes what is missing. All settings are those of the
-    command line (``lrsearch run --help``); None means its default.
+    Calling it again with the same words completes what is missing; with another task, or other
+    data, model or loss in it, it needs another ``name``. All settings are those of the command
+    line (``lrsearch run --help``); None means its default.
 
     Args:
         task: A built-in task; ``"file.py:name"`` or ``"package.module:name"`` of your own; or a
             :class:`Task`, or a function, class or dict that makes one.
         study_file: YAML file with any of the settings below, which come before it.
         model: The task's network.
-        name: The study's name; None for the task's.
+        name: The study's name; None for the task's, or that of its model where it has none.
         trials: Finished trials that the study shall have in all.
         epochs: Budget: epochs of one full trial.
         schedules: Families to search, with ranges if you like
@@ -285,6 +287,8 @@ def _named(task: Any) -> tuple[str, Task]:
     from lrsearch.tasks.custom import as_task
 
     made = as_task(task, str(getattr(task, "__name__", "task")))
+    if made.name == "task" and made.model_name != "model":  # neither of the two says anything
+        made = dataclasses.replace(made, name=made.model_name)
     return f"{FROM_PYTHON}{made.name}", made
 
 

@@ -20,7 +20,8 @@ from lrsearch.objective import check_direction
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.schedules import Schedule
+from lrsearch.schedules import FAMILIES, Schedule
+from lrsearch.schedules.family import stepping
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
 
@@ -151,7 +152,7 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     seed = f" (seed {content['study']['seed']})" if "seed" in content["study"] else ""
     head = (
         f"# study {name} · trial {chosen.number} · validation loss {loss}{seed}\n"
-        '# use it: lrsearch.load("best.yaml").build(optimizer, steps_per_epoch=len(loader))\n'
+        f"{_use('best.yaml', content['schedule'])}"
     )
     return head + _yaml(content)
 
@@ -184,11 +185,20 @@ def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
     on = f"{words.loss_mean(losses)} on {words.count(losses.n, 'fresh seed')}"
     head = (
         f"# study {name} · trial {arm.trial} · lowest validation loss when trained again: {on}\n"
-        '# use it: lrsearch.load("confirmed.yaml").build(optimizer, '
-        "steps_per_epoch=len(loader))\n"
+        f"{_use('confirmed.yaml', content['schedule'])}"
     )
     write_text(path, head + _yaml(content))
     return path
+
+
+def _use(name: str, schedule: Mapping[str, Any]) -> str:
+    """How to build a schedule from its file, and when to step it."""
+    family = FAMILIES.get(schedule["family"])
+    return (
+        f'# use it: scheduler = lrsearch.load("{name}").build(optimizer, '
+        "steps_per_epoch=len(loader))\n"
+        f"# step it: {stepping(schedule['interval'], family)}\n"
+    )
 
 
 def _yaml(content: Mapping[str, Any]) -> str:
@@ -214,7 +224,8 @@ def load(path: str | Path) -> Schedule:
         path: The YAML file.
 
     Returns:
-        The schedule; ``.build(optimizer, steps_per_epoch=...)`` gives the torch scheduler.
+        The schedule; ``.build(optimizer, steps_per_epoch=...)`` gives the torch scheduler, and
+        ``.interval`` says when to step it.
 
     Raises:
         UsageError: If the file is missing, damaged, or holds an impossible schedule.

@@ -9,14 +9,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lrsearch
 from lrsearch import api
@@ -28,6 +30,7 @@ from lrsearch.search import notebook
 from lrsearch.search.interrupt import Interrupted
 from lrsearch.settings import SETTINGS
 from lrsearch.tasks import Split, Task
+from lrsearch.tasks.initial import SAMPLES
 
 SMALL: dict[str, Any] = {"trials": 6, "epochs": 3, "quiet": True}
 
@@ -115,6 +118,99 @@ def test_same_call_completes_what_is_missing_and_a_changed_one_is_refused() -> N
     assert len(lrsearch.search(tiny(), **SMALL).trials) == 6
     with pytest.raises(UsageError, match="made with epochs 3, now 4"):
         lrsearch.search(tiny(), **SMALL | {"epochs": 4})
+
+
+def net(activation: type[nn.Module] = nn.ReLU, dropout: float = 0.3) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), activation(), nn.Dropout(dropout), nn.Linear(8, 2))
+
+
+def own(**changes: Any) -> dict[str, Any]:
+    """A dict task, made anew as by a notebook's cell."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    pair = x, (x.sum(1) > 0).long()
+    return {"model": net, "train": pair, "validation": pair, "metric": None, **changes}
+
+
+def smooth(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, y, label_smoothing=0.2)
+
+
+def test_a_task_that_has_changed_needs_another_name() -> None:
+    words = SMALL | {"fuse": "off", "epochs": 1}
+    x, y = own()["train"]
+    assert lrsearch.search(own(), **words | {"trials": 1}).name == "net"
+    assert len(lrsearch.search(own(), **words | {"trials": 2}).trials) == 2
+    loss = r"a {} loss of \d\.\d+ before any training, now \d\.\d+ \(other data, .* a seed\)"
+    for changes, told in (
+        ({"loss": smooth}, loss.format("train")),
+        ({"validation_loss": smooth}, loss.format("validation")),
+        ({"model": lambda: net(nn.Tanh), "model_name": "net"}, loss.format("train")),
+        (
+            {"model": lambda: net(dropout=0.1), "model_name": "net"},
+            r"dropout \[0.3\], now \[0.1\]",
+        ),
+        ({"train": (x, 1 - y)}, loss.format("train")),
+        ({"validation": (x + 1, y)}, loss.format("validation")),
+    ):
+        message = rf"'net' was made with {told}\. Keep what it has, or choose another name=\.\.\.$"
+        with pytest.raises(UsageError, match=message):
+            lrsearch.search(own(**changes), **words | {"trials": 3})
+    with pytest.raises(UsageError, match="a train loss of"):  # nothing to train is no way past
+        lrsearch.search(own(loss=smooth), **words | {"trials": 2})
+    result = lrsearch.search(own(loss=smooth), **words | {"trials": 1}, name="other")
+    with pytest.raises(UsageError, match=r"changed since study 'other' was made with a train l"):
+        lrsearch.confirm(result.study, task=own(), seeds=2)
+
+
+def shuffled() -> dict[str, Any]:
+    """Loaders that torch cannot make tensors of, in another order each time."""
+    data = Subset(TensorDataset(*own()["train"]), range(64))
+    generator = torch.Generator()
+    generator.seed()
+    return {
+        "train": DataLoader(data, batch_size=16, shuffle=True, generator=generator),
+        "validation": DataLoader(data, batch_size=16, shuffle=True),
+    }
+
+
+def by_numpy() -> nn.Module:
+    """Weights from a random state that torch's seed does not set."""
+    model = net()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.from_numpy(np.random.default_rng().normal(size=parameter.shape)))
+    return model
+
+
+def on_gpus_alone(x: torch.Tensor) -> torch.Tensor:
+    if len(x) == SAMPLES:
+        raise RuntimeError("this kernel needs a GPU")
+    return x
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [shuffled, lambda: {"model": by_numpy}, lambda: {"transform": on_gpus_alone}],
+    ids=["order", "weights", "device"],
+)
+def test_what_differs_on_every_run_does_not_refuse_the_same_task(
+    changes: Callable[[], dict[str, Any]],
+) -> None:
+    words = SMALL | {"fuse": "off", "epochs": 1}
+    for trials in (1, 2):
+        found = lrsearch.search(own(**changes()), **words | {"trials": trials}, name="same")
+        assert len(found.trials) == trials
+    assert not found.study.user_attrs["lrsearch"]["plan"].get("initial_loss")
+
+
+def test_a_study_from_before_the_losses_were_kept_goes_on() -> None:
+    words = SMALL | {"fuse": "off", "epochs": 1}
+    study = lrsearch.search(own(), **words | {"trials": 1}).study
+    kept = study.user_attrs["lrsearch"]
+    plan = {k: v for k, v in kept["plan"].items() if k not in ("initial_loss", "dropout")}
+    assert len(plan) == len(kept["plan"]) - 2
+    study.set_user_attr("lrsearch", {**kept, "plan": plan})
+    assert len(lrsearch.search(own(loss=smooth), **words | {"trials": 2}).trials) == 2
 
 
 def test_an_optimizer_may_be_a_class_as_in_a_task() -> None:

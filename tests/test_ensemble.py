@@ -108,7 +108,7 @@ def batches(task: Task, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     plan = epoch_plan(0, epoch, len(task.train), task.augment)
     for first in range(0, task.steps_per_epoch * task.batch_size, task.batch_size):
         images = []
-        for i in range(first, first + task.batch_size):
+        for i in range(first, min(first + task.batch_size, len(task.train))):
             x = task.train.x[plan.perm[i]]
             if task.augment and plan.dx is not None and plan.dy is not None:
                 left, top = int(plan.dx[i]), int(plan.dy[i])
@@ -143,7 +143,8 @@ def alone(
             loss.backward()
             lr = rule.param_groups[0]["lr"]
             rule.step()
-            total, counted, elapsed = total + loss.item(), counted + 1, elapsed + 1
+            total, counted = total + loss.item() * len(y), counted + len(y)
+            elapsed += 1
             horizon = min(max(0.2 * elapsed, 1.0), 2.0 * steps)
             with torch.no_grad():
                 for mean, now in zip(
@@ -293,6 +294,26 @@ def test_linear_nets_of_every_shape_train_as_alone(model: Callable[[], nn.Module
 def test_other_nets_train_as_alone(model: Callable[[], nn.Module]) -> None:
     assert layers_of(model()) is None
     check(vectors(model), mixed())
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        vectors(lambda: mlp(6, 8, 3)),
+        vectors(
+            lambda: mlp(6, 8, 3), loss=lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1)
+        ),
+        vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))),
+        images(lambda: Residual(dropout=0.3), augment=Augment(1)),
+        regression(batch_size=4),
+    ],
+    ids=["mlp", "any loss", "batch norm", "dropout and augmentation", "every second epoch"],
+)
+def test_a_smaller_last_batch_trains_as_alone(task: Task) -> None:
+    task = replace(task, drop_last=False)
+    assert isinstance(task.train, Split)
+    assert task.steps_per_epoch == len(task.train) // task.batch_size + 1
+    check(task, mixed())
 
 
 def test_dropout_draws_the_numbers_that_each_trial_draws_alone() -> None:

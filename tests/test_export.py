@@ -146,6 +146,34 @@ def of_groups(rates: list[float]) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, momentum=0.9)
 
 
+@pytest.mark.parametrize(
+    ("family", "interval", "when"),
+    [
+        (
+            "CosineAnnealingLR",
+            "epoch",
+            "scheduler.step() once an epoch, not after every optimizer",
+        ),
+        ("CosineAnnealingLR", "step", "scheduler.step() after every optimizer.step()"),
+        ("OneCycleLR", "auto", "scheduler.step() after every optimizer.step()"),
+        ("ReduceLROnPlateau", "auto", "scheduler.step(val_loss) once an epoch, after the validat"),
+    ],
+)
+def test_files_and_code_say_when_to_step(
+    tmp_path: Path, family: str, interval: Any, when: str
+) -> None:
+    study = optuna.create_study(study_name="own")
+    trial = study.ask()
+    params = {"factor": 0.5, "patience": 1} if family == "ReduceLROnPlateau" else {}
+    schedule = Schedule(family, 0.1, 5, params, interval=interval)
+    trial.set_user_attr("schedule", schedule.to_dict())
+    study.tell(trial, 0.5)
+    assert f"\n# step it: {when}" in export_text(study)
+    assert f"To be stepped: {when}" in export_text(study, python=True)
+    file = write_best(study, tmp_path / "best.yaml")
+    assert load(file) == schedule
+
+
 def test_export_of_a_task_with_parameter_groups_names_them(tmp_path: Path) -> None:
     def groups(model: torch.nn.Sequential) -> list[dict[str, Any]]:
         return [

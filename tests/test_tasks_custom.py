@@ -21,6 +21,7 @@ from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.task import accuracy
+from lrsearch.training.batches import training_batches
 
 HEAD = """
 import torch
@@ -77,7 +78,8 @@ class mine:
     "namespace": """
 from types import SimpleNamespace
 mine = SimpleNamespace(name="name", model=lambda: nn.Linear(4, 2), train=DataLoader(
-    TensorDataset(x, y), batch_size=64, shuffle=True), validation=DataLoader(TensorDataset(x, y)))
+    TensorDataset(x, y), batch_size=64, shuffle=True, drop_last=True),
+    validation=DataLoader(TensorDataset(x, y)))
 """,
 }
 
@@ -181,6 +183,24 @@ def test_datasets_become_loaders_and_loaders_stay() -> None:
         tasks.given_task({**parts, "train": loader}, batch_size=3)
     with pytest.raises(UsageError, match="--train-samples works on tensors"):
         tasks.given_task({**parts, "train": loader}, train_samples=3)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size", [32, 150, 256, 450, 500])
+def test_a_loader_that_becomes_tensors_keeps_its_steps(size: int, drop_last: bool) -> None:
+    data = TensorDataset(torch.randn(450, 4), torch.zeros(450).long())
+    loader = DataLoader(data, size, shuffle=True, drop_last=drop_last)
+    given = {"model": lambda: nn.Linear(4, 2), "train": loader, "validation": data}
+    task = as_task({**given, "drop_last": not drop_last}, "t")
+    assert isinstance(task.train, Split)
+    assert task.steps_per_epoch == max(1, len(loader))
+    batches = list(training_batches(task, 0, torch.device("cpu")).epoch(0))
+    assert [len(y) for _, y in batches] == [len(y) for _, y in loader] or size == 500
+    again = tasks.given_task(task, batch_size=100)
+    assert again.steps_per_epoch == (4 if drop_last else 5)
+    assert (
+        as_task({**given, "train": (data.tensors), "drop_last": False}, "t").steps_per_epoch == 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,7 +396,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             "model": lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)),
             "train": DataLoader(TensorDataset(X[:9], Y[:9]), batch_size=4),
         },
-        "the last batch of train has one sample .give its DataLoader drop_last=True",
+        "the last batch of train has one sample .give its DataLoader, or the task, drop_last=True",
+    ),
+    "a last batch of a loader without tensors": (
+        {
+            "model": lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)),
+            "train": DataLoader(Pairs(9), batch_size=4),
+        },
+        "the last batch of train has one sample .give its DataLoader, or the task, drop_last=True",
     ),
     "empty dataset": ({"train": Pairs(0)}, "train is an empty Pairs"),
     "empty tensors": ({"train": (X[:0], Y[:0])}, "train: a split needs at least one sample"),

@@ -112,14 +112,26 @@ def test_an_epoch_gives_full_batches_of_each_sample_at_most_once(augment: Augmen
         assert torch.allclose(seen[0][0], want, atol=1e-6)
 
 
+@pytest.mark.parametrize("augment", [None, Augment(2)])
+def test_a_smaller_last_batch_is_kept_where_that_was_asked_for(augment: Augment | None) -> None:
+    every = batches_of(50, 8, augment=augment, drop_last=False)
+    assert every.steps == 7
+    seen = list(every.epoch(2))
+    assert [len(y) for _, y in seen] == [8] * 6 + [2]
+    assert torch.cat([y for _, y in seen]).tolist() == epoch_plan(0, 2, 50).perm.tolist()
+    full = batches_of(50, 8, augment=augment).epoch(2)
+    assert all(torch.equal(x, x2) for (x, _), (x2, _) in zip(full, seen, strict=False))
+
+
 def test_large_inputs_come_in_chunks_with_the_same_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     normalize = Normalize((0.5,) * 3, (0.2,) * 3)
-    whole = list(batches_of(50, 8, augment=Augment(2), transform=normalize).epoch(1))
+    both: dict[str, Any] = {"augment": Augment(2), "transform": normalize, "drop_last": False}
+    whole = list(batches_of(50, 8, **both).epoch(1))
     monkeypatch.setattr("lrsearch.training.batches.CHUNK_ELEMENTS", 8 * 192 * 2)
     monkeypatch.setattr("lrsearch.training.batches.READY_ELEMENTS", 0)
-    parts = batches_of(50, 8, augment=Augment(2), transform=normalize)
+    parts = batches_of(50, 8, **both)
     assert parts.steps_per_chunk == 2
     for (x, y), (x2, y2) in zip(whole, parts.epoch(1), strict=True):
         assert torch.equal(x, x2)

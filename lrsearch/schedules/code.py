@@ -8,7 +8,7 @@ from typing import Any
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import shapes
-from lrsearch.schedules.family import Family, get_family
+from lrsearch.schedules.family import Family, get_family, stepping
 from lrsearch.schedules.schedule import Schedule
 
 _PER_EPOCH = "steps_per_epoch"
@@ -67,7 +67,8 @@ def python_code(
     if differ:
         rates = ", ".join(repr(group["lr"]) for group in groups)
         made = f"The optimizer's groups must have the rates {rates}."
-    lines += [f'    """{made}"""']
+    when = stepping(schedule.interval, family)
+    lines += [f'    """To be stepped: {when}.', "", f"    {made}", '    """']
     if _CYCLE["cycle_momentum"] in body:
         lines += [_MOMENTA]
     if "in shares" in body:

@@ -162,6 +162,20 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
+def stepping(interval: str, family: Family | None) -> str:
+    """When to step a scheduler, as a call and an occasion.
+
+    Args:
+        interval: Of the schedule.
+        family: Its family; None for one of the user's own that is not known here.
+    """
+    if interval == "step":
+        return "scheduler.step() after every optimizer.step()"
+    if family is not None and family.needs_metric:
+        return "scheduler.step(val_loss) once an epoch, after the validation"
+    return "scheduler.step() once an epoch, not after every optimizer.step()"
+
+
 def unknown_family(name: Any) -> UsageError:
     """The error for a name that is no family: the nearest, or how one of the user's own comes."""
     hint = "lrsearch schedules lists all"

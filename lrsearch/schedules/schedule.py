@@ -263,14 +263,17 @@ class Schedule:
 
         Groups of one rate get ``lr``; groups of different rates keep their ratios, and the largest
         becomes ``lr``. Every group follows the whole curve from its own rate, floors included.
-        Step it after ``optimizer.step()``, once per ``interval``; ``ReduceLROnPlateau`` with the
-        latest validation loss. To resume: build optimizer, build this, load the optimizer's state,
-        load the scheduler's.
+        To resume: build optimizer, build this, load the optimizer's state, load the scheduler's.
+
+        Step it as ``interval`` says, whatever ``steps_per_epoch`` is. ``step``: call
+        ``scheduler.step()`` after every ``optimizer.step()``. ``epoch``: once an epoch, after its
+        last ``optimizer.step()``; of ``ReduceLROnPlateau`` ``scheduler.step(val_loss)``, after the
+        validation.
 
         Args:
             optimizer: Any ``torch.optim`` optimizer.
             steps_per_epoch: Optimizer steps in an epoch, at least 1, such as ``len(loader)``;
-                needed where ``interval`` is ``step``.
+                needed where ``interval`` is ``step``, without effect where it is ``epoch``.
             keep_lr: Leave the optimizer's rates as they are.
 
         Raises:

@@ -6,13 +6,15 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
-from lrsearch.tasks import Task, given_task, load_task
+from lrsearch.tasks import TASKS, Task, given_task, load_task
+from lrsearch.tasks.initial import initial
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
@@ -54,6 +56,11 @@ class Plan:
         """The budget: epochs of one full trial."""
         return self.space.epochs
 
+    @cached_property
+    def _initial(self) -> dict[str, Any]:
+        """What shows that a task of the user's own is still the same."""
+        return {} if self.config.task in TASKS else initial(self.task)
+
     def to_dict(self) -> dict[str, Any]:
         """What is kept with the study, as plain values."""
         return {
@@ -67,7 +74,9 @@ class Plan:
             "validate_every": self.task.validate_every,
             "lr": list(self.space.lr),
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
-        } | ({"param_groups": self.task.groups} if self.task.groups else {})
+            **({"param_groups": self.task.groups} if self.task.groups else {}),
+            **self._initial,
+        }
 
 
 def make_plan(config: StudyConfig, task: Any = None) -> Plan:

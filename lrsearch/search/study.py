@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import uuid
 import warnings
@@ -22,6 +23,7 @@ from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import Storage, redact
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.studies import set_once
+from lrsearch.tasks import FROM_PYTHON
 
 ATTR = "lrsearch"
 METRIC = "validation loss"
@@ -157,9 +159,10 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
     rows = difference(stored["identity"], config.identity())
     rows = rows or changed(stored.get("plan") or {}, plan)
     if rows:
+        name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         raise UsageError(
             f"study {config.study_name!r} was made with {'; '.join(rows)}. "
-            "Keep what it has, or choose another --name"
+            f"Keep what it has, or choose another {name}"
         )
     if config.trials > stored["config"]["trials"]:  # it goes on, to more
         kept = {**stored["config"], "trials": config.trials}
@@ -186,7 +189,16 @@ def changed(stored: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
         stored: The plan that is kept with the study.
         plan: That of now.
     """
-    return difference({k: v for k, v in stored.items() if k != "task"}, plan)  # that is a text
+    apart = ("task", "initial_loss")  # a text, and numbers that rounding changes
+    rows = difference({k: v for k, v in stored.items() if k not in apart}, plan)
+    old, now = (each.get("initial_loss") or {} for each in (stored, plan))
+    other = [
+        f"a {part} loss of {old[part]:.5g} before any training, now {now[part]:.5g} "
+        "(other data, model or loss; what is random in them needs a seed)"
+        for part in old
+        if part in now and not math.isclose(old[part], now[part], rel_tol=1e-4, abs_tol=1e-6)
+    ]
+    return rows or other[:1]
 
 
 def stored_config(study: optuna.Study) -> Mapping[str, Any]:

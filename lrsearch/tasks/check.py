@@ -244,16 +244,17 @@ def _check_labels(task: Task, outputs: Any) -> None:
 
 
 def _check_last(task: Task, model: nn.Module, x: Any) -> None:
-    """A loader's last batch may be one sample, on which batch norm does not train."""
+    """The last batch of an epoch may be one sample, on which batch norm does not train."""
     data = task.train
-    if not isinstance(data, DataLoader) or not data.batch_size or data.drop_last:
-        return
-    if not isinstance(data.sampler, Sized) or len(data.sampler) % data.batch_size != 1:
+    samples, size, keeps = data, task.batch_size, not task.drop_last
+    if isinstance(data, DataLoader):
+        samples, size, keeps = data.sampler, data.batch_size or 1, not data.drop_last
+    if not keeps or not isinstance(samples, Sized) or len(samples) % size != 1:
         return
     if isinstance(x, Tensor):
         what = (
-            "the last batch of train has one sample (give its DataLoader drop_last=True, or "
-            f"another batch size), and the model {type(model).__name__} on it"
+            "the last batch of train has one sample (give its DataLoader, or the task, "
+            f"drop_last=True, or another batch size), and the model {type(model).__name__} on it"
         )
         with torch.no_grad():
             _call(task, what, model, x[:1])

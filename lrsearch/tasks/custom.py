@@ -199,6 +199,8 @@ def _task(given: dict[str, Any]) -> Task:
     name = given["name"]
     size = given.get("batch_size", Task.batch_size)
     train, size = as_data(given["train"], f"task {name}: train", size, shuffle=True)
+    if isinstance(given["train"], DataLoader):
+        given["drop_last"] = given["train"].drop_last
     validation, _ = as_data(given["validation"], f"task {name}: validation", size, shuffle=False)
     test = given.get("test")
     if test is not None:

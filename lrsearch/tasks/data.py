@@ -73,7 +73,6 @@ def _is_array(part: Any) -> bool:
 
 def _unpacked(loader: DataLoader[Any], shuffle: bool) -> tuple[Split, int] | None:
     """The tensors behind a loader that only slices and shuffles them: many times faster."""
-
     dataset, sampler = loader.dataset, loader.sampler
     plain = type(dataset) is TensorDataset and len(dataset.tensors) == 2 and len(dataset) > 0
     usual = loader.collate_fn is default_collate and loader.batch_size is not None

@@ -156,7 +156,9 @@ class Task:
         metric: (outputs, y) -> scalar, the mean over the batch, larger is better; None = none. By
             default accuracy beside cross-entropy, none beside any other loss.
         metric_name: Its name for the screen; by default that of the function.
-        batch_size: Samples per step, for a Split. The last, smaller batch of an epoch is dropped.
+        batch_size: Samples per step, for a Split.
+        drop_last: Whether the last batch of an epoch, where it is smaller, is left out, for a
+            Split; one that was taken from a DataLoader has that loader's.
         epochs: Budget of one full trial.
         validate_every: Epochs between validations.
         optimizer: A class of ``torch.optim``, or its name; or a subclass of ``Optimizer`` of your
@@ -195,6 +197,7 @@ class Task:
     metric: MetricFn | None = auto_metric
     metric_name: str = ""
     batch_size: int = 64
+    drop_last: bool = True
     epochs: int = 30
     validate_every: int = 1
     optimizer: str = "SGD"
@@ -253,7 +256,7 @@ class Task:
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one epoch."""
         if isinstance(self.train, Split):
-            return max(1, len(self.train) // self.batch_size)
+            return batches_per_epoch(len(self.train), self.batch_size, self.drop_last)
         # A loader of an IterableDataset has __len__ in name only.
         with contextlib.suppress(TypeError):
             return len(self.train)  # type: ignore[arg-type]
@@ -293,6 +296,16 @@ class Task:
         train, validation = (_count(data) for data in (self.train, self.validation))
         counts = f"{train or '?'} train / {validation or '?'} validation {self.unit}"
         return f"{self.model_name} {_short(self.parameters)} parameters, {counts}"
+
+
+def batches_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
+    """Batches of an epoch, at least 1.
+
+    Example:
+        >>> batches_per_epoch(450, 256, True), batches_per_epoch(450, 256, False)
+        (1, 2)
+    """
+    return max(1, samples // batch_size) if drop_last else -(-samples // batch_size)
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

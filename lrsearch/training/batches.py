@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrsearch.tasks.task import Augment, Data, Split, Task, TransformFn
+from lrsearch.tasks.task import Augment, Data, Split, Task, TransformFn, batches_per_epoch
 
 CHUNK_ELEMENTS = 1 << 19
 """Input elements gathered at once on a CPU: a few small batches, or one large one."""
@@ -114,11 +114,12 @@ class SplitBatches:
 
     Args:
         data: Training samples.
-        batch_size: Samples per step; the last, smaller batch of an epoch is dropped.
+        batch_size: Samples per step.
         seed: Of order and augmentation.
         device: Where.
         transform: Inputs as stored -> floats.
         augment: Random shift and mirror image, before ``transform``.
+        drop_last: Whether the last batch of an epoch, where it is smaller, is left out.
     """
 
     def __init__(
@@ -130,9 +131,10 @@ class SplitBatches:
         device: torch.device,
         transform: TransformFn | None = None,
         augment: Augment | None = None,
+        drop_last: bool = True,
     ) -> None:
         self.batch_size = min(batch_size, len(data))
-        self.steps = max(1, len(data) // batch_size)
+        self.steps = batches_per_epoch(len(data), batch_size, drop_last)
         self.seed = seed
         self.transform = transform
         self.augment = augment
@@ -147,7 +149,7 @@ class SplitBatches:
         """The batches (x, y) of an epoch, counted from 0."""
         plan = epoch_plan(self.seed, epoch, len(self.y), self.augment)
         device = self.y.device
-        used = self.steps * self.batch_size
+        used = min(self.steps * self.batch_size, len(self.y))
         perm = plan.perm[:used].to(device, non_blocking=True)
         dx, dy = (
             None if part is None else part[:used].to(device, non_blocking=True)
@@ -212,6 +214,7 @@ def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatche
             device=device,
             transform=task.transform,
             augment=task.augment,
+            drop_last=task.drop_last,
         )
     return LoaderBatches(
         task.train,

@@ -117,6 +117,7 @@ class EnsembleRunner:
         self._batches = StackedBatches(
             task.train,
             batch_size=task.batch_size,
+            drop_last=task.drop_last,
             seed=seed,
             transform=task.transform,
             augment=task.augment,
@@ -138,7 +139,7 @@ class EnsembleRunner:
         self._store.write(0, initial, initial)
         self._fresh = self._rows.take([0])
         self._grads = torch.zeros(k, self._stack.width, device=device)
-        self._trainers: dict[int, Trainer] = {}
+        self._trainers: dict[int, dict[int, Trainer]] = {}
 
     # who is here
 
@@ -290,24 +291,29 @@ class EnsembleRunner:
         """``count`` epochs of the trials in ``rows``; their mean losses (n,)."""
         n, steps = len(slots), count * self._steps
         grads = self._grads[:n]
-        trainer = None if apart else self._trainers.get(n)
-        if trainer is None:
-            trainer = self._stack.trainer(
-                rows.params, grads, rows.buffers, self._batches.batch_size
-            )
-            self._trainers = self._trainers if apart else {n: trainer}
+        sizes = self._batches.sizes
+        trainers = None if apart else self._trainers.get(n)
+        if trainers is None:
+            bound = rows.params, grads, rows.buffers
+            trainers = {size: self._stack.trainer(*bound, size) for size in sizes}
+            self._trainers = self._trainers if apart else {n: trainers}
         columns = self._columns(slots, steps)
         statistics = [
             (average, rows.buffers[name]) for name, average in rows.average_buffers.items()
         ]
         batches = self._batches([slot.epoch for slot in slots], count)
         for (x, y), (*factors, weight) in zip(batches, columns, strict=True):
-            trainer.step(x, y)
+            trainers[y.shape[1]].step(x, y)
             self._rule.step(rows.params, grads, rows.optim, factors)
             rows.average.lerp_(rows.params, weight)
             for average, value in statistics:
                 _follow(average, value, weight)
-        return trainer.take_losses(steps)
+        samples = sum(size * times for size, times in sizes.items())
+        shares = [  # of the mean over all samples
+            trainers[size].take_losses(times * count).mul_(size * times / samples)
+            for size, times in sizes.items()
+        ]
+        return torch.stack(shares).sum(0)
 
     def _columns(self, slots: Sequence[Slot], steps: int) -> list[tuple[Tensor, ...]]:
         """For each step the optimizer's factors and the weight of the average, each (n, 1)."""

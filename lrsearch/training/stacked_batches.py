@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrsearch.tasks.task import Augment, Split, TransformFn
+from lrsearch.tasks.task import Augment, Split, TransformFn, batches_per_epoch
 from lrsearch.training.batches import (
     CHUNK_ELEMENTS,
     DEVICE_CHUNK_ELEMENTS,
@@ -28,12 +29,18 @@ class StackedBatches:
 
     Args:
         train: Training samples.
-        batch_size: Samples per step and trial; the last, smaller batch of an epoch is dropped.
+        batch_size: Samples per step and trial.
+        drop_last: Whether the last batch of an epoch, where it is smaller, is left out.
         seed: Of the batch order and the augmentation.
         transform: Inputs as stored -> floats.
         augment: Random shift and mirror image, before ``transform``.
         prepare: Floats -> what the stacked model takes.
         device: Where.
+
+    Attributes:
+        steps: Batches of an epoch.
+        sizes: Samples of a batch -> how many of these in an epoch, in their order: full ones, and
+            perhaps a smaller last one.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class StackedBatches:
         train: Split,
         *,
         batch_size: int,
+        drop_last: bool,
         seed: int,
         transform: TransformFn | None,
         augment: Augment | None,
@@ -49,7 +57,11 @@ class StackedBatches:
     ) -> None:
         self.seed = seed
         self.batch_size = min(batch_size, len(train))
-        self.steps = max(1, len(train) // batch_size)
+        self.steps = batches_per_epoch(len(train), batch_size, drop_last)
+        full = len(train) // self.batch_size
+        self.sizes = {self.batch_size: full}
+        if self.steps > full:
+            self.sizes[len(train) - full * self.batch_size] = 1
         self.transform = transform
         self.augment = augment
         self.prepare = prepare
@@ -58,22 +70,27 @@ class StackedBatches:
         if self.ready:
             self.x = self._ready(self.x)
         self._most = CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-        self._kept: dict[int, EpochPlan] = {}
+        self._kept: dict[int, list[EpochPlan]] = {}
 
     def _ready(self, x: Tensor) -> Tensor:
         return self.prepare(self.transform(x) if self.transform else x)
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch, each part (steps, B); kept, since every trial comes through it."""
+    def plans(self, epoch: int) -> list[EpochPlan]:
+        """The plan of an epoch by ``sizes``; kept, since every trial comes through it.
+
+        Each part is (steps of that size, size).
+        """
         found = self._kept.get(epoch)
         if found is None:
-            used = self.steps * self.batch_size
             whole = epoch_plan(self.seed, epoch, len(self.y), self.augment)
-            parts = (whole.perm, whole.dx, whole.dy, whole.flip)
-            found = EpochPlan(
-                *(p if p is None else p[:used].view(self.steps, -1) for p in parts)  # type: ignore[arg-type]
-            )
-            if len(self._kept) * used > KEPT_SAMPLES:
+            parts = [getattr(whole, part) for part in _PARTS]
+            found, start = [], 0
+            for size, steps in self.sizes.items():
+                cut = slice(start, start + size * steps)
+                views: Any = [None if p is None else p[cut].view(steps, size) for p in parts]
+                found.append(EpochPlan(*views))
+                start = cut.stop
+            if len(self._kept) * start > KEPT_SAMPLES:
                 self._kept.clear()
             self._kept[epoch] = found
         return found
@@ -87,9 +104,20 @@ class StackedBatches:
             epochs: How many epochs each trial has behind it.
             count: Epochs to go.
         """
+        if len(self.sizes) == 1:
+            yield from self._of_size(0, epochs, count)
+            return
+        for i in range(count):
+            for size in range(len(self.sizes)):
+                yield from self._of_size(size, [epoch + i for epoch in epochs], 1)
+
+    def _of_size(
+        self, size: int, epochs: Sequence[int], count: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one of the ``sizes``, by its position."""
         firsts = sorted(set(epochs))
         which = torch.tensor([firsts.index(epoch) for epoch in epochs], device=self.x.device)
-        perm, dx, dy, flip = (self._stacked(part, firsts, count) for part in _PARTS)
+        perm, dx, dy, flip = (self._stacked(part, size, firsts, count) for part in _PARTS)
         assert perm is not None
         y = rows(self.y, perm.flatten()).view(*perm.shape, *self.y.shape[1:])
         several = len(firsts) > 1
@@ -112,9 +140,9 @@ class StackedBatches:
             for inputs, targets in zip(x.unbind(0), y[part].unbind(0), strict=True):
                 yield inputs.index_select(0, which) if several else inputs, targets
 
-    def _stacked(self, part: str, firsts: Sequence[int], count: int) -> Tensor | None:
+    def _stacked(self, part: str, size: int, firsts: Sequence[int], count: int) -> Tensor | None:
         """A part of the plans (count * steps, distinct epochs, B)."""
-        plans = [[self.plan(first + i) for i in range(count)] for first in firsts]
+        plans = [[self.plans(first + i)[size] for i in range(count)] for first in firsts]
         if getattr(plans[0][0], part) is None:
             return None
         each = [torch.cat([getattr(plan, part) for plan in run]) for run in plans]
