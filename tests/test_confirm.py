@@ -245,6 +245,15 @@ def test_a_run_that_ends_where_it_began_far_above_the_others_did_not_train() -> 
     assert confirmed.winner.untrained == (101,)
 
 
+def test_without_a_recipe_the_headline_names_what_to_train(storage: Storage) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    confirm(study, storage, seeds=3)
+    table = load(study, storage)
+    lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    assert lines[0] == "Train with **ConstantLR** at a peak learning rate of **0.1**."
+    assert "there is no usual recipe to compare it with" in lines[1]
+
+
 # resuming
 
 

@@ -57,3 +57,14 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
     )
     assert not found.stands
     assert "it beat constant rate (better on 4), and it lost to step decay" in sentence(found)
+
+
+def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
+    bare = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("#2", [0.3, 0.31, 0.32]))
+    assert sentence(bare).startswith(
+        "On 3 fresh seeds there is no usual recipe to compare it with: the search ran none."
+    )
+    alone = fake_confirmation(arm("constant", [0.2, 0.21, 0.22], "constant"))
+    assert "no other usual recipe was there to compare it with." in sentence(alone)
+    dead = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("constant", [], "constant"))
+    assert "no baseline finished to compare it with." in sentence(dead)

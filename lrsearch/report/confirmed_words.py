@@ -85,7 +85,7 @@ def _of_winner(found: Confirmed) -> str:
     if unclear:
         parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
     if not parts:
-        return f"On {seeds} no baseline finished to compare it with.{_untrained(winner)}"
+        return f"On {seeds} {_alone(found, baselines)}{_untrained(winner)}"
     text = f"On {seeds}, paired, {', and '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
@@ -123,8 +123,17 @@ def _seen(found: Confirmed, baselines: list[Arm]) -> str:
             sides[side].append(words.baseline(str(arm.baseline)))
     parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
     if not parts:
-        return "no baseline finished to compare it with."
+        return _alone(found, baselines)
     return f"its mean validation loss was {', '.join(parts)}."
+
+
+def _alone(found: Confirmed, baselines: list[Arm]) -> str:
+    """Why there is nothing to compare the winner with."""
+    if baselines:
+        return "no baseline finished to compare it with."
+    if found.winner.baseline is not None:
+        return "no other usual recipe was there to compare it with."
+    return "there is no usual recipe to compare it with: the search ran none."
 
 
 def _more(found: Confirmed) -> str:
@@ -169,9 +178,11 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
         if (row := found.against(arm.key)) is not None:  # else it is the winner itself
             cells += _compared(row)
         rows.append(cells)
-    heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
+    if found.loss:
+        heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
     rows = [row[: len(heads)] for row in rows]
     print_rows(console, heads, rows, right=range(1, len(heads)))
-    what = "Lower by: the first, the winner of the search, than this one."
-    print_text(console, f"{what} {found.how}", style="dim")
+    if found.loss:
+        what = "Lower by: the first, the winner of the search, than this one."
+        print_text(console, f"{what} {found.how}", style="dim")
     print_text(console, sentence(found).replace("**", "").replace("`", ""))
