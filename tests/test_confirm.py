@@ -19,7 +19,7 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.export import export_text
+from lrsearch.export import export_text, write_best
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed, results
@@ -120,13 +120,46 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
-    assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
+    assert "of the search did not (<code>lrsearch export digits --trial 0</code>)" in html
+    assert '<pre id="yaml" tabindex="0"># study digits · trial 1 ' in html
+    assert "ConstantLR, lr 0.1, " in html.partition('<pre id="python"')[2][:80]
+    assert main(["export", "digits"]) == 0
+    exported = capsys.readouterr()
+    assert yaml.safe_load(exported.out)["study"]["trial"] == 1
+    assert exported.err == (
+        "lrsearch: This is trial 1, also in confirmed.yaml: it held on fresh seeds, and the best "
+        "of the search did not (lrsearch export digits --trial 0).\n"
+    )
+    result = lrsearch.report("digits")
+    assert (result.schedule, result.value) == (constant(0.1), 0.21)
+    assert yaml.safe_load(result.export())["study"]["trial"] == 1
+    assert main(["export", "digits", "--trial", "0"]) == 0
+    exported = capsys.readouterr()
+    assert (yaml.safe_load(exported.out)["study"]["trial"], exported.err) == (0, "")
+    write_best(study, Path("best.yaml"))
+    assert yaml.safe_load(Path("best.yaml").read_text())["study"]["trial"] == 0
     assert "Learning rate of trial 1, the best of those on fresh seeds" in html
     confirmed = read_confirmed(storage, "digits")
     assert confirmed is not None
     assert confirmed.held is confirmed.lowest
     told = words.loss(confirmed.lowest.val.median)
     assert f"<dd>{told}</dd>" in html.partition("validation loss, median of 4 fresh seeds")[2][:60]
+
+
+def test_export_names_what_came_lower_where_it_is_not_surely_better(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search_of(
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="constant")
+    )
+    confirm(study, storage, top=1, seeds=2)
+    assert main(["export", "digits"]) == 0
+    exported = capsys.readouterr()
+    assert yaml.safe_load(exported.out)["study"]["trial"] == 0
+    assert exported.err == (
+        "lrsearch: This is the best of the search. On fresh seeds trial 1, in confirmed.yaml, "
+        "came lower: lrsearch export digits --trial 1.\n"
+    )
 
 
 def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: Storage) -> None:

@@ -31,6 +31,28 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
     return text + _of_winner(found) + _of_lowest(found)
 
 
+def other(found: Confirmed, best: int) -> str:
+    """Which schedule is the answer, where fresh seeds chose another, and how to get that one.
+
+    Args:
+        found: The comparison.
+        best: Trial that is the best of the search; "" if it is not the one that was confirmed.
+    """
+    if best != found.winner.trial or found.lowest is found.winner:
+        return ""
+    export = f"lrsearch export {shlex.quote(found.name.removesuffix(SUFFIX))} --trial"
+    if found.held is found.winner:
+        number = found.lowest.trial
+        return (
+            f"This is the best of the search. On fresh seeds trial {number}, in confirmed.yaml, "
+            f"came lower: `{export} {number}`."
+        )
+    return (
+        f"This is trial {found.held.trial}, also in confirmed.yaml: it held on fresh seeds, and "
+        f"the best of the search did not (`{export} {best}`)."
+    )
+
+
 def _of_lowest(found: Confirmed) -> str:
     """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
     lowest, rival = found.lowest, found.strongest
