@@ -283,15 +283,17 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY")
     storage_argument(sub)
     sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
-    sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the best")
+    sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the answer")
     sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
     import_argument(sub)
     return _export
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lrsearch.export import export_text
+    from lrsearch.export import best_trial, export_text
     from lrsearch.files import write_text
+    from lrsearch.report.confirmed import read_confirmed
+    from lrsearch.report.confirmed_words import other
     from lrsearch.search.study import load_study
     from lrsearch.storage import open_storage, redact
 
@@ -303,6 +305,9 @@ def _export(args: argparse.Namespace) -> int:
         out(args.output)
     else:
         sys.stdout.write(text)
+    found = read_confirmed(storage, args.study) if args.trial is None else None
+    if found is not None and (line := other(found, best_trial(study).number)):
+        note(f"lrsearch: {line.replace('`', '')}")
     return 0
 
 
@@ -313,5 +318,5 @@ COMMANDS: Commands = {
     "dashboard": (_add_dashboard, "every trial in the browser (optuna-dashboard)"),
     "show": (_add_show, "the state of a study"),
     "studies": (_add_studies, "the studies of a database"),
-    "export": (_add_export, "the best configuration as YAML, or as Python code"),
+    "export": (_add_export, "the answer as YAML, or as Python code"),
 }

@@ -137,11 +137,11 @@ def confirm_note(found: Confirmed | None, of: str) -> str:
     head = f"## Confirmation of {code(of)}"
     if found is None:
         return f"{head}\n\nNo run of the best schedule has come to its end yet."
-    rows = ["| schedule | seeds | validation loss | p |", "|---|---:|---:|---:|"]
+    rows = ["| schedule | seeds | median validation loss | p |", "|---|---:|---:|---:|"]
     for arm in found.arms:
         row = found.against(arm.key)
         p = "" if row is None else words.p_value(row.p_corrected)
-        rows.append(f"| {arm.name} | {arm.val.n} | {words.loss(arm.val.mean)} | {p} |")
+        rows.append(f"| {arm.name} | {arm.val.n} | {words.loss(arm.val.median)} | {p} |")
     return "\n\n".join([head, sentence(found), "\n".join(rows)])
 
 

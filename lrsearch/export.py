@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
@@ -19,11 +19,14 @@ from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
-from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 
 def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
@@ -68,6 +71,23 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             f"study {study.study_name!r} has no completed trial yet; run it a little longer"
         )
     return min(done, key=lambda t: (t.value, t.number))
+
+
+def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> FrozenTrial:
+    """The trial that the report names: the best, or what alone held on fresh seeds.
+
+    Args:
+        study: The search.
+        storage: Its database, where its confirmation lies; the study's own if left out.
+
+    Raises:
+        LrsearchError: As of :func:`best_trial`.
+    """
+    best = best_trial(study)
+    found = read_confirmed(storage or study._storage, study.study_name)
+    if found is None or found.winner.trial != best.number:  # more trials were run since
+        return best
+    return best_trial(study, found.held.trial)
 
 
 def _finite(trial: FrozenTrial) -> bool:
@@ -127,7 +147,7 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def export_text(study: optuna.Study, *, trial: int | None = None, python: bool = False) -> str:
-    """The configuration of a trial (default: the best) as YAML or as Python code.
+    """The configuration of a trial as YAML or as Python code; of :func:`answer_trial` by default.
 
     Raises:
         LrsearchError: If there is no completed trial, or no such trial.
@@ -136,9 +156,9 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
-            f"lrsearch export {again['of']}, with --trial N for another than the search's best"
+            f"lrsearch export {again['of']}, with --trial N for another than the search's answer"
         )
-    chosen = best_trial(study, trial)
+    chosen = answer_trial(study) if trial is None else best_trial(study, trial)
     if python:
         from lrsearch.schedules.code import python_code
 
@@ -158,8 +178,8 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
 
 
 def write_best(study: optuna.Study, path: Path) -> Path:
-    """Write the best configuration as YAML; returns ``path``."""
-    write_text(path, export_text(study))
+    """Write the best configuration of the search as YAML; returns ``path``."""
+    write_text(path, export_text(study, trial=best_trial(study).number))
     return path
 
 

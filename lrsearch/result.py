@@ -50,24 +50,28 @@ class Result:
     def schedule(self) -> Schedule:
         """The best schedule; ``.build(optimizer, steps_per_epoch=...)`` makes torch's scheduler.
 
+        That of the search; where :func:`lrsearch.confirm` found that another alone holds on fresh
+        seeds, that one.
+
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.export import best_trial
+        from lrsearch.export import answer_trial
         from lrsearch.schedules import Schedule
 
-        return Schedule.from_dict(best_trial(self.study).user_attrs["schedule"])
+        chosen = answer_trial(self.study, self.storage)
+        return Schedule.from_dict(chosen.user_attrs["schedule"])
 
     @property
     def value(self) -> float:
-        """Validation loss of the best schedule.
+        """Validation loss of :attr:`schedule` in the search.
 
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.export import best_trial
+        from lrsearch.export import answer_trial
 
-        return float(best_trial(self.study).value or 0.0)
+        return float(answer_trial(self.study, self.storage).value or 0.0)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -154,11 +158,11 @@ class Result:
         trial: int | None = None,
         python: bool = False,
     ) -> str:
-        """The best configuration as YAML (for :func:`load`) or as plain torch code.
+        """:attr:`schedule`, and what was trained, as YAML (for :func:`load`) or as torch code.
 
         Args:
             path: Also write it there.
-            trial: This trial instead of the best.
+            trial: This trial instead.
             python: Code that needs torch alone.
 
         Raises:

@@ -78,7 +78,7 @@ def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
     assert "What was confirmed" not in capsys.readouterr().out
     assert main(["report", "digits", "-o", "before.html"]) == 0
     before = Path("before.html").read_text()
-    assert "validation loss, 2 fresh seeds" in before
+    assert "validation loss, median of 2 fresh seeds" in before
     trial = study.ask()
     trial.set_user_attr("schedule", constant(0.05).to_dict())
     study.tell(trial, 0.1)
@@ -89,7 +89,7 @@ def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
     assert main(["report", "digits", "-o", "after.html"]) == 0
     after = Path("after.html").read_text()
     assert told.format("<strong>ConstantLR, lr 0.1 (#0)</strong>") in after
-    assert "validation loss, 2 fresh seeds" not in after
+    assert "validation loss, median of 2 fresh seeds" not in after
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
     capsys.readouterr()
     assert main(["show", "digits"]) == 0

@@ -97,7 +97,7 @@ def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[
     words = [*SMALL, "--confirm", "2"]
     assert main(words) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "schedule val loss test accuracy lower by" in told
+    assert "schedule median val loss test accuracy lower by" in told
     assert "On 2 fresh seeds" in told
     assert "Files lrsearch-results/digits/ confirmed.yaml best.yaml importance.html" in told
     assert "Next lrsearch report digits" in told

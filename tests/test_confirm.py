@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.export import export_text
+from lrsearch.export import export_text, write_best
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, read_confirmed, results
+from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed, results
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
@@ -91,9 +91,9 @@ def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
     row = result.against("constant")
     assert row is not None
     assert row.verdict() == "worse"
-    assert "it lost to constant rate" in sentence(result)
+    assert "it lost to constant rate (worse on 3)" in sentence(result)
     assert result.lowest.key == "constant"
-    assert "Lowest on these seeds is **constant rate baseline**" in sentence(result)
+    assert "Lowest on these seeds, in the mean, is **constant rate b" in sentence(result)
     assert "below the winner on 3 of 3." in sentence(result)
 
 
@@ -108,7 +108,7 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     )
     assert main(["confirm", "digits", "--seeds", "4", "--quiet"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Lowest on these seeds is ConstantLR, lr 0.1 (#1), " in shown
+    assert "Lowest on these seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
     assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
     assert "Files lrsearch-results/digits/confirmed.yaml" in shown
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
@@ -120,13 +120,46 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
-    assert "On fresh seeds trial 1 came lower: <code>lrsearch export digits --trial 1" in html
+    assert "of the search did not (<code>lrsearch export digits --trial 0</code>)" in html
+    assert '<pre id="yaml" tabindex="0"># study digits · trial 1 ' in html
+    assert "ConstantLR, lr 0.1, " in html.partition('<pre id="python"')[2][:80]
+    assert main(["export", "digits"]) == 0
+    exported = capsys.readouterr()
+    assert yaml.safe_load(exported.out)["study"]["trial"] == 1
+    assert exported.err == (
+        "lrsearch: This is trial 1, also in confirmed.yaml: it held on fresh seeds, and the best "
+        "of the search did not (lrsearch export digits --trial 0).\n"
+    )
+    result = lrsearch.report("digits")
+    assert (result.schedule, result.value) == (constant(0.1), 0.21)
+    assert yaml.safe_load(result.export())["study"]["trial"] == 1
+    assert main(["export", "digits", "--trial", "0"]) == 0
+    exported = capsys.readouterr()
+    assert (yaml.safe_load(exported.out)["study"]["trial"], exported.err) == (0, "")
+    write_best(study, Path("best.yaml"))
+    assert yaml.safe_load(Path("best.yaml").read_text())["study"]["trial"] == 0
     assert "Learning rate of trial 1, the best of those on fresh seeds" in html
     confirmed = read_confirmed(storage, "digits")
     assert confirmed is not None
     assert confirmed.held is confirmed.lowest
-    told = words.loss(confirmed.lowest.val.mean)
-    assert f"<dd>{told}</dd>" in html.partition("validation loss, 4 fresh seeds")[2][:60]
+    told = words.loss(confirmed.lowest.val.median)
+    assert f"<dd>{told}</dd>" in html.partition("validation loss, median of 4 fresh seeds")[2][:60]
+
+
+def test_export_names_what_came_lower_where_it_is_not_surely_better(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search_of(
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="constant")
+    )
+    confirm(study, storage, top=1, seeds=2)
+    assert main(["export", "digits"]) == 0
+    exported = capsys.readouterr()
+    assert yaml.safe_load(exported.out)["study"]["trial"] == 0
+    assert exported.err == (
+        "lrsearch: This is the best of the search. On fresh seeds trial 1, in confirmed.yaml, "
+        "came lower: lrsearch export digits --trial 1.\n"
+    )
 
 
 def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: Storage) -> None:
@@ -146,7 +179,8 @@ def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: S
     confirmed = content["confirmed"]
     assert confirmed["seeds"] == [1001, 1002, 1003]
     assert confirmed["lost_seeds"] == []
-    assert confirmed["val_loss"] == {"n": 3, "mean": lowest.val.mean, "sd": lowest.val.sd}
+    assert confirmed["val_loss"] == asdict(lowest.val)
+    assert set(confirmed["val_loss"]) == {"n", "mean", "sd", "median"}
     assert lowest.test is not None
     assert confirmed["test_accuracy"]["mean"] == lowest.test.mean
     assert confirmed["baselines"] == {"constant": recipe.val.mean}
@@ -177,7 +211,8 @@ def test_a_planted_tie_on_digits_is_called_one(storage: Storage) -> None:
     )
     result = confirm(study, storage, top=1, seeds=4)
     assert [row.verdict() for row in result.loss] == ["equal", "unclear"]
-    assert "**not distinguishable** from step decay and constant rate" in sentence(result)
+    assert "**not distinguishable** from step decay (" in sentence(result)
+    assert "and constant rate (equal)" in sentence(result)
     table = load(study, storage)
     lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
     assert lines[0].startswith("Nothing found is surely better than")
@@ -225,6 +260,31 @@ def test_no_schedule_but_the_baselines(storage: Storage) -> None:
 )
 def test_difference_of_curves(a: list[float], b: list[float], expected: float) -> None:
     assert difference(np.array(a, float), np.array(b, float)) == expected
+
+
+def test_a_run_that_ends_where_it_began_far_above_the_others_did_not_train() -> None:
+    def run(i: int, first: float, last: float) -> Fake:
+        made = found(constant(0.1), last)
+        made.losses[0] = first
+        made.attrs.update({"arm": "#0", "seed": 100 + i})
+        return made
+
+    ends = [(2.3, 0.2), (2.3, 2.31), (0.1, 0.2), (2.3, 0.9)]
+    again = make_study(name="x-confirm", made=[run(i, *e) for i, e in enumerate(ends)], epochs=4)
+    entry = {"key": "#0", "schedule": constant(0.1).to_dict(), "trial": 0}
+    plan = {"arms": [entry], "seeds": [100, 101, 102, 103]}
+    confirmed = confirmed_of(load(again), plan)
+    assert confirmed is not None
+    assert confirmed.winner.untrained == (101,)
+
+
+def test_without_a_recipe_the_headline_names_what_to_train(storage: Storage) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    confirm(study, storage, seeds=3)
+    table = load(study, storage)
+    lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    assert lines[0] == "Train with **ConstantLR** at a peak learning rate of **0.1**."
+    assert "there is no usual recipe to compare it with" in lines[1]
 
 
 # resuming

@@ -46,9 +46,9 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
     if confirmed is not None and confirmed.too_few:
         return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
-    if confirmed is not None and not confirmed.beaten and not best.baseline:
-        strongest = confirmed.strongest
-        name = words.baseline(str(strongest.baseline)) if strongest else "the usual recipes"
+    strongest = None if confirmed is None else confirmed.strongest
+    if confirmed is not None and strongest and not confirmed.stands and not best.baseline:
+        name = words.baseline(str(strongest.baseline))
         if (held := confirmed.held) is not confirmed.winner:
             lr = words.number(float(held.schedule["lr"]))
             better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
-from lrsearch.report.tables import StudyTable, load
-from lrsearch.stats import (
-    ALPHA,
-    FEWEST_SEEDS,
-    Comparison,
-    Summary,
-    compare,
-    summary,
-)
+from lrsearch.report.tables import StudyTable, TrialRow, load
+from lrsearch.stats import FEWEST_SEEDS, METHOD, Comparison, Summary, compare, summary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
-HOW = (
-    "Mean ± standard deviation over seeds; paired t-tests on the validation loss, p corrected "
-    "after Holm, intervals for all comparisons together."
-)
+FAR = 1.2
+"""How far above its arm's median a run that did not train ends."""
+HOW = f"Mean ± standard deviation over seeds. {METHOD}"
 """What stands under the table."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
 """The same where the winner was run on too few."""
@@ -43,6 +37,8 @@ class Arm:
         baseline: Name of the usual recipe it is, or None.
         val_loss, test_loss, test_metric: Seed -> value.
         lost: Seeds on which it diverged or failed.
+        untrained: Seeds on which it ended no lower than it was after its first epoch, and far
+            above its own median: the net has died.
     """
 
     key: str
@@ -53,6 +49,7 @@ class Arm:
     test_loss: Mapping[int, float]
     test_metric: Mapping[int, float]
     lost: tuple[int, ...]
+    untrained: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -159,10 +156,15 @@ class Confirmed:
         if arm.baseline is not None or rival is None or len(arm.val_loss) < 2:
             return None
         arms = {a.key: a.val_loss for a in self.arms if len(a.val_loss) > 1}
-        rows = compare(arm.key, arms, 1 - ALPHA / len(arms))
-        row = next(row for row in rows if row.name == rival.key)
-        p = row.p_corrected
-        return row if p is None else replace(row, p_corrected=min(1.0, p * len(arms)))
+        rows = compare(arm.key, arms, math.comb(len(arms), 2))
+        return next((row for row in rows if row.name == rival.key), None)
+
+    @property
+    def gain(self) -> Comparison | None:
+        """:attr:`held` against the strongest baseline."""
+        if self.held is not self.winner:
+            return self.lead
+        return None if self.strongest is None else self.against(self.strongest.key)
 
     @property
     def held(self) -> Arm:
@@ -170,16 +172,17 @@ class Confirmed:
 
         Else the winner of the search, whatever became of it.
         """
-        if self.too_few or self.beaten or self.winner.baseline is not None:
+        if self.too_few or self.stands or self.winner.baseline is not None:
             return self.winner
         lead = self.lead
         return self.lowest if lead is not None and lead.verdict() == "better" else self.winner
 
     @property
-    def beaten(self) -> list[Arm]:
-        """Baselines that the winner is better than, beyond chance."""
-        rows = [(a, self.against(a.key)) for a in self.arms[1:] if a.baseline is not None]
-        return [a for a, row in rows if row is not None and row.verdict() == "better"]
+    def stands(self) -> bool:
+        """Whether the winner is better than a baseline, and worse than none, beyond chance."""
+        rows = [self.against(a.key) for a in self.arms[1:] if a.baseline is not None]
+        verdicts = {row.verdict() for row in rows if row is not None}
+        return "better" in verdicts and "worse" not in verdicts
 
     def arm(self, key: str) -> Arm:
         """An arm by its key."""
@@ -221,6 +224,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _attr(done, "test_loss"),
                 _attr(done, "test_metric"),
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
+                _untrained(table, done),
             )
         )
     if not arms or not arms[0].val_loss:
@@ -238,6 +242,18 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         metric=tuple(compare(key, metric)) if key in metric else (),
         metric_name=table.metric_name,
     )
+
+
+def _untrained(table: StudyTable, done: Mapping[int, TrialRow]) -> tuple[int, ...]:
+    values = [t.value for t in done.values() if t.value is not None]
+    middle = statistics.median(values) if values else 0.0
+
+    def died(trial: TrialRow) -> bool:
+        losses = table.history.of(trial.trial_id, "val_loss")
+        last = trial.value or 0.0
+        return len(losses) > 1 and last >= losses[0] and last > FAR * middle > 0
+
+    return tuple(seed for seed, trial in sorted(done.items()) if died(trial))
 
 
 def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
@@ -263,6 +279,7 @@ def results(found: Confirmed) -> dict[str, Any]:
                 "val_loss": asdict(arm.val),
                 "test_metric": None if arm.test is None else asdict(arm.test),
                 "lost_seeds": list(arm.lost),
+                "untrained_seeds": list(arm.untrained),
             }
             for arm in found.arms
         ],

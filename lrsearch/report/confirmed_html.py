@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed_words import interval
 from lrsearch.report.html import escape
 from lrsearch.report.svg import mark
 
@@ -11,9 +12,10 @@ from lrsearch.report.svg import mark
 def confirmed_table(found: Confirmed) -> str:
     """Every arm on fresh seeds, and the paired comparison with the winner."""
     test = any(arm.test_metric for arm in found.arms)
-    head = ["schedule", "seeds", "validation loss"]
+    head = ["schedule", "seeds", "median", "validation loss"]
     head += [f"test {found.metric_name}"] if test else []
     head += ["the winner is lower by"] + ([] if found.too_few else ["95% interval", "p"])
+    head += ["on seeds"]
     body = "".join(_arm_row(found, arm, test) for arm in found.arms)
     columns = "".join(
         f'<th scope="col"{"" if i == 0 else " class=num"}>{escape(h)}</th>'
@@ -30,21 +32,20 @@ def confirmed_table(found: Confirmed) -> str:
 
 def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
     row = found.against(arm.key)
-    cells = [str(arm.val.n) + (f" (+{len(arm.lost)} lost)" if arm.lost else "")]
-    cells.append(words.loss_mean(arm.val))
+    parts = [f"+{len(arm.lost)} lost"] if arm.lost else []
+    parts += [f"{len(arm.untrained)} did not train"] if arm.untrained else []
+    cells = [str(arm.val.n) + (f" ({', '.join(parts)})" if parts else "")]
+    cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
     if test:
         metric = arm.test
         cells.append("–" if metric is None else words.metric_mean(metric, found.metric_name))
     if row is None:
-        cells += [""] * (1 if found.too_few else 3)
-    elif found.too_few:
-        cells.append(words.loss(row.difference).replace("-", "−"))
+        cells += [""] * (2 if found.too_few else 4)
     else:
-        cells.append(words.loss(row.difference).replace("-", "−"))
-        interval = row.low is not None and row.high is not None
-        low, high = (words.number(v, 3).replace("-", "−") for v in (row.low, row.high))
-        cells.append(f"{low} to {high}" if interval else "–")
-        cells.append(words.p_value(row.p_corrected))
+        cells.append(words.lower_by(row.difference, row.relative))
+        if not found.too_few:
+            cells += [interval(row), words.p_value(row.p_corrected)]
+        cells.append(f"{row.lower} of {row.n}")
     kind = ' class="ours"' if row is None else ""
     return (
         f'<tr{kind}><th scope="row">{mark(str(arm.schedule.get("family", "")))}'

@@ -31,6 +31,28 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
     return text + _of_winner(found) + _of_lowest(found)
 
 
+def other(found: Confirmed, best: int) -> str:
+    """Which schedule is the answer, where fresh seeds chose another, and how to get that one.
+
+    Args:
+        found: The comparison.
+        best: Trial that is the best of the search; "" if it is not the one that was confirmed.
+    """
+    if best != found.winner.trial or found.lowest is found.winner:
+        return ""
+    export = f"lrsearch export {shlex.quote(found.name.removesuffix(SUFFIX))} --trial"
+    if found.held is found.winner:
+        number = found.lowest.trial
+        return (
+            f"This is the best of the search. On fresh seeds trial {number}, in confirmed.yaml, "
+            f"came lower: `{export} {number}`."
+        )
+    return (
+        f"This is trial {found.held.trial}, also in confirmed.yaml: it held on fresh seeds, and "
+        f"the best of the search did not (`{export} {best}`)."
+    )
+
+
 def _of_lowest(found: Confirmed) -> str:
     """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
     lowest, rival = found.lowest, found.strongest
@@ -42,7 +64,8 @@ def _of_lowest(found: Confirmed) -> str:
         won = sum(lowest.val_loss[s] < other.val_loss[s] for s in common)
         return f"on {won} of {len(common)}"
 
-    text = f" Lowest on these seeds is **{lowest.name}**, {words.number(lowest.val.mean, 4)}: "
+    mean = words.number(lowest.val.mean, 4)
+    text = f" Lowest on these seeds, in the mean, is **{lowest.name}**, {mean}: "
     text += f"below the winner {below(found.winner)}"
     row = found.lead
     if rival is None or row is None:
@@ -50,23 +73,31 @@ def _of_lowest(found: Confirmed) -> str:
     text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
     if row.low is None or row.high is None:
         return f"{text}."
-    interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
-    return f"{text}, by {words.number(row.difference, 2)} (95% interval {interval})."
+    low, high = (words.lower_by(v, row.relative) for v in (row.low, row.high))
+    by = words.lower_by(row.difference, row.relative)
+    return f"{text}, by {by} (95% interval {low} to {high}).{_untrained(lowest)}"
+
+
+def _untrained(arm: Arm) -> str:
+    """On how many seeds it did not train; " " first, or nothing at all."""
+    if not arm.untrained:
+        return ""
+    return f" On {len(arm.untrained)} of its {arm.val.n} seeds it did not train."
 
 
 def _of_winner(found: Confirmed) -> str:
     """The winner of the search against the baselines."""
-    seeds = words.count(len(found.winner.val_loss), "fresh seed")
-    if len(found.winner.val_loss) < 2:
+    winner = found.winner
+    seeds = words.count(len(winner.val_loss), "fresh seed")
+    if len(winner.val_loss) < 2:
         return f"It was run again on {seeds} so far.{_more(found)}"
     baselines = [a for a in found.arms[1:] if a.baseline is not None]
     if found.too_few:
         return f"On {seeds} {_seen(found, baselines)}{_more(found)}"
     groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "equal": []}
     for arm in baselines:
-        row = found.against(arm.key)
-        if row is not None:
-            groups[row.verdict()].append(words.baseline(str(arm.baseline)))
+        if (row := found.against(arm.key)) is not None:
+            groups[row.verdict()].append(_counted(row, arm, winner))
     parts = []
     if groups["better"]:
         parts.append(f"it beat {words.listing(groups['better'])}")
@@ -76,34 +107,55 @@ def _of_winner(found: Confirmed) -> str:
     if unclear:
         parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
     if not parts:
-        return f"On {seeds} no baseline finished to compare it with."
+        return f"On {seeds} {_alone(found, baselines)}{_untrained(winner)}"
     text = f"On {seeds}, paired, {', and '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
     if strongest is None or row is None or row.low is None or row.high is None:
-        return text + "."
+        return f"{text}.{_untrained(winner)}"
     name = words.baseline(str(strongest.baseline))
-    low, high = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
+    ends = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
+    low, high = (words.lower_by(v, row.relative) for v in ends)
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {name}, its validation loss is "
-        f"{words.number(abs(row.difference), 2)} {'lower' if row.difference >= 0 else 'higher'} "
-        f"(95% interval {words.number(low, 2)} to {words.number(high, 2)}).{few}"
+        f"{words.lower_by(abs(row.difference), row.relative)} "
+        f"{'lower' if row.difference >= 0 else 'higher'} "
+        f"(95% interval {low} to {high}).{_untrained(winner)}{few}"
     )
+
+
+def _counted(row: Comparison, arm: Arm, winner: Arm) -> str:
+    """A baseline, and on how many seeds the winner is on the side of the difference."""
+    name = words.baseline(str(arm.baseline))
+    if row.lower == row.higher == 0:
+        return f"{name} (equal)"
+    side, seeds = ("better", row.lower) if row.difference > 0 else ("worse", row.higher)
+    of = f" of {row.n}" if row.n != winner.val.n else ""
+    return f"{name} ({side} on {seeds}{of})"
 
 
 def _seen(found: Confirmed, baselines: list[Arm]) -> str:
     """Where the winner's mean lies among the baselines, and no word on how sure that is."""
     sides: dict[str, list[str]] = {"lower than": [], "higher than": [], "equal to": []}
     for arm in baselines:
-        if (row := found.against(arm.key)) is not None:
-            d = row.difference
+        if found.against(arm.key) is not None:
+            d = arm.val.mean - found.winner.val.mean
             side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
             sides[side].append(words.baseline(str(arm.baseline)))
     parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
     if not parts:
-        return "no baseline finished to compare it with."
+        return _alone(found, baselines)
     return f"its mean validation loss was {', '.join(parts)}."
+
+
+def _alone(found: Confirmed, baselines: list[Arm]) -> str:
+    """Why there is nothing to compare the winner with."""
+    if baselines:
+        return "no baseline finished to compare it with."
+    if found.winner.baseline is not None:
+        return "no other usual recipe was there to compare it with."
+    return "there is no usual recipe to compare it with: the search ran none."
 
 
 def _more(found: Confirmed) -> str:
@@ -117,11 +169,16 @@ def _more(found: Confirmed) -> str:
 
 def _compared(row: Comparison) -> list[str]:
     """How much lower the winner is, the interval, and p."""
-    difference = words.number(row.difference, 2)
-    if row.low is None or row.high is None or row.p_corrected is None:
-        return [difference, "–", "–"]
-    interval = f"{words.number(row.low, 2)} to {words.number(row.high, 2)}"
-    return [difference, interval, words.p_value(row.p_corrected)]
+    difference = words.lower_by(row.difference, row.relative)
+    return [difference, interval(row), words.p_value(row.p_corrected)]
+
+
+def interval(row: Comparison) -> str:
+    """The 95% interval, or a dash."""
+    if row.low is None or row.high is None:
+        return "–"
+    low, high = (words.lower_by(v, row.relative) for v in (row.low, row.high))
+    return f"{low} to {high}"
 
 
 def print_confirmed(found: Confirmed, console: Console) -> None:
@@ -130,11 +187,12 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
 
     test = any(arm.test for arm in found.arms)
     uneven = len({arm.val.n for arm in found.arms}) > 1
-    heads = ["schedule", *(["seeds"] if uneven else []), "val loss"]
+    heads = ["schedule", *(["seeds"] if uneven else []), "median", "val loss"]
     heads += [f"test {found.metric_name}"] if test else []
     rows = []
     for arm in found.arms:
-        cells = [arm.name, *([str(arm.val.n)] if uneven else []), words.loss_mean(arm.val)]
+        cells = [arm.name, *([str(arm.val.n)] if uneven else [])]
+        cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
         if test:
             cells.append(
                 "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
@@ -142,9 +200,11 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
         if (row := found.against(arm.key)) is not None:  # else it is the winner itself
             cells += _compared(row)
         rows.append(cells)
-    heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
+    if found.loss:
+        heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
     rows = [row[: len(heads)] for row in rows]
     print_rows(console, heads, rows, right=range(1, len(heads)))
-    what = "Lower by: the first, the winner of the search, than this one."
-    print_text(console, f"{what} {found.how}", style="dim")
+    if found.loss:
+        what = "Lower by: the first, the winner of the search, than this one."
+        print_text(console, f"{what} {found.how}", style="dim")
     print_text(console, sentence(found).replace("**", "").replace("`", ""))

@@ -6,7 +6,6 @@ then the page. Nothing in it asks the network for anything; a content security p
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, sections, words
-from lrsearch.report.answer import code
 from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed_words import other
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.tables import (
@@ -108,18 +107,19 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     timeline = optuna_figures.timeline_figure(table)
     if timeline is not None:
         drawn["timeline"] = (timeline, "when each trial ran")
-    yaml, python = _exports(study)
+    number = None if found is None else sections.shown(table, found, confirmed).number
+    yaml, python = _exports(study, number)
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
 
-def _exports(study: optuna.Study) -> tuple[str, str]:
-    """The best configuration as YAML and as Python; empty where there is none."""
+def _exports(study: optuna.Study, trial: int | None) -> tuple[str, str]:
+    """The configuration of the answer as YAML and as Python; empty where there is none."""
     from lrsearch.export import export_text
 
     texts = []
     for python in (False, True):
         try:
-            texts.append(export_text(study, python=python))
+            texts.append(export_text(study, trial=trial, python=python))
         except LrsearchError:
             texts.append("")
     return texts[0], texts[1]
@@ -211,13 +211,10 @@ def _use(report: Report) -> str:
         ),
         sections.snippet("yaml", "best.yaml", report.yaml),
     ]
-    confirmed = report.confirmed
-    if confirmed is not None and confirmed.lowest is not confirmed.winner:
-        number = confirmed.lowest.trial
-        export = code(f"lrsearch export {shlex.quote(report.table.name)} --trial {number}")
-        note = f"This is the best of the search. On fresh seeds trial {number} came lower: "
-        note += f"{export} writes that one."
-        parts.insert(0, sections.text(note, kind="note"))
+    if report.confirmed is not None and report.found is not None:
+        parts.insert(
+            0, sections.text(other(report.confirmed, report.found.best.number), kind="note")
+        )
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))
     return sections.section("use", "Use it", *parts)

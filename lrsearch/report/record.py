@@ -15,7 +15,7 @@ import re
 import statistics
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import StudyTable, answer, load
 from lrsearch.schedules import FAMILIES
-from lrsearch.stats import holm, paired, summary
+from lrsearch.stats import all_positive, paired, summary
 
 if TYPE_CHECKING:
     import optuna
@@ -43,11 +43,10 @@ MOST_ARMS = 4
 def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     """Everything as plain values: arms with their raw values, each pair compared on its seeds.
 
-    ``comparisons`` has a row for each two arms ``a`` and ``b``, the one with the lower mean first;
-    of more than four arms only for the best of the search and each other one, as in ``confirm``.
-    ``difference`` is the mean of ``b - a`` over the seeds that both have, with its 95% interval
-    and the p of a paired t-test, corrected after Holm over all rows. ``a_lower``, ``equal`` and
-    ``b_lower`` count seeds, with the p of a sign test, which runs that fail outright cannot sway.
+    ``comparisons`` has a row for each two arms ``a`` and ``b``, the one with the lower median
+    first; of more than four arms only for the best of the search and each other one, as in
+    ``confirm``. How much lower ``a`` is, with interval and p: :func:`lrsearch.stats.paired`.
+    ``a_lower``, ``equal`` and ``b_lower`` count seeds.
     ``commit`` is that of the code that wrote the record.
 
     Args:
@@ -154,46 +153,36 @@ def _short(value: float | None) -> float | None:
 
 
 def _confirm(found: Confirmed) -> dict[str, Any]:
-    arms = {arm.key: _arm(arm, found.metric_name) for arm in found.arms}
-    best_first = sorted((a for a in found.arms if a.val_loss), key=lambda a: a.val.mean)
-    rows = [
-        (a, b, paired(a.val_loss, b.val_loss, b.key))
-        for a, b in itertools.combinations(best_first, 2)
-        if set(a.val_loss) & set(b.val_loss)
-        and (len(best_first) <= MOST_ARMS or found.winner.key in (a.key, b.key))
-    ]
-    tested = [row.p for *_, row in rows if row.p is not None]
-    corrected = iter(holm(tested))
-    comparisons = []
-    for a, b, row in rows:
-        if row.p is not None:
-            row = replace(row, p_corrected=next(corrected))
-        common = sorted(set(a.val_loss) & set(b.val_loss))
-        lower = sum(a.val_loss[s] < b.val_loss[s] for s in common)
-        higher = sum(a.val_loss[s] > b.val_loss[s] for s in common)
-        comparisons.append(
-            {
-                "a": a.key,
-                "b": b.key,
-                "n": row.n,
-                "difference": row.difference,
-                "sd": row.sd,
-                "low": row.low,
-                "high": row.high,
-                "p": row.p,
-                "p_corrected": row.p_corrected,
-                "a_lower": lower,
-                "equal": len(common) - lower - higher,
-                "b_lower": higher,
-                "sign_p": _sign_test(lower, higher),
-            }
-        )
     return {
         "winner_of_search": found.winner.key,
         "seeds": list(found.seeds),
-        "arms": arms,
-        "comparisons": comparisons,
+        "arms": {arm.key: _arm(arm, found.metric_name) for arm in found.arms},
+        "comparisons": comparisons({a.key: a.val_loss for a in found.arms}, found.winner.key),
     }
+
+
+def comparisons(arms: Mapping[str, Mapping[int, float]], winner: str) -> list[dict[str, Any]]:
+    """Each two arms compared, as :func:`make_record` says.
+
+    Args:
+        arms: Name -> seed -> validation loss.
+        winner: The best of the search.
+    """
+    ran = {key: values for key, values in arms.items() if values}
+    order = sorted(ran, key=lambda key: statistics.median(ran[key].values()))
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(order, 2)
+        if set(ran[a]) & set(ran[b]) and (len(order) <= MOST_ARMS or winner in (a, b))
+    ]
+    relative = all_positive(*ran.values())
+    out = []
+    for a, b in pairs:
+        row = asdict(paired(ran[a], ran[b], b, relative=relative, among=len(pairs)))
+        lower, higher = row.pop("lower"), row.pop("higher")
+        counts = {"a_lower": lower, "equal": row["n"] - lower - higher, "b_lower": higher}
+        out.append({"a": a, "b": row.pop("name"), **row, **counts})
+    return out
 
 
 def _arm(arm: Arm, metric_name: str) -> dict[str, Any]:
@@ -214,13 +203,6 @@ def _arm(arm: Arm, metric_name: str) -> dict[str, Any]:
             test = summary(list(values.values()))
             out[f"test_{name}"] = {"mean": test.mean, "sd": test.sd, "n": test.n}
     return out
-
-
-def _sign_test(lower: int, higher: int) -> float | None:
-    from scipy.stats import binomtest
-
-    n = lower + higher
-    return float(binomtest(lower, n).pvalue) if n else None
 
 
 def _without_folder(task: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.report import words
+from lrsearch.stats import METHOD
 
 
 def record_block(record: Mapping[str, Any], name: str) -> str:
@@ -51,14 +51,14 @@ def _arm_lines(confirm: Mapping[str, Any]) -> list[str]:
     arms = confirm["arms"]
     tests = sorted({k for arm in arms.values() for k in arm if k.startswith("test_")})
     tests = [k for k in tests if k != "test_loss"]
-    head = ["schedule", "seeds", "validation loss: mean", "sd", "median"]
+    head = ["schedule", "seeds", "validation loss: median", "mean", "sd"]
     head += [key.replace("_", " ") for key in tests]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    order = sorted(arms, key=lambda k: math.inf if arms[k]["mean"] is None else arms[k]["mean"])
+    order = sorted(arms, key=lambda k: (arms[k]["median"] is None, arms[k]["median"]))
     for key in order:
         arm = arms[key]
-        cells = [_name(arms, key), str(arm["n"]), words.loss(arm["mean"])]
-        cells += [words.number(arm["sd"], 2), words.loss(arm["median"])]
+        cells = [_name(arms, key), str(arm["n"]), words.loss(arm["median"])]
+        cells += [words.loss(arm["mean"]), words.number(arm["sd"], 2)]
         cells += [
             f"{words.number(arm[t]['mean'], 4)} ± {words.number(arm[t]['sd'], 2)}"
             if t in arm
@@ -78,22 +78,19 @@ def _name(arms: Mapping[str, Any], key: str) -> str:
 
 def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
     lines = [
-        "| a | b | b − a, mean | 95% interval | p | seeds: a lower, equal, b lower | p, signs |",
-        "|---" * 7 + "|",
+        "| a | b | a is lower by | 95% interval | p | seeds: a lower, equal, b lower |",
+        "|---" * 6 + "|",
     ]
     arms = confirm["arms"]
     for row in confirm["comparisons"]:
-        known = row["low"] is not None
-        interval = f"{_signed(row['low'])} to {_signed(row['high'])}" if known else "–"
-        cells = [_name(arms, row["a"]), _name(arms, row["b"]), words.number(row["difference"], 3)]
-        cells += [interval, words.p_value(row["p_corrected"])]
-        cells += [
-            f"{row['a_lower']}, {row['equal']}, {row['b_lower']}",
-            words.p_value(row["sign_p"]),
-        ]
+        by, low, high = (
+            words.lower_by(row[key], row["relative"]) for key in ("difference", "low", "high")
+        )
+        cells = [_name(arms, row["a"]), _name(arms, row["b"]), by]
+        cells += ["–" if row["low"] is None else f"{low} to {high}"]
+        cells += [words.p_value(row["p_corrected"])]
+        cells += [f"{row['a_lower']}, {row['equal']}, {row['b_lower']}"]
         lines.append(f"| {' | '.join(cells)} |")
+    if confirm["comparisons"]:
+        lines += ["", METHOD]
     return lines
-
-
-def _signed(value: float) -> str:
-    return words.number(value, 3).replace("-", "−", 1) if value < 0 else words.number(value, 3)

@@ -91,17 +91,16 @@ def key_figures(
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
     if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
-        held, strongest = confirmed.held, confirmed.strongest
+        held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
         seeds = words.count(held.val.n, "fresh seed")
-        cells.append((words.loss(held.val.mean), f"validation loss, {seeds}"))
+        cells.append((words.loss(held.val.median), f"validation loss, median of {seeds}"))
         if held.test is not None:
             cells.append(
                 (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
             )
-        if strongest is not None and strongest.val.mean > 0:
-            gain = held.val.mean / strongest.val.mean - 1
-            name = words.baseline(str(strongest.baseline))
-            cells.append((words.percent(gain, 1, sign=True), f"against {name}, {seeds}"))
+        if strongest is not None and gain is not None and gain.relative:
+            less = words.percent(-gain.difference, 1, sign=True)
+            cells.append((less, f"against {words.baseline(str(strongest.baseline))}, {seeds}"))
     elif found is not None:
         cells.append((words.loss(found.best.value), "validation loss"))
         if found.best.metric is not None:
@@ -110,9 +109,8 @@ def key_figures(
             metric = found.best.metric
             cells.append((words.percent(metric, 1) if share else words.number(metric, 4), name))
         if found.strongest is not None and not found.best.baseline:
-            gain = found.strongest.gain or 0.0
-            against = f"against {words.baseline(found.strongest.name)}"
-            cells.append((words.percent(-gain, 1, sign=True), against))
+            less = words.percent(-(found.strongest.gain or 0.0), 1, sign=True)
+            cells.append((less, f"against {words.baseline(found.strongest.name)}"))
     ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
     if stopped.saved > 0:

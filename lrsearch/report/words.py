@@ -84,10 +84,27 @@ def loss(value: float | None) -> str:
 
 
 def loss_mean(found: Summary) -> str:
-    """A loss over seeds: mean ± standard deviation."""
+    """A loss over seeds: mean ± standard deviation, which one failed seed can carry away."""
     if not math.isfinite(found.mean) or found.sd is None:
         return loss(found.mean)
     return f"{loss(found.mean)} ± {number(found.sd, 2)}"
+
+
+def lower_by(value: float | None, relative: bool) -> str:
+    """How much lower: a part as a percentage, else a plain number; two digits, a real minus.
+
+    Example:
+        >>> lower_by(0.0123, True), lower_by(-0.42, True), lower_by(-0.042, False)
+        ('1.2%', '−42%', '−0.042')
+        >>> lower_by(0.9999, True)
+        '99.9%'
+    """
+    if value is None:
+        return "–"
+    if relative and 0.99 < value < 1:  # nearly all is not all
+        return percent(value, 1)
+    text = number(abs(100 * value if relative else value), 2) + ("%" if relative else "")
+    return f"−{text}" if value < 0 else text
 
 
 def metric_mean(found: Summary, name: str) -> str:
