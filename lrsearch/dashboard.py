@@ -30,6 +30,7 @@ from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import courses_table
 from lrsearch.report.page import Report, make_report
+from lrsearch.report.sections import effect
 from lrsearch.report.tables import StudyTable, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.search.study import ATTR
@@ -119,7 +120,7 @@ def note(report: Report) -> str:
     if report.found is not None and report.found.gains:
         rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
         for gain in report.found.gains:
-            less = words.percent(None if gain.gain is None else -gain.gain, 1, sign=True)
+            less = effect(report.found, gain) or "–"
             rows.append(f"| {words.baseline(gain.name)} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
     parts += mattered(report.mattered)

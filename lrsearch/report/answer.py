@@ -78,9 +78,9 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
             f"was tried got below its validation loss of **{value}**"
         )
-    elif strongest is not None and strongest.gain is not None:
+    elif strongest is not None and strongest.value is not None and found.best.value is not None:
         text += (
-            f", **{words.percent(strongest.gain, 1)} below** the best usual recipe, "
+            f", **{words.below(found.best.value, strongest.value)} below** the best usual recipe, "
             f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         )
     if confirmed is None:

@@ -218,9 +218,9 @@ def print_status(status: dict[str, Any]) -> None:
     if best is not None:
         console.print()
         against = "   ".join(
-            f"{words.baseline(name)} {words.percent(best['val_loss'] / value - 1, 1, sign=True)}"
+            f"{words.baseline(name)} {words.against(best['val_loss'], value)}"
             for name, value in status["baselines"].items()
-            if value and name != best["baseline"]
+            if value is not None and name != best["baseline"]
         )
         what = ", ".join(
             filter(

@@ -196,7 +196,7 @@ class Gain:
     """What the best schedule gains over one usual recipe.
 
     ``gain`` is the part of the baseline's loss that is saved, ``1 - best / value``; None where the
-    baseline did not finish or its loss is not positive.
+    baseline did not finish or one of the two is not above 0.
     """
 
     name: str
@@ -212,7 +212,8 @@ class Answer:
     Attributes:
         best: The best complete trial.
         gains: One row per baseline, the strongest first.
-        close: Complete trials that are no baseline, other than the best, within 2% of its loss.
+        close: Complete trials that are no baseline, other than the best, within 2% of its loss;
+            none where that is not above 0.
     """
 
     best: TrialRow
@@ -234,11 +235,11 @@ def answer(table: StudyTable, close: float = 0.02) -> Answer | None:
     for trial in table.trials:
         if trial.baseline is None:
             continue
-        usable = trial.value is not None and trial.value > 0
+        usable = best.value > 0 and trial.value is not None and trial.value > 0
         gain = 1 - best.value / trial.value if usable and trial.value else None
         gains.append(Gain(trial.baseline, trial, trial.value, gain))
     gains.sort(key=lambda g: (g.value is None, g.value or 0.0))
-    limit = best.value + abs(best.value) * close
+    limit = best.value * (1 + close) if best.value > 0 else -math.inf
     near = [
         t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
     ]

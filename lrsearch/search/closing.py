@@ -66,11 +66,11 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     head.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
     head.append(f"  {best.description}" if best.description else "", style="")
     console.print(head, soft_wrap=not console.is_terminal)
-    print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
+    print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
     against = [
-        f"{name} {words.percent(best.value / value - 1, 1, sign=True).replace('−', '-')}"
+        f"{name} {words.against(best.value, value)}"
         for name, value in progress.baselines.items()
-        if name != best.baseline and value > 0
+        if name != best.baseline
     ]
     if all(row.baseline for row in progress.rows):
         only = "  Only the usual recipes were run: a larger --trials searches, too."

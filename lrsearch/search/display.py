@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrsearch.divergence import DIVERGED_LOSS
+from lrsearch.report import words
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
 from lrsearch.search.progress import Progress, Row
 
@@ -37,7 +38,7 @@ class Display(Protocol):
 
 def loss(value: float | None) -> str:
     """A loss for the screen: four significant digits."""
-    return "–" if value is None else f"{value:#.4g}"
+    return words.loss(value)
 
 
 class QuietDisplay:
