@@ -125,9 +125,11 @@ def note(report: Report) -> str:
         parts.append("\n".join(rows))
     parts += mattered(report.mattered)
     counts = report.stopped.counts
+    saved = report.stopped.saved
     parts.append(
-        f"{counts['complete']:,} trials trained to the end, {counts['pruned']:,} pruned, "
-        f"{counts['diverged']:,} diverged: {words.percent(report.stopped.saved)} of epochs saved."
+        f"{words.count(counts['complete'], 'trial')} trained to the end, "
+        f"{counts['pruned']:,} pruned, {counts['diverged']:,} diverged"
+        + (f": {words.percent(saved)} of epochs saved." if saved > 0 else ".")
     )
     parts.append(f"Everything on one page: {code(f'lrsearch report {table.name}')}")
     return "\n\n".join(parts)

@@ -291,7 +291,7 @@ def test_a_study_without_a_complete_trial_makes_a_report(tmp_path: Path) -> None
         fake.losses = np.array([2.0, math.inf])
         fake.state, fake.stopped = TrialState.PRUNED, "diverged"
     text = page(make_report(make_study(made=made)))
-    assert "No trial has been trained to the end yet; 5 trials ended before." in text
+    assert "All 5 trials diverged, even at a peak learning rate of" in text
 
 
 def test_where_a_baseline_is_best_the_answer_says_so() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import optuna
+import pytest
+from optuna.trial import TrialState
 
+from lrsearch.cli import main
 from lrsearch.dashboard import note
 from lrsearch.report import words
+from lrsearch.report.answer import mattered
 from lrsearch.report.page import make_report, page
 from lrsearch.storage import Storage, open_storage
-from tests.synthetic import fakes, make_study
+from tests.synthetic import Fake, fakes, make_study
 
 
 def visible(text: str) -> str:
@@ -58,3 +64,74 @@ def test_an_axis_of_losses_that_are_not_above_zero_is_linear(in_tmp: Path) -> No
     best = [a for a in drawn["overview"][0].layout.annotations if "<b>" in a.text]
     assert best[0].y < -3
     assert make_report(make_study(60)).figures["curves"][0].layout.yaxis2.type == "log"
+
+
+def lost(trials: int = 12) -> list[Fake]:
+    """Trials that all diverged."""
+    made = fakes(trials, prune=False)
+    for fake in made:
+        fake.losses = np.array([2.0, math.inf])
+        fake.state, fake.stopped = TrialState.PRUNED, "diverged"
+    return made
+
+
+def test_where_all_trials_diverged_the_report_says_what_to_do_and_claims_nothing() -> None:
+    made = lost()
+    text = visible(page(make_report(make_study(12, made=made))))
+    least = words.number(min(fake.schedule["lr"] for fake in made))
+    assert f"All 12 trials diverged, even at a peak learning rate of <strong>{least}<" in text
+    assert "search lower rates: <code>lrsearch run --lr LOW,HIGH --name ANOTHER</code>" in text
+    assert "Run the same command again" not in text
+    assert "explains" not in text
+    assert "saved" not in text
+    assert "That took 24 of 240 epochs." in text
+
+
+@pytest.mark.parametrize("trials", [0, 12])
+def test_links_of_a_page_lead_to_sections_that_are_there(trials: int) -> None:
+    text = visible(page(make_report(make_study(12, made=lost(trials)))))
+    links = re.findall(r'<a href="#(\w+)">', text)
+    assert links
+    assert set(links) == set(re.findall(r'<section id="(\w+)">', text))
+    if not trials:
+        assert "trained to the end" not in text
+        assert "0 trials" not in text
+
+
+@pytest.mark.parametrize(("target", "says"), [(12, "a larger <code>--trials"), (20, "again to")])
+def test_a_study_that_has_all_its_trials_is_not_to_be_run_again(target: int, says: str) -> None:
+    made = lost()
+    made[11].losses = np.array([2.0, 1.9])
+    made[11].stopped = "pruned"
+    assert says in page(make_report(make_study(target, made=made)))
+    made[11].state, made[11].stopped = TrialState.FAIL, "failed"
+    text = page(make_report(make_study(target, made=made)))
+    assert "<code>lrsearch show digits</code> says why some failed" in text
+
+
+def test_trials_that_came_to_the_same_loss_tell_nothing_of_what_mattered() -> None:
+    made = fakes(15, prune=False)
+    for fake in made:
+        fake.losses, fake.state, fake.stopped = np.zeros(20), TrialState.COMPLETE, "completed"
+    found = make_report(make_study(made=made)).mattered
+    assert found.overall is None
+    assert mattered(found) == [
+        "The trials came to nothing that family, rate or warmup could explain."
+    ]
+
+
+def test_a_run_whose_trials_all_diverge_says_so(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lost.py").write_text(
+        "import torch\n"
+        "x = torch.randn(40, 5)\n"
+        "y = x.sum(1, keepdim=True) * 1e5\n"
+        "net = lambda: torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 1))\n"
+        "task = {'model': net, 'train': (x * 1e3, y), 'validation': (x * 1e3, y), 'epochs': 3,\n"
+        "        'lr': 1e3, 'lr_range': (1e2, 1e5)}\n"
+    )
+    assert main(["run", "--quiet", "--task", "lost.py:task", "--trials", "5", "--name", "l"]) == 1
+    said = capsys.readouterr().err
+    assert "study 'l': all 5 trials diverged, even at lr" in said
+    assert "search lower rates (--lr LOW,HIGH and another --name)" in said

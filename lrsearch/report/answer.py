@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
+import math
 import re
-from typing import TYPE_CHECKING
+import shlex
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.importance import LEAST_TRIALS, Importance
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
-
-if TYPE_CHECKING:
-    from lrsearch.report.importance import Importance
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
@@ -24,17 +23,32 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
         confirmed: Its confirmation, if there is one.
     """
     if found is None:
-        ended = len(table.having("pruned", "diverged", "failed"))
-        if not table.trials:
-            return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
-        return [
-            f"No trial has been trained to the end yet; {words.count(ended, 'trial')} ended "
-            "before.",
-            "Run the same command again to go on.",
-        ]
+        return _none(table)
     if confirmed is None or confirmed.winner.trial != found.best.number:
         return [_what(found.best), _how_good(table, found)]
     return [_what(found.best, confirmed), _how_good(table, found, confirmed)]
+
+
+def _none(table: StudyTable) -> list[str]:
+    """What to say, and to do, where no trial was trained to the end."""
+    if not table.trials:
+        return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
+    ended = table.having("pruned", "diverged", "failed")
+    n = words.count(len(ended), "trial")
+    if ended and all(trial.status == "diverged" for trial in ended):
+        rates = [trial.lr for trial in ended if math.isfinite(trial.lr)]
+        least = f", even at a peak learning rate of **{words.number(min(rates))}**"
+        how = code("lrsearch run --lr LOW,HIGH --name ANOTHER") if table.config else "in your loop"
+        return [
+            f"All {n} diverged{least if rates else ''}.",
+            f"Look for NaN in the data, or search lower rates: {how}.",
+        ]
+    said = f"No trial has been trained to the end; {n} ended before."
+    if any(trial.status == "failed" for trial in ended) and table.config:
+        return [said, f"{code(f'lrsearch show {shlex.quote(table.name)}')} says why some failed."]
+    if len(ended) >= int(table.config.get("trials") or math.inf):
+        return [said, "The study has all its trials: one with a larger `--trials` goes on."]
+    return [said, "Run the same command again to go on."]
 
 
 def code(text: str) -> str:
@@ -112,7 +126,10 @@ def mattered_line(found: Importance, family: str) -> str:
 def mattered(found: Importance) -> list[str]:
     """What mattered, in words: over all trials, and among the better half."""
     if found.overall is None:
-        return ["Too few trials have finished to say what mattered (12 are needed)."]
+        if sum(found.counts.values()) < LEAST_TRIALS:
+            needed = f"({LEAST_TRIALS} are needed)"
+            return [f"Too few trials have finished to say what mattered {needed}."]
+        return ["The trials came to nothing that family, rate or warmup could explain."]
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
     def parts(share: dict[str, float]) -> str:

@@ -25,6 +25,7 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +125,9 @@ def worth(table: StudyTable) -> dict[int, float]:
     lost = [t.number for t in table.having("diverged")]
     n = len(order) + len(lost)
     places = {number: (i + 0.5) / n for i, number in enumerate(order)}
+    for _, equal in groupby(table.complete, key=lambda t: t.value):
+        numbers = [t.number for t in equal]
+        places |= dict.fromkeys(numbers, sum(places[k] for k in numbers) / len(numbers))
     return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
 
 
@@ -139,6 +143,9 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
     """
     places = worth(table)
     done = [t for t in table.trials if t.status in FINISHED and t.number in places]
+    counts = {status: sum(t.status == status for t in done) for status in FINISHED}
+    if len(set(places.values())) < 2:  # nothing differs: all diverged, or came to the same loss
+        return Importance(None, None, {}, {}, {}, counts)
     within: dict[str, Shares] = {}
     within_better: dict[str, Shares] = {}
     too_few: dict[str, int] = {}
@@ -163,7 +170,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         within=within,
         within_better=within_better,
         too_few=too_few,
-        counts={status: sum(t.status == status for t in done) for status in FINISHED},
+        counts=counts,
     )
 
 

@@ -220,6 +220,8 @@ def others(
     rows: Sequence[FamilyRow], courses: Mapping[str, Course], curves: str, slices: str, name: str
 ) -> str:
     """How did the other families go?"""
+    if not rows:
+        return ""
     body = []
     best = next((r.best.value for r in rows if r.best is not None), None)
     for row in rows:
@@ -269,18 +271,20 @@ def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
     """What was stopped, and what did that save?"""
     pruned, diverged = rows.counts["pruned"], rows.counts["diverged"]
     if not pruned and not diverged:
+        if not rows.counts["complete"]:
+            return ""
         say = "No trial was stopped: every one was trained to the end."
         return section("stopped", "What was stopped?", text(say))
     ended = sum(rows.counts[status] for status in ("complete", "pruned", "diverged"))
     say = (
         f"{words.count(pruned, 'trial')} {'was' if pruned == 1 else 'were'} pruned and "
         f"{diverged:,} diverged, of {ended:,}. "
-        f"That took {rows.epochs_run:,} of {rows.epochs_full:,} epochs: "
-        f"**{words.percent(rows.saved)} saved**."
+        f"That took {rows.epochs_run:,} of {rows.epochs_full:,} epochs"
+        + (f": **{words.percent(rows.saved)} saved**." if rows.saved > 0 else ".")
     )
     return section(
         "stopped",
-        "What was stopped, and what did that save?",
+        "What was stopped, and what did that save?" if rows.saved > 0 else "What was stopped?",
         text(say),
         figure_block(drawn, "Trials stopped after each epoch, and the part still in training."),
         figure_block(
@@ -294,6 +298,8 @@ def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
 
 def trials_table(table: StudyTable) -> str:
     """All trials, drawn by table.js as they scroll into view."""
+    if not table.trials:
+        return ""
     families = table.families
     index = {name: i for i, name in enumerate(families)}
     statuses = ["complete", "pruned", "diverged", "failed", "running", "waiting"]

@@ -304,8 +304,9 @@ class PruningTable:
 
     @property
     def saved(self) -> float:
-        """Part of the full cost that was not spent, 0 to 1."""
-        return 1 - self.epochs_run / self.epochs_full if self.epochs_full else 0.0
+        """Part of the full cost that was not spent, 0 to 1; 0 where no trial is complete."""
+        full = self.epochs_full if self.counts["complete"] else 0
+        return 1 - self.epochs_run / full if full else 0.0
 
 
 def pruning(table: StudyTable) -> PruningTable:

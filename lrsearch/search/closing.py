@@ -88,7 +88,8 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         if (n := progress.count(name))
     )
     counted = f"{words.count(progress.finished, 'trial')} ({ended})"
-    print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
+    saved = f", {progress.saved:.0%} of epochs saved" if progress.saved > 0 else ""
+    print_text(console, f"  {counted}{saved}", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     console.print()

@@ -121,10 +121,13 @@ def run(
                 make_worker(plan, study, storage, folder, interrupt, display.note).run()
         progress = read()
     if progress.best is None:
+        from lrsearch.export import why_none
+
         errors = [row.error for row in progress.rows if row.error]
         raise LrsearchError(
-            f"study {study.study_name!r}: no trial ran to its end"
-            + (f"; the last error was {errors[-1]}" if errors else "")
+            f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
+            if errors
+            else why_none(study)
         )
     return Outcome(study, storage, plan, progress, *write_results(study, storage, folder))
 
