@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from lrsearch.dashboard import note
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
 from lrsearch.report.page import make_report, page
+from lrsearch.report.tables import TrialRow, load, wall_seconds
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
 
@@ -135,3 +138,16 @@ def test_a_run_whose_trials_all_diverge_says_so(
     said = capsys.readouterr().err
     assert "study 'l': all 5 trials diverged, even at lr" in said
     assert "search lower rates (--lr LOW,HIGH and another --name)" in said
+
+
+def test_trials_that_ran_side_by_side_count_their_time_once() -> None:
+    def row(number: int, end: float, seconds: float) -> TrialRow:
+        finished = datetime(2026, 1, 1) + timedelta(seconds=end)
+        return TrialRow(number, number, "complete", seconds=seconds, finished=finished)
+
+    table = load(make_study(made=[]))
+    fused = [row(i, 10, 10) for i in range(8)]
+    rows = (*fused, row(8, 14, 6), row(9, 12, 3), row(10, 100, 2), TrialRow(11, 11, "waiting"))
+    assert wall_seconds(replace(table, trials=rows)) == pytest.approx(16)
+    text = page(make_report(make_study(40)))
+    assert re.search(r"trained for \d+ s by the clock", text)

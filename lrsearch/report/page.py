@@ -27,6 +27,7 @@ from lrsearch.report.tables import (
     families_table,
     load,
     pruning,
+    wall_seconds,
 )
 
 if TYPE_CHECKING:
@@ -189,14 +190,14 @@ def _story(report: Report) -> str:
     counts = report.stopped.counts
     config = table.config
     best = report.found.best if report.found is not None else None
-    seconds = sum(t.seconds for t in table.trials)
+    seconds = wall_seconds(table)
     trials = words.count(len(table.trials), "trial")
     parts = [f"{trials} of {words.count(len(table.families), 'family', 'families')}"]
     if config.get("sampler"):
         parts.append(f"proposed by {config['sampler']}, stopped by {config.get('pruner', 'none')}")
     said = ", ".join(parts)
     if seconds:
-        said += f"; {words.duration(seconds)} of training in all"
+        said += f"; trained for {words.duration(seconds)} by the clock"
     if best is not None:
         said += f". The best was number {best.number}"
     open_ = counts["running"] + counts["waiting"]

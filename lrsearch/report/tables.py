@@ -42,7 +42,7 @@ class TrialRow:
         last_loss: Validation loss of the last epoch that was run; None before the first.
         epochs: Epochs run.
         budget: Epochs of a full trial.
-        seconds: Training time.
+        seconds: Wall time from its start to its end, beside whatever trained with it.
         baseline: Name of the usual recipe this trial is, or None.
         schedule: ``Schedule.to_dict()``.
         stopped: Why it ended, in words.
@@ -326,6 +326,24 @@ def pruning(table: StudyTable) -> PruningTable:
             for status in (*FINISHED, "failed", "running", "waiting")
         },
     )
+
+
+def wall_seconds(table: StudyTable) -> float:
+    """Seconds by the clock in which at least one trial was in training, up to its end.
+
+    Trials that ran side by side, fused or in other processes, count once. Of a trial that was
+    interrupted only the last part is known.
+    """
+    spans = sorted(
+        (end - t.seconds, end)
+        for t in table.trials
+        if t.finished is not None and t.seconds > 0 and (end := t.finished.timestamp())
+    )
+    total, until = 0.0, -math.inf
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def finite(values: Iterable[float]) -> list[float | None]:

@@ -57,7 +57,7 @@
         var v = cols.metric[i];
         return v === null ? "–" : share ? (100 * v).toFixed(1) + "%" : digits(v, 4);
       } },
-    { key: "seconds", label: "seconds", number: true,
+    { key: "seconds", label: "wall seconds", number: true,
       show: function (i) { return digits(cols.seconds[i], 3); } }
   ];
 
