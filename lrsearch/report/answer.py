@@ -10,7 +10,7 @@ import shlex
 from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.importance import LEAST_TRIALS, Importance
+from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 
@@ -107,20 +107,35 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
 def mattered_line(found: Importance, family: str) -> str:
     """What mattered, in a line: over all trials and within one family; "" with too few of them.
 
+    Only what stands out is told (:meth:`Shares.clear`), with its spread.
+
     Args:
         found: The importance.
-        family: Of the best schedule; its own parameter that matters most is told, if it
-            explains a tenth of the differences within the family.
+        family: Of the best schedule; of its own parameters, too, the one that stands out is told.
     """
     if found.overall is None:
         return ""
-    (first, part), *rest = found.overall.share.items()
-    text = f"what mattered: {first} explains {words.percent(part)} of the differences"
-    text += "".join(f", {name} {words.percent(part)}" for name, part in rest)
-    top = next(iter(found.own(family)), None)
-    if top is None or (part := found.within[family].share[top]) < 0.1:
+    if (top := found.overall.clear()) is None:
+        text = "what mattered: nothing stands out from chance yet"
+    else:
+        more = "; nothing else stands out" if len(found.overall.share) > 1 else ""
+        text = (
+            f"what mattered: {top} explains {_part(found.overall, top)} of the differences{more}"
+        )
+    if (top := _own(found, family)) is None:
         return text
-    return f"{text} · within {family}: {top} {words.percent(part)}"
+    return f"{text} · within {family}: {top} {_part(found.within[family], top)}"
+
+
+def _own(found: Importance, family: str) -> str | None:
+    """The one of a family's own parameters that stands out, if any does."""
+    own = found.own(family)
+    return found.within[family].clear(own) if own else None
+
+
+def _part(found: Shares, name: str) -> str:
+    """A share with its spread: ``49 ± 23%``."""
+    return f"{100 * found.share[name]:.0f} ± {words.percent(found.spread.get(name, 0.0))}"
 
 
 def mattered(found: Importance) -> list[str]:
@@ -139,6 +154,8 @@ def mattered(found: Importance) -> list[str]:
         )
 
     text = parts(dict(found.overall.share))
+    if found.overall.clear() is None:
+        text = f"nothing stands out from chance yet: {text}"
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between all {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."

@@ -36,6 +36,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
         },
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
+        "importance_spread": {} if overall is None else dict(overall.spread),
         "files": [str(path) for path in files(outcome, found)],
         **({} if found is None else {"confirmation": results(found)}),
     }
