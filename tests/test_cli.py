@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
+from lrsearch.storage.urls import option
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
 
@@ -136,6 +137,34 @@ def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     assert said.err == "lrsearch: no run of the best schedule came to its end\n"
     assert main([*SMALL[:1], *SMALL[2:], "--json", "--confirm", "2"]) == 1
     assert "confirmation" not in json.loads(capsys.readouterr().out)
+
+
+def test_what_to_type_next_names_the_database_that_was_given(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "sqlite:///my runs.db"
+    assert main([*SMALL, "--trials", "5", "--storage", url]) == 0
+    said = capsys.readouterr().out
+    assert f"lrsearch confirm digits --storage '{url}'" in said
+    assert f"lrsearch report digits --storage '{url}'" in said
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1", "--storage", url]) == 0
+    said = capsys.readouterr().out
+    assert f"lrsearch report digits --storage '{url}'" in said
+    assert main(["report", "digits", "--storage", url]) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///lrsearch.db", ""),
+        ("sqlite:///b.db", " --storage sqlite:///b.db"),
+        ("postgresql://me@db/runs", " --storage postgresql://me@db/runs"),
+        ("postgresql://me:secret@db/runs", " --storage URL"),
+        ("mysql://me@db/runs?password=secret", " --storage URL"),
+    ],
+)
+def test_a_command_to_type_holds_no_password(url: str, told: str) -> None:
+    assert option(url, "sqlite:///lrsearch.db") == told
 
 
 def test_ctrl_c_while_results_are_written_is_told_like_any_other(

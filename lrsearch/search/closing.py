@@ -11,6 +11,7 @@ from lrsearch.config import StudyConfig
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
+from lrsearch.storage.urls import option
 
 
 def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     names = "  ".join(path.name for path in written)
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
-    where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
+    where = option(outcome.plan.config.storage, StudyConfig.storage)
     asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
     answer = shlex.quote(str(written[0]))
     steps = (
