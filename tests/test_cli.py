@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -92,6 +93,25 @@ def test_run_finishes_and_the_same_command_completes_what_is_missing(
     assert data["importance"] == {}, "too few trials to tell"
     for name in data["files"]:
         assert (in_tmp / name).stat().st_size > 0
+
+
+def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL[:-4], "--fuse", "8", "--workers", "1", "--trials", "5000", "--timeout", "1s"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    found = re.search(
+        r"time was up after 1 s: (\d+) of 5,000 trials have ended; the same command goes on", told
+    )
+    assert found
+    assert main([*words[:1], *words[2:], "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["timed_out"]
+    assert data["target"] == 5000 > data["trials"] > int(found[1])
+    whole = ["run", "--json", "--epochs", "2", "--trials", "4", "--name", "whole", "--timeout"]
+    assert main([*whole, "50"]) == 0
+    assert not json.loads(capsys.readouterr().out)["timed_out"]
 
 
 def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

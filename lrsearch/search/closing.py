@@ -23,6 +23,8 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
     return {
         "study": outcome.study.study_name,
         "trials": progress.finished,
+        "target": progress.target,
+        "timed_out": outcome.timed_out,
         "completed": progress.count("completed"),
         "pruned": progress.count("pruned"),
         "diverged": progress.count("diverged"),
@@ -92,6 +94,10 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     counted = f"{words.count(progress.finished, 'trial')} ({ended})"
     saved = f", {progress.saved:.0%} of epochs saved" if progress.saved > 0 else ""
     print_text(console, f"  {counted}{saved}", indent=4)
+    if outcome.timed_out:
+        up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
+        left = f"{progress.finished:,} of {words.count(progress.target, 'trial')} have ended"
+        print_text(console, f"  {up}: {left}; the same command goes on", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     console.print()

@@ -57,6 +57,12 @@ class Outcome:
     files: list[Path]
     mattered: Importance
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether time was up before the study had its target of trials."""
+        config = self.plan.config
+        return config.timeout is not None and self.progress.finished < config.trials
+
 
 def run(
     config: StudyConfig,
