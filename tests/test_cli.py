@@ -114,6 +114,22 @@ def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
     assert not json.loads(capsys.readouterr().out)["timed_out"]
 
 
+def test_trials_that_repeat_an_earlier_schedule_are_counted(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few.yaml").write_text(
+        "{lr: [0.1, 0.1], warmup: false, baselines: false, pruner: none, trials: 9, epochs: 4,"
+        " schedules: {StepLR: {step_size: [2, 3], gamma: 0.1}}, train_samples: 200}"
+    )
+    assert main(["run", "--quiet", "--study-file", "few.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert "7 trials repeated the schedule of an earlier one: 2 schedules tried in all" in told
+    assert main(["run", "--json", "--study-file", "few.yaml"]) == 0
+    assert json.loads(capsys.readouterr().out)["repeated"] == 7
+    assert main([*SMALL, "--name", "many"]) == 0
+    assert "repeated" not in capsys.readouterr().out
+
+
 def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--confirm", "2"]
     assert main(words) == 0

@@ -29,6 +29,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
         "pruned": progress.count("pruned"),
         "diverged": progress.count("diverged"),
         "failed": progress.count("failed"),
+        "repeated": outcome.repeated,
         "epochs": progress.epochs_run,
         "epochs_saved": round(progress.saved, 4),
         "best": {
@@ -98,6 +99,10 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
         left = f"{progress.finished:,} of {words.count(progress.target, 'trial')} have ended"
         print_text(console, f"  {up}: {left}; the same command goes on", indent=4)
+    if repeated := outcome.repeated:
+        again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
+        tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")
+        print_text(console, f"  {again}: {tried} tried in all", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     console.print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import torch
+from optuna.trial import TrialState
 
 from lrsearch import __version__
+from lrsearch.attributes import schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
@@ -35,6 +38,9 @@ from lrsearch.training.results import Runner
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
+
+
+TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,13 @@ class Outcome:
         """Whether time was up before the study had its target of trials."""
         config = self.plan.config
         return config.timeout is not None and self.progress.finished < config.trials
+
+    @property
+    def repeated(self) -> int:
+        """Trials with the very schedule of an earlier one: where a space holds but few."""
+        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state in TOLD]
+        texts = [json.dumps(s, sort_keys=True) for s in map(schedule_of, ended) if s]
+        return len(texts) - len(set(texts))
 
 
 def run(
