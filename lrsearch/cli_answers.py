@@ -141,6 +141,7 @@ def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
+    from lrsearch.storage.urls import option
 
     study, storage = _study(args)
     try:
@@ -162,7 +163,7 @@ def _confirm(args: argparse.Namespace) -> int:
     print_confirmed(found, console)
     out(f"\nFiles   {found.file}")
     name = shlex.quote(study.study_name)
-    where = "" if args.storage == STORAGE else " --storage URL"
+    where = option(args.storage, STORAGE)
     train = f"train {shlex.quote(str(found.file))}"
     steps = (
         (f"report {name}{where}", "everything on one page"),

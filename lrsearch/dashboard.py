@@ -30,6 +30,7 @@ from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import courses_table
 from lrsearch.report.page import Report, make_report
+from lrsearch.report.sections import effect
 from lrsearch.report.tables import StudyTable, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.search.study import ATTR
@@ -119,14 +120,16 @@ def note(report: Report) -> str:
     if report.found is not None and report.found.gains:
         rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
         for gain in report.found.gains:
-            less = words.percent(None if gain.gain is None else -gain.gain, 1, sign=True)
+            less = effect(report.found, gain) or "–"
             rows.append(f"| {words.baseline(gain.name)} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
     parts += mattered(report.mattered)
     counts = report.stopped.counts
+    saved = report.stopped.saved
     parts.append(
-        f"{counts['complete']:,} trials trained to the end, {counts['pruned']:,} pruned, "
-        f"{counts['diverged']:,} diverged: {words.percent(report.stopped.saved)} of epochs saved."
+        f"{words.count(counts['complete'], 'trial')} trained to the end, "
+        f"{counts['pruned']:,} pruned, {counts['diverged']:,} diverged"
+        + (f": {words.percent(saved)} of epochs saved." if saved > 0 else ".")
     )
     parts.append(f"Everything on one page: {code(f'lrsearch report {table.name}')}")
     return "\n\n".join(parts)

@@ -48,29 +48,33 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             f"(it has {len(trials)} trials)"
         )
     done = [t for t in trials if t.state == TrialState.COMPLETE and _finite(t) and schedule_of(t)]
+    if not done:
+        raise LrsearchError(why_none(study))
+    return min(done, key=lambda t: (t.value, t.number))
+
+
+def why_none(study: optuna.Study) -> str:
+    """Why a study has no completed trial, and what to do about it, in a line."""
+    trials = study.get_trials(deepcopy=False)
     ended = [t for t in trials if t.state.is_finished()]
-    if not done and ended and all(_diverged(t) for t in ended):
+    if ended and all(_diverged(t) for t in ended):
         rates = [s["lr"] for t in ended if "lr" in (s := schedule_of(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
-        raise LrsearchError(
-            f"study {study.study_name!r}: all {len(ended)} trials diverged{least}; look for NaN "
-            "in the data, or search lower rates (--lr LOW,HIGH and another --name)"
+        return (
+            f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} diverged{least}; "
+            "look for NaN in the data, or search lower rates (--lr LOW,HIGH and another --name)"
         )
-    if not done and ended and all(t.state == TrialState.FAIL for t in ended):
+    if ended and all(t.state == TrialState.FAIL for t in ended):
         why = f"lrsearch show {shlex.quote(study.study_name)} says why"
         if ATTR not in study.user_attrs:
             why = "an exception in its own training loop ended each, and its log says which"
-        raise LrsearchError(f"study {study.study_name!r}: all {len(ended)} trials failed; {why}")
-    if not done and any(t.state == TrialState.COMPLETE and not schedule_of(t) for t in trials):
-        raise LrsearchError(
+        return f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} failed; {why}"
+    if any(t.state == TrialState.COMPLETE and not schedule_of(t) for t in trials):
+        return (
             f"study {study.study_name!r} has no trial with a schedule: neither lrsearch run nor "
             "lrsearch.suggest made them"
         )
-    if not done:
-        raise LrsearchError(
-            f"study {study.study_name!r} has no completed trial yet; run it a little longer"
-        )
-    return min(done, key=lambda t: (t.value, t.number))
+    return f"study {study.study_name!r} has no completed trial yet; run it a little longer"
 
 
 def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> FrozenTrial:

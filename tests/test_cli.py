@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
+from lrsearch.storage.urls import option
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
 
@@ -93,6 +95,41 @@ def test_run_finishes_and_the_same_command_completes_what_is_missing(
         assert (in_tmp / name).stat().st_size > 0
 
 
+def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL[:-4], "--fuse", "8", "--workers", "1", "--trials", "5000", "--timeout", "1s"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    found = re.search(
+        r"time was up after 1 s: (\d+) of 5,000 trials have ended; the same command goes on", told
+    )
+    assert found
+    assert main([*words[:1], *words[2:], "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["timed_out"]
+    assert data["target"] == 5000 > data["trials"] > int(found[1])
+    whole = ["run", "--json", "--epochs", "2", "--trials", "4", "--name", "whole", "--timeout"]
+    assert main([*whole, "50"]) == 0
+    assert not json.loads(capsys.readouterr().out)["timed_out"]
+
+
+def test_trials_that_repeat_an_earlier_schedule_are_counted(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few.yaml").write_text(
+        "{lr: [0.1, 0.1], warmup: false, baselines: false, pruner: none, trials: 9, epochs: 4,"
+        " schedules: {StepLR: {step_size: [2, 3], gamma: 0.1}}, train_samples: 200}"
+    )
+    assert main(["run", "--quiet", "--study-file", "few.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert "7 trials repeated the schedule of an earlier one: 2 schedules tried in all" in told
+    assert main(["run", "--json", "--study-file", "few.yaml"]) == 0
+    assert json.loads(capsys.readouterr().out)["repeated"] == 7
+    assert main([*SMALL, "--name", "many"]) == 0
+    assert "repeated" not in capsys.readouterr().out
+
+
 def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--confirm", "2"]
     assert main(words) == 0
@@ -136,6 +173,34 @@ def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     assert said.err == "lrsearch: no run of the best schedule came to its end\n"
     assert main([*SMALL[:1], *SMALL[2:], "--json", "--confirm", "2"]) == 1
     assert "confirmation" not in json.loads(capsys.readouterr().out)
+
+
+def test_what_to_type_next_names_the_database_that_was_given(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "sqlite:///my runs.db"
+    assert main([*SMALL, "--trials", "5", "--storage", url]) == 0
+    said = capsys.readouterr().out
+    assert f"lrsearch confirm digits --storage '{url}'" in said
+    assert f"lrsearch report digits --storage '{url}'" in said
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1", "--storage", url]) == 0
+    said = capsys.readouterr().out
+    assert f"lrsearch report digits --storage '{url}'" in said
+    assert main(["report", "digits", "--storage", url]) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///lrsearch.db", ""),
+        ("sqlite:///b.db", " --storage sqlite:///b.db"),
+        ("postgresql://me@db/runs", " --storage postgresql://me@db/runs"),
+        ("postgresql://me:secret@db/runs", " --storage URL"),
+        ("mysql://me@db/runs?password=secret", " --storage URL"),
+    ],
+)
+def test_a_command_to_type_holds_no_password(url: str, told: str) -> None:
+    assert option(url, "sqlite:///lrsearch.db") == told
 
 
 def test_ctrl_c_while_results_are_written_is_told_like_any_other(

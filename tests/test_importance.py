@@ -291,6 +291,19 @@ def test_shares_are_those_of_optunas_evaluator(seed: int) -> None:
     theirs = optuna.importance.FanovaImportanceEvaluator(n_trees=5, max_depth=6, seed=seed)
     found = Fanova(n_trees=5, max_depth=6, seed=seed).evaluate(study, params=names)
     assert found == pytest.approx(theirs.evaluate(study, params=names), rel=1e-9, abs=1e-12)
+    ours = Fanova(n_trees=5, max_depth=6, seed=seed)
+    ours.evaluate(study, params=names)
+    means = {n: parts.mean() for n, parts in zip(sorted(names), ours.fractions(), strict=True)}
+    assert means == pytest.approx(found)
+
+
+def test_the_spread_of_a_share_narrows_with_more_trials() -> None:
+    few, many = (importance(load(make_study(n, prune=False)), brief=True) for n in (16, 400))
+    assert few.overall is not None
+    assert many.overall is not None
+    assert 0 < many.overall.spread["lr"] < few.overall.spread["lr"] < 1
+    assert set(few.overall.spread) == set(few.overall.share)
+    assert few.overall.error == {}
 
 
 def test_too_few_trials_give_no_answer_instead_of_a_wrong_one() -> None:

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
-from lrsearch.report.answer import mattered_line
+from lrsearch.report.answer import mattered, mattered_line
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import Report, make_report, page, write_report
@@ -291,7 +291,7 @@ def test_a_study_without_a_complete_trial_makes_a_report(tmp_path: Path) -> None
         fake.losses = np.array([2.0, math.inf])
         fake.state, fake.stopped = TrialState.PRUNED, "diverged"
     text = page(make_report(make_study(made=made)))
-    assert "No trial has been trained to the end yet; 5 trials ended before." in text
+    assert "All 5 trials diverged, even at a peak learning rate of" in text
 
 
 def test_where_a_baseline_is_best_the_answer_says_so() -> None:
@@ -413,14 +413,38 @@ def test_a_single_trial_has_axes_that_can_be_read() -> None:
 
 
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
-    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {}, 60)
-    within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {}, 20)
+    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {}, 60, {"lr": 0.2, "scheduler": 0.1})
+    within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {}, 20, {"eta_min": 0.1})
     found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
-    line = "what mattered: lr explains 61% of the differences, scheduler 22%"
-    cosine = " · within CosineAnnealingLR: eta_min 30%"
+    line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
+    cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
     assert mattered_line(found, "CosineAnnealingLR") == line + cosine
     assert mattered_line(found, "StepLR") == line
     small = dataclasses.replace(within, share={"lr": 0.5, "eta_min": 0.09})
     found = dataclasses.replace(found, within={"CosineAnnealingLR": small})
     assert mattered_line(found, "CosineAnnealingLR") == line
     assert mattered_line(dataclasses.replace(found, overall=None), "StepLR") == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "spread", "clear"),
+    [
+        ({"lr": 0.5, "scheduler": 0.1}, {"lr": 0.2, "scheduler": 0.1}, "lr"),
+        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.2, "scheduler": 0.1}, None),
+        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.02, "scheduler": 0.1}, "lr"),
+        ({"lr": 0.5, "scheduler": 0.1, "warmup": 0.0}, {"lr": 0.2, "warmup": 0.6}, None),
+        ({"lr": 0.3}, {"lr": 0.4}, None),
+        ({"lr": 0.05}, {"lr": 0.01}, None),
+    ],
+)
+def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
+    share: dict[str, float], spread: dict[str, float], clear: str | None
+) -> None:
+    overall = Shares(share, {}, 60, spread)
+    assert overall.clear() == clear
+    found = Importance(overall, None, {}, {}, {}, {"complete": 60})
+    said = mattered_line(found, "StepLR"), mattered(found)[0]
+    assert all(
+        ("nothing stands out from chance yet" in s.lower()) == (clear is None) for s in said
+    )
+    assert [n for n in share if f"{n} explains" in said[0]] == ([clear] if clear else [])

@@ -14,7 +14,7 @@ from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
-from lrsearch.search.display import finished_line
+from lrsearch.search.display import LiveDisplay, finished_line
 from lrsearch.search.progress import Progress, Row
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
@@ -134,3 +134,39 @@ def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_
     assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, None)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
     assert finished_line(lost, 1, progress, None).endswith("diverged 2/5  loss not finite")
+
+
+@pytest.mark.parametrize("width", [50, 60, 70, 80, 100, 140])
+def test_the_table_of_running_trials_cuts_words_and_no_numbers(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    long = "factor 0.34 patience 5 min_lr 0.00012  warmup 3"
+    rows = [
+        Row(n, "CosineAnnealingWarmRestarts", long, 0.0123, 20 + n % 10, 0.1434, None, "running",
+            None, None)
+        for n in range(21, 35)
+    ]  # fmt: skip
+    rows[0] = dataclasses.replace(rows[0], family="StepLR", baseline="StepLR", description="")
+    out = io.StringIO()
+    display = LiveDisplay(out)
+    text = console(width)
+    text.print(display._running(Progress(100, 30, tuple(rows))))
+    display.close()
+    lines = told(text).splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    assert lines[0].split()[:1] + lines[0].split()[-4:] == [
+        "running",
+        "epoch",
+        "lr",
+        "val",
+        "loss",
+    ]
+    for row, line in zip(rows[:12], lines[1:], strict=False):
+        assert line.split()[-3:] == [f"{row.epochs}/30", "0.0123", "0.1434"]
+        assert line.startswith(f"#{row.number} ")
+    assert lines[-1].split() == ["and", "2", "more"]
+    if width == 140:
+        assert long in lines[2]
+    if width >= 80:
+        assert "CosineAnnealingWarmRestarts" in lines[2], "the description gives way first"

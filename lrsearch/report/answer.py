@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
+import math
 import re
-from typing import TYPE_CHECKING
+import shlex
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
-
-if TYPE_CHECKING:
-    from lrsearch.report.importance import Importance
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
@@ -24,17 +23,32 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
         confirmed: Its confirmation, if there is one.
     """
     if found is None:
-        ended = len(table.having("pruned", "diverged", "failed"))
-        if not table.trials:
-            return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
-        return [
-            f"No trial has been trained to the end yet; {words.count(ended, 'trial')} ended "
-            "before.",
-            "Run the same command again to go on.",
-        ]
+        return _none(table)
     if confirmed is None or confirmed.winner.trial != found.best.number:
         return [_what(found.best), _how_good(table, found)]
     return [_what(found.best, confirmed), _how_good(table, found, confirmed)]
+
+
+def _none(table: StudyTable) -> list[str]:
+    """What to say, and to do, where no trial was trained to the end."""
+    if not table.trials:
+        return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
+    ended = table.having("pruned", "diverged", "failed")
+    n = words.count(len(ended), "trial")
+    if ended and all(trial.status == "diverged" for trial in ended):
+        rates = [trial.lr for trial in ended if math.isfinite(trial.lr)]
+        least = f", even at a peak learning rate of **{words.number(min(rates))}**"
+        how = code("lrsearch run --lr LOW,HIGH --name ANOTHER") if table.config else "in your loop"
+        return [
+            f"All {n} diverged{least if rates else ''}.",
+            f"Look for NaN in the data, or search lower rates: {how}.",
+        ]
+    said = f"No trial has been trained to the end; {n} ended before."
+    if any(trial.status == "failed" for trial in ended) and table.config:
+        return [said, f"{code(f'lrsearch show {shlex.quote(table.name)}')} says why some failed."]
+    if len(ended) >= int(table.config.get("trials") or math.inf):
+        return [said, "The study has all its trials: one with a larger `--trials` goes on."]
+    return [said, "Run the same command again to go on."]
 
 
 def code(text: str) -> str:
@@ -78,9 +92,9 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
             f"was tried got below its validation loss of **{value}**"
         )
-    elif strongest is not None and strongest.gain is not None:
+    elif strongest is not None and strongest.value is not None and found.best.value is not None:
         text += (
-            f", **{words.percent(strongest.gain, 1)} below** the best usual recipe, "
+            f", **{words.below(found.best.value, strongest.value)} below** the best usual recipe, "
             f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         )
     if confirmed is None:
@@ -93,26 +107,44 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
 def mattered_line(found: Importance, family: str) -> str:
     """What mattered, in a line: over all trials and within one family; "" with too few of them.
 
+    Only what stands out is told (:meth:`Shares.clear`), with its spread.
+
     Args:
         found: The importance.
-        family: Of the best schedule; its own parameter that matters most is told, if it
-            explains a tenth of the differences within the family.
+        family: Of the best schedule; of its own parameters, too, the one that stands out is told.
     """
     if found.overall is None:
         return ""
-    (first, part), *rest = found.overall.share.items()
-    text = f"what mattered: {first} explains {words.percent(part)} of the differences"
-    text += "".join(f", {name} {words.percent(part)}" for name, part in rest)
-    top = next(iter(found.own(family)), None)
-    if top is None or (part := found.within[family].share[top]) < 0.1:
+    if (top := found.overall.clear()) is None:
+        text = "what mattered: nothing stands out from chance yet"
+    else:
+        more = "; nothing else stands out" if len(found.overall.share) > 1 else ""
+        text = (
+            f"what mattered: {top} explains {_part(found.overall, top)} of the differences{more}"
+        )
+    if (top := _own(found, family)) is None:
         return text
-    return f"{text} · within {family}: {top} {words.percent(part)}"
+    return f"{text} · within {family}: {top} {_part(found.within[family], top)}"
+
+
+def _own(found: Importance, family: str) -> str | None:
+    """The one of a family's own parameters that stands out, if any does."""
+    own = found.own(family)
+    return found.within[family].clear(own) if own else None
+
+
+def _part(found: Shares, name: str) -> str:
+    """A share with its spread: ``49 ± 23%``."""
+    return f"{100 * found.share[name]:.0f} ± {words.percent(found.spread.get(name, 0.0))}"
 
 
 def mattered(found: Importance) -> list[str]:
     """What mattered, in words: over all trials, and among the better half."""
     if found.overall is None:
-        return ["Too few trials have finished to say what mattered (12 are needed)."]
+        if sum(found.counts.values()) < LEAST_TRIALS:
+            needed = f"({LEAST_TRIALS} are needed)"
+            return [f"Too few trials have finished to say what mattered {needed}."]
+        return ["The trials came to nothing that family, rate or warmup could explain."]
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
     def parts(share: dict[str, float]) -> str:
@@ -122,6 +154,8 @@ def mattered(found: Importance) -> list[str]:
         )
 
     text = parts(dict(found.overall.share))
+    if found.overall.clear() is None:
+        text = f"nothing stands out from chance yet: {text}"
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between all {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."

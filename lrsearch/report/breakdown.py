@@ -11,7 +11,7 @@ from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figu
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from lrsearch.report.importance import Importance
+    from lrsearch.report.importance import Importance, Shares
     from lrsearch.report.tables import PruningTable
 
 FAINT = "rgba(127,127,127,0.55)"
@@ -39,13 +39,18 @@ def importance_figure(rows: Importance, title: str = "") -> Figure:
             orientation="h",
             name=label,
             marker={"color": color, "line": {"width": 0}},
-            error_x=_whiskers(values, [shares.error.get(n, 0.0) for n in names]),
+            error_x=_whiskers(values, [_error(shares, n) for n in names]),
             hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
         )
     figure.update_yaxes(ticks="")
     _share_axis(figure, [v for trace in figure.data for v in trace.x])
     figure.update_layout(height=120 + 58 * len(names))
     return figure
+
+
+def _error(shares: Shares, name: str) -> float:
+    """How far a whisker reaches: the standard error; the spread where that was not asked for."""
+    return (shares.error or shares.spread).get(name, 0.0)
 
 
 def _whiskers(values: Sequence[float], errors: Sequence[float]) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
         if not found:
             continue
         values = [found[f].share.get(n, 0.0) if f in found else 0.0 for f, n in bars]
-        errors = [found[f].error.get(n, 0.0) if f in found else 0.0 for f, n in bars]
+        errors = [_error(found[f], n) if f in found else 0.0 for f, n in bars]
         figure.add_bar(
             x=values,
             y=labels,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.report import words
-from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks
+from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks, loss_axis
 from lrsearch.report.style import family_style, figure_layout, pale
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
 
@@ -147,7 +147,7 @@ def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False
     rate_axis = log_ticks(rates) if log_lr else {"rangemode": "tozero", "nticks": 5}
     figure.update_yaxes(title="learning rate", row=1, col=1, **rate_axis)
     losses = [v for r in rows for v in r.loss]
-    figure.update_yaxes(title="validation loss", row=2, col=1, **log_ticks(losses))
+    figure.update_yaxes(title="validation loss", row=2, col=1, **loss_axis(losses))
     figure.update_xaxes(title="epoch", row=2, col=1)
     last = max((r.x[-1] for r in rows if r.x), default=1)
     figure.update_xaxes(range=[0, last * 1.01])
@@ -219,6 +219,6 @@ def paths_figure(rows: Sequence[Course], title: str = "") -> Figure:
     rates = [max(v, floor) for r in rows for v in r.epoch_lr if v is not None]
     figure.update_xaxes(title="learning rate of the epoch", **log_ticks(rates))
     losses = [v for r in rows for v in r.loss]
-    figure.update_yaxes(title="validation loss", **log_ticks(losses))
+    figure.update_yaxes(title="validation loss", **loss_axis(losses))
     figure.update_layout(height=430 + legend_height(len(rows)), legend=LEGEND_BELOW)
     return figure

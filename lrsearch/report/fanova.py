@@ -42,6 +42,19 @@ class Fanova(FanovaImportanceEvaluator):
             RandomForestRegressor(n_trees, max_depth=max_depth, random_state=seed)
         )
 
+    def fractions(self) -> list[np.ndarray]:
+        """What :meth:`evaluate` took the means of: the share that each tree gives a parameter.
+
+        Returns:
+            An array over trees for each parameter that has more than one value, by its name.
+        """
+        trees, parts = self._evaluator._trees, self._evaluator._variances
+        assert trees is not None
+        assert parts is not None
+        whole = np.array([tree.variance for tree in trees])
+        grown = whole > 0
+        return [parts[i][grown] / whole[grown] for i in sorted(parts)]
+
 
 class _Forest(_Fanova):
     """Optuna's, with our trees in place of its own."""

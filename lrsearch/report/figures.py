@@ -130,7 +130,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
         _legend_mark(figure, family)
     _rings(figure, rows)
     values = [v for m in rows.marks for v in m.loss if v is not None and math.isfinite(v)]
-    wide = bool(values) and min(values) > 0 and max(values) / min(values) > 3
+    wide = bool(values) and max(values) > 3 * min(values)
     rail = any(m.status == "diverged" for m in rows.marks)
     rates = [lr for mark in rows.marks for lr in mark.lr]
     figure.update_xaxes(title="peak learning rate", **log_ticks(rates))
@@ -139,7 +139,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
         yaxis={
             "title": "validation loss",
             "domain": [0, 0.9 if rail else 1],
-            **(log_ticks(values) if wide else {}),
+            **(loss_axis(values) if wide else {}),
             **({"rangemode": "tozero"} if len(set(values)) == 1 and values[0] > 0 else {}),
         },
         height=470 + legend_height(entries),
@@ -187,6 +187,12 @@ def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
         "minorloglabels": "none",
         "dtick": dtick,
     }
+
+
+def loss_axis(values: Sequence[float | None]) -> dict[str, Any]:
+    """A log axis for losses; a linear one where any of them is not above 0."""
+    below = any(v is not None and math.isfinite(v) and v <= 0 for v in values)
+    return {} if below else log_ticks(values)
 
 
 LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}

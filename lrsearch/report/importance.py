@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,16 +49,41 @@ class Shares:
         share: Parameter -> part, 0 to 1, largest first.
         error: Parameter -> standard error, from half samples; empty where it was not asked for.
         trials: Trials it was computed from.
+        spread: Parameter -> standard deviation of what single trees, each of a bootstrap sample,
+            say; it costs nothing, and is about one and a half times what the shares of studies
+            with other seeds differ by.
     """
 
     share: Mapping[str, float]
     error: Mapping[str, float]
     trials: int
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rest(self) -> float:
         """What no single parameter explains: combinations of them, and chance."""
         return max(0.0, 1 - sum(self.share.values()))
+
+    def clear(self, names: Collection[str] | None = None) -> str | None:
+        """The parameter that stands out, if one does: what may be told as a fact.
+
+        It explains a tenth of the differences, more than its own spread, and more than any other
+        by more than the spread of both.
+
+        In the first 12 to 200 trials of 15 studies of digits and square the largest share was not
+        the learning rate's, to which 300 random trials trained to the end give 91% and 79%, in 11
+        of 115 cases; in none of these did it stand out. The rate did so in 2 of 10 studies of
+        digits after 20 trials, in 5 after 40, 7 after 100 and 8 after 200.
+
+        Args:
+            names: Compare only these.
+        """
+        rows = {k: v for k, v in self.share.items() if names is None or k in names}
+        top = max(rows, key=lambda k: rows[k], default=None)
+        if top is None or rows[top] < 0.1 or rows[top] <= (own := self.spread.get(top, 0.0)):
+            return None
+        others = ((rows[top] - v, self.spread.get(k, 0.0)) for k, v in rows.items() if k != top)
+        return top if all(ahead > math.hypot(own, spread) for ahead, spread in others) else None
 
 
 @dataclass(frozen=True)
@@ -124,6 +150,9 @@ def worth(table: StudyTable) -> dict[int, float]:
     lost = [t.number for t in table.having("diverged")]
     n = len(order) + len(lost)
     places = {number: (i + 0.5) / n for i, number in enumerate(order)}
+    for _, equal in groupby(table.complete, key=lambda t: t.value):
+        numbers = [t.number for t in equal]
+        places |= dict.fromkeys(numbers, sum(places[k] for k in numbers) / len(numbers))
     return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
 
 
@@ -139,6 +168,9 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
     """
     places = worth(table)
     done = [t for t in table.trials if t.status in FINISHED and t.number in places]
+    counts = {status: sum(t.status == status for t in done) for status in FINISHED}
+    if len(set(places.values())) < 2:  # nothing differs: all diverged, or came to the same loss
+        return Importance(None, None, {}, {}, {}, counts)
     within: dict[str, Shares] = {}
     within_better: dict[str, Shares] = {}
     too_few: dict[str, int] = {}
@@ -163,7 +195,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         within=within,
         within_better=within_better,
         too_few=too_few,
-        counts={status: sum(t.status == status for t in done) for status in FINISHED},
+        counts=counts,
     )
 
 
@@ -205,6 +237,7 @@ def _of_trials(
         {short[n]: v for n, v in share.items()},
         {short[n]: found.error.get(n, 0.0) for n in share if found.error},
         len(rows),
+        {short[n]: found.spread.get(n, 0.0) for n in share},
     )
 
 
@@ -246,18 +279,19 @@ def shares(
     n = len(values)
     if np.ptp(values) == 0:
         zero = dict.fromkeys(columns, 0.0)
-        return Shares(zero, zero, n)
+        return Shares(zero, zero, n, zero)
     full = [_above_chance(columns, distributions, values, rng, trees=12) for _ in range(draws)]
-    share = {k: max(0.0, float(np.mean([f[k] for f in full]))) for k in columns}
+    share = {k: max(0.0, float(np.mean([f[k].mean() for f in full]))) for k in columns}
     total = max(1.0, sum(share.values()))
+    spread = {k: float(np.concatenate([f[k] for f in full]).std(ddof=1)) / total for k in columns}
     halves = []
     for _ in range(draws + 1 if whiskers else 0):
         half = rng.choice(n, n // 2, replace=False)
         part = {k: [v[j] for j in half] for k, v in columns.items()}
         halves.append(_above_chance(part, distributions, values[half], rng, trees=6))
-    error = {k: float(np.std([h[k] for h in halves], ddof=1)) for k in share if halves}
+    error = {k: float(np.std([h[k].mean() for h in halves], ddof=1)) for k in share if halves}
     ordered = sorted(share.items(), key=lambda item: -item[1])
-    return Shares({k: v / total for k, v in ordered}, error, n)
+    return Shares({k: v / total for k, v in ordered}, error, n, spread)
 
 
 def _above_chance(
@@ -266,13 +300,13 @@ def _above_chance(
     values: np.ndarray,
     rng: np.random.Generator,
     trees: int,
-) -> dict[str, float]:
-    """Share of each parameter less that of its shadow, by Optuna's evaluator."""
+) -> dict[str, np.ndarray]:
+    """Share of each parameter less that of its shadow in each tree of Optuna's evaluator."""
     from lrsearch.report.derived import frozen, study_of
     from lrsearch.report.fanova import Fanova  # scikit-learn is the largest import beside torch
 
     if np.ptp(values) == 0:
-        return dict.fromkeys(columns, 0.0)
+        return dict.fromkeys(columns, np.zeros(trees))
     order = rng.permutation(len(values))
     both = {**columns, **{f"{k} shuffled": [v[i] for i in order] for k, v in columns.items()}}
     spaces = {**distributions, **{f"{k} shuffled": d for k, d in distributions.items()}}
@@ -281,8 +315,12 @@ def _above_chance(
         frozen(i, float(v), {k: cells[k][i] for k in cells}, spaces) for i, v in enumerate(values)
     )
     seed = int(rng.integers(2**31))
-    found = Fanova(n_trees=trees, max_depth=_DEPTH, seed=seed).evaluate(study, params=list(cells))
-    return {k: float(found[k] - found[f"{k} shuffled"]) for k in columns}
+    fanova = Fanova(n_trees=trees, max_depth=_DEPTH, seed=seed)
+    fanova.evaluate(study, params=list(cells))
+    names = sorted(k for k in cells if not spaces[k].single())
+    found = dict(zip(names, fanova.fractions(), strict=True))
+    nothing = np.zeros(trees)
+    return {k: found.get(k, nothing) - found.get(f"{k} shuffled", nothing) for k in columns}
 
 
 def encode(

@@ -80,5 +80,7 @@ def lr_range_figure(test: RangeTest) -> Figure:
         figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": "#D55E00"})
     seen = [value for value in test.smoothed if math.isfinite(value)]
     figure.update_xaxes(title="learning rate", type="log", exponentformat="power")
-    figure.update_yaxes(title="training loss", range=[0, 1.3 * max(seen[0], min(seen))])
+    bottom = min(0.0, *seen)
+    top = seen[0] + 0.3 * (seen[0] - bottom)
+    figure.update_yaxes(title="training loss", range=[bottom, top] if bottom < top else None)
     return figure

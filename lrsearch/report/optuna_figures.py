@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report.derived import as_study
-from lrsearch.report.figures import log_ticks
+from lrsearch.report.figures import log_ticks, loss_axis
 from lrsearch.report.style import BLUE, VERMILION, family_style, figure_layout
 from lrsearch.report.tables import StudyTable, TrialRow
 
@@ -88,7 +88,7 @@ def epochs_figure(table: StudyTable) -> Figure:
             hovertemplate="%{fullData.name}<br>epoch %{x}: loss %{y:.4~g}<extra></extra>",
         )
     losses = [v for trace in figure.data for v in trace.y]
-    figure.update_yaxes(title="validation loss", **log_ticks(losses))
+    figure.update_yaxes(title="validation loss", **loss_axis(losses))
     figure.update_xaxes(title="epoch")
     figure.update_layout(height=420, showlegend=False)
     return figure

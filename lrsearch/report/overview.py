@@ -88,12 +88,13 @@ def overview_figure(rows: Overview, title: str = "") -> Figure:
         color = family_style(rows.best.trial.family).color
         _lines(figure, [rows.best], "rgba(255,255,255,0.7)", 7.0, 1.0)
         _lines(figure, [rows.best], color, 4.0, 1.0)
-        _say(figure, rows.best, color)
     drawn = [*rows.others, *rows.recipes, *([rows.best] if rows.best is not None else [])]
     lrs = [v for c in drawn for v in rates(c)[1]]
     losses = _without_outliers([v for c in drawn for v in c.loss])
     figure.update_yaxes(title="learning rate", col=1, **_axis(lrs, 1e-4))
-    figure.update_yaxes(title="validation loss", col=2, **_axis(losses, 0.0))
+    figure.update_yaxes(title="validation loss", col=2, **_loss_axis(losses))
+    if rows.best is not None:
+        _say(figure, rows.best)
     last = max((c.x[-1] for c in drawn if c.x), default=1)
     figure.update_xaxes(range=[0, last * 1.02])
     pruned = sum(c.trial.status != "complete" for c in rows.others)
@@ -141,6 +142,15 @@ def _axis(values: Sequence[float | None], floor: float) -> dict[str, object]:
     low, high = max(min(usable), floor * max(usable)), max(usable)
     pad = 0.04 * math.log10(high / low) + 0.01
     return log_ticks([low, high]) | {"range": [math.log10(low) - 3 * pad, math.log10(high) + pad]}
+
+
+def _loss_axis(losses: Sequence[float]) -> dict[str, object]:
+    """As ``_axis``; linear where a loss is not above 0, with room for the name below the best."""
+    if min(losses, default=1.0) > 0:
+        return _axis(losses, 0.0)
+    low, high = min(losses), max(losses)
+    pad = 0.04 * (high - low or abs(high) or 1.0)
+    return {"range": [low - 3 * pad, high + pad]}
 
 
 def rates(course: Course) -> tuple[list[float], list[float | None]]:
@@ -212,19 +222,20 @@ def _hover(trial: TrialRow) -> str:
     return f"{said}<br>peak lr {words.number(trial.lr)}"
 
 
-def _say(figure: Figure, best: Course, color: str) -> None:
-    """Name the best at the end of its loss."""
-    if not best.epoch or best.loss[-1] is None or best.loss[-1] <= 0:
+def _say(figure: Figure, best: Course) -> None:
+    """Name the best at the end of its loss, on the axis as it is by now."""
+    if not best.epoch or best.loss[-1] is None:
         return
+    log = figure.layout.yaxis2.type == "log"
     figure.add_annotation(
         x=best.epoch[-1],
-        y=math.log10(best.loss[-1]),
+        y=math.log10(best.loss[-1]) if log else best.loss[-1],
         text=f"<b>{html.escape(best.trial.family)}</b>  {words.loss(best.trial.value)}",
         showarrow=False,
         xanchor="right",
         yanchor="top",
         yshift=-6,
-        font={"color": color, "size": 14},
+        font={"color": family_style(best.trial.family).color, "size": 14},
         row=1,
         col=2,
     )

@@ -26,6 +26,7 @@ from lrsearch.report.tables import (
     families_table,
     load,
     pruning,
+    wall_seconds,
 )
 
 if TYPE_CHECKING:
@@ -153,30 +154,35 @@ def page(report: Report) -> str:
         ),
         sections.figure_block(drawn("timeline"), "When each trial ran."),
     )
-    links = "".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in NAVIGATION)
+    head = sections.hero(
+        table,
+        report.found,
+        report.confirmed,
+        report.stopped,
+        drawn("winner"),
+        drawn("scatter"),
+    )
     body = [
-        sections.hero(
-            table,
-            report.found,
-            report.confirmed,
-            report.stopped,
-            drawn("winner"),
-            drawn("scatter"),
-        ),
-        f'<nav aria-label="sections">{links}</nav>',
         sections.sure(table, report.found, report.confirmed),
         sections.what_mattered(report.mattered, drawn("importance"), drawn("within")),
         sections.others(
             families_table(table), report.best, drawn("curves"), drawn("slices"), family
         ),
         sections.what_was_stopped(report.stopped, drawn("stops"), drawn("lines")),
-        search,
+        search if table.trials else "",
         sections.trials_table(table),
         _use(report),
         _again(report),
     ]
+    links = "".join(
+        f'<a href="#{name}">{escape(label)}</a>'
+        for name, label in NAVIGATION
+        if any(part.startswith(f'<section id="{name}">') for part in body)
+    )
+    navigation = f'<nav aria-label="sections">{links}</nav>'
     title = f"{table.name} · lrsearch"
-    return document(title, f"<main>{''.join(body)}</main>", scripts=("table.js",))
+    content = f"<main>{head}{navigation}{''.join(body)}</main>"
+    return document(title, content, scripts=("table.js",))
 
 
 def _story(report: Report) -> str:
@@ -184,13 +190,14 @@ def _story(report: Report) -> str:
     counts = report.stopped.counts
     config = table.config
     best = report.found.best if report.found is not None else None
-    seconds = sum(t.seconds for t in table.trials)
-    parts = [f"{words.count(len(table.trials), 'trial')} of {len(table.families)} families"]
+    seconds = wall_seconds(table)
+    trials = words.count(len(table.trials), "trial")
+    parts = [f"{trials} of {words.count(len(table.families), 'family', 'families')}"]
     if config.get("sampler"):
         parts.append(f"proposed by {config['sampler']}, stopped by {config.get('pruner', 'none')}")
     said = ", ".join(parts)
     if seconds:
-        said += f"; {words.duration(seconds)} of training in all"
+        said += f"; trained for {words.duration(seconds)} by the clock"
     if best is not None:
         said += f". The best was number {best.number}"
     open_ = counts["running"] + counts["waiting"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.courses import trace_points
-from lrsearch.report.figures import log_ticks
+from lrsearch.report.figures import log_ticks, loss_axis
 from lrsearch.report.style import PALETTE, family_style, figure_layout
 from lrsearch.schedules import Schedule
 
@@ -114,8 +114,8 @@ def _strips(figure: Figure, arms: list[tuple[str, Mapping[str, Any], list[float]
         tickvals=places, ticktext=names, autorange="reversed", showgrid=False, row=1, col=2
     )
     every = [value for *_, losses in arms for value in losses]
-    ticks = log_ticks(every)
-    if max(every) > 200 * min(every):
+    ticks = loss_axis(every)
+    if ticks and max(every) > 200 * min(every):
         ticks["dtick"] = 1  # side by side there is less room
     figure.update_xaxes(**ticks, row=1, col=2)
 
@@ -147,4 +147,4 @@ def _trials(figure: Figure, search: Mapping[str, Any]) -> None:
     )
     figure.update_xaxes(title="peak learning rate", **log_ticks([r["lr"] for r in rows]), col=2)
     losses = [row["last val_loss"] for row in rows]
-    figure.update_yaxes(**log_ticks(losses), row=1, col=2)
+    figure.update_yaxes(**loss_axis(losses), row=1, col=2)

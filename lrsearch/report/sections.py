@@ -15,7 +15,7 @@ from lrsearch.report.courses import Course
 from lrsearch.report.html import as_json, escape
 from lrsearch.report.importance import Importance
 from lrsearch.report.svg import mark, shares_bar, sparkline
-from lrsearch.report.tables import Answer, FamilyRow, PruningTable, StudyTable, TrialRow
+from lrsearch.report.tables import Answer, FamilyRow, Gain, PruningTable, StudyTable, TrialRow
 
 
 def section(name: str, question: str, *parts: str) -> str:
@@ -98,9 +98,14 @@ def key_figures(
             cells.append(
                 (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
             )
-        if strongest is not None and gain is not None and gain.relative:
-            less = words.percent(-gain.difference, 1, sign=True)
-            cells.append((less, f"against {words.baseline(str(strongest.baseline))}, {seeds}"))
+        if strongest is not None and gain is not None:
+            name = words.baseline(str(strongest.baseline))
+            by = (
+                words.percent(-gain.difference, 1, sign=True)
+                if gain.relative
+                else words.against(held.val.median, strongest.val.median)
+            )
+            cells.append((by, f"against {name}, {seeds}"))
     elif found is not None:
         cells.append((words.loss(found.best.value), "validation loss"))
         if found.best.metric is not None:
@@ -109,8 +114,8 @@ def key_figures(
             metric = found.best.metric
             cells.append((words.percent(metric, 1) if share else words.number(metric, 4), name))
         if found.strongest is not None and not found.best.baseline:
-            less = words.percent(-(found.strongest.gain or 0.0), 1, sign=True)
-            cells.append((less, f"against {words.baseline(found.strongest.name)}"))
+            against = f"against {words.baseline(found.strongest.name)}"
+            cells.append((effect(found, found.strongest), against))
     ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
     if stopped.saved > 0:
@@ -155,27 +160,34 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
     return section("sure", "Is it sure?", *parts)
 
 
+def effect(found: Answer, gain: Gain) -> str:
+    """The best's loss against that of a usual recipe; "" where one has none."""
+    if found.best.value is None or gain.value is None:
+        return ""
+    return words.against(found.best.value, gain.value)
+
+
 def gains(found: Answer) -> str:
-    """The best against each usual recipe, as bars from the best's loss."""
+    """The best against each usual recipe, as bars from 0, or from the best if that is below."""
     if not found.gains:
         return text("No usual recipe was run in this study, so there is nothing to compare with.")
     rows = []
-    highest = max((g.value for g in found.gains if g.value is not None), default=0.0)
     best = found.best.value or 0.0
-    top = max(highest, best) or 1.0
-    listed = [("this search's best", best, None, True)] + [
-        (words.baseline(g.name), g.value, g.gain, False)
+    highest = max((g.value for g in found.gains if g.value is not None), default=best)
+    zero = min(0.0, best)
+    top = (max(highest, best) - zero) or 1.0
+    listed = [("this search's best", best, "", True)] + [
+        (words.baseline(g.name), g.value, effect(found, g), False)
         for g in found.gains
         if g.trial is not found.best
     ]
-    for name, value, gain, ours in listed:
-        width = 0.0 if value is None else 100 * max(0.0, value) / top
+    for name, value, by, ours in listed:
+        width = 0.0 if value is None else 100 * (value - zero) / top
         shown = words.loss(value) if value is not None else "did not finish"
-        effect = "" if gain is None else words.percent(-gain, 1, sign=True)
         rows.append(
             f'<tr class="{"ours" if ours else ""}"><th scope="row">{escape(name)}</th>'
             f'<td class="bar"><i style="width:{width:.1f}%"></i></td>'
-            f'<td class="num">{shown}</td><td class="num">{effect}</td></tr>'
+            f'<td class="num">{shown}</td><td class="num">{by}</td></tr>'
         )
     return (
         '<table class="bars"><thead><tr><th scope="col">schedule</th><td class="bar"></td>'
@@ -212,6 +224,8 @@ def others(
     rows: Sequence[FamilyRow], courses: Mapping[str, Course], curves: str, slices: str, name: str
 ) -> str:
     """How did the other families go?"""
+    if not rows:
+        return ""
     body = []
     best = next((r.best.value for r in rows if r.best is not None), None)
     for row in rows:
@@ -219,8 +233,8 @@ def others(
         shape = sparkline(course.x, course.lr, course.level, row.family) if course else ""
         value = row.best.value if row.best is not None else None
         behind = ""
-        if best and value is not None and value > best > 0:
-            behind = words.percent(value / best - 1, 1, sign=True)
+        if best is not None and value is not None and value > best:
+            behind = words.against(value, best)
         counts = [
             ("complete", row.complete), ("pruned", row.pruned), ("diverged", row.diverged),
             ("failed", row.failed),
@@ -261,18 +275,20 @@ def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
     """What was stopped, and what did that save?"""
     pruned, diverged = rows.counts["pruned"], rows.counts["diverged"]
     if not pruned and not diverged:
+        if not rows.counts["complete"]:
+            return ""
         say = "No trial was stopped: every one was trained to the end."
         return section("stopped", "What was stopped?", text(say))
     ended = sum(rows.counts[status] for status in ("complete", "pruned", "diverged"))
     say = (
         f"{words.count(pruned, 'trial')} {'was' if pruned == 1 else 'were'} pruned and "
         f"{diverged:,} diverged, of {ended:,}. "
-        f"That took {rows.epochs_run:,} of {rows.epochs_full:,} epochs: "
-        f"**{words.percent(rows.saved)} saved**."
+        f"That took {rows.epochs_run:,} of {rows.epochs_full:,} epochs"
+        + (f": **{words.percent(rows.saved)} saved**." if rows.saved > 0 else ".")
     )
     return section(
         "stopped",
-        "What was stopped, and what did that save?",
+        "What was stopped, and what did that save?" if rows.saved > 0 else "What was stopped?",
         text(say),
         figure_block(drawn, "Trials stopped after each epoch, and the part still in training."),
         figure_block(
@@ -286,6 +302,8 @@ def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
 
 def trials_table(table: StudyTable) -> str:
     """All trials, drawn by table.js as they scroll into view."""
+    if not table.trials:
+        return ""
     families = table.families
     index = {name: i for i, name in enumerate(families)}
     statuses = ["complete", "pruned", "diverged", "failed", "running", "waiting"]

@@ -28,7 +28,8 @@ RANGE = (
     "where it diverged."
 )
 WORTH = (
-    "Pruned trials count at the place they had when they were stopped, diverged ones as the worst."
+    "Pruned trials count at the place they had when they were stopped, diverged ones as the "
+    "worst. Whiskers: how far the trees of the forest differ."
 )
 
 

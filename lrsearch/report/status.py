@@ -210,7 +210,7 @@ def print_status(status: dict[str, Any]) -> None:
         f"{ending} ended" + (f" ({ended})" if ended else "")
         + (f", {trials['running']} running" if trials["running"] else "")
         + (f", {trials['waiting']} waiting" if trials["waiting"] else "")
-        + (f"; {words.percent(epochs['saved'])} of epochs saved" if epochs["budget"] else ""),
+        + (f"; {words.percent(epochs['saved'])} of epochs saved" if epochs["saved"] > 0 else ""),
     )  # fmt: skip
     for failure in status["failures"][:3]:
         print_text(console, f"failed: {failure[:160]}", indent=8)
@@ -218,9 +218,9 @@ def print_status(status: dict[str, Any]) -> None:
     if best is not None:
         console.print()
         against = "   ".join(
-            f"{words.baseline(name)} {words.percent(best['val_loss'] / value - 1, 1, sign=True)}"
+            f"{words.baseline(name)} {words.against(best['val_loss'], value)}"
             for name, value in status["baselines"].items()
-            if value and name != best["baseline"]
+            if value is not None and name != best["baseline"]
         )
         what = ", ".join(
             filter(

@@ -42,7 +42,7 @@ class TrialRow:
         last_loss: Validation loss of the last epoch that was run; None before the first.
         epochs: Epochs run.
         budget: Epochs of a full trial.
-        seconds: Training time.
+        seconds: Wall time from its start to its end, beside whatever trained with it.
         baseline: Name of the usual recipe this trial is, or None.
         schedule: ``Schedule.to_dict()``.
         stopped: Why it ended, in words.
@@ -196,7 +196,7 @@ class Gain:
     """What the best schedule gains over one usual recipe.
 
     ``gain`` is the part of the baseline's loss that is saved, ``1 - best / value``; None where the
-    baseline did not finish or its loss is not positive.
+    baseline did not finish or one of the two is not above 0.
     """
 
     name: str
@@ -212,7 +212,8 @@ class Answer:
     Attributes:
         best: The best complete trial.
         gains: One row per baseline, the strongest first.
-        close: Complete trials that are no baseline, other than the best, within 2% of its loss.
+        close: Complete trials that are no baseline, other than the best, within 2% of its loss;
+            none where that is not above 0.
     """
 
     best: TrialRow
@@ -234,11 +235,11 @@ def answer(table: StudyTable, close: float = 0.02) -> Answer | None:
     for trial in table.trials:
         if trial.baseline is None:
             continue
-        usable = trial.value is not None and trial.value > 0
+        usable = best.value > 0 and trial.value is not None and trial.value > 0
         gain = 1 - best.value / trial.value if usable and trial.value else None
         gains.append(Gain(trial.baseline, trial, trial.value, gain))
     gains.sort(key=lambda g: (g.value is None, g.value or 0.0))
-    limit = best.value + abs(best.value) * close
+    limit = best.value * (1 + close) if best.value > 0 else -math.inf
     near = [
         t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
     ]
@@ -303,8 +304,9 @@ class PruningTable:
 
     @property
     def saved(self) -> float:
-        """Part of the full cost that was not spent, 0 to 1."""
-        return 1 - self.epochs_run / self.epochs_full if self.epochs_full else 0.0
+        """Part of the full cost that was not spent, 0 to 1; 0 where no trial is complete."""
+        full = self.epochs_full if self.counts["complete"] else 0
+        return 1 - self.epochs_run / full if full else 0.0
 
 
 def pruning(table: StudyTable) -> PruningTable:
@@ -324,6 +326,24 @@ def pruning(table: StudyTable) -> PruningTable:
             for status in (*FINISHED, "failed", "running", "waiting")
         },
     )
+
+
+def wall_seconds(table: StudyTable) -> float:
+    """Seconds by the clock in which at least one trial was in training, up to its end.
+
+    Trials that ran side by side, fused or in other processes, count once. Of a trial that was
+    interrupted only the last part is known.
+    """
+    spans = sorted(
+        (end - t.seconds, end)
+        for t in table.trials
+        if t.finished is not None and t.seconds > 0 and (end := t.finished.timestamp())
+    )
+    total, until = 0.0, -math.inf
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def finite(values: Iterable[float]) -> list[float | None]:

@@ -31,7 +31,9 @@ def trial_picture(course: Course) -> str:
         title += f", {settings}"
     end = course.x[-1] if course.x else float(max(trial.budget, 1))
     color = family_style(trial.family).color
-    losses = [(float(e), v) for e, v in zip(course.epoch, course.loss, strict=True) if v]
+    losses = [
+        (float(e), v) for e, v in zip(course.epoch, course.loss, strict=True) if v is not None
+    ]
     rates = list(zip(course.x, course.lr, strict=True))
     parts = [
         f'<text class="t" x="10" y="20">{escape(title[:64])}</text>',

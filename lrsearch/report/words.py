@@ -22,11 +22,13 @@ def number(value: float | None, digits: int = 3) -> str:
     """A number with ``digits`` significant digits; tiny and huge ones as 2e-05.
 
     Example:
-        >>> number(0.21), number(4.1e-5), number(12345.6), number(None)
-        ('0.21', '4.1e-05', '12,346', '–')
+        >>> number(0.21), number(4.1e-5), number(12345.6), number(-2.5), number(None)
+        ('0.21', '4.1e-05', '12,346', '−2.5', '–')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
+    if value < 0:
+        return "−" + number(-value, digits)
     if math.isinf(value):
         return "∞"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
@@ -72,11 +74,13 @@ def loss(value: float | None) -> str:
     """A loss with four significant digits, zeros kept, so that losses line up.
 
     Example:
-        >>> loss(0.412), loss(0.0531), loss(2.31)
-        ('0.4120', '0.05310', '2.310')
+        >>> loss(0.412), loss(0.0531), loss(-2.31)
+        ('0.4120', '0.05310', '−2.310')
     """
     if value is None or not math.isfinite(value):
         return number(value)
+    if value < 0:
+        return "−" + loss(-value)
     if value == 0 or not 1e-4 <= abs(value) < 1e4:
         return f"{value:.3e}" if value else "0"
     decimals = max(0, 3 - math.floor(math.log10(abs(value))))
@@ -132,6 +136,24 @@ def percent(part: float | None, digits: int = 0, sign: bool = False) -> str:
         text = f"{100 - 10.0**-digits:.{digits}f}%"
     minus = "−" if part < 0 and text.strip("0.%") else ""
     return minus + text if minus or not sign else f"+{text}"
+
+
+def against(value: float, other: float) -> str:
+    """How far a loss lies from another: in percent, or as a difference where one is not above 0.
+
+    Example:
+        >>> against(0.3, 0.4), against(-4.812, -4.771), against(0.2, -0.1)
+        ('−25.0%', '−0.041', '+0.3')
+    """
+    if value > 0 and other > 0:
+        return percent(value / other - 1, 1, sign=True)
+    sign = "±" if value == other else "+" if value > other else ""
+    return sign + number(value - other)
+
+
+def below(value: float, other: float) -> str:
+    """How much lower a loss is than another, as :func:`against` without the sign."""
+    return against(value, other).lstrip("−+±")
 
 
 def count(n: int, singular: str, plural: str | None = None) -> str:

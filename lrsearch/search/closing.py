@@ -11,6 +11,7 @@ from lrsearch.config import StudyConfig
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
+from lrsearch.storage.urls import option
 
 
 def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
@@ -22,10 +23,13 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
     return {
         "study": outcome.study.study_name,
         "trials": progress.finished,
+        "target": progress.target,
+        "timed_out": outcome.timed_out,
         "completed": progress.count("completed"),
         "pruned": progress.count("pruned"),
         "diverged": progress.count("diverged"),
         "failed": progress.count("failed"),
+        "repeated": outcome.repeated,
         "epochs": progress.epochs_run,
         "epochs_saved": round(progress.saved, 4),
         "best": {
@@ -36,6 +40,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
         },
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
+        "importance_spread": {} if overall is None else dict(overall.spread),
         "files": [str(path) for path in files(outcome, found)],
         **({} if found is None else {"confirmation": results(found)}),
     }
@@ -66,11 +71,11 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     head.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
     head.append(f"  {best.description}" if best.description else "", style="")
     console.print(head, soft_wrap=not console.is_terminal)
-    print_text(console, f"  val loss {best.value:#.4g}{_metric(outcome, best)}", indent=2)
+    print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
     against = [
-        f"{name} {words.percent(best.value / value - 1, 1, sign=True).replace('−', '-')}"
+        f"{name} {words.against(best.value, value)}"
         for name, value in progress.baselines.items()
-        if name != best.baseline and value > 0
+        if name != best.baseline
     ]
     if all(row.baseline for row in progress.rows):
         only = "  Only the usual recipes were run: a larger --trials searches, too."
@@ -88,7 +93,16 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         if (n := progress.count(name))
     )
     counted = f"{words.count(progress.finished, 'trial')} ({ended})"
-    print_text(console, f"  {counted}, {progress.saved:.0%} of epochs saved", indent=4)
+    saved = f", {progress.saved:.0%} of epochs saved" if progress.saved > 0 else ""
+    print_text(console, f"  {counted}{saved}", indent=4)
+    if outcome.timed_out:
+        up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
+        left = f"{progress.finished:,} of {words.count(progress.target, 'trial')} have ended"
+        print_text(console, f"  {up}: {left}; the same command goes on", indent=4)
+    if repeated := outcome.repeated:
+        again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
+        tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")
+        print_text(console, f"  {again}: {tried} tried in all", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     console.print()
@@ -99,7 +113,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     names = "  ".join(path.name for path in written)
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
-    where = "" if outcome.plan.config.storage == StudyConfig.storage else " --storage URL"
+    where = option(outcome.plan.config.storage, StudyConfig.storage)
     asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
     answer = shlex.quote(str(written[0]))
     steps = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,10 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lrsearch.divergence import DIVERGED_LOSS
+from lrsearch.report import words
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
 from lrsearch.search.progress import Progress, Row
 
 MAX_RUNNING_ROWS = 12
+BAR, GAP = 10, 2  # columns of a trial's progress bar, and between all columns
+LEAST_TOLD = 8  # a description cut to less says nothing
 
 
 class Display(Protocol):
@@ -37,7 +41,7 @@ class Display(Protocol):
 
 def loss(value: float | None) -> str:
     """A loss for the screen: four significant digits."""
-    return "–" if value is None else f"{value:#.4g}"
+    return words.loss(value)
 
 
 class QuietDisplay:
@@ -170,24 +174,38 @@ class LiveDisplay:
         return text
 
     def _running(self, progress: Progress) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("running", ""):
-            table.add_column(name, no_wrap=True)
-        table.add_column("", width=10)
-        for name in ("epoch", "lr", "val loss"):
-            table.add_column(name, justify="right", no_wrap=True)
+        """The running trials; in a narrow terminal words are cut, and numbers never."""
         rows = progress.running
-        for row in rows[:MAX_RUNNING_ROWS]:
+        shown = rows[:MAX_RUNNING_ROWS]
+        names = [f"#{row.number} {row.family}" for row in shown]
+        if len(rows) > len(shown):
+            names.append(f"and {len(rows) - len(shown)} more")
+        told = [f"{row.baseline} baseline" if row.baseline else row.description for row in shown]
+        numbers = {
+            "epoch": [f"{row.epochs}/{progress.budget}" for row in shown],
+            "lr": [f"{row.lr:.3g}" for row in shown],
+            "val loss": [loss(row.value) for row in shown],
+        }
+        room = self._console.width - BAR - GAP
+        room -= sum(max(map(cell_len, (head, *cells))) + GAP for head, cells in numbers.items())
+        name = min(max(map(cell_len, ("running", *names))), max(1, room - GAP))
+        what = min(max(map(cell_len, told)), room - name - 2 * GAP)
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+        table.add_column("running", no_wrap=True, width=name)
+        if what >= LEAST_TOLD:
+            table.add_column("", no_wrap=True, width=what)
+        table.add_column("", width=BAR)
+        for head in numbers:
+            table.add_column(head, justify="right", no_wrap=True)
+        for i, row in enumerate(shown):
             table.add_row(
-                f"#{row.number} {row.family}",
-                Text(row.baseline + " baseline" if row.baseline else row.description),
-                ProgressBar(total=progress.budget, completed=row.epochs, width=10),
-                f"{row.epochs}/{progress.budget}",
-                f"{row.lr:.3g}",
-                loss(row.value),
+                names[i],
+                *([Text(told[i])] if what >= LEAST_TOLD else []),
+                ProgressBar(total=progress.budget, completed=row.epochs, width=BAR),
+                *(cells[i] for cells in numbers.values()),
             )
-        if len(rows) > MAX_RUNNING_ROWS:
-            table.add_row(f"and {len(rows) - MAX_RUNNING_ROWS} more", "", "", "", "", "")
+        if len(names) > len(shown):
+            table.add_row(names[-1])
         return table
 
 

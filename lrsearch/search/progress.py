@@ -81,9 +81,12 @@ class Progress:
 
     @property
     def saved(self) -> float:
-        """Share of the epochs of all finished trials that pruning and divergence saved."""
+        """Share of the epochs of all finished trials that pruning and divergence saved.
+
+        0 where none is complete: nothing was got for the others.
+        """
         ended = [row for row in self.rows if row.stopped not in ("running", "failed")]
-        full = self.budget * len(ended)
+        full = self.budget * len(ended) if self.count("completed") else 0
         return 1 - sum(row.epochs for row in ended) / full if full else 0.0
 
     @property

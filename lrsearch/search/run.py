@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import torch
+from optuna.trial import TrialState
 
 from lrsearch import __version__
+from lrsearch.attributes import schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
 
 
+TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run leaves.
@@ -58,6 +64,19 @@ class Outcome:
     progress: Progress
     files: list[Path]
     mattered: Importance
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether time was up before the study had its target of trials."""
+        config = self.plan.config
+        return config.timeout is not None and self.progress.finished < config.trials
+
+    @property
+    def repeated(self) -> int:
+        """Trials with the very schedule of an earlier one: where a space holds but few."""
+        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state in TOLD]
+        texts = [json.dumps(s, sort_keys=True) for s in map(schedule_of, ended) if s]
+        return len(texts) - len(set(texts))
 
 
 def run(
@@ -124,10 +143,13 @@ def run(
                 make_worker(plan, study, storage, folder, interrupt, display.note).run()
         progress = read()
     if progress.best is None:
+        from lrsearch.export import why_none
+
         errors = [row.error for row in progress.rows if row.error]
         raise LrsearchError(
-            f"study {study.study_name!r}: no trial ran to its end"
-            + (f"; the last error was {errors[-1]}" if errors else "")
+            f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
+            if errors
+            else why_none(study)
         )
     return Outcome(study, storage, plan, progress, *write_results(study, storage, folder))
 

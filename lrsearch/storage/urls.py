@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -69,6 +70,20 @@ def redact(url: str) -> str:
         'postgresql+psycopg://me:***@db/lrsearch'
     """
     return _SECRET_IN_QUERY.sub(r"\1***", _SECRET_IN_URL.sub(r"\1:***@", url))
+
+
+def option(url: str, default: str) -> str:
+    """``" --storage URL"`` as it is typed; "" for the default, and no password is ever told.
+
+    Example:
+        >>> option("sqlite:///my runs.db", "sqlite:///lrsearch.db")
+        " --storage 'sqlite:///my runs.db'"
+        >>> option("mysql://me:secret@db/runs", "sqlite:///lrsearch.db")
+        ' --storage URL'
+    """
+    if url == default:
+        return ""
+    return f" --storage {shlex.quote(url) if redact(url) == url else 'URL'}"
 
 
 def redact_text(text: str, url: str) -> str:

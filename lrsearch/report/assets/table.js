@@ -34,7 +34,8 @@
 
   function digits(v, n) {
     if (v === null || v === undefined) { return "–"; }
-    if (v !== 0 && (Math.abs(v) < 1e-4 || Math.abs(v) >= 1e6)) { return v.toExponential(n - 2); }
+    if (v < 0) { return "−" + digits(-v, n); }
+    if (v !== 0 && (v < 1e-4 || v >= 1e6)) { return v.toExponential(n - 2); }
     return String(Number(v.toPrecision(n)));
   }
   var share = data.metric === "accuracy";
@@ -44,7 +45,7 @@
     { key: "loss", label: "validation loss", number: true,
       show: function (i) {
         var v = cols.loss[i];
-        return (v === null ? "–" : v.toPrecision(4)) + (cols.status[i] === 1 ? " *" : "");
+        return (v === null ? "–" : v.toPrecision(4).replace(/^-/, "−")) + (cols.status[i] === 1 ? " *" : "");
       } },
     { key: "status", label: "ended" },
     { key: "lr", label: "peak lr", number: true, show: function (i) { return digits(cols.lr[i], 3); } },
@@ -56,7 +57,7 @@
         var v = cols.metric[i];
         return v === null ? "–" : share ? (100 * v).toFixed(1) + "%" : digits(v, 4);
       } },
-    { key: "seconds", label: "seconds", number: true,
+    { key: "seconds", label: "wall seconds", number: true,
       show: function (i) { return digits(cols.seconds[i], 3); } }
   ];
 

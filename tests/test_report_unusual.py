@@ -1,0 +1,153 @@
+"""Reports of unusual studies: losses below 0, no trial that ran to its end, none at all."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lrsearch.cli import main
+from lrsearch.dashboard import note
+from lrsearch.report import words
+from lrsearch.report.answer import mattered
+from lrsearch.report.page import make_report, page
+from lrsearch.report.tables import TrialRow, load, wall_seconds
+from lrsearch.storage import Storage, open_storage
+from tests.synthetic import Fake, fakes, make_study
+
+
+def visible(text: str) -> str:
+    """A page without its scripts."""
+    return re.sub(r"<script[^>]*>.*?</script>", "", text, flags=re.S)
+
+
+def below_zero(storage: Storage | None = None) -> optuna.Study:
+    """A study whose losses are log-likelihoods: all below 0."""
+    made = fakes(60)
+    for fake in made:
+        fake.losses = fake.losses - 5.0
+    return make_study(made=made, storage=storage)
+
+
+def test_losses_below_zero_are_compared_by_differences_everywhere() -> None:
+    report = make_report(below_zero())
+    found = report.found
+    assert found is not None
+    assert found.strongest is not None
+    assert found.best.value is not None
+    assert found.strongest.value is not None
+    assert [g.gain for g in found.gains] == [None] * 4
+    assert found.close == ()
+    by = words.number(found.strongest.value - found.best.value)
+    bodies = visible(page(report))
+    assert f"<strong>{by} below</strong> the best usual recipe" in bodies
+    assert f"<dd>−{by}</dd>" in bodies
+    assert bodies.count(f">−{by}</td>") == 1
+    assert not re.search(r"[+−][0-9.]+%", bodies)
+    widths = [float(w) for w in re.findall(r'<i style="width:([\d.]+)%', bodies)]
+    assert widths[0] == 0
+    assert max(widths) == 100
+    assert f"−{by} |" in note(report)
+
+
+def test_an_axis_of_losses_that_are_not_above_zero_is_linear(in_tmp: Path) -> None:
+    storage = open_storage("sqlite:///lrsearch.db")
+    drawn = make_report(below_zero(storage), storage).figures
+    for name in ("scatter", "history", "lines", "paths"):
+        assert drawn[name][0].layout.yaxis.type != "log", name
+    for name in ("curves", "overview"):
+        assert drawn[name][0].layout.yaxis2.type != "log", name
+    best = [a for a in drawn["overview"][0].layout.annotations if "<b>" in a.text]
+    assert best[0].y < -3
+    assert make_report(make_study(60)).figures["curves"][0].layout.yaxis2.type == "log"
+
+
+def lost(trials: int = 12) -> list[Fake]:
+    """Trials that all diverged."""
+    made = fakes(trials, prune=False)
+    for fake in made:
+        fake.losses = np.array([2.0, math.inf])
+        fake.state, fake.stopped = TrialState.PRUNED, "diverged"
+    return made
+
+
+def test_where_all_trials_diverged_the_report_says_what_to_do_and_claims_nothing() -> None:
+    made = lost()
+    text = visible(page(make_report(make_study(12, made=made))))
+    least = words.number(min(fake.schedule["lr"] for fake in made))
+    assert f"All 12 trials diverged, even at a peak learning rate of <strong>{least}<" in text
+    assert "search lower rates: <code>lrsearch run --lr LOW,HIGH --name ANOTHER</code>" in text
+    assert "Run the same command again" not in text
+    assert "explains" not in text
+    assert "saved" not in text
+    assert "That took 24 of 240 epochs." in text
+
+
+@pytest.mark.parametrize("trials", [0, 12])
+def test_links_of_a_page_lead_to_sections_that_are_there(trials: int) -> None:
+    text = visible(page(make_report(make_study(12, made=lost(trials)))))
+    links = re.findall(r'<a href="#(\w+)">', text)
+    assert links
+    assert set(links) == set(re.findall(r'<section id="(\w+)">', text))
+    if not trials:
+        assert "trained to the end" not in text
+        assert "0 trials" not in text
+
+
+@pytest.mark.parametrize(("target", "says"), [(12, "a larger <code>--trials"), (20, "again to")])
+def test_a_study_that_has_all_its_trials_is_not_to_be_run_again(target: int, says: str) -> None:
+    made = lost()
+    made[11].losses = np.array([2.0, 1.9])
+    made[11].stopped = "pruned"
+    assert says in page(make_report(make_study(target, made=made)))
+    made[11].state, made[11].stopped = TrialState.FAIL, "failed"
+    text = page(make_report(make_study(target, made=made)))
+    assert "<code>lrsearch show digits</code> says why some failed" in text
+
+
+def test_trials_that_came_to_the_same_loss_tell_nothing_of_what_mattered() -> None:
+    made = fakes(15, prune=False)
+    for fake in made:
+        fake.losses, fake.state, fake.stopped = np.zeros(20), TrialState.COMPLETE, "completed"
+    found = make_report(make_study(made=made)).mattered
+    assert found.overall is None
+    assert mattered(found) == [
+        "The trials came to nothing that family, rate or warmup could explain."
+    ]
+
+
+def test_a_run_whose_trials_all_diverge_says_so(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lost.py").write_text(
+        "import torch\n"
+        "x = torch.randn(40, 5)\n"
+        "y = x.sum(1, keepdim=True) * 1e5\n"
+        "net = lambda: torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 1))\n"
+        "task = {'model': net, 'train': (x * 1e3, y), 'validation': (x * 1e3, y), 'epochs': 3,\n"
+        "        'lr': 1e3, 'lr_range': (1e2, 1e5)}\n"
+    )
+    assert main(["run", "--quiet", "--task", "lost.py:task", "--trials", "5", "--name", "l"]) == 1
+    said = capsys.readouterr().err
+    assert "study 'l': all 5 trials diverged, even at lr" in said
+    assert "search lower rates (--lr LOW,HIGH and another --name)" in said
+
+
+def test_trials_that_ran_side_by_side_count_their_time_once() -> None:
+    def row(number: int, end: float, seconds: float) -> TrialRow:
+        finished = datetime(2026, 1, 1) + timedelta(seconds=end)
+        return TrialRow(number, number, "complete", seconds=seconds, finished=finished)
+
+    table = load(make_study(made=[]))
+    fused = [row(i, 10, 10) for i in range(8)]
+    rows = (*fused, row(8, 14, 6), row(9, 12, 3), row(10, 100, 2), TrialRow(11, 11, "waiting"))
+    assert wall_seconds(replace(table, trials=rows)) == pytest.approx(16)
+    text = page(make_report(make_study(40)))
+    assert re.search(r"trained for \d+ s by the clock", text)
