@@ -138,7 +138,13 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
             the cost; the shares are the same.
     """
     places = worth(table)
-    done = [t for t in table.trials if t.status in FINISHED and t.number in places]
+    done = [
+        t
+        for t in table.trials
+        if t.status in FINISHED
+        and t.number in places
+        and (t.baseline is None or "scheduler" in t.params)  # else of a family not searched
+    ]
     within: dict[str, Shares] = {}
     within_better: dict[str, Shares] = {}
     too_few: dict[str, int] = {}
