@@ -103,8 +103,9 @@ def enqueue_baselines(
 ) -> list[str]:
     """Let a study run the usual recipes first, so that its report can say what is gained.
 
-    They are a constant rate, StepLR (times 0.1 after each third), cosine and one-cycle, and are
-    never pruned. Those that the study has already are not queued again, unless they failed.
+    They are a constant rate, StepLR (times 0.1 after each third), cosine and one-cycle, as far as
+    these families are searched, and are never pruned. Those that the study has already are not
+    queued again, unless they failed.
 
     Args:
         study: The study, before ``study.optimize``.

@@ -104,7 +104,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "baselines": Setting(
         values.baselines,
-        "run the usual recipes first; in a file also your own, as name: {family, lr, ...}",
+        "run the usual recipes first, of any family; in a file your own: name: {family, lr, ...}",
         "BOOL",
         True,
         {

@@ -49,11 +49,6 @@ RANKED = 10
 """Fewest seeds that differ for the signed-rank test; with 8 or 9 all must agree, or nearly."""
 ENOUGH_SEEDS = 10
 """With these the signed-rank test is used, and a failed one among them does no great harm."""
-METHOD = (
-    "Interval and p: Wilcoxon signed-rank test of the losses' logarithms, paired by seed "
-    f"(t-test below {RANKED} seeds), for all comparisons together (Bonferroni)."
-)
-"""How two arms are compared, in words."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +167,15 @@ def paired(
         p,
         min(1.0, p * among),
         "wilcoxon" if ranked else "t",
+    )
+
+
+def method(relative: bool) -> str:
+    """How arms are compared, in words."""
+    of = "the losses' logarithms" if relative else "the losses"
+    return (
+        f"Interval and p: Wilcoxon signed-rank test of {of}, paired by seed "
+        f"(t-test below {RANKED} seeds), for all comparisons together (Bonferroni)."
     )
 
 

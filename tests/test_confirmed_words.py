@@ -36,7 +36,8 @@ def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in
     assert "step decay, its validation loss is 42% higher (95% interval 15% to 105%)" in said
     assert "On 1 of its 20 seeds it did not train." in said
     html = confirmed_table(found)
-    assert '<td class="num">20 (1 did not train)</td><td class="num">0.2285</td>' in html
+    assert "(#1)<small>1 of 20 seeds did not train</small></th>" in html
+    assert '<td class="num">20</td><td class="num">0.2285</td>' in html
     assert '<td class="num">3 of 20</td>' in html
 
 
@@ -47,6 +48,14 @@ def test_a_better_winner_is_called_so_though_it_did_not_train_on_one_seed() -> N
     assert "it beat step decay (better on 19)" in sentence(found)
     assert found.gain is not None
     assert found.gain.difference == pytest.approx(0.1)
+
+
+def test_losses_below_zero_are_compared_as_they_are() -> None:
+    found = fake_confirmation(
+        arm("#1", [-0.2, -0.21, -0.22]), arm("StepLR", [0.1, 0.11, 0.09], "StepLR")
+    )
+    assert "its validation loss is 0.31 lower (95% interval 0.29 to 0.33)." in sentence(found)
+    assert "signed-rank test of the losses, paired by seed (t-test below 10 seeds)" in found.how
 
 
 def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> None:

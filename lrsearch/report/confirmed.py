@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.tables import StudyTable, TrialRow, load
-from lrsearch.stats import FEWEST_SEEDS, METHOD, Comparison, Summary, compare, summary
+from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, method, summary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -20,8 +20,8 @@ ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
 FAR = 1.2
 """How far above its arm's median a run that did not train ends."""
-HOW = f"Mean ± standard deviation over seeds. {METHOD}"
-"""What stands under the table."""
+HOW = "Mean ± standard deviation over seeds."
+"""What stands under the table, before how arms are compared."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
 """The same where the winner was run on too few."""
 
@@ -114,7 +114,9 @@ class Confirmed:
     @property
     def how(self) -> str:
         """How the numbers were come by, for under the table."""
-        return HOW_FEW if self.too_few else HOW
+        if self.too_few:
+            return HOW_FEW
+        return f"{HOW} {method(self.loss[0].relative)}" if self.loss else HOW
 
     @property
     def too_few(self) -> bool:

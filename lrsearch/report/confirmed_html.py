@@ -32,9 +32,7 @@ def confirmed_table(found: Confirmed) -> str:
 
 def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
     row = found.against(arm.key)
-    parts = [f"+{len(arm.lost)} lost"] if arm.lost else []
-    parts += [f"{len(arm.untrained)} did not train"] if arm.untrained else []
-    cells = [str(arm.val.n) + (f" ({', '.join(parts)})" if parts else "")]
+    cells = [str(arm.val.n) + (f" (+{len(arm.lost)} lost)" if arm.lost else "")]
     cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
     if test:
         metric = arm.test
@@ -47,9 +45,11 @@ def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
             cells += [interval(row), words.p_value(row.p_corrected)]
         cells.append(f"{row.lower} of {row.n}")
     kind = ' class="ours"' if row is None else ""
+    dead = f"{len(arm.untrained)} of {arm.val.n} seeds did not train"
+    note = f"<small>{dead}</small>" if arm.untrained else ""
     return (
         f'<tr{kind}><th scope="row">{mark(str(arm.schedule.get("family", "")))}'
-        f"{escape(arm.name)}</th>"
+        f"{escape(arm.name)}{note}</th>"
         + "".join(f'<td class="num">{escape(c)}</td>' for c in cells)
         + "</tr>"
     )

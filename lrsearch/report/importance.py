@@ -167,9 +167,15 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
             the cost; the shares are the same.
     """
     places = worth(table)
-    done = [t for t in table.trials if t.status in FINISHED and t.number in places]
+    done = [
+        t
+        for t in table.trials
+        if t.status in FINISHED
+        and t.number in places
+        and (t.baseline is None or "scheduler" in t.params)  # else of a family not searched
+    ]
     counts = {status: sum(t.status == status for t in done) for status in FINISHED}
-    if len(set(places.values())) < 2:  # nothing differs: all diverged, or came to the same loss
+    if len({places[t.number] for t in done}) < 2:  # all diverged, or came to the same loss
         return Importance(None, None, {}, {}, {}, counts)
     within: dict[str, Shares] = {}
     within_better: dict[str, Shares] = {}

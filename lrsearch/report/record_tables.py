@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.stats import METHOD
+from lrsearch.stats import method
 
 
 def record_block(record: Mapping[str, Any], name: str) -> str:
@@ -92,5 +92,5 @@ def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
         cells += [f"{row['a_lower']}, {row['equal']}, {row['b_lower']}"]
         lines.append(f"| {' | '.join(cells)} |")
     if confirm["comparisons"]:
-        lines += ["", METHOD]
+        lines += ["", method(confirm["comparisons"][0]["relative"])]
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
@@ -13,7 +13,32 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
+
+from lrsearch.search.sampling import TraceSampler
+
+
+class Searched(optuna.Study):
+    """A study as Optuna's samplers see it: without recipes of families that are not searched.
+
+    Such a trial has a rate and no other parameter, and what is not a parameter of every trial GP
+    and CMA-ES leave to chance, and TPE models apart from the others.
+
+    Args:
+        study: The study; all but the list of its trials is shared with it.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.__dict__.update(study.__dict__)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        trials = super()._get_trials(deepcopy, states, use_cache)
+        return [t for t in trials if "baseline" not in t.user_attrs or "scheduler" in t.params]
 
 
 class Draft:
@@ -33,14 +58,14 @@ class Draft:
     def __init__(
         self, study: optuna.Study, trial: FrozenTrial, fixed: dict[str, Any] | None = None
     ) -> None:
-        self._study = study
+        self._study = study if isinstance(study.sampler, TraceSampler) else Searched(study)
         self._fixed = {**trial.system_attrs.get("fixed_params", {}), **(fixed or {})}
         self._frozen = trial
         self._relative: dict[str, Any] = {}
         if not fixed:
             # Samplers read the trials through a cache that only ask() and tell() ever empty.
             study._thread_local.cached_all_trials = None
-            sampler = study.sampler
+            sampler, study = study.sampler, self._study
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 sampler.before_trial(study, self._frozen)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
-from lrsearch.schedules import Schedule, Space
+from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.initial import initial
@@ -146,7 +146,10 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
 
 
 def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
-    """The recipes that a study runs first: its own as schedules, the usual ones as parameters.
+    """The recipes that a study runs first, whatever it searches.
+
+    The usual ones are parameters, those of families that are not searched, and a study's own,
+    schedules.
 
     Raises:
         UsageError: It states more of its own than it has trials.
@@ -154,7 +157,7 @@ def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     """
     given, config = plan.config.baselines, plan.config
     if not isinstance(given, Mapping):
-        return dict(plan.space.baselines(plan.task.lr)) if given else {}
+        return _usual(plan) if given else {}
     if config.trials < len(given):
         raise UsageError(
             f"trials {config.trials}: the study states {len(given)} baselines, which come first; "
@@ -181,6 +184,20 @@ def clipped(plan: Plan) -> str:
         return ""
     edge = low if usual < low else high
     return f"baselines: lr {edge:.3g}, the end of the range; the usual {usual:.3g} lies outside"
+
+
+def _usual(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
+    """The usual recipes: those of families that are searched first, then the others."""
+    space, lr = plan.space, plan.task.lr
+    searched = space.baselines(lr)
+    ends = (space.lr_dim.low, space.lr_dim.high)
+    others = Space(None, plan.epochs, ends, space.interval)  # all that fit the budget
+    made = {
+        name: others.suggest(FixedParams(params))
+        for name, params in others.baselines(lr).items()
+        if name not in searched
+    }
+    return {**searched, **made}
 
 
 def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
