@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
@@ -120,6 +122,14 @@ def fusable(
     return None
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch warns of an operator that it stacks by a loop, and asks for an issue on GitHub."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
 def _sample(task: Task, count: int) -> Tensor:
     assert isinstance(task.train, Split)
     x = task.train.x[:count]
@@ -142,13 +152,15 @@ def _probe(task: Task, stack: VmapStack, y: Tensor, tolerance: float) -> None:
     values = dict(model.named_parameters())
     params = torch.cat([values[name].detach().flatten() for name in stack.shapes]).expand(2, -1)
     try:
-        stepped = _stacked_step(stack, params, x, y)
+        with quiet():
+            stepped = _stacked_step(stack, params, x, y)
     except Exception as error:  # the user's model may raise anything
         if "random" not in str(error):
             raise ValueError(_why(model, error)) from error
         stack.random = True
         try:
-            stepped = _stacked_step(stack, params, x, y)
+            with quiet():
+                stepped = _stacked_step(stack, params, x, y)
         except Exception as second:
             raise ValueError(_why(model, second)) from second
     plain = _plain_step(task, stack, x, y)
@@ -160,7 +172,7 @@ def _probe(task: Task, stack: VmapStack, y: Tensor, tolerance: float) -> None:
 
 
 def _why(model: nn.Module, error: Exception) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    first = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(". ")
     return f"torch.func cannot stack {type(model).__name__}: {first}"
 
 
