@@ -121,7 +121,8 @@ def _storage(url: str) -> Finding:
         storage = open_storage(url, create=False)
         storage.transact(lambda connection: connection.execute(text("SELECT 1")), read=True)
     except LrsearchError as error:
-        return Finding("storage", False, str(error), "mend the URL or start the server")
+        of_a_server = "" if url.startswith("sqlite") else "mend the URL or start the server"
+        return Finding("storage", False, str(error), of_a_server)  # of a file the error says it
     return Finding("storage", True, f"{shown}: reachable")
 
 

@@ -316,6 +316,13 @@ def test_a_smaller_last_batch_trains_as_alone(task: Task) -> None:
     check(task, mixed())
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+def test_a_loss_that_torch_stacks_by_a_loop_trains_as_alone_without_a_warning(
+    activation: type[nn.Module],
+) -> None:
+    check(vectors(lambda: mlp(6, 8, 3, activation=activation), loss=F.multi_margin_loss), mixed())
+
+
 def test_dropout_draws_the_numbers_that_each_trial_draws_alone() -> None:
     check(
         vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.4), nn.Linear(8, 3))), mixed()

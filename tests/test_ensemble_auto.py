@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrsearch.errors import UsageError
 from lrsearch.tasks import load_task
@@ -56,6 +56,18 @@ def test_a_worker_has_one_thread_whatever_the_cores() -> None:
     assert on_two_cores(images(Residual), workers=1).threads == 1
 
 
+class Recurrent(nn.Module):
+    """What torch.func has no rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lstm(x[:, None])[0][:, 0]
+        return out
+
+
 def test_what_was_asked_for_is_taken() -> None:
     choice = on_two_cores(load_task("digits"), fuse=5, workers="3", precision="bf16")
     assert (choice.fuse, choice.workers, choice.precision) == (5, 3, "bf16")
@@ -68,6 +80,8 @@ def test_what_cannot_be_fused_is_trained_alone_and_the_reason_told() -> None:
     choice = on_two_cores(vectors(Odd), fuse=8)
     assert choice.fuse == 1
     assert "torch.func cannot stack Odd" in choice.why
+    choice = on_two_cores(vectors(Recurrent), fuse=8)
+    assert ". We could not generate a fallback, 2 workers" in choice.why
     choice = choose(load_task("digits"), CPU, "LBFGS", 100, cores=2)
     assert choice.fuse == 1
     assert "LBFGS has no stacked form" in choice.why

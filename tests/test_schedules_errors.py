@@ -142,6 +142,15 @@ def test_all_mistakes_are_raised_together() -> None:
     with pytest.raises(ConfigError) as caught:
         Schedule("StepLR", 0.1, 20, {"step_size": 0, "gamma": 2, "typo": 1})
     assert len(caught.value.mistakes) == 3
+    with pytest.raises(ConfigError) as caught:
+        Schedule("StepLR", -0.1, 0, {"step": 3})
+    assert [text.partition(",")[0].partition(":")[0] for text in caught.value.mistakes] == [
+        "lr",
+        "epochs",
+        "StepLR has no parameter 'step' — did you mean step_size? (valid",
+        "StepLR needs step_size (at least 1 and at most 1e+06)",
+        "StepLR needs gamma (above 0 and at most 1)",
+    ]
 
 
 @pytest.mark.parametrize(

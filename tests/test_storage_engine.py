@@ -437,3 +437,18 @@ def test_many_threads_share_one_storage(database_url: str) -> None:
     assert errors == []
     assert sorted(trial.number for trial in study.get_trials()) == list(range(30))
     storage.engine.dispose()
+
+
+def test_a_file_deleted_in_mid_run_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    optuna.create_study(storage=storage, study_name="x")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    told = r"a\.db was deleted while it was in use, and what it held is lost"
+    for fresh in (False, True):
+        if fresh:  # as of another thread
+            storage.engine.dispose()
+        for call in (storage.get_all_studies, lambda: storage.create_new_study([], "y")):
+            with pytest.raises(LrsearchError, match=told):
+                call()
+    assert list(tmp_path.iterdir()) == []

@@ -225,3 +225,14 @@ def test_the_doctor_knows_a_folder_that_is_missing(in_tmp: Path) -> None:
     assert not finding.ok
     assert "no/such does not exist; make it: mkdir -p" in finding.found
     assert _storage("sqlite:///a.db").found == "sqlite:///a.db: will be made"
+
+
+def test_the_doctor_names_a_fix_that_fits_the_database(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _storage("postgresql://u@127.0.0.1:1/db").fix == "mend the URL or start the server"
+    monkeypatch.setattr("lrsearch.storage.urls._may", lambda path, mode: False)
+    finding = _storage("sqlite:///a.db")
+    assert not finding.ok
+    assert "is read-only for this user; choose a file elsewhere with --storage" in finding.found
+    assert finding.fix == ""

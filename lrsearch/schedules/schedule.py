@@ -76,13 +76,17 @@ class Schedule:
         warmup, start = self._check_warmup(family, epochs, mistakes)
         interval = self._check_interval(family, mistakes)
         given: Any = self.params  # a file may hold anything
-        if not isinstance(given, Mapping):
+        params: dict[str, Any] = {}
+        left = int(epochs or 1) - warmup
+        if isinstance(given, Mapping):
+            top = float(lr or math.inf)
+            params, found = check_args(family.name, family.args, given, top, left)
+            mistakes += found
+        else:
             mistakes.append(f"params: expected names and values, got {given!r:.60}")
         if mistakes or lr is None or epochs is None:
             raise ConfigError(mistakes)
-        left = int(epochs) - warmup
-        params, mistakes = check_args(family.name, family.args, given, float(lr), left)
-        if not mistakes and family.check is not None:
+        if family.check is not None:
             mistakes = family.check(params, left)
         if family.name == "Points" and not mistakes:
             top = max(point[1] for point in params["points"])

@@ -118,6 +118,8 @@ class Storage(RDBStorage):
         super().__init__(
             template, engine_kwargs, skip_compatibility_check=True, skip_table_creation=True
         )
+        file = sqlite_file(self.engine.url)
+        self._file = None if file is None else file.resolve()
         self.close = weakref.finalize(self, _close, self.engine, os.getpid())
 
     def hurry(self) -> None:
@@ -128,6 +130,11 @@ class Storage(RDBStorage):
         """`persist` with this storage's patience; ``read``: takes no write lock on SQLite."""
 
         def once() -> T:
+            if self._file is not None and not self._file.exists():  # a connection would make one
+                raise LrsearchError(
+                    f"storage {self._file} was deleted while it was in use, and what it held is "
+                    "lost; the same command begins anew"
+                )
             with reading(read):
                 return call()
 

@@ -103,7 +103,7 @@ def _call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> An
     except LrsearchError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise _wrong(task, f"{what} fails: {brief(error).rstrip('.')}{_advice(error)}") from error
+        raise _wrong(task, f"{what} fails: {brief(error)}{_advice(error)}") from error
 
 
 _ADVICE = {

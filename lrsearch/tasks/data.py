@@ -22,8 +22,8 @@ from lrsearch.tasks.task import Data, Split
 
 
 def brief(error: BaseException) -> str:
-    """``ValueError: first line of it``; the name alone where it says nothing."""
-    text = next(iter(str(error).splitlines()), "")
+    """``ValueError: first line of it``, without a full stop; the name alone where it is empty."""
+    text = next(iter(str(error).splitlines()), "").rstrip(". ")
     return ": ".join(filter(None, (type(error).__name__, text)))[:300]
 
 

@@ -31,7 +31,7 @@ from lrsearch.training.loop import build_scheduler
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult
-from lrsearch.training.stacked import Trainer, build_stack
+from lrsearch.training.stacked import Trainer, build_stack, quiet
 from lrsearch.training.stacked_batches import StackedBatches
 from lrsearch.training.stacked_rows import Rows
 from lrsearch.training.stacked_store import Store
@@ -253,7 +253,7 @@ class EnsembleRunner:
         goals = [
             min(slot.epoch // every * every + every, slot.schedule.epochs) for slot in self._slots
         ]
-        with torch.no_grad(), as_torch(), np.errstate(all="ignore"):
+        with torch.no_grad(), as_torch(), quiet(), np.errstate(all="ignore"):
             while rows := [i for i, goal in enumerate(goals) if self._slots[i].epoch < goal]:
                 self._advance(rows, min(goals[i] - self._slots[i].epoch for i in rows))
             numbers = self._validation(self._rows.head(len(self._slots)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any, Protocol
@@ -123,6 +124,14 @@ def fusable(
     return None
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch warns of an operator that it stacks by a loop, and asks for an issue on GitHub."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
 def _sample(task: Task, count: int) -> Tensor:
     assert isinstance(task.train, Split)
     x = task.train.x[:count]
@@ -177,7 +186,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _why(model: nn.Module, error: Exception) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    first = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(". ")
     return f"torch.func cannot stack {type(model).__name__}: {first}"
 
 
@@ -192,7 +201,8 @@ def _stacked_step(stack: VmapStack, x: Tensor, y: Tensor) -> list[Tensor]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         trainer = stack.trainer(params.contiguous(), grads, buffers, len(x))
-        trainer.step(x.expand(1, *x.shape), y.expand(2, *y.shape))
+        with quiet():
+            trainer.step(x.expand(1, *x.shape), y.expand(2, *y.shape))
     return [trainer.take_losses(1), grads, *buffers.values()]
 
 
