@@ -242,7 +242,7 @@ def _again(report: Report) -> str:
         when = f"{min(started):%Y-%m-%d %H:%M} to {max(finished):%Y-%m-%d %H:%M}"
     optimizer = dict(plan.get("optimizer") or table.config.get("optimizer") or {})
     recipe = [
-        str(optimizer.pop("name", "")),
+        words.optimizer(str(optimizer.pop("name", ""))),
         *(f"{k} {words.value(v)}" for k, v in optimizer.items()),
     ]
     rows = [

@@ -84,7 +84,7 @@ def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
     arms = confirm["arms"]
     for row in confirm["comparisons"]:
         known = row["low"] is not None
-        interval = f"{_signed(row['low'])} to {_signed(row['high'])}" if known else "–"
+        interval = f"{words.number(row['low'])} to {words.number(row['high'])}" if known else "–"
         cells = [_name(arms, row["a"]), _name(arms, row["b"]), words.number(row["difference"], 3)]
         cells += [interval, words.p_value(row["p_corrected"])]
         cells += [
@@ -93,7 +93,3 @@ def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _signed(value: float) -> str:
-    return words.number(value, 3).replace("-", "−", 1) if value < 0 else words.number(value, 3)
