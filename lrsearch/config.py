@@ -190,10 +190,23 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
     rows: Iterable[tuple[str, Any, Any]] = (
         (key, stored[key], value) for key, value in now.items() if key in stored
     )
-    return [f"{key} {_short(old)}, now {_short(new)}" for key, old, new in rows if old != new]
+    return [
+        f"{key} {_short(key, old)}, now {_short(key, new)}" for key, old, new in rows if old != new
+    ]
 
 
-def _short(value: Any) -> str:
+def _short(key: str, value: Any) -> str:
     if value is None:
-        return "the task's default"
+        return "of all families" if key == "schedules" else "the task's default"
+    if isinstance(value, Mapping):
+        return (
+            ", ".join(f"{name} {_inner(each)}".strip() for name, each in value.items()) or "none"
+        )
     return str(value) if isinstance(value, (str, int, float)) else json.dumps(value)
+
+
+def _inner(value: Any) -> str:
+    """What stands beside a name in a mapping: a value, or a mapping in parentheses."""
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{k} {_inner(v)}' for k, v in value.items())})" if value else ""
+    return "" if value is None else str(value)

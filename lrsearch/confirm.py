@@ -22,6 +22,7 @@ from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import best_trial, write_confirmed
 from lrsearch.files import results_folder
+from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
@@ -111,7 +112,10 @@ def confirm(
             )
         again = open_confirmation(study, storage, plan, arms, fresh, top)
         folder = results_folder(config.out, study.study_name)
-        note(f"confirm {study.study_name}: {len(arms)} schedules, {seeds} fresh seeds each")
+        note(
+            f"confirm {study.study_name}: {words.count(len(arms), 'schedule')}, "
+            f"{seeds} fresh seeds each"
+        )
         for arm in arms:
             note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
         crew = make_crew(

@@ -52,6 +52,7 @@ FIGURES = {
     "within": "what-mattered-within-families",
     "stops": "what-was-stopped",
 }
+ROOM = 300  # pixels of a plot's height that are left to its rows
 MOST_MARKS = 1500
 REFRESH_SECONDS = 20.0
 _IDS = uuid.UUID("6b1f9c3e-3f1b-4c39-9d0b-7a0c5f1f2a11")
@@ -78,18 +79,27 @@ def prepare(study: optuna.Study, storage: Storage) -> None:
         if name in report.figures:
             drawn = light(report.figures[name][0])
             drawn.update_layout(
-                title={"text": title.replace("-", " "), "x": 0, "y": 0.97, "yanchor": "top"},
+                title={"text": _short(title), "x": 0, "y": 0.97, "yanchor": "top"},
                 height=440,  # what the dashboard gives a plot
                 margin_t=76,
             )
             if name == "scatter":
                 drawn.update_xaxes(dtick=1)
+            if name == "within":
+                size = max(7.0, min(12.0, ROOM / -drawn.layout.yaxis.range[0] - 2))
+                drawn.update_yaxes(tickfont_size=size)
+                drawn.update_annotations(font_size=size, yshift=0)
             if (drawn.layout.legend.y or 0) < 0:  # no room for a legend below
                 drawn.update_layout(
                     legend={"orientation": "v", "x": 1.02, "y": 1, "font": {"size": 10}}
                 )
             save_plotly_graph_object(study, drawn, graph_object_id=title)
     place_pictures(report.table, storage)
+
+
+def _short(title: str) -> str:
+    """A title that ends before the buttons of the plot."""
+    return title.removeprefix("what-mattered-").replace("-", " ")
 
 
 def light(figure: Figure) -> Figure:

@@ -12,6 +12,9 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
+MODULE_OF_A_FILE = "lrsearch_task_"
+"""How the module of a file of the user's is called, before the file's own name."""
+
 
 @contextmanager
 def uncollected(*, keep: bool = True) -> Iterator[None]:

@@ -245,7 +245,7 @@ def test_studies_of_others_are_told_apart(
     two = optuna.create_study(study_name="two", storage=storage, directions=["minimize"] * 2)
     two.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
     one = optuna.create_study(study_name="one", storage=storage)
-    one.add_trial(optuna.trial.create_trial(value=1.0))
+    one.add_trial(optuna.trial.create_trial(value=1.0765432))
     search_of(storage, found(constant(0.1), 0.2, baseline="constant"))
     assert main(["confirm", "digits", "--seeds", "2"]) == 0
     capsys.readouterr()
@@ -254,7 +254,10 @@ def test_studies_of_others_are_told_apart(
         assert "was not made by lrsearch run; choose another" in capsys.readouterr().err
     assert main(["studies", "--json"]) == 0
     best = {row["study"]: row["best"] for row in json.loads(capsys.readouterr().out)}
-    assert best == {"most": None, "two": None, "one": 1.0, "digits": 0.2, "digits-confirm": ANY}
+    one_best = {"one": 1.0765432}
+    assert best == {"most": None, "two": None, **one_best, "digits": 0.2, "digits-confirm": ANY}
+    assert main(["studies"]) == 0
+    assert " 1.077 " in capsys.readouterr().out
     for command in ("report", "export", "confirm", "show"):
         for name in ("most", "two"):
             assert main([command, name]) == 2

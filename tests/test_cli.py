@@ -130,6 +130,41 @@ def test_trials_that_repeat_an_earlier_schedule_are_counted(
     assert "repeated" not in capsys.readouterr().out
 
 
+def test_a_run_calls_things_by_the_names_that_were_given(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The optimizer's class by its file, a recipe of one's own as what it is."""
+    Path("mine.py").write_text(
+        "import torch\n"
+        "class Sign(torch.optim.SGD):\n"
+        "    pass\n"
+        "x = torch.randn(40, 5)\n"
+        "task = {'model': lambda: torch.nn.Linear(5, 2), 'train': (x, (x[:, 0] > 0).long()),\n"
+        "        'validation': (x, (x[:, 0] > 0).long()), 'epochs': 2, 'optimizer': Sign}\n"
+    )
+    Path("mine.yaml").write_text(
+        "{task: 'mine.py:task', trials: 1, schedules: {StepLR: {}}, workers: 1,"
+        " baselines: {own: {family: ConstantLR, lr: 0.1}}}"
+    )
+    assert main(["run", "--study-file", "mine.yaml", "--name", "m"]) == 0
+    said = capsys.readouterr()
+    assert "optimizer mine:Sign" in said.err
+    assert "1 schedule family\n" in said.err
+    assert "optimizer Sign has no stacked form" in said.err
+    assert "lrsearch_task_" not in said.err + said.out
+    assert main(["report", "m", "-o", "m.html"]) == 0
+    page = Path("m.html").read_text()
+    assert "<td>mine:Sign" in page
+    assert "1 schedule tried" in page
+    assert "1 trial of 1 family," in page
+    assert main(["export", "m"]) == 0
+    assert "name: lrsearch_task_mine:Sign" in capsys.readouterr().out
+    assert (
+        main(["run", "--study-file", "mine.yaml", "--name", "m", "--schedules", "LinearLR"]) == 2
+    )
+    assert "schedules StepLR, now LinearLR. Keep" in capsys.readouterr().err
+
+
 def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--confirm", "2"]
     assert main(words) == 0

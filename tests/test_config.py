@@ -171,6 +171,12 @@ def test_changed_search_space_is_shown_and_other_settings_are_free() -> None:
     assert difference(stored, make({"epochs": 20, "lr": "0.1,1"}).identity()) == [
         "lr the task's default, now [0.1, 1.0]"
     ]
+    some = {"StepLR": {"step_size": [2, 3], "gamma": 0.1}, "LinearLR": {}}
+    few = make({"epochs": 20, "schedules": some, "optimizer": {"name": "SGD", "momentum": 0.8}})
+    assert difference(stored, few.identity()) == [
+        "schedules of all families, now StepLR (step_size [2, 3], gamma 0.1), LinearLR",
+        "optimizer none, now name SGD, momentum 0.8",
+    ]
 
 
 def test_schema_lists_every_setting() -> None:

@@ -70,6 +70,9 @@ def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard) -> None:
     }
     assert {"lr-vs-validation-loss", "best-of-each-family", "what-mattered"} <= set(plots)
     assert all(plot["data"] for plot in plots.values())
+    within = plots["what-mattered-within-families"]["layout"]
+    assert within["title"]["text"] == "within families"  # ends before the plot's buttons
+    assert within["yaxis"]["tickfont"]["size"] * -within["yaxis"]["range"][0] <= 300
     assert study["note"]["body"].startswith("## Train with **")
     assert "`lrsearch confirm digits`" in study["note"]["body"]
 

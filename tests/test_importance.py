@@ -16,9 +16,9 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from lrsearch.report.derived import frozen, study_of
+from lrsearch.report.derived import encode, frozen, study_of
 from lrsearch.report.fanova import Fanova
-from lrsearch.report.importance import encode, importance, shares, worth
+from lrsearch.report.importance import importance, shares, worth
 from lrsearch.report.tables import load
 from tests.synthetic import Fake, make_study
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,8 @@ def pruner_elsewhere() -> str:
 
 def sampler() -> str:
     rows = record("sampling")["samplers"]["rows"]
+    for row in rows:  # JSON has no infinity, as which a trial without an end counts
+        row["values"] = [math.inf if value is None else value for value in row["values"]]
     best: dict[Any, float] = {}
     for row in rows:
         key = row["task"], row["seed"]
@@ -131,8 +134,8 @@ def sampler() -> str:
         mean[trials] = statistics.mean(ours.values())
     grouped = [statistics.mean(regret("tpe (group)", n).values()) for n in (20, last)]
     return (
-        f"{seeds} seeds each, its best lies {mean[20]:.1%} above the best known after 20 trials and "
-        f"{mean[last]:.1%} after {last}; grouped TPE's {grouped[0]:.1%} and {grouped[1]:.1%}"
+        f"{seeds} seeds each, its best lies {mean[20]:.1%} above the best known after 20 trials "
+        f"and {mean[last]:.1%} after {last}; grouped TPE's {grouped[0]:.1%} and {grouped[1]:.1%}"
     )
 
 

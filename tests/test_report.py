@@ -219,6 +219,21 @@ def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
     assert better != everything
 
 
+def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
+    rows = {"StepLR": ("gamma", "step_size"), "LinearLR": ("end_factor",)}
+    within = {
+        f: Shares({**dict.fromkeys(names, 0.4), "lr": 0.1}, {}, 20) for f, names in rows.items()
+    }
+    figure = breakdown.within_figure(Importance(None, None, within, {}, {}, {}))
+    axis = figure.layout.yaxis
+    heads = {a.text: a.y for a in figure.layout.annotations}
+    places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
+    assert list(figure.data[0].y) == list(axis.tickvals)
+    assert heads["StepLR"] > places["gamma"] > places["step_size"] > heads["LinearLR"]
+    assert heads["LinearLR"] > places["end_factor"] > axis.range[0]
+    assert figure.data[0].customdata[1] == "StepLR · step_size"
+
+
 def test_stops_and_survivors_add_up(table: StudyTable) -> None:
     rows = pruning(table)
     figure = breakdown.pruning_figure(rows)

@@ -17,8 +17,8 @@ from lrsearch.cli import main
 from lrsearch.dashboard import note
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
-from lrsearch.report.page import make_report, page
-from lrsearch.report.tables import TrialRow, load, wall_seconds
+from lrsearch.report.page import make_report, page, wall_seconds
+from lrsearch.report.tables import TrialRow, load
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
 

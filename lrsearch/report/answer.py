@@ -167,8 +167,9 @@ def mattered(found: Importance) -> list[str]:
             f"With so few trials this is rough: give or take {words.percent(error)} and more."
         )
     if found.better is not None:
+        chance = " nothing stands out from chance:" if found.better.clear() is None else ","
         better = parts(dict(found.better.share))
-        lines.append(f"Among the better half of the trials, {better}.")
+        lines.append(f"Among the better half of the trials{chance} {better}.")
     return lines
 
 

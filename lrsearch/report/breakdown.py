@@ -86,21 +86,30 @@ def _share_axis(figure: Figure, values: Sequence[float]) -> None:
 
 
 def within_figure(rows: Importance, title: str = "") -> Figure:
-    """Level two: within each family, its own parameters."""
+    """Level two: within each family, its own parameters.
+
+    A family's name stands above its bars, not beside them, where it would take their room.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=figure_layout(title))
-    bars = [
-        (family, name)
-        for family, shares in rows.within.items()
-        for name in shares.share
-        if name not in NAMES
-    ][::-1]
+    bars: list[tuple[str, str]] = []
+    places: list[int] = []  # rows from the top, counted downwards
+    row = 0
+    for family, shares in rows.within.items():
+        own = [name for name in shares.share if name not in NAMES]
+        figure.add_annotation(
+            x=0, y=row, text=html.escape(family), showarrow=False, xanchor="left", yshift=-4,
+            font={"color": family_style(family).color},
+        )  # fmt: skip
+        bars += [(family, name) for name in own]
+        places += range(row - 1, row - 1 - len(own), -1)
+        row -= 1 + len(own)
     colors = [family_style(family).color for family, _ in bars]
     labels = [f"{html.escape(family)} · {html.escape(name)}" for family, name in bars]
     for found, label, opacity in (
-        (rows.within_better, "the better half of the family's trials", 0.45),
-        (rows.within, "all of the family's trials", 1.0),
+        (rows.within_better, "their better half", 0.45),
+        (rows.within, "all of its trials", 1.0),
     ):
         if not found:
             continue
@@ -108,18 +117,22 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
         errors = [_error(found[f], n) if f in found else 0.0 for f, n in bars]
         figure.add_bar(
             x=values,
-            y=labels,
+            y=places,
+            customdata=labels,
             orientation="h",
             name=label,
             # Of the colours, not of the marks: the legend shows only those.
             marker={"color": [pale(c, opacity) for c in colors], "line": {"width": 0}},
             error_x=_whiskers(values, errors),
-            hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
+            hovertemplate="%{customdata}: %{x:.0%}<extra>" + label + "</extra>",
         )
     _share_axis(figure, [v for trace in figure.data for v in trace.x])
     figure.update_xaxes(title="share it explains in its family")
-    figure.update_yaxes(ticks="")
-    figure.update_layout(height=130 + 30 * len(bars))
+    names = [html.escape(name) for _, name in bars]
+    figure.update_yaxes(
+        ticks="", tickvals=places, ticktext=names, range=[row + 0.4, 0.6], showgrid=False
+    )
+    figure.update_layout(height=130 + 27 * -row)
     return figure
 
 

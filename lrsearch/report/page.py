@@ -6,6 +6,7 @@ then the page. Nothing in it asks the network for anything; a content security p
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from lrsearch.report.tables import (
     families_table,
     load,
     pruning,
-    wall_seconds,
 )
 
 if TYPE_CHECKING:
@@ -208,6 +208,24 @@ def _story(report: Report) -> str:
     return said + "."
 
 
+def wall_seconds(table: StudyTable) -> float:
+    """Seconds by the clock in which at least one trial was in training, up to its end.
+
+    Trials that ran side by side, fused or in other processes, count once. Of a trial that was
+    interrupted only the last part is known.
+    """
+    spans = sorted(
+        (end - t.seconds, end)
+        for t in table.trials
+        if t.finished is not None and t.seconds > 0 and (end := t.finished.timestamp())
+    )
+    total, until = 0.0, -math.inf
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
 def _use(report: Report) -> str:
     if not report.yaml:
         return ""
@@ -239,7 +257,7 @@ def _again(report: Report) -> str:
         when = f"{min(started):%Y-%m-%d %H:%M} to {max(finished):%Y-%m-%d %H:%M}"
     optimizer = dict(plan.get("optimizer") or table.config.get("optimizer") or {})
     recipe = [
-        str(optimizer.pop("name", "")),
+        words.optimizer(str(optimizer.pop("name", ""))),
         *(f"{k} {words.value(v)}" for k, v in optimizer.items()),
     ]
     rows = [

@@ -267,9 +267,7 @@ def print_studies(rows: list[dict[str, Any]], url: str) -> None:
         return
     cells = []
     for row in rows:
-        best = (
-            words.loss(row["best"]) if row["ours"] or row["best"] is None else f"{row['best']:g}"
-        )
+        best = words.loss(row["best"]) if row["ours"] else words.number(row["best"], 4)
         cells.append(
             [
                 row["study"],

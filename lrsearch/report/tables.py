@@ -328,24 +328,6 @@ def pruning(table: StudyTable) -> PruningTable:
     )
 
 
-def wall_seconds(table: StudyTable) -> float:
-    """Seconds by the clock in which at least one trial was in training, up to its end.
-
-    Trials that ran side by side, fused or in other processes, count once. Of a trial that was
-    interrupted only the last part is known.
-    """
-    spans = sorted(
-        (end - t.seconds, end)
-        for t in table.trials
-        if t.finished is not None and t.seconds > 0 and (end := t.finished.timestamp())
-    )
-    total, until = 0.0, -math.inf
-    for start, end in spans:
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
-
-
 def finite(values: Iterable[float]) -> list[float | None]:
     """NaN and infinities as None, which plotly leaves out."""
     return [float(v) if math.isfinite(v) else None for v in values]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.report.tables import TrialRow
 from lrsearch.stats import Summary
 
@@ -204,6 +205,16 @@ def _told(trial: TrialRow, name: str) -> bool:
     family = FAMILIES.get(trial.family)
     argument = None if family is None else family.args.get(name)
     return argument is None or argument.shown
+
+
+def optimizer(name: str) -> str:
+    """An optimizer's name; a class of a task's file by that of the file, not of its module.
+
+    Example:
+        >>> optimizer("SGD"), optimizer("lrsearch_task_train_my:Sign")
+        ('SGD', 'train_my:Sign')
+    """
+    return name.removeprefix(MODULE_OF_A_FILE)
 
 
 def baseline(name: str) -> str:

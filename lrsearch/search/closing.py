@@ -81,7 +81,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         only = "  Only the usual recipes were run: a larger --trials searches, too."
         print_text(console, only, indent=2)
     elif best.baseline:
-        recipe = f"  It is the {best.baseline} baseline: nothing tried was better."
+        recipe = f"  It is the baseline {best.baseline}: nothing tried was better."
         print_text(console, recipe, indent=2)
     if against:
         print_text(

@@ -18,6 +18,7 @@ from lrsearch.attributes import schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
+from lrsearch.report import words
 from lrsearch.schedules.family import get_family, home, is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
@@ -266,7 +267,7 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
         f"· seed {config.seed}",
         f"task {plan.task.name}: {plan.task.describe()}, {plan.epochs} epochs a trial",
         f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
-        f"{len(plan.space.names)} schedule families",
+        f"{words.count(len(plan.space.names), 'schedule family', 'schedule families')}",
         f"device {devices.describe(plan.device)}: {plan.choice.why}"
         if cluster is None
         else cluster.describe(),
@@ -275,12 +276,13 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
 
 def _optimizer(plan: Plan) -> str:
     """``optimizer SGD (momentum 0.9, nesterov)``."""
-    words = [
+    told = [
         name if value is True else f"{name} {value}"
         for name, value in plan.optimizer_args.items()
         if value is not False
     ]
-    return f"optimizer {plan.optimizer}" + (f" ({', '.join(words)})" if words else "")
+    name = words.optimizer(plan.optimizer)
+    return f"optimizer {name}" + (f" ({', '.join(told)})" if told else "")
 
 
 def write_results(

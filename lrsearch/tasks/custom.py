@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
 from lrsearch.tasks.data import as_data, brief
 from lrsearch.tasks.splits import stratified_order
@@ -94,7 +95,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
                 sys.path.insert(0, str(Path.cwd()))
             return importlib.import_module(place)
         path = Path(place).resolve()
-        name = f"lrsearch_task_{path.stem}"
+        name = f"{MODULE_OF_A_FILE}{path.stem}"
         known = sys.modules.get(name)
         if known is not None and getattr(known, "__file__", None) == str(path):
             return known

@@ -161,7 +161,9 @@ def why_not(name: str, arguments: Mapping[str, Any]) -> str | None:
         "adamw": {"betas", "eps", "weight_decay"},
     }
     if name.lower() not in known:
-        return f"optimizer {name} has no stacked form (SGD, Adam and AdamW have)"
+        return (
+            f"optimizer {name.rpartition(':')[2]} has no stacked form (SGD, Adam and AdamW have)"
+        )
     for key, value in arguments.items():
         if key in known[name.lower()] or (key in IGNORED and not value):
             continue
