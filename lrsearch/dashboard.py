@@ -25,12 +25,12 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
 from lrsearch.report.answer import code, mattered, sentences
+from lrsearch.report.answer_html import effect
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import courses_table
 from lrsearch.report.page import Report, make_report
-from lrsearch.report.sections import effect
 from lrsearch.report.tables import StudyTable, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.search.study import ATTR

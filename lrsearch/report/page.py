@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
-from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, sections, words
+from lrsearch.report import (
+    answer_html,
+    breakdown,
+    courses,
+    figures,
+    optuna_figures,
+    overview,
+    sections,
+    words,
+)
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.html import document, escape, figure
@@ -77,7 +86,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     of_family = {c.trial.family: c for c in best}
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None:
-        rows = courses.courses_table(table, [sections.shown(table, found, confirmed)])
+        rows = courses.courses_table(table, [answer_html.shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
             rows += courses.courses_table(table, [found.strongest.trial])
         drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
@@ -108,7 +117,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     timeline = optuna_figures.timeline_figure(table)
     if timeline is not None:
         drawn["timeline"] = (timeline, "when each trial ran")
-    number = None if found is None else sections.shown(table, found, confirmed).number
+    number = None if found is None else answer_html.shown(table, found, confirmed).number
     yaml, python = _exports(study, number)
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
@@ -154,7 +163,7 @@ def page(report: Report) -> str:
         ),
         sections.figure_block(drawn("timeline"), "When each trial ran."),
     )
-    head = sections.hero(
+    head = answer_html.hero(
         table,
         report.found,
         report.confirmed,
@@ -163,7 +172,7 @@ def page(report: Report) -> str:
         drawn("scatter"),
     )
     body = [
-        sections.sure(table, report.found, report.confirmed),
+        answer_html.sure(table, report.found, report.confirmed),
         sections.what_mattered(report.mattered, drawn("importance"), drawn("within")),
         sections.others(
             families_table(table), report.best, drawn("curves"), drawn("slices"), family

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.training.optimizers import usual_lr, usual_range
+from lrsearch.training.optimizers import optimizer_name, usual_lr, usual_range
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 MetricFn = Callable[[Tensor, Tensor], Tensor]
@@ -329,20 +329,6 @@ def _json(value: Any) -> str:
 def _is_number(value: Any) -> bool:
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     return plain and math.isfinite(value)
-
-
-def optimizer_name(said: str, given: Any) -> str:
-    """How an optimizer is called everywhere else: its name in torch.optim, or its place."""
-    if isinstance(given, str):
-        return given
-    if not (isinstance(given, type) and issubclass(given, torch.optim.Optimizer)):
-        raise UsageError(
-            f"{said} must be a class such as torch.optim.AdamW, or its name, got "
-            f"{given!r:.80}; its arguments go to optimizer_args, groups to param_groups"
-        )
-    name = str(given.__name__)
-    known = getattr(torch.optim, name, None) is given
-    return name if known else f"{given.__module__}:{given.__qualname__}"
 
 
 def _count(data: Data) -> str | None:

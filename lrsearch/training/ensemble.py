@@ -8,10 +8,8 @@ On an accelerator dropout draws other numbers where a model is stacked, the same
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from lrsearch.training.loop import build_scheduler
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult
+from lrsearch.training.slots import Slot
 from lrsearch.training.stacked import Trainer, build_stack, quiet
 from lrsearch.training.stacked_batches import StackedBatches
 from lrsearch.training.stacked_rows import Rows
@@ -41,30 +40,6 @@ if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass
-class Slot:
-    """A resident trial; its numbers are in the row of the same position.
-
-    Args:
-        key: The trial.
-        schedule: Its schedule.
-        course: Rate and momentum (or beta1) of every step; None where a loss decides.
-        plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
-        epoch: Epochs finished.
-        last_lr: Rate of the last step.
-        loss: Sum of the training losses of ``counted`` epochs since the last validation.
-    """
-
-    key: int
-    schedule: Schedule
-    course: Course | None
-    plateau: Any = None
-    epoch: int = 0
-    last_lr: float = 0.0
-    loss: float = 0.0
-    counted: int = 0
 
 
 class EnsembleRunner:
@@ -195,7 +170,7 @@ class EnsembleRunner:
             "scheduler": None,
         }
         if slot.plateau is not None:
-            optimizer.param_groups[0]["lr"] = _plateau_lr(slot)
+            optimizer.param_groups[0]["lr"] = slot.plateau_lr
             state["scheduler"] = slot.plateau.state_dict()
         state["optimizer"] = {
             "state": self._store.read_optimizer(row, step),
@@ -259,7 +234,7 @@ class EnsembleRunner:
             numbers = self._validation(self._rows.head(len(self._slots)))
         seconds = time.perf_counter() - began
         return {
-            slot.key: self._result(slot, row, seconds)
+            slot.key: slot.result(row, seconds)
             for slot, row in zip(self._slots, numbers, strict=True)
         }
 
@@ -322,7 +297,7 @@ class EnsembleRunner:
         momentum = np.empty((len(slots), steps))
         for i, slot in enumerate(slots):
             if slot.course is None:
-                lr[i], momentum[i] = _plateau_lr(slot), self._rule.momentum
+                lr[i], momentum[i] = slot.plateau_lr, self._rule.momentum
             else:
                 lr[i], momentum[i] = slot.course.span(first[i], first[i] + steps)
             slot.last_lr = float(lr[i, -1])
@@ -333,31 +308,9 @@ class EnsembleRunner:
         per_column = [column.unbind(0) for column in stacked.to(self._device).unbind(0)]
         return list(zip(*per_column, strict=True))
 
-    def _result(self, slot: Slot, numbers: Sequence[float], seconds: float) -> EpochResult:
-        val_loss, avg_val_loss, *metrics = numbers
-        train_loss = slot.loss / slot.counted if slot.counted else math.nan
-        slot.loss, slot.counted = 0.0, 0
-        if slot.plateau is not None:
-            slot.plateau.step(val_loss)
-        return EpochResult(
-            epoch=slot.epoch,
-            lr=slot.last_lr,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            val_metric=metrics[0] if metrics else None,
-            avg_val_loss=avg_val_loss,
-            avg_val_metric=metrics[1] if metrics else None,
-            seconds=seconds,
-            diverged=not (math.isfinite(train_loss) and math.isfinite(val_loss)),
-        )
-
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.to("cpu") for name, tensor in state.items()}
-
-
-def _plateau_lr(slot: Slot) -> float:
-    return float(slot.plateau.optimizer.param_groups[0]["lr"])
 
 
 def _follow(average: Tensor, value: Tensor, weight: Tensor) -> None:

@@ -85,6 +85,20 @@ def _own_class(name: str) -> type[Optimizer]:
     return found
 
 
+def optimizer_name(said: str, given: Any) -> str:
+    """How an optimizer is called everywhere else: its name in torch.optim, or its place."""
+    if isinstance(given, str):
+        return given
+    if not (isinstance(given, type) and issubclass(given, Optimizer)):
+        raise UsageError(
+            f"{said} must be a class such as torch.optim.AdamW, or its name, got "
+            f"{given!r:.80}; its arguments go to optimizer_args, groups to param_groups"
+        )
+    name = str(given.__name__)
+    known = getattr(torch.optim, name, None) is given
+    return name if known else f"{given.__module__}:{given.__qualname__}"
+
+
 def usual_lr(optimizer: str | type[Optimizer]) -> float:
     """The rate that recipes give an optimizer: 0.1 for SGD, for others the default of their class.
 

@@ -1,0 +1,172 @@
+"""The answer in HTML: the first screen of the report, and how sure it is."""
+
+from __future__ import annotations
+
+from lrsearch.report import words
+from lrsearch.report.answer import breakable, sentences, to_html
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_html import confirmed_table
+from lrsearch.report.confirmed_words import sentence as confirmed_sentence
+from lrsearch.report.html import escape
+from lrsearch.report.sections import figure_block, section, text
+from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
+
+
+def hero(
+    table: StudyTable,
+    found: Answer | None,
+    confirmed: Confirmed | None,
+    stopped: PruningTable,
+    curve: str,
+    scatter: str,
+) -> str:
+    """The first screen: the answer, the winning curve, and all trials at a glance."""
+    lines = sentences(table, found, confirmed)
+    plan = table.info.get("plan") or {}
+    kicker = " · ".join(
+        ["lrsearch", table.name, *([str(plan["task"])] if plan.get("task") else [])]
+    )
+    heading = breakable(to_html(lines[0]))
+    head = f'<p class="kicker">{escape(kicker)}</p><h1>{heading}</h1>'
+    lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""
+    caption = ""
+    if found is not None:
+        recipe = found.strongest is not None and found.strongest.trial is not found.best
+        drawn = shown(table, found, confirmed)
+        of = "the search" if drawn is found.best else "those on fresh seeds"
+        caption = f"Learning rate of trial {drawn.number}, the best of {of}" + (
+            "; dashed, the best usual recipe" if recipe else ""
+        )
+    keys = key_figures(table, found, stopped, confirmed)
+    return (
+        f'<header class="hero"><div class="answer">{head}{lead}</div>'
+        f"{figure_block(curve, caption)}</header>{keys}"
+        + figure_block(
+            scatter,
+            "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
+            "**hollow** ones were stopped early and stand at the loss they had then, marks on the "
+            "rail **diverged**. Rings: the best, and the baselines.",
+        )
+    )
+
+
+def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
+    """The trial that the answer is about: the best of the search, or what held on fresh seeds."""
+    if confirmed is not None and confirmed.winner.trial == found.best.number:
+        number = confirmed.held.trial
+        return next((t for t in table.trials if t.number == number), found.best)
+    return found.best
+
+
+def key_figures(
+    table: StudyTable,
+    found: Answer | None,
+    stopped: PruningTable,
+    confirmed: Confirmed | None = None,
+) -> str:
+    """A row of the few numbers that people quote; of fresh seeds, where there are some."""
+    cells: list[tuple[str, str]] = []
+    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
+        held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
+        seeds = words.count(held.val.n, "fresh seed")
+        cells.append((words.loss(held.val.median), f"validation loss, median of {seeds}"))
+        if held.test is not None:
+            cells.append(
+                (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
+            )
+        if strongest is not None and gain is not None:
+            name = words.baseline(str(strongest.baseline))
+            by = (
+                words.percent(-gain.difference, 1, sign=True)
+                if gain.relative
+                else words.against(held.val.median, strongest.val.median)
+            )
+            cells.append((by, f"against {name}, {seeds}"))
+    elif found is not None:
+        cells.append((words.loss(found.best.value), "validation loss"))
+        if found.best.metric is not None:
+            name = f"validation {table.metric_name}"
+            share = table.metric_name == "accuracy"
+            metric = found.best.metric
+            cells.append((words.percent(metric, 1) if share else words.number(metric, 4), name))
+        if found.strongest is not None and not found.best.baseline:
+            against = f"against {words.baseline(found.strongest.name)}"
+            cells.append((effect(found, found.strongest), against))
+    ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
+    cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
+    if stopped.saved > 0:
+        cells.append((words.percent(stopped.saved), "of epochs saved"))
+    return (
+        '<dl class="keys">'
+        + "".join(f"<div><dt>{escape(b)}</dt><dd>{escape(a)}</dd></div>" for a, b in cells)
+        + "</dl>"
+    )
+
+
+def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> str:
+    """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
+    if found is None:
+        return ""
+    parts = [gains(found)]
+    near = len(found.close)
+    if near:
+        others = {t.family for t in found.close if t.family != found.best.family}
+        word = f"{words.count(near, 'other trial')} came within 2% of the best"
+        word += f", of {words.count(len(others) + 1, 'family', 'families')}" if others else ""
+        parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
+    if confirmed is None:
+        again = (
+            f"`lrsearch confirm {table.name.replace('`', '')}` trains the best schedules and "
+            "every baseline again on fresh seeds, and looks at the test data for the first time."
+            if table.config
+            else "This study has a training loop of its own: run the best schedule and the "
+            "strongest recipe in it again, with a few other seeds, before you believe it."
+        )
+        parts.append(
+            text(
+                "All of this is one seed, and the best of many trials looks better than it is. "
+                + again
+            )
+        )
+    else:
+        parts += [
+            text(confirmed_sentence(confirmed, found.best.number)),
+            confirmed_table(confirmed),
+        ]
+    return section("sure", "Is it sure?", *parts)
+
+
+def effect(found: Answer, gain: Gain) -> str:
+    """The best's loss against that of a usual recipe; "" where one has none."""
+    if found.best.value is None or gain.value is None:
+        return ""
+    return words.against(found.best.value, gain.value)
+
+
+def gains(found: Answer) -> str:
+    """The best against each usual recipe, as bars from 0, or from the best if that is below."""
+    if not found.gains:
+        return text("No usual recipe was run in this study, so there is nothing to compare with.")
+    rows = []
+    best = found.best.value or 0.0
+    highest = max((g.value for g in found.gains if g.value is not None), default=best)
+    zero = min(0.0, best)
+    top = (max(highest, best) - zero) or 1.0
+    listed = [("this search's best", best, "", True)] + [
+        (words.baseline(g.name), g.value, effect(found, g), False)
+        for g in found.gains
+        if g.trial is not found.best
+    ]
+    for name, value, by, ours in listed:
+        width = 0.0 if value is None else 100 * (value - zero) / top
+        shown = words.loss(value) if value is not None else "did not finish"
+        rows.append(
+            f'<tr class="{"ours" if ours else ""}"><th scope="row">{escape(name)}</th>'
+            f'<td class="bar"><i style="width:{width:.1f}%"></i></td>'
+            f'<td class="num">{shown}</td><td class="num">{by}</td></tr>'
+        )
+    return (
+        '<table class="bars"><thead><tr><th scope="col">schedule</th><td class="bar"></td>'
+        '<th scope="col" class="num">validation loss</th><th scope="col" class="num">the best is'
+        f"</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )

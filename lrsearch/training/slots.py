@@ -1,0 +1,67 @@
+"""A trial among others in lock-step: where it is in its schedule, and what an epoch gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.schedules.trace import Course
+from lrsearch.training.results import EpochResult
+
+if TYPE_CHECKING:
+    from lrsearch.schedules import Schedule
+
+
+@dataclass
+class Slot:
+    """A resident trial; its numbers are in the row of the same position.
+
+    Args:
+        key: The trial.
+        schedule: Its schedule.
+        course: Rate and momentum (or beta1) of every step; None where a loss decides.
+        plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
+        epoch: Epochs finished.
+        last_lr: Rate of the last step.
+        loss: Sum of the training losses of ``counted`` epochs since the last validation.
+    """
+
+    key: int
+    schedule: Schedule
+    course: Course | None
+    plateau: Any = None
+    epoch: int = 0
+    last_lr: float = 0.0
+    loss: float = 0.0
+    counted: int = 0
+
+    @property
+    def plateau_lr(self) -> float:
+        """The rate of a trial whose rate a loss decides."""
+        return float(self.plateau.optimizer.param_groups[0]["lr"])
+
+    def result(self, numbers: Sequence[float], seconds: float) -> EpochResult:
+        """What the epochs since the last validation gave.
+
+        Args:
+            numbers: Loss, averaged loss and, where there is one, metric and averaged metric.
+            seconds: Wall seconds of these epochs.
+        """
+        val_loss, avg_val_loss, *metrics = numbers
+        train_loss = self.loss / self.counted if self.counted else math.nan
+        self.loss, self.counted = 0.0, 0
+        if self.plateau is not None:
+            self.plateau.step(val_loss)
+        return EpochResult(
+            epoch=self.epoch,
+            lr=self.last_lr,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_metric=metrics[0] if metrics else None,
+            avg_val_loss=avg_val_loss,
+            avg_val_metric=metrics[1] if metrics else None,
+            seconds=seconds,
+            diverged=not (math.isfinite(train_loss) and math.isfinite(val_loss)),
+        )
