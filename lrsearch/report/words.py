@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrsearch.imports import MODULE_OF_A_FILE
-from lrsearch.report.tables import TrialRow
-from lrsearch.stats import Summary
+
+if TYPE_CHECKING:
+    from lrsearch.report.tables import TrialRow
+    from lrsearch.stats import Summary
 
 BASELINE_NAMES = {
     "constant": "constant rate",
