@@ -9,7 +9,6 @@ result.figures["scatter"]                      # plotly figures, which a noteboo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +134,8 @@ def search(
     made = None if task is None or isinstance(task, str) else _named(task)
     if made is not None:
         given["task"] = made[0]
+        if study_file is None and made[1].name == "task" and made[1].model_name != "model":
+            given.setdefault("name", made[1].model_name)  # neither of the two says anything
     config = _checked(study_file, given)
     if made is not None and (config.workers not in ("auto", "1") or config.launcher != "local"):
         asked = "launcher ray" if config.launcher != "local" else f"workers {config.workers}"
@@ -287,8 +288,6 @@ def _named(task: Any) -> tuple[str, Task]:
     from lrsearch.tasks.custom import as_task
 
     made = as_task(task, str(getattr(task, "__name__", "task")))
-    if made.name == "task" and made.model_name != "model":  # neither of the two says anything
-        made = dataclasses.replace(made, name=made.model_name)
     return f"{FROM_PYTHON}{made.name}", made
 
 

@@ -104,12 +104,7 @@ def confirm(
     interrupt = interrupt or Interrupt()
     with interrupt.listening():
         plan = make_plan(config, task)
-        made = study.user_attrs[STUDY_ATTR].get("plan") or {}
-        if rows := changed({k: v for k, v in made.items() if k != "lr"}, plan.to_dict()):
-            raise UsageError(
-                f"the task has changed since study {study.study_name!r} was made with "
-                f"{'; '.join(rows)}. Put it back, or search anew with another --name"
-            )
+        _same_task(study, plan, note)
         again = open_confirmation(study, storage, plan, arms, fresh, top)
         folder = results_folder(config.out, study.study_name)
         note(
@@ -157,6 +152,26 @@ def after_run(
         note=note,
         interrupt=interrupt,
     )
+
+
+def _same_task(study: optuna.Study, plan: Plan, note: Callable[[str], None]) -> None:
+    """Refuse a task that is no more what was searched with; data may be drawn anew each time.
+
+    Raises:
+        UsageError: The task has changed.
+    """
+    made = study.user_attrs[STUDY_ATTR].get("plan") or {}
+    made = {key: value for key, value in made.items() if key != "lr"}
+    data = {key: value for key, value in made.items() if key != "initial_loss"}
+    if rows := changed(data, plan.to_dict()):
+        raise UsageError(
+            f"the task has changed since study {study.study_name!r} was made with "
+            f"{'; '.join(rows)}. Put it back, or search anew with another --name"
+        )
+    if rows := changed(made, plan.to_dict()):
+        note(
+            f"study {study.study_name!r} was made with {rows[0]}: this is of the task as it is now"
+        )
 
 
 def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: int) -> StudyConfig:

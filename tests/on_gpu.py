@@ -86,4 +86,5 @@ def losses(runner: Runner, *schedules: Schedule) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    json.dump({name: histories(case) for name, case in CASES.items()}, sys.stdout)
+    there = torch.cuda.is_available()
+    json.dump({k: histories(case) for k, case in CASES.items()} if there else None, sys.stdout)

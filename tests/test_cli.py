@@ -260,6 +260,16 @@ def test_changed_space_on_an_existing_study_shows_the_difference(
     assert "study 'digits' was made with epochs 3, now 4" in text
 
 
+def test_the_default_range_may_be_said_in_so_many_words(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what a study was made with, and what goes on where a later version's default moved."""
+    assert main([*SMALL, "--trials", "1"]) == 0
+    assert main([*SMALL, "--trials", "2", "--lr", "0.001,2"]) == 0
+    assert main([*SMALL, "--trials", "3", "--lr", "0.001,1"]) == 2
+    assert "made with lr the task's default, now [0.001, 1.0]" in capsys.readouterr().err
+
+
 def test_another_pruner_or_sampler_on_an_existing_study_is_told_in_one_line(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,9 @@ def trained() -> dict[str, Any]:
         program, capture_output=True, text=True, check=False, timeout=600, env=environment
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] | None = json.loads(done.stdout)
+    if found is None:
+        pytest.skip("this torch finds no CUDA device")
     return found
 
 

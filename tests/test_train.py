@@ -51,6 +51,16 @@ def test_the_saved_weights_give_the_test_metrics_that_were_told(tmp_path: Path) 
     assert Schedule.from_dict(json.loads(facts["schedule"])) == COSINE
 
 
+def test_training_has_the_threads_that_it_is_given(tmp_path: Path) -> None:
+    """A worker has one, since others run beside it; nothing runs beside a longer run."""
+    torch.set_num_threads(2)
+    try:
+        train(write(tmp_path, COSINE))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_another_budget_rescales_the_schedule_by_its_fractions(tmp_path: Path) -> None:
     result = train(write(tmp_path, COSINE), epochs=8, out=tmp_path / "out")
     assert result.schedule == COSINE.rescaled(8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ from lrsearch.training.optimizers import (
     build_optimizer,
     optimizer_names,
     resolve_optimizer,
+    usual_lr,
+    usual_range,
     without_compiler,
 )
 from lrsearch.training.products import as_torch, multiplier, product
@@ -551,3 +554,29 @@ def test_a_task_that_names_no_rate_has_that_of_its_optimizer(
     task = Task("t", lambda: torch.nn.Linear(2, 1), data, data, **given)
     assert task.lr == pytest.approx(lr)
     assert task.lr_range == pytest.approx(searched)
+
+
+def test_groups_without_rates_of_their_own_follow_the_optimizer() -> None:
+    data = Split(torch.zeros(8, 2), torch.zeros(8, 1))
+    decays = Task(
+        "t",
+        lambda: torch.nn.Linear(2, 1),
+        data,
+        data,
+        param_groups=lambda model: [
+            {"params": [model.weight], "weight_decay": 0.01},
+            {"params": [model.bias], "weight_decay": 0.0},
+        ],
+    )
+    asked = {"optimizer": {"name": "adamw"}, "trials": 4}
+    assert make_plan(make(asked), decays).task.lr == pytest.approx(1e-3)
+    rates = replace(decays, param_groups=lambda model: [{"params": model.parameters(), "lr": 0.1}])
+    assert make_plan(make(asked), rates).task.lr == pytest.approx(0.1)
+
+
+def test_what_is_made_of_sgd_has_its_usual_rate() -> None:
+    class Own(torch.optim.SGD):
+        """Such as one with a projection after the step."""
+
+    assert usual_lr(Own) == pytest.approx(0.1)
+    assert usual_range(Own, 0.1) == pytest.approx((1e-3, 1.0))

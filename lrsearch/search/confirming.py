@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -65,6 +66,7 @@ def make_confirm_worker(
         config = dataclasses.replace(plan.config, seed=seed)
         return make_runner(dataclasses.replace(plan, config=config, choice=choice), count)
 
+    torch.set_num_threads(plan.choice.threads)
     test = TestData(plan)
     seed = int(order[0][1])
     checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
@@ -126,6 +128,7 @@ class ConfirmWorker(Worker):
     of_seed: Callable[..., Runner] | None = None
     test: Callable[[Mapping[str, Any]], dict[str, float]] = lambda weights: {}
     held: tuple[FrozenTrial, dict[str, Any]] | None = None
+    most: int | None = None
 
     def _fill(self) -> None:
         """Take trials; one of another seed waits until the runner is empty."""
@@ -145,7 +148,7 @@ class ConfirmWorker(Worker):
                 return
             assert self.of_seed is not None
             del self.runner  # the next one may need its memory
-            self.seed, self.runner = seed, self.of_seed(seed)
+            self.seed, self.runner = seed, self.of_seed(seed, self.most)
             self.fallback = partial(self.of_seed, seed)
         super()._admit(trial, **how)
 
@@ -170,7 +173,7 @@ class ConfirmWorker(Worker):
         return False
 
     def _unfuse(self, reason: str, count: int) -> None:
-        self.held = None  # it goes back to the queue like the others
+        self.held, self.most = None, count  # it goes back to the queue like the others
         super()._unfuse(reason, count)
 
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:

@@ -189,7 +189,7 @@ class LiveDisplay:
         room = self._console.width - BAR - GAP
         room -= sum(max(map(cell_len, (head, *cells))) + GAP for head, cells in numbers.items())
         name = min(max(map(cell_len, ("running", *names))), max(1, room - GAP))
-        what = min(max(map(cell_len, told)), room - name - 2 * GAP)
+        what = min(max(map(cell_len, told), default=0), room - name - 2 * GAP)
         table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
         table.add_column("running", no_wrap=True, width=name)
         if what >= LEAST_TOLD:

@@ -304,13 +304,14 @@ class Worker:
     # saving
 
     def _save(self, key: int) -> None:
-        resident = self.residents[key]
+        resident, began = self.residents[key], time.monotonic()
         state = self.runner.state(key)
         recorded = 0 if resident.last is None else resident.last.epoch
         if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
             return  # going on from there would leave a gap in the history: the older file stays
         self.saves.write(key, state)
         resident.saved = time.monotonic()
+        self.saves.seconds = resident.saved - began
 
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
@@ -324,8 +325,8 @@ class Worker:
             self.note(f"the running trials could not be saved ({brief(error)})")
         try:
             slots.release(self.storage, self.owner)
-        except LrsearchError:  # others take them when our heart has stopped
-            self.note("the running trials could not be handed back; they go on in a minute")
+        except LrsearchError as error:  # others take them when our heart has stopped
+            self.note(f"the running trials could not be handed back: {error}")
 
     def _tidy(self) -> None:
         """Remove what workers that were killed left of trials that have ended."""

@@ -73,6 +73,7 @@ class Plan:
             "batch_size": self.task.batch_size,
             "validate_every": self.task.validate_every,
             "lr": list(self.space.lr),
+            "usual_lr": self.task.lr,
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
             **({"param_groups": self.task.groups} if self.task.groups else {}),
             **self._initial,
@@ -101,7 +102,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             own.pop("nesterov", None)  # torch refuses it then, and nobody asked for it
         name, given = task.optimizer, {**own, **given}
     optimizer, arguments = resolve_optimizer(name, given)
-    if name.lower() != task.optimizer.lower() and task.param_groups is None:
+    if name.lower() != task.optimizer.lower() and not any("lr" in each for each in task.groups):
         usual = usual_lr(optimizer)  # the task's is for another optimizer
         task = dataclasses.replace(task, lr=usual, lr_range=usual_range(optimizer, usual))
     lr = task.lr_range if config.lr is None or isinstance(config.lr, str) else config.lr

@@ -165,6 +165,7 @@ def make_worker(
 ) -> Worker:
     """The worker of this process."""
     config = plan.config
+    torch.set_num_threads(plan.choice.threads)
     return Worker(
         study=study,
         storage=storage,
@@ -239,7 +240,6 @@ def make_runner(plan: Plan, fuse: int | None = None) -> Runner:
     Raises:
         LrsearchError: Model and data do not fit into the memory of the device.
     """
-    torch.set_num_threads(plan.choice.threads)
     fuse = plan.choice.fuse if fuse is None else fuse
     settings: dict[str, Any] = {
         "optimizer": plan.optimizer,

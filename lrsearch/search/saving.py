@@ -27,7 +27,7 @@ class Saves:
     Args:
         folder: Of the checkpoints; it is made with the first.
         note: Called with one line for the user.
-        seconds: What the last save took.
+        seconds: What the last save took, with the copy from the device.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Saves:
         Raises:
             LrsearchError: The file cannot be written.
         """
-        path, began = self._path(key), time.monotonic()
+        path = self._path(key)
         try:
             checkpoint.save(path, state)
         except OSError as error:
@@ -53,7 +53,6 @@ class Saves:
                 f"the checkpoint {path} could not be written ({error.strerror or error}); what is "
                 "finished is kept: make room, then run the same command again"
             ) from None
-        self.seconds = time.monotonic() - began
 
     def read(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """The state of a trial; None where there is none that can be read: then it starts over."""

@@ -156,8 +156,10 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
                     "uid": uuid.uuid4().hex[:12],
                 },
             )
-    rows = difference(stored["identity"], config.identity())
-    rows = rows or changed(stored.get("plan") or {}, plan)
+    before, now, made = stored["identity"], config.identity(), stored.get("plan") or {}
+    if before.get("lr") is None and now.get("lr") is not None and made.get("lr") == plan.get("lr"):
+        now["lr"] = None  # the default range that it was made with, in so many words
+    rows = difference(before, now) or changed(made, plan)
     if rows:
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -238,6 +239,8 @@ def _factory(name: str, model: Any) -> Callable[[], nn.Module]:
 
 
 def _model_name(model: Any) -> str:
+    while isinstance(model, functools.partial):
+        model = model.func
     name = str(getattr(model, "__name__", type(model).__name__))
     return "model" if name == "<lambda>" else name
 

@@ -149,7 +149,8 @@ class Task:
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.
-        loss: (outputs, y) -> scalar, the mean over the batch. By default cross-entropy, or mean
+        loss: (outputs, y) -> scalar, the mean over the batch: validation, too, is done in batches
+            whose size is ours to choose. By default cross-entropy, or mean
             squared error where a Split has targets of floats.
         validation_loss: (outputs, y) -> scalar over *all* validation outputs at once; None = the
             mean of ``loss``.

@@ -19,8 +19,8 @@ from lrsearch.schedules.trace import light
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Arguments that an optimizer gets when nothing else is said: torch's own SGD has no momentum."""
 
-USUAL_LR = {"SGD": 0.1}
-"""The rate that recipes give an optimizer; for others the default of their class."""
+USUAL_LR = 0.1
+"""The rate that recipes give SGD; other optimizers have the default of their class."""
 OTHER_LR = 1e-3
 """The same where a class has none."""
 
@@ -113,10 +113,10 @@ def usual_lr(optimizer: str | type[Optimizer]) -> float:
         (0.1, 0.001)
     """
     chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
-    rate = USUAL_LR.get(chosen.__name__)
-    if rate is None:
-        parameter = inspect.signature(chosen.__init__).parameters.get("lr")
-        rate = as_number(getattr(parameter, "default", None))
+    if issubclass(chosen, torch.optim.SGD):
+        return USUAL_LR
+    parameter = inspect.signature(chosen.__init__).parameters.get("lr")
+    rate = as_number(getattr(parameter, "default", None))
     return rate if rate is not None and rate > 0 else OTHER_LR
 
 
@@ -131,7 +131,7 @@ def usual_range(optimizer: str | type[Optimizer], lr: float) -> tuple[float, flo
         (0.001, 1.0)
     """
     chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
-    most = 10 if chosen is torch.optim.SGD else 100
+    most = 10 if issubclass(chosen, torch.optim.SGD) else 100
     return lr / 100, lr * most
 
 
