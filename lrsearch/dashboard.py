@@ -7,228 +7,31 @@ learning-rate curve as an image, drawn when it is looked at.
 
 from __future__ import annotations
 
-import io
-import json
 import socketserver
 import sys
 import threading
-import uuid
 import warnings
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 
+from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
-from lrsearch.report import words
-from lrsearch.report.answer import code, mattered, sentences
-from lrsearch.report.answer_html import effect
-from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
-from lrsearch.report.confirmed import Confirmed, confirmed_of
-from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.courses import courses_table
-from lrsearch.report.page import Report, make_report
-from lrsearch.report.tables import StudyTable, load
-from lrsearch.report.trial_svg import trial_picture
+from lrsearch.report.confirmed import SUFFIX
+from lrsearch.report.tables import load
 from lrsearch.search.study import ATTR
-from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from lrsearch.storage.engine import Storage
 
     StartResponse = Callable[..., Any]
     App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 PORT = 8080
-FIGURES = {
-    "scatter": "lr-vs-validation-loss",
-    "curves": "best-of-each-family",
-    "importance": "what-mattered",
-    "within": "what-mattered-within-families",
-    "stops": "what-was-stopped",
-}
-ROOM = 300  # pixels of a plot's height that are left to its rows
-MOST_MARKS = 1500
 REFRESH_SECONDS = 20.0
-_IDS = uuid.UUID("6b1f9c3e-3f1b-4c39-9d0b-7a0c5f1f2a11")
-
-
-def prepare(study: optuna.Study, storage: Storage) -> None:
-    """Put the note, the figures and the curves' places into a study; again replaces them.
-
-    Args:
-        study: A study of ours, at any stage.
-        storage: Its database.
-    """
-    from optuna_dashboard import save_note, save_plotly_graph_object
-
-    if CONFIRM_ATTR in study.user_attrs:
-        table = load(study, storage)
-        found = confirmed_of(table, study.user_attrs[CONFIRM_ATTR])
-        save_note(study, confirm_note(found, study.user_attrs[CONFIRM_ATTR]["of"]))
-        place_pictures(table, storage)
-        return
-    report = make_report(study, storage)
-    save_note(study, note(report))
-    for name, title in FIGURES.items():
-        if name in report.figures:
-            drawn = light(report.figures[name][0])
-            drawn.update_layout(
-                title={"text": _short(title), "x": 0, "y": 0.97, "yanchor": "top"},
-                height=440,  # what the dashboard gives a plot
-                margin_t=76,
-            )
-            if name == "scatter":
-                drawn.update_xaxes(dtick=1)
-            if name == "within":
-                size = max(7.0, min(12.0, ROOM / -drawn.layout.yaxis.range[0] - 2))
-                drawn.update_yaxes(tickfont_size=size)
-                drawn.update_annotations(font_size=size, yshift=0)
-            if (drawn.layout.legend.y or 0) < 0:  # no room for a legend below
-                drawn.update_layout(
-                    legend={"orientation": "v", "x": 1.02, "y": 1, "font": {"size": 10}}
-                )
-            save_plotly_graph_object(study, drawn, graph_object_id=title)
-    place_pictures(report.table, storage)
-
-
-def _short(title: str) -> str:
-    """A title that ends before the buttons of the plot."""
-    return title.removeprefix("what-mattered-").replace("-", " ")
-
-
-def light(figure: Figure) -> Figure:
-    """The figure with at most 1,500 marks, filled ones first: it is stored in small pieces."""
-    import plotly.graph_objects as go
-
-    copy = go.Figure(figure)
-    copy.update_layout(template=go.layout.Template())
-    total = sum(len(t.x) for t in copy.data if t.type == "scatter" and t.x is not None)
-    if total <= MOST_MARKS:
-        return copy
-    for trace in copy.data:
-        if trace.type == "scatter" and trace.mode == "markers" and trace.x is not None:
-            hollow = str(trace.marker.symbol).endswith("-open") and trace.text is not None
-            step = -(-total // MOST_MARKS) if hollow else 1
-            for key in ("x", "y", "text"):
-                value = getattr(trace, key)
-                if value is not None and not isinstance(value, str):
-                    trace[key] = list(value)[::step]
-    return copy
-
-
-def note(report: Report) -> str:
-    """The answer as the dashboard's Markdown note."""
-    table = report.table
-    lines = sentences(table, report.found, report.confirmed)
-    parts = [f"## {lines[0]}", *lines[1:]]
-    if report.found is not None and report.found.gains:
-        rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
-        for gain in report.found.gains:
-            less = effect(report.found, gain) or "–"
-            rows.append(f"| {words.baseline(gain.name)} | {words.loss(gain.value)} | {less} |")
-        parts.append("\n".join(rows))
-    parts += mattered(report.mattered)
-    counts = report.stopped.counts
-    saved = report.stopped.saved
-    parts.append(
-        f"{words.count(counts['complete'], 'trial')} trained to the end, "
-        f"{counts['pruned']:,} pruned, {counts['diverged']:,} diverged"
-        + (f": {words.percent(saved)} of epochs saved." if saved > 0 else ".")
-    )
-    parts.append(f"Everything on one page: {code(f'lrsearch report {table.name}')}")
-    return "\n\n".join(parts)
-
-
-def confirm_note(found: Confirmed | None, of: str) -> str:
-    """What a confirmation says, as Markdown."""
-    head = f"## Confirmation of {code(of)}"
-    if found is None:
-        return f"{head}\n\nNo run of the best schedule has come to its end yet."
-    rows = ["| schedule | seeds | median validation loss | p |", "|---|---:|---:|---:|"]
-    for arm in found.arms:
-        row = found.against(arm.key)
-        p = "" if row is None else words.p_value(row.p_corrected)
-        rows.append(f"| {arm.name} | {arm.val.n} | {words.loss(arm.val.median)} | {p} |")
-    return "\n\n".join([head, sentence(found), "\n".join(rows)])
-
-
-# curves of trials
-
-
-def picture_id(trial_id: int) -> str:
-    """The artifact id of a trial's curve: always the same one."""
-    return str(uuid.uuid5(_IDS, str(trial_id)))
-
-
-def place_pictures(table: StudyTable, storage: Storage) -> None:
-    """Tell the dashboard of every trial's curve, in one transaction."""
-    rows = []
-    for trial in table.trials:
-        if not trial.schedule or any(k.startswith("artifacts:") for k in trial.attrs):
-            continue
-        artifact = picture_id(trial.trial_id)
-        meta = {
-            "artifact_id": artifact,
-            "filename": f"trial-{trial.number}-lr-curve.svg",
-            "mimetype": "image/svg+xml",
-            "encoding": None,
-        }
-        rows.append(
-            {
-                "trial_id": trial.trial_id,
-                "key": f"artifacts:{artifact}",
-                "value_json": json.dumps(json.dumps(meta)),
-            }
-        )
-    storage.transact(lambda c: upsert(c, SYSTEM_ATTRIBUTES, ("trial_id", "key"), rows))
-
-
-class Pictures:
-    """An artifact store that holds nothing: it draws a trial's curve when it is asked for.
-
-    Args:
-        storage: The database.
-    """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._trials: dict[str, tuple[int, int]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, study_id: int, table: StudyTable) -> None:
-        """Know the trials of a study."""
-        with self._lock:
-            for trial in table.trials:
-                self._trials[picture_id(trial.trial_id)] = (study_id, trial.trial_id)
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The picture of one trial."""
-        study_id, trial_id = self._trials.get(artifact_id, (-1, -1))
-        if trial_id < 0:
-            raise ArtifactNotFound(artifact_id)
-        name = self._storage.get_study_name_from_id(study_id)
-        table = load(optuna.load_study(study_name=name, storage=self._storage), self._storage)
-        trial = next((t for t in table.trials if t.trial_id == trial_id), None)
-        if trial is None:
-            raise ArtifactNotFound(artifact_id)
-        (course,) = courses_table(table, [trial])
-        return io.BytesIO(trial_picture(course).encode())
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Nothing can be uploaded here."""
-        raise LrsearchError("this dashboard keeps no files")
-
-    def remove(self, artifact_id: str) -> None:
-        """Nothing is kept, so nothing is removed."""
-
-
-# server
 
 
 @dataclass
@@ -305,7 +108,7 @@ class _Filler(threading.Thread):
     def __init__(self, storage: Storage, pictures: Pictures, names: list[str]) -> None:
         super().__init__(daemon=True)
         self._storage, self._pictures, self._names = storage, pictures, names
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
 
     def fill(self) -> None:
         for name in [*self._names]:
@@ -321,11 +124,21 @@ class _Filler(threading.Thread):
         study = optuna.load_study(study_name=name, storage=self._storage)
         trials = study.get_trials(deepcopy=False)
         finished = sum(t.state.is_finished() for t in trials)
-        if finished <= 1.1 * self._seen.get(name, -1):
+        confirmed = self._confirmed(name)
+        before, confirmed_before = self._seen.get(name, (-1, -1))
+        if finished <= 1.1 * before and confirmed <= 1.1 * confirmed_before:
             return
-        self._seen[name] = finished
+        self._seen[name] = finished, confirmed
         prepare(study, self._storage)
         self._pictures.add(study._study_id, load(study, self._storage))
+
+    def _confirmed(self, name: str) -> int:
+        """Finished trials of its confirmation."""
+        try:
+            again = optuna.load_study(study_name=f"{name}{SUFFIX}", storage=self._storage)
+        except KeyError:  # there is none
+            return 0
+        return sum(t.state.is_finished() for t in again.get_trials(deepcopy=False))
 
     def run(self) -> None:
         pause = threading.Event()

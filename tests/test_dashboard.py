@@ -14,15 +14,8 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 
-from lrsearch.dashboard import (
-    Dashboard,
-    Pictures,
-    _Filler,
-    light,
-    open_dashboard,
-    picture_id,
-    prepare,
-)
+from lrsearch.dashboard import Dashboard, _Filler, open_dashboard
+from lrsearch.dashboard_study import Pictures, light, picture_id, prepare
 from lrsearch.errors import LrsearchError
 from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load

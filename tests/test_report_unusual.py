@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lrsearch.cli import main
-from lrsearch.dashboard import note
+from lrsearch.dashboard_study import note
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
 from lrsearch.report.page import make_report, page, wall_seconds

@@ -98,7 +98,7 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         )
     if confirmed is None:
-        settle = code(f"lrsearch confirm {table.name}")
+        settle = code(f"lrsearch confirm {shlex.quote(table.name)}")
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
         return f"{text} — measured with one seed, so not certain until {settle}."
     return f"{text}. {sentence(confirmed)}"
@@ -157,7 +157,7 @@ def mattered(found: Importance) -> list[str]:
     if found.overall.clear() is None:
         text = f"nothing stands out from chance yet: {text}"
     lines = [
-        f"{text[0].upper()}{text[1:]} of the differences between all {found.overall.trials:,} "
+        f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
     ]
     top, share = next(iter(found.overall.share.items()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 from lrsearch.report import words
-from lrsearch.report.answer import breakable, sentences, to_html
+from lrsearch.report.answer import breakable, code, sentences, to_html
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
@@ -79,7 +81,7 @@ def key_figures(
             by = (
                 words.percent(-gain.difference, 1, sign=True)
                 if gain.relative
-                else words.against(held.val.median, strongest.val.median)
+                else words.difference(-gain.difference)
             )
             cells.append((by, f"against {name}, {seeds}"))
     elif found is not None:
@@ -116,7 +118,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
     if confirmed is None:
         again = (
-            f"`lrsearch confirm {table.name.replace('`', '')}` trains the best schedules and "
+            f"{code(f'lrsearch confirm {shlex.quote(table.name)}')} trains the best schedules and "
             "every baseline again on fresh seeds, and looks at the test data for the first time."
             if table.config
             else "This study has a training loop of its own: run the best schedule and the "

@@ -37,9 +37,10 @@ def what_mattered(found: Importance, overall: str, within: str) -> str:
     """What mattered? Two levels."""
     lines = mattered(found)
     how = (
-        "Measured with Optuna's fANOVA over all finished trials: a pruned one counts at the place "
-        "it had when it was stopped, a diverged one as the worst; what a shuffled copy of a "
-        "parameter explains is taken off. Whiskers: standard error from half samples."
+        "Measured with Optuna's fANOVA over all finished trials of the families searched: a "
+        "pruned one counts at the place it had when it was stopped, a diverged one as the worst; "
+        "what a shuffled copy of a parameter explains is taken off. Whiskers: standard error from "
+        "half samples."
     )
     parts = [text(*lines), figure_block(overall, how) if overall else ""]
     if within:

@@ -150,8 +150,17 @@ def against(value: float, other: float) -> str:
     """
     if value > 0 and other > 0:
         return percent(value / other - 1, 1, sign=True)
-    sign = "±" if value == other else "+" if value > other else ""
-    return sign + number(value - other)
+    return difference(value - other)
+
+
+def difference(value: float) -> str:
+    """A difference of two losses, with its sign.
+
+    Example:
+        >>> difference(0.3), difference(-0.041), difference(0.0)
+        ('+0.3', '−0.041', '±0')
+    """
+    return ("±" if value == 0 else "+" if value > 0 else "") + number(value)
 
 
 def below(value: float, other: float) -> str:

@@ -87,6 +87,9 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         print_text(
             console, f"  against the baselines, on this seed: {', '.join(against)}", indent=4
         )
+    elif not best.baseline and any(row.baseline for row in progress.rows):
+        none = "  no usual recipe came to its end: nothing to compare it with"
+        print_text(console, none, indent=4)
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")
