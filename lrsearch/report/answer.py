@@ -60,14 +60,18 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
     if confirmed is not None and confirmed.too_few:
         return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
-    strongest = None if confirmed is None else confirmed.strongest
-    if confirmed is not None and strongest and not confirmed.stands and not best.baseline:
+    if confirmed is not None and confirmed.held is not confirmed.winner:
+        held, strongest = confirmed.held, confirmed.strongest
+        assert strongest is not None  # it is what `held` is better than
+        lr = words.number(float(held.schedule["lr"]))
         name = words.baseline(str(strongest.baseline))
-        if (held := confirmed.held) is not confirmed.winner:
-            lr = words.number(float(held.schedule["lr"]))
-            better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
-            return f"{better} is better than **{name}**; {schedule} only looked best."
-        return f"Nothing found is surely better than **{name}**: {schedule} only looked best."
+        better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
+        return f"{better} is better than **{name}**; {schedule} only looked best."
+    if confirmed is not None and not confirmed.stands and confirmed.unbeaten:
+        names = [f"**{words.baseline(str(arm.baseline))}**" for arm in confirmed.unbeaten]
+        recipe = best.baseline and not confirmed.beaten
+        only = "was the best recipe in the search" if recipe else "only looked best"
+        return f"Nothing found is surely better than {words.listing(names)}: {schedule} {only}."
     text = f"Train with {schedule}"
     if best.warmup:
         text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
