@@ -26,6 +26,7 @@ from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirm
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
+from lrsearch.report.record import make_record
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
@@ -316,6 +317,11 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     there = optuna.load_study(study_name="digits-confirm", storage=storage)
     assert study_status(there, storage)["target"] == 9
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
+    fewer = confirm(study, storage, top=2, seeds=2)
+    assert fewer.seeds == result.seeds == (1001, 1002, 1003)
+    assert fewer.finished == fewer.planned == 9
+    record = make_record(study, storage)
+    assert record["commands"][1] == "lrsearch confirm digits --top 2 --seeds 3"
 
 
 def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
@@ -587,3 +593,16 @@ def test_results_are_plain_values(storage: Storage) -> None:
     assert again["winner"] == "#0"
     assert again["runs"] == {"planned": 4, "finished": 4}
     assert {row["name"] for row in again["comparisons"]} == {"constant"}
+    assert again["held"] == "#0"
+
+
+def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
+    import json
+
+    schedule = {"family": "ConstantLR", "lr": 0.1}
+    winner = Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {}, ())
+    lost = Arm("#1", schedule, 1, None, {}, {}, {}, (1, 2))
+    both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), (), "accuracy")
+    plain = json.loads(json.dumps(results(both), allow_nan=False))
+    assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
+    assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])

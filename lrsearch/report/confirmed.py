@@ -24,6 +24,8 @@ HOW = "Mean ± standard deviation over seeds."
 """What stands under the table, before how arms are compared."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
 """The same where the winner was run on too few."""
+NO_LOSS = {"n": 0, "mean": None, "sd": None, "median": None}
+"""The summary of an arm that lost all its seeds, in JSON."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Confirmed:
     """The arms on fresh seeds, the search's winner first.
 
     Attributes:
-        planned: Runs that are planned, arms times seeds.
+        seeds: Those planned, and all that an arm was run on before.
+        planned: Runs that are planned, arms times seeds, or all that ended if these are more.
         finished: Runs that ended.
         loss: The winner's validation loss against every other arm.
         metric: The winner's test metric against every other arm; above 0: the winner is better.
@@ -277,12 +280,13 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         return None
     key = arms[0].key
     metric = {a.key: {s: -v for s, v in a.test_metric.items()} for a in arms if a.test_metric}
-    runs = sum(len(a.val_loss) + len(a.lost) for a in arms)
+    runs = sum(len(a.losses) for a in arms)
+    seeds = {int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms))
     return Confirmed(
         name=table.name,
         arms=tuple(arms),
-        seeds=tuple(int(s) for s in plan["seeds"]),
-        planned=len(plan["arms"]) * len(plan["seeds"]),
+        seeds=tuple(sorted(seeds)),
+        planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
         finished=runs,
         loss=tuple(compare(key, {a.key: a.losses for a in arms})),
         metric=tuple(compare(key, metric)) if key in metric else (),
@@ -315,6 +319,7 @@ def results(found: Confirmed) -> dict[str, Any]:
         "runs": {"planned": found.planned, "finished": found.finished},
         "winner": found.winner.key,
         "lowest": found.lowest.key,
+        "held": found.held.key,
         "file": None if found.file is None else str(found.file),
         "arms": [
             {
@@ -322,7 +327,7 @@ def results(found: Confirmed) -> dict[str, Any]:
                 "label": arm.label,
                 "trial": arm.trial,
                 "baseline": arm.baseline,
-                "val_loss": asdict(arm.val),
+                "val_loss": asdict(arm.val) if arm.val_loss else NO_LOSS,
                 "test_metric": None if arm.test is None else asdict(arm.test),
                 "lost_seeds": list(arm.lost),
                 "untrained_seeds": list(arm.untrained),
