@@ -118,6 +118,10 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
         "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
+    _, held, winner = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    assert held.startswith("Lowest on these seeds, in the mean, is **ConstantLR, lr 0.1 (#1)**")
+    assert "its winner reached a validation loss of **0.2000**" in winner
+    assert ". The search's winner, ConstantLR, lr 0.0001 (#0): on 4 fresh seeds, " in winner
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
@@ -277,6 +281,23 @@ def test_a_run_that_ends_where_it_began_far_above_the_others_did_not_train() -> 
     confirmed = confirmed_of(load(again), plan)
     assert confirmed is not None
     assert confirmed.winner.untrained == (101,)
+
+
+@pytest.mark.parametrize(("good", "dead"), [(0.2, 2.31), (-2.0, 0.1)])
+def test_an_arm_of_which_most_did_not_train_is_said_so(good: float, dead: float) -> None:
+    def run(arm: str, seed: int, last: float) -> Fake:
+        made = found(constant(0.1), last)
+        made.losses[0] = last if last == dead else last + 2
+        made.attrs.update({"arm": arm, "seed": seed})
+        return made
+
+    ends = {"#0": [dead, dead, good], "#1": [good, good, good]}
+    runs = [run(key, s, last) for key, of in ends.items() for s, last in enumerate(of)]
+    again = make_study(name="x-confirm", made=runs, epochs=4)
+    entries = [{"key": k, "schedule": constant(0.1).to_dict(), "trial": 0} for k in ends]
+    confirmed = confirmed_of(load(again), {"arms": entries, "seeds": [0, 1, 2]})
+    assert confirmed is not None
+    assert [arm.untrained for arm in confirmed.arms] == [(0, 1), ()]
 
 
 def test_without_a_recipe_the_headline_names_what_to_train(storage: Storage) -> None:

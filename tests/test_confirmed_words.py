@@ -13,7 +13,7 @@ from rich.console import Console
 from lrsearch.report.answer import _what
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_words import print_confirmed, sentence
+from lrsearch.report.confirmed_words import of_lowest, of_winner, print_confirmed, sentence
 from lrsearch.report.tables import TrialRow
 from lrsearch.stats import compare
 from tests.test_stats import STEP_DECAY, WINNER
@@ -100,7 +100,8 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
 def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
     bare = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("#2", [0.3, 0.31, 0.32]))
     assert sentence(bare).startswith(
-        "On 3 fresh seeds there is no usual recipe to compare it with: the search ran none."
+        "On 3 fresh seeds there is no usual recipe to compare it with: the search "
+        "trained none to the end."
     )
     alone = fake_confirmation(arm("constant", [0.2, 0.21, 0.22], "constant"))
     assert "no other usual recipe was there to compare it with." in sentence(alone)
@@ -265,3 +266,29 @@ def test_the_method_is_that_of_the_rows() -> None:
     assert "signed-rank test of the losses' logarithms, paired by seed (t-test " in mixed.how
     ranks = fake_confirmation(arm("#1", about(0.1)), arm("StepLR", about(0.2), "StepLR"))
     assert "t-test" not in ranks.how
+
+
+def test_what_held_comes_before_the_winner_that_did_not() -> None:
+    found = fake_confirmation(
+        arm("#1", about(0.4)), arm("#2", about(0.1)), arm("StepLR", about(0.2), "StepLR")
+    )
+    first, rest = of_lowest(found), of_winner(found)
+    assert sentence(found) == f"{first} {rest}"
+    assert first.startswith("Lowest on these seeds, in the mean, is **LambdaLR, lr 0.3 (#2)**")
+    assert rest.startswith(
+        "The search's winner, LambdaLR, lr 0.3 (#1): on 12 fresh seeds, paired, it lost to step"
+    )
+
+
+def test_what_is_much_higher_is_told_as_in_the_table() -> None:
+    found = fake_confirmation(
+        arm("#1", [0.1993 * v for v in (1, 1.01, 0.99)]), arm("StepLR", [0.1] * 3, "StepLR")
+    )
+    assert "its validation loss is 99% higher (95% interval 94% to 104%)." in sentence(found)
+    assert '<td class="num">−99%</td>' in confirmed_table(found)
+    wide = fake_confirmation(
+        arm("#1", [0.1, 0.12, 90.0]), arm("StepLR", [0.11, 0.15, 0.1], "StepLR")
+    )
+    assert "(95% interval −99" in sentence(wide)
+    assert " to over 1,000%)" in sentence(wide)
+    assert "under −1,000% to 99" in confirmed_table(wide)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
-FAR = 1.2
-"""How far above its arm's median a run that did not train ends."""
+FAR = 0.2
+"""How far above the lowest median of an arm a run that did not train ends, as a part of it."""
 HOW = "Mean ± standard deviation over seeds."
 """What stands under the table, before how arms are compared."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
@@ -40,7 +40,7 @@ class Arm:
         val_loss, test_loss, test_metric: Seed -> value.
         lost: Seeds on which it diverged or failed.
         untrained: Seeds on which it ended no lower than it was after its first epoch, and far
-            above its own median: the net has died.
+            above the median of the best arm: the net has died.
     """
 
     key: str
@@ -258,6 +258,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         plan: Its user attribute: ``arms`` (key, schedule, trial, baseline) and ``seeds``.
     """
     arms = []
+    good = _lowest_median(table)
     for entry in plan["arms"]:
         rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
         done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
@@ -273,7 +274,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _attr(done, "test_loss"),
                 _attr(done, "test_metric"),
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
-                _untrained(table, done),
+                _untrained(table, done, good),
             )
         )
     if not arms or not arms[0].val_loss:
@@ -294,14 +295,20 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
     )
 
 
-def _untrained(table: StudyTable, done: Mapping[int, TrialRow]) -> tuple[int, ...]:
-    values = [t.value for t in done.values() if t.value is not None]
-    middle = statistics.median(values) if values else 0.0
+def _lowest_median(table: StudyTable) -> float:
+    """Of the arms' losses; 0 without any."""
+    values: dict[str, list[float]] = {}
+    for trial in table.having("complete"):
+        if trial.value is not None:
+            values.setdefault(str(trial.attrs.get("arm")), []).append(trial.value)
+    return min(map(statistics.median, values.values()), default=0.0)
 
+
+def _untrained(table: StudyTable, done: Mapping[int, TrialRow], good: float) -> tuple[int, ...]:
     def died(trial: TrialRow) -> bool:
         losses = table.history.of(trial.trial_id, "val_loss")
         last = trial.value or 0.0
-        return len(losses) > 1 and last >= losses[0] and last > FAR * middle > 0
+        return len(losses) > 1 and last >= losses[0] and last - good > FAR * abs(good)
 
     return tuple(seed for seed, trial in sorted(done.items()) if died(trial))
 

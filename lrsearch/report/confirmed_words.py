@@ -28,7 +28,10 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
             f"; `lrsearch confirm {name}` runs the new best on the same seeds. "
         )
-    return text + _of_winner(found) + _of_lowest(found)
+    parts = [of_winner(found), of_lowest(found)]
+    if found.held is not found.winner:
+        parts.reverse()
+    return text + " ".join(filter(None, parts))
 
 
 def other(found: Confirmed, best: int) -> str:
@@ -53,8 +56,8 @@ def other(found: Confirmed, best: int) -> str:
     )
 
 
-def _of_lowest(found: Confirmed) -> str:
-    """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
+def of_lowest(found: Confirmed) -> str:
+    """The arm that came lowest where that is not the winner, or nothing at all."""
     lowest = found.lowest
     if lowest is found.winner or len(lowest.losses) < 2:
         return ""
@@ -68,7 +71,7 @@ def _of_lowest(found: Confirmed) -> str:
     of = ""
     if any(len(arm.lost) > len(lowest.lost) for arm in found.arms):
         of = f" of those with {'the fewest' if lowest.lost else 'no'} lost seeds"
-    text = f" Lowest on these seeds, in the mean{of}, is **{lowest.name}**, {mean}: "
+    text = f"Lowest on these seeds, in the mean{of}, is **{lowest.name}**, {mean}: "
     text += f"below the winner {below(found.winner)}"
     row = found.lead
     if row is None:
@@ -92,9 +95,10 @@ def _failures(arm: Arm) -> str:
     return text
 
 
-def _of_winner(found: Confirmed) -> str:
+def of_winner(found: Confirmed) -> str:
     """The winner of the search against the baselines."""
     winner = found.winner
+    on = "On" if found.held is winner else f"The search's winner, {winner.name}: on"
     seeds = words.count(len(winner.losses), "fresh seed")
     if len(winner.losses) < 2:
         return f"It was run again on {seeds} so far.{_more(found)}"
@@ -114,22 +118,23 @@ def _of_winner(found: Confirmed) -> str:
     if unclear:
         parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
     if not parts:
-        return f"On {seeds} {_alone(found, baselines)}{_failures(winner)}"
-    text = f"On {seeds}, paired, {', and '.join(parts)}"
+        return f"{on} {seeds} {_alone(found, baselines)}{_failures(winner)}"
+    text = f"{on} {seeds}, paired, {', and '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
     told = row is not None and row.verdict() != "equal"
     if strongest is None or row is None or row.low is None or row.high is None or not told:
         return f"{text}.{_failures(winner)}"
     name = words.baseline(str(strongest.baseline))
-    ends = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
-    low, high = (words.lower_by(v, row.relative) for v in ends)
+    if row.difference >= 0:
+        side, says, ends = "lower", words.lower_by, (row.difference, row.low, row.high)
+    else:
+        side, says, ends = "higher", words.higher_by, (-row.difference, -row.high, -row.low)
+    by, low, high = (says(v, row.relative) for v in ends)
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {name}, its validation loss is "
-        f"{words.lower_by(abs(row.difference), row.relative)} "
-        f"{'lower' if row.difference >= 0 else 'higher'} "
-        f"(95% interval {low} to {high}).{_failures(winner)}{few}"
+        f"{by} {side} (95% interval {low} to {high}).{_failures(winner)}{few}"
     )
 
 
@@ -164,7 +169,7 @@ def _alone(found: Confirmed, baselines: list[Arm]) -> str:
         return "no baseline finished to compare it with."
     if found.winner.baseline is not None:
         return "no other usual recipe was there to compare it with."
-    return "there is no usual recipe to compare it with: the search ran none."
+    return "there is no usual recipe to compare it with: the search trained none to the end."
 
 
 def _more(found: Confirmed) -> str:
