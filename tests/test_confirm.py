@@ -109,8 +109,8 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     )
     assert main(["confirm", "digits", "--seeds", "4", "--quiet"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Lowest on these seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
-    assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
+    assert "Lowest on 4 fresh seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
+    assert "below the search's winner on 4 of 4, below constant rate on 4 of 4, by " in shown
     assert "Files lrsearch-results/digits/confirmed.yaml" in shown
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
     table = load(study, storage)
@@ -119,7 +119,7 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
     _, held, winner = sentences(table, answer(table), read_confirmed(storage, "digits"))
-    assert held.startswith("Lowest on these seeds, in the mean, is **ConstantLR, lr 0.1 (#1)**")
+    assert held.startswith("Lowest on 4 fresh seeds, in the mean, is **ConstantLR, lr 0.1 (#1)**")
     assert "its winner reached a validation loss of **0.2000**" in winner
     assert ". The search's winner, ConstantLR, lr 0.0001 (#0): on 4 fresh seeds, " in winner
     assert main(["export", "digits-confirm"]) == 2

@@ -202,7 +202,7 @@ def test_what_is_better_than_a_winner_that_is_a_recipe_is_the_answer() -> None:
     assert found.gain == found.lead
     assert found.strongest is found.winner
     assert "is better than **step decay**; " in headline(found)
-    assert "below the winner on 12 of 12, by 48%" in sentence(found)
+    assert "below the search's winner on 12 of 12, by 48%" in sentence(found)
 
 
 def test_what_came_lowest_is_not_the_answer_where_a_recipe_beat_it() -> None:
@@ -227,6 +227,18 @@ def test_the_lead_is_compared_as_one_of_all_pairs() -> None:
     assert found.lead.p is not None
     assert found.lead.p_corrected == pytest.approx(3 * found.lead.p)
     assert found.gain == found.lead
+
+
+def test_the_lead_counts_lost_seeds() -> None:
+    found = fake_confirmation(
+        arm("#1", [LOST, LOST, *about(0.4, 10)]),
+        arm("#2", [LOST, *about(0.1, 11)]),
+        arm("StepLR", [*about(0.12, 11), LOST], "StepLR"),
+    )
+    assert found.lowest is found.arm("#2")
+    assert found.lead is not None
+    assert (found.lead.n, found.lead.higher) == (12, 1)
+    assert "below step decay on 11 of 12" in sentence(found)
 
 
 def test_ten_seeds_are_enough_for_eight_arms() -> None:
@@ -274,7 +286,7 @@ def test_what_held_comes_before_the_winner_that_did_not() -> None:
     )
     first, rest = of_lowest(found), of_winner(found)
     assert sentence(found) == f"{first} {rest}"
-    assert first.startswith("Lowest on these seeds, in the mean, is **LambdaLR, lr 0.3 (#2)**")
+    assert first.startswith("Lowest on 12 fresh seeds, in the mean, is **LambdaLR, lr 0.3 (#2)**")
     assert rest.startswith(
         "The search's winner, LambdaLR, lr 0.3 (#1): on 12 fresh seeds, paired, it lost to step"
     )

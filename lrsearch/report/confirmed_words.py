@@ -71,8 +71,11 @@ def of_lowest(found: Confirmed) -> str:
     of = ""
     if any(len(arm.lost) > len(lowest.lost) for arm in found.arms):
         of = f" of those with {'the fewest' if lowest.lost else 'no'} lost seeds"
-    text = f"Lowest on these seeds, in the mean{of}, is **{lowest.name}**, {mean}: "
-    text += f"below the winner {below(found.winner)}"
+    first = found.held is lowest  # nothing before it has said which seeds
+    seeds = words.count(len(lowest.losses), "fresh seed") if first else "these seeds"
+    of_search = "search's " if first else ""
+    text = f"Lowest on {seeds}, in the mean{of}, is **{lowest.name}**, {mean}: "
+    text += f"below the {of_search}winner {below(found.winner)}"
     row = found.lead
     if row is None:
         return f"{text}.{_failures(lowest)}"
