@@ -3,14 +3,18 @@
 All arms are run on the same seeds, so that what a seed does to every arm cancels in the
 differences of the logarithms of their losses (of the losses themselves where one is not above 0).
 
+A seed on which an arm was lost (diverged or failed) counts: its loss is infinite in what is given
+here, and then stands above all others (:func:`with_lost`). Both lost is equal.
+
 From :data:`RANKED` seeds on the test is Wilcoxon's signed-rank test (1945), exact, as Demšar
 ("Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006) advises: a seed on
-which training fails has the highest rank and no more, while in a t-test it outweighs all others.
+which training fails has a high rank and no more, while in a t-test it outweighs all others.
 Seeds on which both arms are equal are left out. Estimate and interval are those of Hodges and
 Lehmann (1963), from the averages (dᵢ + dⱼ) / 2 of the differences. With fewer seeds it is the
 paired t-test, since ranks of so few cannot be significant: the smallest p is 2¹⁻ⁿ, 0.0625 with 5
-seeds. Interval and p are Bonferroni's for all comparisons made together, so that the interval
-leaves out 0 just where p is below 0.05.
+seeds; and so it is wherever that p, for all comparisons together, is not below 0.025. Interval and
+p are Bonferroni's for all comparisons made together, so that the interval leaves out 0 just where
+p is below 0.05.
 
 Simulated with ``python -m tests.benchmarks.paired``: ratios of the losses on a seed as in the
 digits runs of studies/winners, six comparisons together, 4,000 draws. *False*: chance that one of
@@ -36,7 +40,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +53,8 @@ RANKED = 10
 """Fewest seeds that differ for the signed-rank test; with 8 or 9 all must agree, or nearly."""
 ENOUGH_SEEDS = 10
 """With these the signed-rank test is used, and a failed one among them does no great harm."""
+LOST = 10
+"""Times the highest loss: what a lost seed counts as, where all losses are above 0."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Comparison:
 
     Attributes:
         name: The other arm.
-        n: Seeds that both have.
+        n: Seeds that both were run on.
         difference: Above 0, the reference is lower; a part of the other (0.1: 10% lower) where
             ``relative``. Hodges and Lehmann's estimate, of few seeds the mean.
         lower, higher: Seeds on which the reference is lower, and higher.
@@ -127,10 +133,10 @@ def paired(
     relative: bool | None = None,
     among: int = 1,
 ) -> Comparison:
-    """Compare two arms on the seeds that both have.
+    """Compare two arms on the seeds that both were run on.
 
     Args:
-        reference: Seed -> value, lower is better.
+        reference: Seed -> value, lower is better; infinite where the seed was lost.
         other: Seed -> value.
         name: Of the other arm.
         relative: Compare logarithms; None: where all values are above 0.
@@ -141,6 +147,7 @@ def paired(
         >>> round(found.difference, 3), round(found.p, 3), found.test
         (0.109, 0.013, 't')
     """
+    reference, other = with_lost({"a": reference, "b": other}).values()
     seeds = sorted(set(reference) & set(other))
     if relative is None:
         relative = all_positive(reference, other)
@@ -149,13 +156,17 @@ def paired(
     counts = int((a < b).sum()), int((a > b).sum())
 
     def shown(value: float) -> float:
-        return -math.expm1(-value) if relative else value
+        return -math.expm1(min(-value, 700.0)) if relative else value
 
-    if len(d) < FEWEST_SEEDS:
-        middle = float(d.mean()) if len(d) else math.nan
+    differ = d[d != 0]
+    if len(d) < FEWEST_SEEDS or 0 < len(differ) < FEWEST_SEEDS:
+        middle = float((differ if len(differ) else d).mean()) if len(d) else math.nan
         return Comparison(name, len(d), shown(middle), *counts, relative)
-    ranked = sum(counts) >= RANKED
-    middle, low, high, p = (_signed_rank if ranked else _t)(d[d != 0] if ranked else d, among)
+    ranked = len(differ) >= RANKED and among * 2.0 ** (1 - len(differ)) < ALPHA / 2
+    if len(differ):
+        middle, low, high, p = (_signed_rank if ranked else _t)(differ, among)
+    else:
+        middle, low, high, p = 0.0, 0.0, 0.0, 1.0
     return Comparison(
         name,
         len(d),
@@ -170,13 +181,46 @@ def paired(
     )
 
 
-def method(relative: bool) -> str:
-    """How arms are compared, in words."""
+def method(relative: bool, tests: Collection[str | None], equal: bool, lost: bool) -> str:
+    """How arms are compared, in words.
+
+    Args:
+        relative: Whether it is the logarithms.
+        tests: The test of each row.
+        equal: Whether two arms are equal on any seed.
+        lost: Whether any seed was lost.
+    """
     of = "the losses' logarithms" if relative else "the losses"
-    return (
-        f"Interval and p: Wilcoxon signed-rank test of {of}, paired by seed "
-        f"(t-test below {RANKED} seeds), for all comparisons together (Bonferroni)."
-    )
+    if "wilcoxon" not in tests:
+        text = f"Interval and p: t-test of {of}, paired by seed"
+    else:
+        text = f"Interval and p: Wilcoxon signed-rank test of {of}, paired by seed"
+        text += " (t-test where too few seeds differ)" if "t" in tests else ""
+    text += ", for all comparisons together (Bonferroni)."
+    if equal:
+        text += " Seeds on which both are equal are left out."
+    if lost:
+        above = f"{LOST} times the highest loss" if relative else "far above every other loss"
+        text += f" A lost seed counts as {above}."
+    return text
+
+
+def with_lost(arms: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
+    """The arms with a finite loss, above all others, in place of an infinite one.
+
+    :data:`LOST` times the highest; where not all are above 0, it and so many times their range.
+
+    Example:
+        >>> with_lost({"a": {1: 0.2, 2: math.inf}, "b": {1: 0.3, 2: 0.1}})["a"]
+        {1: 0.2, 2: 3.0}
+    """
+    finite = [v for values in arms.values() for v in values.values() if math.isfinite(v)]
+    high, low = max(finite, default=1.0), min(finite, default=1.0)
+    worst = LOST * high if low > 0 else high + LOST * ((high - low) or 1.0)
+    return {
+        name: {s: v if math.isfinite(v) else worst for s, v in values.items()}
+        for name, values in arms.items()
+    }
 
 
 def all_positive(*arms: Mapping[int, float]) -> bool:
@@ -217,13 +261,14 @@ def compare(
 
     Args:
         reference: Name of an arm.
-        arms: Name -> seed -> value, lower is better.
+        arms: Name -> seed -> value, lower is better; infinite where the seed was lost.
         among: Comparisons made together; None: these.
 
     Returns:
         One row per other arm, in the order of ``arms``; those without a common seed are left out.
         With fewer than :data:`FEWEST_SEEDS` a row has neither interval nor p.
     """
+    arms = with_lost(arms)
     own = arms[reference]
     others = {k: v for k, v in arms.items() if k != reference and set(v) & set(own)}
     relative = all_positive(*arms.values())

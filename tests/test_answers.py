@@ -17,7 +17,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from lrsearch.cli import main
-from lrsearch.export import best_trial
+from lrsearch.export import answer_trial, best_trial
 from lrsearch.objective import suggest
 from lrsearch.report.status import studies, study_status
 from lrsearch.storage import Storage, open_storage
@@ -84,6 +84,7 @@ def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
     study.tell(trial, 0.1)
     capsys.readouterr()
     assert main(["show", "digits"]) == 0
+    assert answer_trial(study, storage).number == trial.number
     told = "What was confirmed is {}, the best before more trials were run"
     assert told.format("ConstantLR, lr 0.1 (#0)") in capsys.readouterr().out
     assert main(["report", "digits", "-o", "after.html"]) == 0

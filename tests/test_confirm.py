@@ -26,6 +26,7 @@ from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirm
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
+from lrsearch.report.record import make_record
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
@@ -108,8 +109,8 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     )
     assert main(["confirm", "digits", "--seeds", "4", "--quiet"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Lowest on these seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
-    assert "below the winner on 4 of 4, below constant rate on 4 of 4, by " in shown
+    assert "Lowest on 4 fresh seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
+    assert "below the search's winner on 4 of 4, below constant rate on 4 of 4, by " in shown
     assert "Files lrsearch-results/digits/confirmed.yaml" in shown
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
     table = load(study, storage)
@@ -117,6 +118,10 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
         "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
+    _, held, winner = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    assert held.startswith("Lowest on 4 fresh seeds, in the mean, is **ConstantLR, lr 0.1 (#1)**")
+    assert "its winner reached a validation loss of **0.2000**" in winner
+    assert ". The search's winner, ConstantLR, lr 0.0001 (#0): on 4 fresh seeds, " in winner
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
@@ -278,6 +283,23 @@ def test_a_run_that_ends_where_it_began_far_above_the_others_did_not_train() -> 
     assert confirmed.winner.untrained == (101,)
 
 
+@pytest.mark.parametrize(("good", "dead"), [(0.2, 2.31), (-2.0, 0.1)])
+def test_an_arm_of_which_most_did_not_train_is_said_so(good: float, dead: float) -> None:
+    def run(arm: str, seed: int, last: float) -> Fake:
+        made = found(constant(0.1), last)
+        made.losses[0] = last if last == dead else last + 2
+        made.attrs.update({"arm": arm, "seed": seed})
+        return made
+
+    ends = {"#0": [dead, dead, good], "#1": [good, good, good]}
+    runs = [run(key, s, last) for key, of in ends.items() for s, last in enumerate(of)]
+    again = make_study(name="x-confirm", made=runs, epochs=4)
+    entries = [{"key": k, "schedule": constant(0.1).to_dict(), "trial": 0} for k in ends]
+    confirmed = confirmed_of(load(again), {"arms": entries, "seeds": [0, 1, 2]})
+    assert confirmed is not None
+    assert [arm.untrained for arm in confirmed.arms] == [(0, 1), ()]
+
+
 def test_without_a_recipe_the_headline_names_what_to_train(storage: Storage) -> None:
     study = search_of(storage, found(constant(0.1), 0.2))
     confirm(study, storage, seeds=3)
@@ -316,6 +338,11 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     there = optuna.load_study(study_name="digits-confirm", storage=storage)
     assert study_status(there, storage)["target"] == 9
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
+    fewer = confirm(study, storage, top=2, seeds=2)
+    assert fewer.seeds == result.seeds == (1001, 1002, 1003)
+    assert fewer.finished == fewer.planned == 9
+    record = make_record(study, storage)
+    assert record["commands"][1] == "lrsearch confirm digits --top 2 --seeds 3"
 
 
 def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
@@ -587,3 +614,16 @@ def test_results_are_plain_values(storage: Storage) -> None:
     assert again["winner"] == "#0"
     assert again["runs"] == {"planned": 4, "finished": 4}
     assert {row["name"] for row in again["comparisons"]} == {"constant"}
+    assert again["held"] == "#0"
+
+
+def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
+    import json
+
+    schedule = {"family": "ConstantLR", "lr": 0.1}
+    winner = Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {}, ())
+    lost = Arm("#1", schedule, 1, None, {}, {}, {}, (1, 2))
+    both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), (), "accuracy")
+    plain = json.loads(json.dumps(results(both), allow_nan=False))
+    assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
+    assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from lrsearch.report.answer import _what
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.confirmed_words import of_lowest, of_winner, print_confirmed, sentence
+from lrsearch.report.tables import TrialRow
 from lrsearch.stats import compare
 from tests.test_stats import STEP_DECAY, WINNER
 
 
 def fake_confirmation(*arms: Arm) -> Confirmed:
-    loss = compare(arms[0].key, {a.key: a.val_loss for a in arms})
-    seeds = tuple(arms[0].val_loss)
+    loss = compare(arms[0].key, {a.key: a.losses for a in arms})
+    seeds = tuple(arms[0].losses)
     return Confirmed("s-confirm", arms, seeds, 1, 1, tuple(loss), (), "accuracy")
 
 
 def arm(key: str, losses: list[float], baseline: str | None = None, **more: Any) -> Arm:
+    """Losses by seed; a lost one is infinite."""
     schedule = {"family": "LambdaLR", "lr": 0.3}
-    return Arm(key, schedule, 1, baseline, dict(enumerate(losses)), {}, {}, (), **more)
+    kept = {seed: v for seed, v in enumerate(losses) if math.isfinite(v)}
+    lost = tuple(seed for seed, v in enumerate(losses) if not math.isfinite(v))
+    trial = int(key[1:]) if key.startswith("#") else 50
+    return Arm(key, schedule, trial, baseline, kept, {}, {}, lost, **more)
+
+
+def headline(found: Confirmed) -> str:
+    """As on the page, with the winner the best of the search."""
+    schedule, baseline = dict(found.winner.schedule), found.winner.baseline
+    best = SimpleNamespace(
+        family=schedule["family"],
+        lr=schedule["lr"],
+        baseline=baseline,
+        warmup=0,
+        schedule=schedule,
+        own_params={},
+    )
+    return _what(cast(TrialRow, best), found)
+
+
+def about(loss: float, n: int = 12) -> list[float]:
+    """So many losses about one, other ones for each."""
+    return list(loss * np.exp(np.random.default_rng(int(1000 * loss)).normal(0, 0.03, n)))
 
 
 def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in_the_mean() -> (
@@ -32,13 +61,13 @@ def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in
         arm("#1", WINNER, untrained=(11,)), arm("StepLR", STEP_DECAY, "StepLR")
     )
     said = sentence(found)
-    assert "On 20 fresh seeds, paired, it lost to step decay (worse on 16);" in said
+    assert "On 20 fresh seeds, paired, it lost to step decay (worse on 16, equal on 1);" in said
     assert "step decay, its validation loss is 42% higher (95% interval 15% to 105%)" in said
     assert "On 1 of its 20 seeds it did not train." in said
     html = confirmed_table(found)
     assert "(#1)<small>1 of 20 seeds did not train</small></th>" in html
     assert '<td class="num">20</td><td class="num">0.2285</td>' in html
-    assert '<td class="num">3 of 20</td>' in html
+    assert '<td class="num">3 of 20 (1 equal)</td>' in html
 
 
 def test_a_better_winner_is_called_so_though_it_did_not_train_on_one_seed() -> None:
@@ -55,7 +84,7 @@ def test_losses_below_zero_are_compared_as_they_are() -> None:
         arm("#1", [-0.2, -0.21, -0.22]), arm("StepLR", [0.1, 0.11, 0.09], "StepLR")
     )
     assert "its validation loss is 0.31 lower (95% interval 0.29 to 0.33)." in sentence(found)
-    assert "signed-rank test of the losses, paired by seed (t-test below 10 seeds)" in found.how
+    assert "Interval and p: t-test of the losses, paired by seed, for all" in found.how
 
 
 def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> None:
@@ -71,9 +100,207 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
 def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
     bare = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("#2", [0.3, 0.31, 0.32]))
     assert sentence(bare).startswith(
-        "On 3 fresh seeds there is no usual recipe to compare it with: the search ran none."
+        "On 3 fresh seeds there is no usual recipe to compare it with: the search "
+        "trained none to the end."
     )
     alone = fake_confirmation(arm("constant", [0.2, 0.21, 0.22], "constant"))
     assert "no other usual recipe was there to compare it with." in sentence(alone)
     dead = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("constant", [], "constant"))
     assert "no baseline finished to compare it with." in sentence(dead)
+
+
+LOST = math.inf
+
+
+def test_a_winner_that_is_lost_on_half_of_the_seeds_is_not_recommended() -> None:
+    """Its finite losses are the lowest; they were all that was compared."""
+    found = fake_confirmation(
+        arm("#1", [*[LOST] * 5, *about(0.1, 5)]),
+        arm("StepLR", about(0.15, 10), "StepLR"),
+        arm("constant", about(0.2, 10), "constant"),
+    )
+    assert not found.stands
+    assert headline(found).startswith(
+        "Nothing found is surely better than **step decay** and **constant rate**: "
+    )
+    said = sentence(found)
+    assert "On 10 fresh seeds, paired, it is **not distinguishable** from step decay" in said
+    assert "On 5 of 10 seeds it diverged or failed." in said
+    assert "in the mean of those with no lost seeds, is **step decay baseline**" in said
+    assert "below the winner on 5 of 10" in said
+    assert "A lost seed counts as 10 times the highest loss." in found.how
+    console = Console(width=160, record=True)
+    print_confirmed(found, console)
+    assert "5 (+5 lost)" in console.export_text()
+    assert '<td class="num">5 (+5 lost)</td>' in confirmed_table(found)
+    assert "(#1) 0.09973 (+5 lost); step" in repr(found)
+
+
+def test_a_recipe_that_is_lost_on_all_seeds_was_beaten() -> None:
+    found = fake_confirmation(
+        arm("#1", about(0.1)), arm("constant", [LOST] * 12, "constant"), arm("#2", about(0.2))
+    )
+    assert found.stands
+    assert "it beat constant rate (better on 12)." in sentence(found)
+
+
+def test_losses_below_zero_with_a_lost_seed() -> None:
+    found = fake_confirmation(
+        arm("#1", [-0.2, -0.21, -0.22, LOST]), arm("StepLR", [0.1, 0.11, 0.09, 0.1], "StepLR")
+    )
+    assert found.loss[0].lower == 3
+    assert found.loss[0].higher == 1
+    assert found.loss[0].verdict() == "unclear"
+    assert "A lost seed counts as far above every other loss." in found.how
+
+
+def test_the_headline_names_just_the_recipes_that_were_not_beaten() -> None:
+    """The strongest in the mean is another than the one it lost to."""
+    dead = [2.3, 2.3, *about(0.12, 18)]
+    found = fake_confirmation(
+        arm("#1", about(0.14, 20)),
+        arm("StepLR", about(0.16, 20), "StepLR"),
+        arm("cosine", dead, "CosineAnnealingLR"),
+    )
+    assert found.strongest is found.arm("StepLR")
+    assert headline(found) == (
+        "Nothing found is surely better than **cosine**: **LambdaLR** at a peak learning rate of "
+        "**0.3** only looked best."
+    )
+
+
+def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:
+    found = fake_confirmation(
+        arm("#1", about(0.151)),
+        arm("constant", about(0.2), "constant"),
+        arm("StepLR", about(0.15), "StepLR"),
+    )
+    assert found.strongest is found.arm("StepLR")
+    assert not found.stands
+    assert headline(found).startswith("Nothing found is surely better than **step decay**: ")
+
+
+def test_a_winner_that_is_a_recipe_is_compared_with_the_others() -> None:
+    def of(own: float, other: float) -> Confirmed:
+        return fake_confirmation(
+            arm("StepLR", about(own), "StepLR"), arm("cosine", about(other), "CosineAnnealingLR")
+        )
+
+    assert headline(of(0.1, 0.2)) == "Train with **LambdaLR** at a peak learning rate of **0.3**."
+    assert headline(of(0.2, 0.1)).startswith("Nothing found is surely better than **cosine**: ")
+    assert headline(of(0.2, 0.1)).endswith("only looked best.")
+    assert headline(of(0.15, 0.151)).endswith("was the best recipe in the search.")
+
+
+def test_what_is_better_than_a_winner_that_is_a_recipe_is_the_answer() -> None:
+    found = fake_confirmation(
+        arm("StepLR", about(0.2), "StepLR"),
+        arm("#2", about(0.1)),
+        arm("cosine", about(0.201), "CosineAnnealingLR"),
+    )
+    assert found.held is found.arm("#2")
+    assert found.gain == found.lead
+    assert found.strongest is found.winner
+    assert "is better than **step decay**; " in headline(found)
+    assert "below the search's winner on 12 of 12, by 48%" in sentence(found)
+
+
+def test_what_came_lowest_is_not_the_answer_where_a_recipe_beat_it() -> None:
+    """Step decay has the lower mean; constant rate is lower on all seeds but two."""
+    found = fake_confirmation(
+        arm("#1", about(0.4, 30)),
+        arm("#2", about(0.14, 30)),
+        arm("StepLR", about(0.2, 30), "StepLR"),
+        arm("constant", [2.3, 2.3, *about(0.1, 28)], "constant"),
+    )
+    assert found.lowest is found.arm("#2")
+    assert found.lead is not None
+    assert found.lead.verdict() == "better"
+    assert found.held is found.winner
+
+
+def test_the_lead_is_compared_as_one_of_all_pairs() -> None:
+    found = fake_confirmation(
+        arm("#1", about(0.4)), arm("#2", about(0.1)), arm("StepLR", about(0.12), "StepLR")
+    )
+    assert found.lead is not None
+    assert found.lead.p is not None
+    assert found.lead.p_corrected == pytest.approx(3 * found.lead.p)
+    assert found.gain == found.lead
+
+
+def test_the_lead_counts_lost_seeds() -> None:
+    found = fake_confirmation(
+        arm("#1", [LOST, LOST, *about(0.4, 10)]),
+        arm("#2", [LOST, *about(0.1, 11)]),
+        arm("StepLR", [*about(0.12, 11), LOST], "StepLR"),
+    )
+    assert found.lowest is found.arm("#2")
+    assert found.lead is not None
+    assert (found.lead.n, found.lead.higher) == (12, 1)
+    assert "below step decay on 11 of 12" in sentence(found)
+
+
+def test_ten_seeds_are_enough_for_eight_arms() -> None:
+    """All of 28 pairs: ranks of ten cannot be significant."""
+    others = [arm(f"#{i}", about(0.13 + i / 1000, 10)) for i in range(2, 7)]
+    found = fake_confirmation(
+        arm("#1", about(0.2, 10)),
+        *others,
+        arm("StepLR", about(0.18, 10), "StepLR"),
+        arm("constant", about(0.19, 10), "constant"),
+    )
+    assert found.held is found.lowest
+    assert found.lead is not None
+    assert found.lead.test == "t"
+
+
+def test_few_seeds_are_said_to_be_few() -> None:
+    few = fake_confirmation(
+        arm("#1", [0.2, 0.21, 0.22, 0.2]), arm("StepLR", [0.21, 0.2, 0.22, 0.23], "StepLR")
+    )
+    assert "So few seeds seldom tell: add some with `--seeds`." in sentence(few)
+
+
+def test_equal_arms_have_no_interval_in_words() -> None:
+    same = about(0.2)
+    found = fake_confirmation(arm("#1", same), arm("StepLR", same, "StepLR"))
+    assert sentence(found).endswith("it is **not distinguishable** from step decay (equal).")
+
+
+def test_the_method_is_that_of_the_rows() -> None:
+    mixed = fake_confirmation(
+        arm("#1", about(0.1)),
+        arm("StepLR", about(0.2), "StepLR"),
+        arm("constant", about(0.3, 5), "constant"),
+    )
+    assert [row.test for row in mixed.loss] == ["wilcoxon", "t"]
+    assert "signed-rank test of the losses' logarithms, paired by seed (t-test " in mixed.how
+    ranks = fake_confirmation(arm("#1", about(0.1)), arm("StepLR", about(0.2), "StepLR"))
+    assert "t-test" not in ranks.how
+
+
+def test_what_held_comes_before_the_winner_that_did_not() -> None:
+    found = fake_confirmation(
+        arm("#1", about(0.4)), arm("#2", about(0.1)), arm("StepLR", about(0.2), "StepLR")
+    )
+    first, rest = of_lowest(found), of_winner(found)
+    assert sentence(found) == f"{first} {rest}"
+    assert first.startswith("Lowest on 12 fresh seeds, in the mean, is **LambdaLR, lr 0.3 (#2)**")
+    assert rest.startswith(
+        "The search's winner, LambdaLR, lr 0.3 (#1): on 12 fresh seeds, paired, it lost to step"
+    )
+
+
+def test_what_is_much_higher_is_told_as_in_the_table() -> None:
+    found = fake_confirmation(
+        arm("#1", [0.1993 * v for v in (1, 1.01, 0.99)]), arm("StepLR", [0.1] * 3, "StepLR")
+    )
+    assert "its validation loss is 99% higher (95% interval 94% to 104%)." in sentence(found)
+    assert '<td class="num">−99%</td>' in confirmed_table(found)
+    wide = fake_confirmation(
+        arm("#1", [0.1, 0.12, 90.0]), arm("StepLR", [0.11, 0.15, 0.1], "StepLR")
+    )
+    assert "(95% interval −99" in sentence(wide)
+    assert " to over 1,000%)" in sentence(wide)
+    assert "under −1,000% to 99" in confirmed_table(wide)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -181,3 +183,41 @@ def test_the_width_of_intervals_that_the_fewest_seeds_are_chosen_by() -> None:
         assert row.low is not None
         assert row.high is not None
         assert (row.high - row.low) / 2 / np.std(d, ddof=1) == pytest.approx(6.3, rel=0.05)
+
+
+def test_a_lost_seed_counts_as_above_all_others() -> None:
+    a, b = drawn(12)
+    one = a | {3: math.inf}
+    kept = max(v for s, v in (*a.items(), *b.items()) if (s, v) != (3, a[3]))
+    assert paired(one, b) == paired(a | {3: 10 * kept}, b)
+    both = paired(one, b | {3: math.inf})
+    assert (both.n, both.lower + both.higher) == (12, 11)
+    (row,) = compare("a", {"a": a, "b": dict.fromkeys(a, math.inf)})
+    assert (row.verdict(), row.lower, row.n) == ("better", 12, 12)
+
+
+def test_ranks_are_used_where_they_can_be_significant() -> None:
+    """Ten seeds that differ, and no more comparisons than 2 ** -9 allows."""
+    a, b = drawn(10)
+    assert paired(a, b, among=12).test == "wilcoxon"
+    assert paired(a, b, among=13).test == "t"
+    equal = dict.fromkeys(range(100, 105), 1.0)
+    nine, others = drawn(9)
+    assert paired(nine | equal, others | equal).test == "t"
+    assert paired(a | equal, b | equal).test == "wilcoxon"
+
+
+def test_averages_of_zero_count_on_both_sides() -> None:
+    d = [-1.0, *range(1, 11)]  # the averages at or below 0: (-1 - 1) / 2 and (-1 + 1) / 2
+    found = paired(dict.fromkeys(range(11), 0.0), dict(enumerate(d)))
+    assert found.p == pytest.approx(2 * 3 / 2**11)
+
+
+def test_equal_seeds_are_left_out_of_the_t_test_too() -> None:
+    both, differ = paired(A | {9: 0.5}, B | {9: 0.5}), paired(A, B)
+    assert (both.p, both.low, both.difference) == (differ.p, differ.low, differ.difference)
+
+
+def test_a_difference_beyond_all_numbers_is_still_one() -> None:
+    found = paired({1: 1e-3, 2: 1e-3, 3: 1e-3}, {1: 1e-3, 2: 2e-3, 3: 1e200}, among=6)
+    assert math.isfinite(found.difference)

@@ -9,13 +9,13 @@ import shlex
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
-    """What to do, and how sure that is.
+    """What to do, and how sure that is; of what held in the winner's place before the winner.
 
     Args:
         table: The study.
@@ -26,7 +26,10 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
         return _none(table)
     if confirmed is None or confirmed.winner.trial != found.best.number:
         return [_what(found.best), _how_good(table, found)]
-    return [_what(found.best, confirmed), _how_good(table, found, confirmed)]
+    lines = [_what(found.best, confirmed), _how_good(table, found, confirmed)]
+    if confirmed.held is not confirmed.winner:
+        lines.insert(1, of_lowest(confirmed))
+    return lines
 
 
 def _none(table: StudyTable) -> list[str]:
@@ -60,14 +63,18 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
     if confirmed is not None and confirmed.too_few:
         return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
-    strongest = None if confirmed is None else confirmed.strongest
-    if confirmed is not None and strongest and not confirmed.stands and not best.baseline:
+    if confirmed is not None and confirmed.held is not confirmed.winner:
+        held, strongest = confirmed.held, confirmed.strongest
+        assert strongest is not None  # it is what `held` is better than
+        lr = words.number(float(held.schedule["lr"]))
         name = words.baseline(str(strongest.baseline))
-        if (held := confirmed.held) is not confirmed.winner:
-            lr = words.number(float(held.schedule["lr"]))
-            better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
-            return f"{better} is better than **{name}**; {schedule} only looked best."
-        return f"Nothing found is surely better than **{name}**: {schedule} only looked best."
+        better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
+        return f"{better} is better than **{name}**; {schedule} only looked best."
+    if confirmed is not None and not confirmed.stands and confirmed.unbeaten:
+        names = [f"**{words.baseline(str(arm.baseline))}**" for arm in confirmed.unbeaten]
+        recipe = best.baseline and not confirmed.beaten
+        only = "was the best recipe in the search" if recipe else "only looked best"
+        return f"Nothing found is surely better than {words.listing(names)}: {schedule} {only}."
     text = f"Train with {schedule}"
     if best.warmup:
         text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
@@ -101,7 +108,8 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         settle = code(f"lrsearch confirm {shlex.quote(table.name)}")
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
         return f"{text} — measured with one seed, so not certain until {settle}."
-    return f"{text}. {sentence(confirmed)}"
+    of_arms = sentence if confirmed.held is confirmed.winner else of_winner
+    return f"{text}. {of_arms(confirmed)}"
 
 
 def mattered_line(found: Importance, family: str) -> str:

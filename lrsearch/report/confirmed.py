@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
-FAR = 1.2
-"""How far above its arm's median a run that did not train ends."""
+FAR = 0.2
+"""How far above the lowest median of an arm a run that did not train ends, as a part of it."""
 HOW = "Mean ± standard deviation over seeds."
 """What stands under the table, before how arms are compared."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
 """The same where the winner was run on too few."""
+NO_LOSS = {"n": 0, "mean": None, "sd": None, "median": None}
+"""The summary of an arm that lost all its seeds, in JSON."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Arm:
         val_loss, test_loss, test_metric: Seed -> value.
         lost: Seeds on which it diverged or failed.
         untrained: Seeds on which it ended no lower than it was after its first epoch, and far
-            above its own median: the net has died.
+            above the median of the best arm: the net has died.
     """
 
     key: str
@@ -66,8 +68,13 @@ class Arm:
         return self.label if self.baseline is not None else f"{self.label} (#{self.trial})"
 
     @property
+    def losses(self) -> dict[int, float]:
+        """Seed -> validation loss, infinite where the seed was lost."""
+        return {**self.val_loss, **dict.fromkeys(self.lost, math.inf)}
+
+    @property
     def val(self) -> Summary:
-        """Validation loss over seeds."""
+        """Validation loss over the seeds that were not lost."""
         return summary(list(self.val_loss.values()))
 
     @property
@@ -81,7 +88,8 @@ class Confirmed:
     """The arms on fresh seeds, the search's winner first.
 
     Attributes:
-        planned: Runs that are planned, arms times seeds.
+        seeds: Those planned, and all that an arm was run on before.
+        planned: Runs that are planned, arms times seeds, or all that ended if these are more.
         finished: Runs that ended.
         loss: The winner's validation loss against every other arm.
         metric: The winner's test metric against every other arm; above 0: the winner is better.
@@ -99,7 +107,10 @@ class Confirmed:
     file: Path | None = None
 
     def __repr__(self) -> str:
-        arms = "; ".join(f"{a.name} {words.loss(a.val.mean)}" for a in self.arms)
+        arms = "; ".join(
+            f"{a.name} {words.loss(a.val.mean)}" + (f" (+{len(a.lost)} lost)" if a.lost else "")
+            for a in self.arms
+        )
         return f"{self.name}, {words.count(len(self.seeds), 'fresh seed')}: {arms}"
 
     def _repr_html_(self) -> str:
@@ -116,12 +127,17 @@ class Confirmed:
         """How the numbers were come by, for under the table."""
         if self.too_few:
             return HOW_FEW
-        return f"{HOW} {method(self.loss[0].relative)}" if self.loss else HOW
+        if not self.loss:
+            return HOW
+        equal = any(row.lower + row.higher < row.n for row in self.loss)
+        lost = any(arm.lost for arm in self.arms)
+        tests = {row.test for row in self.loss}
+        return f"{HOW} {method(self.loss[0].relative, tests, equal, lost)}"
 
     @property
     def too_few(self) -> bool:
         """Whether the winner was run on too few seeds for any interval."""
-        return len(self.winner.val_loss) < FEWEST_SEEDS
+        return len(self.winner.losses) < FEWEST_SEEDS
 
     @property
     def winner(self) -> Arm:
@@ -134,9 +150,8 @@ class Confirmed:
 
     @property
     def strongest(self) -> Arm | None:
-        """The baseline with the lowest mean validation loss, other than the winner."""
-        rows = [a for a in self.arms[1:] if a.baseline is not None and len(a.val_loss) > 1]
-        return min(rows, key=lambda a: a.val.mean, default=None)
+        """The baseline that :attr:`held` is measured by: the fewest lost, then the lowest mean."""
+        return _strongest([a for a in self.arms if a is not self.held])
 
     @property
     def lowest(self) -> Arm:
@@ -144,7 +159,7 @@ class Confirmed:
 
         Of those that were run on as many as any other; the winner of the search where equal.
         """
-        runs = [len(a.val_loss) + len(a.lost) for a in self.arms]
+        runs = [len(a.losses) for a in self.arms]
         rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
         return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=self.winner)
 
@@ -154,12 +169,18 @@ class Confirmed:
 
         It was chosen on these very seeds: interval and p are as for all pairs of arms together.
         """
-        arm, rival = self.lowest, self.strongest
-        if arm.baseline is not None or rival is None or len(arm.val_loss) < 2:
-            return None
-        arms = {a.key: a.val_loss for a in self.arms if len(a.val_loss) > 1}
+        rival = _strongest(self.arms)
+        return None if rival is None else self._lowest_against().get(rival.key)
+
+    def _lowest_against(self) -> dict[str, Comparison]:
+        """:attr:`lowest` against every baseline; empty where it is one."""
+        arm = self.lowest
+        if arm.baseline is not None or len(arm.losses) < 2:
+            return {}
+        arms = {a.key: a.losses for a in self.arms if len(a.losses) > 1}
+        recipes = {a.key for a in self.arms if a.baseline is not None}
         rows = compare(arm.key, arms, math.comb(len(arms), 2))
-        return next((row for row in rows if row.name == rival.key), None)
+        return {row.name: row for row in rows if row.name in recipes}
 
     @property
     def gain(self) -> Comparison | None:
@@ -172,23 +193,49 @@ class Confirmed:
     def held(self) -> Arm:
         """The arm that is the answer: :attr:`lowest` where only that is better than the recipes.
 
-        Else the winner of the search, whatever became of it.
+        Better than the strongest of them, that is, and worse than none. Else the winner of the
+        search, whatever became of it.
         """
-        if self.too_few or self.stands or self.winner.baseline is not None:
+        if self.too_few or self.stands:
             return self.winner
         lead = self.lead
-        return self.lowest if lead is not None and lead.verdict() == "better" else self.winner
+        better = lead is not None and lead.verdict() == "better"
+        worse = any(row.verdict() == "worse" for row in self._lowest_against().values())
+        return self.lowest if better and not worse else self.winner
 
     @property
     def stands(self) -> bool:
-        """Whether the winner is better than a baseline, and worse than none, beyond chance."""
-        rows = [self.against(a.key) for a in self.arms[1:] if a.baseline is not None]
-        verdicts = {row.verdict() for row in rows if row is not None}
-        return "better" in verdicts and "worse" not in verdicts
+        """Whether the winner is surely better than the strongest other recipe, worse than none."""
+        verdicts = self._verdicts()
+        rival = _strongest(self.arms[1:])
+        named = verdicts.values() if rival is None else [verdicts.get(rival.key)]
+        return "better" in named and not self.beaten
+
+    @property
+    def unbeaten(self) -> list[Arm]:
+        """The other recipes that the winner is not surely better than."""
+        verdicts = self._verdicts()
+        return [a for a in self.arms if verdicts.get(a.key, "better") != "better"]
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the winner is surely worse than another recipe."""
+        return "worse" in self._verdicts().values()
+
+    def _verdicts(self) -> dict[str, str]:
+        """Of the winner against every other baseline."""
+        rows = {a.key: self.against(a.key) for a in self.arms[1:] if a.baseline is not None}
+        return {key: row.verdict() for key, row in rows.items() if row is not None}
 
     def arm(self, key: str) -> Arm:
         """An arm by its key."""
         return next(arm for arm in self.arms if arm.key == key)
+
+
+def _strongest(arms: Sequence[Arm]) -> Arm | None:
+    """Of the baselines that of the fewest lost seeds, then of the lowest mean."""
+    rows = [a for a in arms if a.baseline is not None and a.val_loss and len(a.losses) > 1]
+    return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=None)
 
 
 def read_confirmed(storage: BaseStorage, study_name: str) -> Confirmed | None:
@@ -211,6 +258,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         plan: Its user attribute: ``arms`` (key, schedule, trial, baseline) and ``seeds``.
     """
     arms = []
+    good = _lowest_median(table)
     for entry in plan["arms"]:
         rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
         done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
@@ -226,34 +274,41 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _attr(done, "test_loss"),
                 _attr(done, "test_metric"),
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
-                _untrained(table, done),
+                _untrained(table, done, good),
             )
         )
     if not arms or not arms[0].val_loss:
         return None
     key = arms[0].key
     metric = {a.key: {s: -v for s, v in a.test_metric.items()} for a in arms if a.test_metric}
-    runs = sum(len(a.val_loss) + len(a.lost) for a in arms)
+    runs = sum(len(a.losses) for a in arms)
+    seeds = {int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms))
     return Confirmed(
         name=table.name,
         arms=tuple(arms),
-        seeds=tuple(int(s) for s in plan["seeds"]),
-        planned=len(plan["arms"]) * len(plan["seeds"]),
+        seeds=tuple(sorted(seeds)),
+        planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
         finished=runs,
-        loss=tuple(compare(key, {a.key: a.val_loss for a in arms})),
+        loss=tuple(compare(key, {a.key: a.losses for a in arms})),
         metric=tuple(compare(key, metric)) if key in metric else (),
         metric_name=table.metric_name,
     )
 
 
-def _untrained(table: StudyTable, done: Mapping[int, TrialRow]) -> tuple[int, ...]:
-    values = [t.value for t in done.values() if t.value is not None]
-    middle = statistics.median(values) if values else 0.0
+def _lowest_median(table: StudyTable) -> float:
+    """Of the arms' losses; 0 without any."""
+    values: dict[str, list[float]] = {}
+    for trial in table.having("complete"):
+        if trial.value is not None:
+            values.setdefault(str(trial.attrs.get("arm")), []).append(trial.value)
+    return min(map(statistics.median, values.values()), default=0.0)
 
+
+def _untrained(table: StudyTable, done: Mapping[int, TrialRow], good: float) -> tuple[int, ...]:
     def died(trial: TrialRow) -> bool:
         losses = table.history.of(trial.trial_id, "val_loss")
         last = trial.value or 0.0
-        return len(losses) > 1 and last >= losses[0] and last > FAR * middle > 0
+        return len(losses) > 1 and last >= losses[0] and last - good > FAR * abs(good)
 
     return tuple(seed for seed, trial in sorted(done.items()) if died(trial))
 
@@ -271,6 +326,7 @@ def results(found: Confirmed) -> dict[str, Any]:
         "runs": {"planned": found.planned, "finished": found.finished},
         "winner": found.winner.key,
         "lowest": found.lowest.key,
+        "held": found.held.key,
         "file": None if found.file is None else str(found.file),
         "arms": [
             {
@@ -278,7 +334,7 @@ def results(found: Confirmed) -> dict[str, Any]:
                 "label": arm.label,
                 "trial": arm.trial,
                 "baseline": arm.baseline,
-                "val_loss": asdict(arm.val),
+                "val_loss": asdict(arm.val) if arm.val_loss else NO_LOSS,
                 "test_metric": None if arm.test is None else asdict(arm.test),
                 "lost_seeds": list(arm.lost),
                 "untrained_seeds": list(arm.untrained),

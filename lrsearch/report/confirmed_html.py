@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Arm, Confirmed
-from lrsearch.report.confirmed_words import interval
+from lrsearch.report.confirmed_words import interval, seeds_of
 from lrsearch.report.html import escape
 from lrsearch.report.svg import mark
 
@@ -32,7 +32,7 @@ def confirmed_table(found: Confirmed) -> str:
 
 def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
     row = found.against(arm.key)
-    cells = [str(arm.val.n) + (f" (+{len(arm.lost)} lost)" if arm.lost else "")]
+    cells = [seeds_of(arm)]
     cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
     if test:
         metric = arm.test
@@ -43,7 +43,8 @@ def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
         cells.append(words.lower_by(row.difference, row.relative))
         if not found.too_few:
             cells += [interval(row), words.p_value(row.p_corrected)]
-        cells.append(f"{row.lower} of {row.n}")
+        same = row.n - row.lower - row.higher
+        cells.append(f"{row.lower} of {row.n}" + (f" ({same} equal)" if same else ""))
     kind = ' class="ours"' if row is None else ""
     dead = f"{len(arm.untrained)} of {arm.val.n} seeds did not train"
     note = f"<small>{dead}</small>" if arm.untrained else ""

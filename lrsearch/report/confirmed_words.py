@@ -28,7 +28,10 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
             f"; `lrsearch confirm {name}` runs the new best on the same seeds. "
         )
-    return text + _of_winner(found) + _of_lowest(found)
+    parts = [of_winner(found), of_lowest(found)]
+    if found.held is not found.winner:
+        parts.reverse()
+    return text + " ".join(filter(None, parts))
 
 
 def other(found: Confirmed, best: int) -> str:
@@ -53,47 +56,58 @@ def other(found: Confirmed, best: int) -> str:
     )
 
 
-def _of_lowest(found: Confirmed) -> str:
-    """The arm that came lowest where that is not the winner; " " first, or nothing at all."""
-    lowest, rival = found.lowest, found.strongest
-    if lowest is found.winner or len(lowest.val_loss) < 2:
+def of_lowest(found: Confirmed) -> str:
+    """The arm that came lowest where that is not the winner, or nothing at all."""
+    lowest = found.lowest
+    if lowest is found.winner or len(lowest.losses) < 2:
         return ""
 
     def below(other: Arm) -> str:
-        common = set(lowest.val_loss) & set(other.val_loss)
-        won = sum(lowest.val_loss[s] < other.val_loss[s] for s in common)
-        return f"on {won} of {len(common)}"
+        own, its = lowest.losses, other.losses
+        common = set(own) & set(its)
+        return f"on {sum(own[s] < its[s] for s in common)} of {len(common)}"
 
     mean = words.number(lowest.val.mean, 4)
-    text = f" Lowest on these seeds, in the mean, is **{lowest.name}**, {mean}: "
-    text += f"below the winner {below(found.winner)}"
+    of = ""
+    if any(len(arm.lost) > len(lowest.lost) for arm in found.arms):
+        of = f" of those with {'the fewest' if lowest.lost else 'no'} lost seeds"
+    first = found.held is lowest  # nothing before it has said which seeds
+    seeds = words.count(len(lowest.losses), "fresh seed") if first else "these seeds"
+    of_search = "search's " if first else ""
+    text = f"Lowest on {seeds}, in the mean{of}, is **{lowest.name}**, {mean}: "
+    text += f"below the {of_search}winner {below(found.winner)}"
     row = found.lead
-    if rival is None or row is None:
-        return f"{text}."
-    text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
+    if row is None:
+        return f"{text}.{_failures(lowest)}"
+    if (rival := found.arm(row.name)) is not found.winner:
+        text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
     if row.low is None or row.high is None:
-        return f"{text}."
+        return f"{text}.{_failures(lowest)}"
     low, high = (words.lower_by(v, row.relative) for v in (row.low, row.high))
     by = words.lower_by(row.difference, row.relative)
-    return f"{text}, by {by} (95% interval {low} to {high}).{_untrained(lowest)}"
+    return f"{text}, by {by} (95% interval {low} to {high}).{_failures(lowest)}"
 
 
-def _untrained(arm: Arm) -> str:
-    """On how many seeds it did not train; " " first, or nothing at all."""
-    if not arm.untrained:
-        return ""
-    return f" On {len(arm.untrained)} of its {arm.val.n} seeds it did not train."
+def _failures(arm: Arm) -> str:
+    """On how many seeds it was lost, or did not train; " " first, or nothing at all."""
+    text = ""
+    if arm.lost:
+        text = f" On {len(arm.lost)} of {len(arm.losses)} seeds it diverged or failed."
+    if arm.untrained:
+        text += f" On {len(arm.untrained)} of its {arm.val.n} seeds it did not train."
+    return text
 
 
-def _of_winner(found: Confirmed) -> str:
+def of_winner(found: Confirmed) -> str:
     """The winner of the search against the baselines."""
     winner = found.winner
-    seeds = words.count(len(winner.val_loss), "fresh seed")
-    if len(winner.val_loss) < 2:
+    on = "On" if found.held is winner else f"The search's winner, {winner.name}: on"
+    seeds = words.count(len(winner.losses), "fresh seed")
+    if len(winner.losses) < 2:
         return f"It was run again on {seeds} so far.{_more(found)}"
     baselines = [a for a in found.arms[1:] if a.baseline is not None]
     if found.too_few:
-        return f"On {seeds} {_seen(found, baselines)}{_more(found)}"
+        return f"On {seeds} {_seen(found, baselines)}{_failures(winner)}{_more(found)}"
     groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "equal": []}
     for arm in baselines:
         if (row := found.against(arm.key)) is not None:
@@ -107,21 +121,23 @@ def _of_winner(found: Confirmed) -> str:
     if unclear:
         parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
     if not parts:
-        return f"On {seeds} {_alone(found, baselines)}{_untrained(winner)}"
-    text = f"On {seeds}, paired, {', and '.join(parts)}"
+        return f"{on} {seeds} {_alone(found, baselines)}{_failures(winner)}"
+    text = f"{on} {seeds}, paired, {', and '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
-    if strongest is None or row is None or row.low is None or row.high is None:
-        return f"{text}.{_untrained(winner)}"
+    told = row is not None and row.verdict() != "equal"
+    if strongest is None or row is None or row.low is None or row.high is None or not told:
+        return f"{text}.{_failures(winner)}"
     name = words.baseline(str(strongest.baseline))
-    ends = (row.low, row.high) if row.difference >= 0 else (-row.high, -row.low)
-    low, high = (words.lower_by(v, row.relative) for v in ends)
+    if row.difference >= 0:
+        side, says, ends = "lower", words.lower_by, (row.difference, row.low, row.high)
+    else:
+        side, says, ends = "higher", words.higher_by, (-row.difference, -row.high, -row.low)
+    by, low, high = (says(v, row.relative) for v in ends)
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {name}, its validation loss is "
-        f"{words.lower_by(abs(row.difference), row.relative)} "
-        f"{'lower' if row.difference >= 0 else 'higher'} "
-        f"(95% interval {low} to {high}).{_untrained(winner)}{few}"
+        f"{by} {side} (95% interval {low} to {high}).{_failures(winner)}{few}"
     )
 
 
@@ -131,15 +147,16 @@ def _counted(row: Comparison, arm: Arm, winner: Arm) -> str:
     if row.lower == row.higher == 0:
         return f"{name} (equal)"
     side, seeds = ("better", row.lower) if row.difference > 0 else ("worse", row.higher)
-    of = f" of {row.n}" if row.n != winner.val.n else ""
-    return f"{name} ({side} on {seeds}{of})"
+    of = f" of {row.n}" if row.n != len(winner.losses) else ""
+    same = row.n - row.lower - row.higher
+    return f"{name} ({side} on {seeds}{of}{f', equal on {same}' if same else ''})"
 
 
 def _seen(found: Confirmed, baselines: list[Arm]) -> str:
     """Where the winner's mean lies among the baselines, and no word on how sure that is."""
     sides: dict[str, list[str]] = {"lower than": [], "higher than": [], "equal to": []}
     for arm in baselines:
-        if found.against(arm.key) is not None:
+        if found.against(arm.key) is not None and arm.val_loss:
             d = arm.val.mean - found.winner.val.mean
             side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
             sides[side].append(words.baseline(str(arm.baseline)))
@@ -155,7 +172,7 @@ def _alone(found: Confirmed, baselines: list[Arm]) -> str:
         return "no baseline finished to compare it with."
     if found.winner.baseline is not None:
         return "no other usual recipe was there to compare it with."
-    return "there is no usual recipe to compare it with: the search ran none."
+    return "there is no usual recipe to compare it with: the search trained none to the end."
 
 
 def _more(found: Confirmed) -> str:
@@ -173,6 +190,11 @@ def _compared(row: Comparison) -> list[str]:
     return [difference, interval(row), words.p_value(row.p_corrected)]
 
 
+def seeds_of(arm: Arm) -> str:
+    """On how many seeds it was trained, and how many were lost: ``5 (+5 lost)``."""
+    return f"{arm.val.n} (+{len(arm.lost)} lost)" if arm.lost else str(arm.val.n)
+
+
 def interval(row: Comparison) -> str:
     """The 95% interval, or a dash."""
     if row.low is None or row.high is None:
@@ -186,12 +208,12 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
     from lrsearch.report.terminal import print_rows, print_text
 
     test = any(arm.test for arm in found.arms)
-    uneven = len({arm.val.n for arm in found.arms}) > 1
+    uneven = len({seeds_of(arm) for arm in found.arms}) > 1 or any(a.lost for a in found.arms)
     heads = ["schedule", *(["seeds"] if uneven else []), "median", "val loss"]
     heads += [f"test {found.metric_name}"] if test else []
     rows = []
     for arm in found.arms:
-        cells = [arm.name, *([str(arm.val.n)] if uneven else [])]
+        cells = [arm.name, *([seeds_of(arm)] if uneven else [])]
         cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
         if test:
             cells.append(

@@ -26,7 +26,7 @@ from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import StudyTable, answer, load
 from lrsearch.schedules import FAMILIES
-from lrsearch.stats import all_positive, paired, summary
+from lrsearch.stats import all_positive, paired, summary, with_lost
 
 if TYPE_CHECKING:
     import optuna
@@ -157,7 +157,7 @@ def _confirm(found: Confirmed) -> dict[str, Any]:
         "winner_of_search": found.winner.key,
         "seeds": list(found.seeds),
         "arms": {arm.key: _arm(arm, found.metric_name) for arm in found.arms},
-        "comparisons": comparisons({a.key: a.val_loss for a in found.arms}, found.winner.key),
+        "comparisons": comparisons({a.key: a.losses for a in found.arms}, found.winner.key),
     }
 
 
@@ -165,11 +165,16 @@ def comparisons(arms: Mapping[str, Mapping[int, float]], winner: str) -> list[di
     """Each two arms compared, as :func:`make_record` says.
 
     Args:
-        arms: Name -> seed -> validation loss.
+        arms: Name -> seed -> validation loss, infinite where the seed was lost.
         winner: The best of the search.
     """
-    ran = {key: values for key, values in arms.items() if values}
-    order = sorted(ran, key=lambda key: statistics.median(ran[key].values()))
+    ran = with_lost({key: values for key, values in arms.items() if values})
+
+    def middle(key: str) -> float:
+        finite = [v for v in arms[key].values() if math.isfinite(v)]
+        return statistics.median(finite) if finite else math.inf
+
+    order = sorted(ran, key=middle)
     pairs = [
         (a, b)
         for a, b in itertools.combinations(order, 2)

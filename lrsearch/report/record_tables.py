@@ -91,6 +91,8 @@ def _pair_lines(confirm: Mapping[str, Any]) -> list[str]:
         cells += [words.p_value(row["p_corrected"])]
         cells += [f"{row['a_lower']}, {row['equal']}, {row['b_lower']}"]
         lines.append(f"| {' | '.join(cells)} |")
-    if confirm["comparisons"]:
-        lines += ["", method(confirm["comparisons"][0]["relative"])]
+    if rows := confirm["comparisons"]:
+        tests, equal = {row["test"] for row in rows}, any(row["equal"] for row in rows)
+        lost = any(arm["lost_seeds"] for arm in arms.values())
+        lines += ["", method(rows[0]["relative"], tests, equal, lost)]
     return lines

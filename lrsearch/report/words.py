@@ -19,6 +19,8 @@ BASELINE_NAMES = {
     "CosineAnnealingLR": "cosine",
     "OneCycleLR": "one-cycle",
 }
+MOST_HIGHER = 10
+"""Times the other loss: what is further above it is told as over 1,000% higher."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -103,15 +105,32 @@ def lower_by(value: float | None, relative: bool) -> str:
     Example:
         >>> lower_by(0.0123, True), lower_by(-0.42, True), lower_by(-0.042, False)
         ('1.2%', '−42%', '−0.042')
-        >>> lower_by(0.9999, True)
-        '99.9%'
+        >>> lower_by(0.9999, True), lower_by(-238.4, True)
+        ('99.9%', 'under −1,000%')
     """
     if value is None:
         return "–"
+    if relative and value < -MOST_HIGHER:
+        return f"under −{100 * MOST_HIGHER:,}%"
     if relative and 0.99 < value < 1:  # nearly all is not all
         return percent(value, 1)
     text = number(abs(100 * value if relative else value), 2) + ("%" if relative else "")
     return f"−{text}" if value < 0 else text
+
+
+def higher_by(value: float | None, relative: bool) -> str:
+    """How much higher: what :func:`lower_by` says of the other side, without the minus.
+
+    Example:
+        >>> higher_by(0.993, True), higher_by(-0.05, True), higher_by(238.4, True)
+        ('99%', '−5%', 'over 1,000%')
+    """
+    if value is None:
+        return "–"
+    text = lower_by(-value, relative)
+    if value < 0:
+        return f"−{text}"
+    return text.replace("under −", "over ").replace("−", "")
 
 
 def metric_mean(found: Summary, name: str) -> str:
