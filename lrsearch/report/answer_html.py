@@ -71,6 +71,7 @@ def key_figures(
     if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
         held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
         seeds = words.count(held.val.n, "fresh seed")
+        seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
         cells.append((words.loss(held.val.median), f"validation loss, median of {seeds}"))
         if held.test is not None:
             cells.append(
@@ -78,11 +79,11 @@ def key_figures(
             )
         if strongest is not None and gain is not None:
             name = words.baseline(str(strongest.baseline))
-            by = (
-                words.percent(-gain.difference, 1, sign=True)
-                if gain.relative
-                else words.difference(-gain.difference)
-            )
+            by = words.difference(-gain.difference)
+            if gain.relative:
+                much = -gain.difference > words.MOST_HIGHER
+                by = words.percent(-gain.difference, 1, sign=True)
+                by = f"over +{100 * words.MOST_HIGHER:,}%" if much else by
             cells.append((by, f"against {name}, {seeds}"))
     elif found is not None:
         cells.append((words.loss(found.best.value), "validation loss"))
