@@ -109,6 +109,18 @@ def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
     assert "no baseline finished to compare it with." in sentence(dead)
 
 
+def test_recipes_are_named_in_the_headline_unless_it_is_all_of_many() -> None:
+    same, names = about(0.2, 10), ("constant", "StepLR", "OneCycleLR")
+    recipes = [arm(name, same[::-1], name) for name in names]
+    assert headline(fake_confirmation(arm("#1", same), *recipes)).startswith(
+        "Nothing found is surely better than **any usual recipe**: "
+    )
+    higher = arm("CosineAnnealingLR", about(0.4, 10), "CosineAnnealingLR")
+    assert headline(fake_confirmation(arm("#1", same), *recipes, higher)).startswith(
+        "Nothing found is surely better than **constant rate**, **step decay** and **one-cycle**: "
+    )
+
+
 LOST = math.inf
 
 

@@ -72,6 +72,9 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
         return f"{better} is better than **{name}**; {schedule} only looked best."
     if confirmed is not None and not confirmed.stands and confirmed.unbeaten:
         names = [f"**{words.baseline(str(arm.baseline))}**" for arm in confirmed.unbeaten]
+        recipes = sum(arm.baseline is not None for arm in confirmed.arms[1:])
+        if 2 < len(names) == recipes:
+            names = ["**any usual recipe**"]
         recipe = best.baseline and not confirmed.beaten
         only = "was the best recipe in the search" if recipe else "only looked best"
         return f"Nothing found is surely better than {words.listing(names)}: {schedule} {only}."
