@@ -214,16 +214,24 @@ def test_a_cache_reads_of_running_trials_what_changes_and_all_when_they_end(
     storage.close()
 
 
-@pytest.mark.parametrize("count", [15, 16, 17, 65])
-def test_a_cache_reads_the_newest_epochs_of_any_number_of_running_trials(
-    count: int, tmp_path: object
-) -> None:
-    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+def begun(
+    folder: object, count: int
+) -> tuple[Storage, optuna.Study, optuna.Study, list[optuna.Trial]]:
+    """A database, a study through a cache, the same without, and trials that it has begun."""
+    storage = open_storage(f"sqlite:///{folder}/a.db")
     study = optuna.create_study(storage=Cache(storage), study_name="s")
     other = optuna.load_study(storage=storage, study_name="s")
     running = [other.ask() for _ in range(count)]
     for trial in running:
         trial.set_user_attr("schedule", {"family": "StepLR"})
+    return storage, study, other, running
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 65])
+def test_a_cache_reads_the_newest_epochs_of_any_number_of_running_trials(
+    count: int, tmp_path: object
+) -> None:
+    storage, study, _, running = begun(tmp_path, count)
     for epoch in range(1, 4):
         study.get_trials(deepcopy=False)
         for trial in running[epoch:]:
@@ -240,12 +248,8 @@ def test_a_cache_reads_the_newest_epochs_of_any_number_of_running_trials(
 def test_a_cache_sees_that_another_worker_goes_on_with_a_trial_from_an_earlier_epoch(
     count: int, again: int, tmp_path: object
 ) -> None:
-    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
-    study = optuna.create_study(storage=Cache(storage), study_name="s")
-    other = optuna.load_study(storage=storage, study_name="s")
-    running = [other.ask() for _ in range(count)]
+    storage, study, other, running = begun(tmp_path, count)
     for trial in running:
-        trial.set_user_attr("schedule", {"family": "StepLR"})
         for epoch in range(1, 9):
             trial.report(float("nan") if epoch == 8 else 1 / epoch, epoch)
     study.get_trials(deepcopy=False)
