@@ -51,7 +51,10 @@ class StackedOptimizer(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """``g += wd w``, ``b = m b + g``, ``w -= lr b``; nesterov: ``w -= lr (g + m b)``."""
+    """``g += wd w``, ``b = m b + g``, ``w -= lr b``; nesterov: ``w -= lr (g + m b)``.
+
+    In a step without momentum, which a schedule may bring, ``b`` stays as it was.
+    """
 
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -68,24 +71,33 @@ class SGD:
         return ("momentum_buffer",)
 
     def columns(self, lr: Array, momentum: Array, first: IntArray) -> list[Array]:
-        """-lr and momentum."""
-        return [-lr, momentum]
+        """-lr; momentum, unless it is 0 throughout; and where some steps have none, which have."""
+        has = momentum != 0
+        if not has.any():
+            return [-lr]
+        return [-lr, momentum] if has.all() else [-lr, momentum, has.astype(np.float64)]
 
     def with_step(self, step: int, state: dict[str, Tensor]) -> dict[str, Any]:
-        """The buffer, where there is momentum."""
-        return dict(state) if self.momentum else {"momentum_buffer": None}
+        """The buffer, where there has been momentum."""
+        return dict(state) if state["momentum_buffer"].any() else {"momentum_buffer": None}
 
     def step(self, w: Tensor, g: Tensor, states: Sequence[Tensor], columns: Columns) -> None:
         """One step of all rows."""
-        minus_lr, momentum = columns
+        minus_lr, *rest = columns
         (buffer,) = states
         if self.weight_decay:
             g.add_(w, alpha=self.weight_decay)
-        torch.addcmul(g, buffer, momentum, out=buffer)
+        if not rest:
+            w.addcmul_(g, minus_lr)
+            return
+        momentum, *has = rest
+        ahead = torch.addcmul(g, buffer, momentum, out=None if has else buffer)
+        if has:
+            torch.where(has[0] > 0, ahead, buffer, out=buffer)
         if self.nesterov:
-            w.addcmul_(g.addcmul_(buffer, momentum), minus_lr)
+            w.addcmul_(g.addcmul_(ahead, momentum), minus_lr)
         else:
-            w.addcmul_(buffer, minus_lr)
+            w.addcmul_(ahead, minus_lr)
 
 
 @dataclass(frozen=True)
