@@ -9,12 +9,12 @@ here, and then stands above all others (:func:`with_lost`). Both lost is equal.
 From :data:`RANKED` seeds on the test is Wilcoxon's signed-rank test (1945), exact, as Demšar
 ("Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006) advises: a seed on
 which training fails has a high rank and no more, while in a t-test it outweighs all others.
-Seeds on which both arms are equal are left out. Estimate and interval are those of Hodges and
-Lehmann (1963), from the averages (dᵢ + dⱼ) / 2 of the differences. With fewer seeds it is the
-paired t-test, since ranks of so few cannot be significant: the smallest p is 2¹⁻ⁿ, 0.0625 with 5
-seeds; and so it is wherever that p, for all comparisons together, is not below 0.025. Interval and
-p are Bonferroni's for all comparisons made together, so that the interval leaves out 0 just where
-p is below 0.05.
+Seeds on which both arms are equal are left out, as Wilcoxon does. Estimate and interval are those
+of Hodges and Lehmann (1963), from the averages (dᵢ + dⱼ) / 2 of the differences. With fewer seeds
+it is the paired t-test of all seeds, since ranks of so few cannot be significant: the smallest p is
+2¹⁻ⁿ, 0.0625 with 5 seeds; and so it is wherever that p, for all comparisons together, is not below
+0.025. Interval and p are Bonferroni's for all comparisons made together, so that the interval
+leaves out 0 just where p is below 0.05.
 
 Simulated with ``python -m tests.benchmarks.paired``: ratios of the losses on a seed as in the
 digits runs of studies/winners, six comparisons together. *False*: how many of the six are found on
@@ -159,15 +159,12 @@ def paired(
     def shown(value: float) -> float:
         return -math.expm1(min(-value, 700.0)) if relative else value
 
-    differ = d[d != 0]
-    if len(d) < FEWEST_SEEDS or 0 < len(differ) < FEWEST_SEEDS:
-        middle = float((differ if len(differ) else d).mean()) if len(d) else math.nan
+    if len(d) < FEWEST_SEEDS:
+        middle = float(d.mean()) if len(d) else math.nan
         return Comparison(name, len(d), shown(middle), *counts, relative)
+    differ = d[d != 0]
     ranked = len(differ) >= RANKED and among * 2.0 ** (1 - len(differ)) < ALPHA / 2
-    if len(differ):
-        middle, low, high, p = (_signed_rank if ranked else _t)(differ, among)
-    else:
-        middle, low, high, p = 0.0, 0.0, 0.0, 1.0
+    middle, low, high, p = _signed_rank(differ, among) if ranked else _t(d, among)
     return Comparison(
         name,
         len(d),
@@ -198,8 +195,9 @@ def method(relative: bool, tests: Collection[str | None], equal: bool, lost: boo
         text = f"Interval and p: Wilcoxon signed-rank test of {of}, paired by seed"
         text += " (t-test where too few seeds differ)" if "t" in tests else ""
     text += ", for all comparisons together (Bonferroni)."
-    if equal:
-        text += " Seeds on which both are equal are left out."
+    if equal and "wilcoxon" in tests:
+        where = " of the former" if "t" in tests else ""
+        text += f" Seeds on which both are equal are left out{where}."
     if lost:
         above = f"{LOST} times the highest loss" if relative else "far above every other loss"
         text += f" A lost seed counts as {above}."
@@ -229,17 +227,22 @@ def all_positive(*arms: Mapping[int, float]) -> bool:
     return all(value > 0 for arm in arms for value in arm.values())
 
 
-def _t(d: np.ndarray, among: int) -> tuple[float, float, float, float]:
-    """(mean, low, high, p) of the t-test on differences (n,)."""
+def _t(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, float]:
+    """(mean, low, high, p) of the t-test on differences (n,).
+
+    Differences that are all the same tell nothing of their spread: p is that of their signs.
+    """
     from scipy.stats import t as student
 
     mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d))
+    if mean == error == 0:
+        return 0.0, 0.0, 0.0, 1.0
+    if error <= 1e-12 * abs(mean):
+        p = 2.0 ** (1 - len(d))
+        low, high = (mean, mean) if p * among < ALPHA else (None, None)
+        return mean, low, high, p
     reach = float(student.isf(ALPHA / among / 2, len(d) - 1)) * error
-    if error > 0:
-        p = float(2 * student.sf(abs(mean) / error, len(d) - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
-    return mean, mean - reach, mean + reach, p
+    return mean, mean - reach, mean + reach, float(2 * student.sf(abs(mean) / error, len(d) - 1))
 
 
 def _signed_rank(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, float]:

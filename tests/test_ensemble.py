@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -128,7 +127,8 @@ def alone(
     assert isinstance(task.validation, Split)
     torch.manual_seed(0)
     model = task.model()
-    average = copy.deepcopy(model)
+    average = task.model()
+    average.load_state_dict(model.state_dict())
     rule = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **arguments)
     steps = task.steps_per_epoch
     scheduler: Any = schedule.build(rule, steps)
@@ -147,9 +147,9 @@ def alone(
             elapsed += 1
             horizon = min(max(0.2 * elapsed, 1.0), 2.0 * steps)
             with torch.no_grad():
-                for mean, now in zip(
-                    average.state_dict().values(), model.state_dict().values(), strict=True
-                ):
+                pairs = zip(average.parameters(), model.parameters(), strict=True)
+                buffers = zip(average.buffers(), model.buffers(), strict=True)
+                for mean, now in (*pairs, *buffers):
                     if now.is_floating_point():
                         mean += (now - mean) / horizon
                     else:

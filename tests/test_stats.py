@@ -128,7 +128,7 @@ def test_arms_with_the_same_values_are_equal() -> None:
 
 
 def test_a_constant_difference_is_a_difference() -> None:
-    low = {seed: seed / 4 for seed in range(4)}
+    low = {seed: seed / 4 for seed in range(8)}
     (found,) = compare("a", {"a": low, "b": {seed: v + 0.25 for seed, v in low.items()}})
     assert found.verdict() == "better"
 
@@ -213,9 +213,32 @@ def test_averages_of_zero_count_on_both_sides() -> None:
     assert found.p == pytest.approx(2 * 3 / 2**11)
 
 
-def test_equal_seeds_are_left_out_of_the_t_test_too() -> None:
-    both, differ = paired(A | {9: 0.5}, B | {9: 0.5}), paired(A, B)
-    assert (both.p, both.low, both.difference) == (differ.p, differ.low, differ.difference)
+def test_equal_seeds_count_in_the_t_test() -> None:
+    """Errors of 100 samples are often equal: three of eight that differ alike prove nothing."""
+    a = {1: 0.05, 2: 0.06, 3: 0.05, 4: 0.05, 5: 0.04, 6: 0.05, 7: 0.03, 8: 0.04}
+    b = a | {1: 0.06, 4: 0.06, 5: 0.05}
+    found = paired(a, b, relative=False, among=6)
+    d = [b[s] - a[s] for s in a]
+    assert found.p == pytest.approx(scipy_stats.ttest_1samp(d, 0).pvalue)
+    assert (found.difference, found.verdict()) == (pytest.approx(0.00375), "unclear")
+
+
+def test_equal_arms_are_seldom_told_apart_however_coarse_their_losses() -> None:
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(1000):
+        errors = np.tile(rng.normal(0.05, 0.008, 8), (2, 1))
+        a, b = rng.binomial(100, errors.clip(0.01)) / 100
+        wrong += paired(dict(enumerate(a)), dict(enumerate(b))).verdict() != "unclear"
+    assert wrong < 70  # 5% and three standard errors
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(5, "unclear"), (7, "better")])
+def test_differences_that_are_all_the_same_are_judged_by_their_signs(
+    seeds: int, verdict: str
+) -> None:
+    found = paired(dict.fromkeys(range(seeds), 0.0), dict.fromkeys(range(seeds), 0.5))
+    assert (found.p, found.verdict()) == (2.0 ** (1 - seeds), verdict)
+    assert (found.low is None) == (verdict == "unclear")
 
 
 def test_a_difference_beyond_all_numbers_is_still_one() -> None:

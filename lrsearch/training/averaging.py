@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from lrsearch.training.copies import copied
 
 SHARE = 0.2
 """The horizon of the average is this share of the elapsed steps,"""
@@ -39,7 +39,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:
         self.source = model
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = copied(model).requires_grad_(False).eval()
         for parameter in self.model.parameters():
             parameter.grad = None
         self.steps_per_epoch = steps_per_epoch

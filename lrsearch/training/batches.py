@@ -171,8 +171,8 @@ class SplitBatches:
 class LoaderBatches:
     """Training batches of a user's own loader, moved to the device.
 
-    Its order comes from torch's random numbers, which are set for each epoch; so does that of a
-    generator of its own.
+    Its order comes from torch's random numbers, which are set for each epoch; so are those of a
+    generator of its own or of its samplers.
     """
 
     def __init__(
@@ -192,16 +192,23 @@ class LoaderBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """The batches (x, y) of an epoch, counted from 0."""
-        for part in (self.data, getattr(self.data, "sampler", None)):
-            generator = getattr(part, "generator", None)
-            if isinstance(generator, torch.Generator):
-                generator.manual_seed(epoch_seed(self.seed, epoch))
-            set_epoch = getattr(part, "set_epoch", None)
-            if callable(set_epoch):
-                set_epoch(epoch)
+        begin(self.data, self.seed, epoch)
         for x, y in self.data:
             x, y = to_device((x, y), self.device)
             yield (self.transform(x) if self.transform else x), y
+
+
+def begin(data: Any, seed: int, epoch: int) -> None:
+    """Set the generators of a loader and its samplers for an epoch, and tell them its number."""
+    batch_sampler = getattr(data, "batch_sampler", None)
+    parts = (data, getattr(data, "sampler", None), batch_sampler)
+    for part in (*parts, getattr(batch_sampler, "sampler", None)):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(epoch_seed(seed, epoch))
+        set_epoch = getattr(part, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
 
 
 def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatches | LoaderBatches:
@@ -240,6 +247,7 @@ def evaluation_batches(
     if not isinstance(data, Split):
 
         def from_loader() -> Iterator[tuple[Any, Any]]:
+            begin(data, 0, 0)
             for x, y in data:
                 x, y = to_device((x, y), device)
                 yield (transform(x) if transform else x), y

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import random
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -183,10 +185,14 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def random_seed(device: torch.device, seed: int) -> Iterator[None]:
-    """Random numbers of the CPU and of ``device`` from ``seed``; the caller's come back after.
+    """Random numbers of torch (CPU and ``device``), numpy and Python from ``seed``.
 
+    The caller's come back after, so that a program's own draws go on as if nothing had been.
     ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
     """
+    others = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     before = torch.get_rng_state()
     on_device = None
     if device.type == "cuda":
@@ -202,6 +208,8 @@ def random_seed(device: torch.device, seed: int) -> Iterator[None]:
     try:
         yield
     finally:
+        random.setstate(others[0])
+        np.random.set_state(others[1])
         torch.set_rng_state(before)
         if on_device is not None and device.type == "cuda":
             torch.cuda.set_rng_state(on_device, device)

@@ -167,6 +167,7 @@ class EnsembleRunner:
             "lr": slot.last_lr,
             "model": _on_cpu(self._store.read(row)),
             "average": _on_cpu(self._store.read(row, averaged=True)),
+            "unsaved": [_on_cpu(values) for values in self._store.read_unsaved(row)],
             "scheduler": None,
         }
         if slot.plateau is not None:
@@ -202,6 +203,7 @@ class EnsembleRunner:
         """Set a row and its slot to a saved state."""
         try:
             self._store.write(row, state["model"], state["average"])
+            self._store.write_unsaved(row, state.get("unsaved", ()))
             self._store.write_optimizer(row, state["optimizer"]["state"])
             slot.epoch, slot.last_lr = int(state["epoch"]), float(state["lr"])
             if state["step"] != slot.epoch * self._steps:

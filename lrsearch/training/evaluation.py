@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def measure(
 ) -> list[Tensor]:
     """Loss and, where there is one, metric as scalars on the device, without waiting for it.
 
+    What is drawn at random, by the model or by a loader, is the same each time.
+
     ``task.loss`` and ``task.metric`` are averaged over the samples; ``task.validation_loss`` sees
     all outputs at once.
     """
@@ -59,9 +62,15 @@ def measure(
     model.eval()
     losses, metrics, sizes = [], [], []
     outputs, targets = [], []
-    for x, y in batches():
-        with devices.autocast(device, precision):
-            out = model(x)
+    parts = iter(batches())
+    for i in itertools.count():
+        with devices.random_seed(device, i):
+            part = next(parts, None)
+            if part is None:
+                break
+            x, y = part
+            with devices.autocast(device, precision):
+                out = model(x)
         out = as_float(out)
         sizes.append(count(y))
         if task.validation_loss is None:
@@ -96,8 +105,13 @@ def scalar(value: Any, device: torch.device) -> Tensor:
 
 
 def count(y: Any) -> int:
-    """Samples of a batch, by its targets."""
-    return len(y) if isinstance(y, Tensor) and y.dim() else 1
+    """Samples of a batch, by the first tensor of its targets; 1 where there is none."""
+    if isinstance(y, Tensor):
+        return len(y) if y.dim() else 1
+    if isinstance(y, Mapping):
+        y = tuple(y.values())
+    found = (count(part) for part in y if isinstance(part, (Tensor, Mapping, tuple, list)))
+    return next(found, 1) if isinstance(y, (tuple, list)) else 1
 
 
 def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,6 +25,7 @@ from lrsearch.training.batches import (
     seeded_model,
     training_batches,
 )
+from lrsearch.training.copies import set_unsaved, snapshot, unsaved
 from lrsearch.training.evaluation import as_float, count, measure
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.results import EpochResult
@@ -159,17 +159,18 @@ class SingleRunner:
             "lr": trial.lr,
             "model": trial.model.state_dict(),
             "average": trial.average.current().state_dict(),
+            "unsaved": [unsaved(trial.model), unsaved(trial.average.model)],
             "optimizer": trial.optimizer.state_dict(),
             "scheduler": trial.scheduler.state_dict(),
         }
         if trial.scaler is not None:
             state["scaler"] = trial.scaler.state_dict()
-        copied: dict[str, Any] = _snapshot(state)
+        copied: dict[str, Any] = snapshot(state)
         return copied
 
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
-        copied: dict[str, Tensor] = _snapshot(dict(self._trials[key].model.state_dict()))
+        copied: dict[str, Tensor] = snapshot(dict(self._trials[key].model.state_dict()))
         return copied
 
     def _model(self) -> tuple[nn.Module, Any]:
@@ -232,7 +233,7 @@ class SingleRunner:
         group = max(optimizer.param_groups, key=lambda group: group.get("initial_lr", group["lr"]))
         every_step = trial.schedule.interval == "step"
         device, precision, half = self._device, self._precision, self._precision != "fp32"
-        samples = 0
+        samples, stepped = 0, 0
         trial.model.train()
         average.refresh()
         with _quiet() if scaler is not None else nullcontext():
@@ -257,12 +258,16 @@ class SingleRunner:
                 size = count(y)
                 samples += size
                 total.add_(loss.detach().reshape(()), alpha=size)
-                if every_step:
+                if every_step and stepped < self._batches.steps:
                     trial.lr = group["lr"]
                     scheduler.step()
+                    stepped += 1
         if not samples:
             raise LrsearchError(f"task {self._task.name}: train gave no batch in this epoch")
-        if not every_step:
+        if every_step:  # a loader may give more or fewer batches than it says
+            for _ in range(stepped, self._batches.steps):
+                scheduler.step()
+        else:
             trial.lr = group["lr"]
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
@@ -291,9 +296,13 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
     all schedulers.
     """
     try:
-        copied = _snapshot(dict(state))  # optimizers keep the tensors that they are given
+        copied = snapshot(dict(state))  # optimizers keep the tensors that they are given
         trial.model.load_state_dict(copied["model"])
         trial.average.model.load_state_dict(copied["average"])
+        for model, values in zip(
+            (trial.model, trial.average.model), copied.get("unsaved", ()), strict=False
+        ):
+            set_unsaved(model, values)
         trial.optimizer.load_state_dict(copied["optimizer"])
         _lay_out(trial.optimizer)
         if copied["scheduler"] is not None:
@@ -322,19 +331,6 @@ def _lay_out(optimizer: Optimizer) -> None:
         for name, value in kept.items():
             if name != "step" and isinstance(value, Tensor) and value.shape == parameter.shape:
                 kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _snapshot(value: Any) -> Any:
-    """A copy on the CPU of tensors and plain values."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: _snapshot(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_snapshot(part) for part in value)
-    return value
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

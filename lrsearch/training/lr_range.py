@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrsearch.errors import UsageError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks.task import Task
 from lrsearch.training import device as devices
 from lrsearch.training.batches import epoch_seed, seeded_model, training_batches
@@ -139,10 +139,22 @@ def lr_range_test(
 
 
 def _endless(task: Task, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training batches, epoch after epoch."""
+    """Training batches, epoch after epoch.
+
+    Raises:
+        LrsearchError: There are none in an epoch.
+    """
     batches = training_batches(task, seed, device)
     for epoch in itertools.count():
-        yield from batches.epoch(epoch)
+        empty = True
+        for batch in batches.epoch(epoch):
+            empty = False
+            yield batch
+        if empty:
+            raise LrsearchError(
+                f"task {task.name}: train gave no batch in epoch {epoch + 1} of the lr range "
+                "test; a loader has to give its batches anew each time it is gone through"
+            )
 
 
 def lr_range(

@@ -228,6 +228,7 @@ def build_optimizer(
         and len(kinds) == 1
         and kinds.pop() in FUSED.get(name, ())
         and all(p.is_floating_point() for p in trainable)
+        and not any(getattr(module, "sparse", False) for module in model.modules())
     ):
         args["fused"] = True
     try:
@@ -236,6 +237,11 @@ def build_optimizer(
         raise LrsearchError(
             f"optimizer {name} does not take the parameters of {type(model).__name__}: {error}"
         ) from error
+    if trains and args.get("fused") and name == "SGD" and not args.get("dampening"):
+        # torch's fused SGD takes no parameter that begins later than others (no gradient yet);
+        # a buffer of zeros is as good as none
+        for parameter in trainable:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from copy import copy, deepcopy
+from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
+from lrsearch.training.copies import copied
 from lrsearch.training.stacked_loss import gradient_of
 from lrsearch.training.stacked_mlp import MLPStack, layers_of
 from lrsearch.training.stacked_vmap import VmapStack
@@ -76,13 +77,29 @@ def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stac
         raise ValueError("its state_dict holds more than tensors")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise ValueError("its parameters are not all float32")
+    if _hooks_gradients(model):
+        raise ValueError("its gradients have hooks")
     layers = layers_of(model) if precision == "fp32" else None
+    stack: Stack
     if layers and _flat_features(task, model) == layers[0].inputs:
-        return MLPStack(layers, gradient_of(task.loss, y, layers[-1].outputs))
-    autocast = partial(devices.autocast, _device(model), precision)
-    stack = VmapStack(model, task.loss, y, autocast, task.batch_size)
-    _probe(task, stack, y, precision)
+        stack = MLPStack(layers, gradient_of(task.loss, y, layers[-1].outputs))
+    else:
+        autocast = partial(devices.autocast, _device(model), precision)
+        stack = VmapStack(model, task.loss, y, autocast, task.batch_size)
+    try:
+        distances = list(_probe(task, model, stack, y, precision))
+    except Exception as error:  # the user's model may raise anything
+        raise ValueError(_why(model, error)) from error
+    if not all(distance <= TOLERANCE for distance in distances):
+        raise ValueError(f"a stacked step of {type(model).__name__} differs from a plain one")
     return stack
+
+
+def _hooks_gradients(model: nn.Module) -> bool:
+    """Whether something of the user's sees or changes gradients, which would see all trials'."""
+    return any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()) or (
+        any(module._backward_hooks or module._backward_pre_hooks for module in model.modules())
+    )
 
 
 def fusable(
@@ -145,40 +162,48 @@ def _flat_features(task: Task, model: nn.Module) -> int | None:
     return x.numel() if x.dim() == 2 or flattens else None
 
 
-def _probe(task: Task, stack: VmapStack, y: Tensor, precision: str) -> None:
-    """Find out whether the model draws random numbers, and that its stacked step is right.
+def _probe(
+    task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
+) -> Iterator[float]:
+    """How far losses, gradients and buffers of a stacked step lie from a plain one's, relatively.
 
-    It is compared with a plain one in float32: half precision alone moves the gradient of a deep
-    net by a third. On an accelerator dropout draws other numbers where it is stacked, so a model
-    with random numbers is compared on the CPU.
+    Also finds out whether the model draws random numbers. The step is compared with a plain one in
+    float32: half precision alone moves the gradient of a deep net by a third. On an accelerator
+    dropout draws other numbers where it is stacked, so a model with random numbers is compared on
+    the CPU.
     """
-    model = stack.model
+    plain = copied(model)  # before torch.func leaves its tensors in modules that keep some
     count = min(PROBE_SAMPLES, len(y))
     x, y = _sample(task, count), y[:count]
     try:
-        stepped = _stacked_step(stack, x, y)
-    except Exception as error:  # the user's model may raise anything
-        if "random" not in str(error):
-            raise ValueError(_why(model, error)) from error
+        stepped = _stacked_step(stack, model, x, y)
+    except Exception as error:
+        if "random" not in str(error) or not isinstance(stack, VmapStack):
+            raise
         stack.random = True
-        try:
-            stepped = _stacked_step(stack, x, y)
-        except Exception as second:
-            raise ValueError(_why(model, second)) from second
+        stepped = _stacked_step(stack, model, x, y)
     apart = stack.random and _device(model).type != "cpu"
     if apart or precision != "fp32":
+        assert isinstance(stack, VmapStack)
         if not all(bool(torch.isfinite(part).all()) for part in stepped[:2]):
-            raise ValueError(f"a stacked step of {type(model).__name__} in {precision} overflows")
+            raise ValueError(f"its step in {precision} overflows")
         stack = copy(stack)
         stack.autocast = nullcontext
         if apart:
-            stack.model = deepcopy(model).cpu()
-        stepped = _stacked_step(stack, x, y)
-    for one, stacked in zip(_plain_step(task, stack, x, y), stepped, strict=True):
+            stack.model = plain = plain.cpu()
+            plain = copied(plain)
+        stepped = _stacked_step(stack, stack.model, x, y)
+    buffers = [value.clone() for value in plain.buffers()]
+    expected = _plain_step(task, stack, plain, x, y)
+    with torch.no_grad():
+        for value, before in zip(plain.buffers(), buffers, strict=True):
+            value.copy_(before)
+    if not torch.allclose(_plain_step(task, stack, plain, x, y)[0], expected[0], equal_nan=True):
+        raise ValueError("its loss is another one when it is called again")
+    for one, stacked in zip(expected, stepped, strict=True):
         # by their norms: one ReLU that rounding turns over may move single numbers by any amount
         distance = float((stacked[1].float() - one.float()).norm())
-        if not distance <= TOLERANCE * float(one.float().norm()) + 1e-7:
-            raise ValueError(f"a stacked step of {type(model).__name__} differs from a plain one")
+        yield 0.0 if distance <= 1e-7 else distance / max(float(one.float().norm()), 1e-30)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -186,36 +211,39 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _why(model: nn.Module, error: Exception) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(". ")
-    return f"torch.func cannot stack {type(model).__name__}: {first}"
+    """The first sentence of the error: torch's next ones ask for an issue on GitHub."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    first = first.split(", please")[0].split(". ")[0].rstrip(".")
+    return f"cannot stack {type(model).__name__}: {first[:160]}"
 
 
-def _stacked_step(stack: VmapStack, x: Tensor, y: Tensor) -> list[Tensor]:
+def _stacked_step(stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
     """Losses, gradients and buffers of two equal trials after a step."""
-    model, device = stack.model, _device(stack.model)
-    x, y = x.to(device), y.to(device)
+    device = _device(model)
+    x, y = stack.prepare(x.to(device)), y.to(device)
     values = dict(model.named_parameters())
-    params = torch.cat([values[name].detach().flatten() for name in stack.shapes]).expand(2, -1)
+    params = torch.empty(2, stack.width, device=device)
+    grads = torch.empty_like(params)
+    with torch.no_grad():
+        for name, view in stack.views(params).items():
+            view.copy_(values[name])
     buffers = {k: torch.stack([b.clone(), b.clone()]) for k, b in model.named_buffers()}
-    grads = torch.empty_like(params, memory_format=torch.contiguous_format)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        trainer = stack.trainer(params.contiguous(), grads, buffers, len(x))
+        trainer = stack.trainer(params, grads, buffers, len(x))
         with quiet():
             trainer.step(x.expand(1, *x.shape), y.expand(2, *y.shape))
-    return [trainer.take_losses(1), grads, *buffers.values()]
+    return [trainer.take_losses(1), *stack.views(grads).values(), *buffers.values()]
 
 
-def _plain_step(task: Task, stack: VmapStack, x: Tensor, y: Tensor) -> list[Tensor]:
+def _plain_step(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
     """The same of one trial, without stacking."""
-    model, device = deepcopy(stack.model).train(), _device(stack.model)
+    device = _device(model.train())
     x, y = x.to(device), y.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        with stack.autocast():
-            outputs = model(x)
-        loss = task.loss(outputs.float(), y)
+        loss = task.loss(model(x).float(), y)
         values = dict(model.named_parameters())
-        grads = torch.autograd.grad(loss, [values[name] for name in stack.shapes])
-    flat = torch.cat([gradient.flatten() for gradient in grads])
-    return [loss.detach(), flat, *(b for _, b in model.named_buffers())]
+        names = stack.views(torch.empty(1, stack.width, device="meta"))
+        grads = torch.autograd.grad(loss, [values[name] for name in names])
+    return [loss.detach(), *grads, *(b.clone() for _, b in model.named_buffers())]

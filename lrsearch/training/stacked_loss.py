@@ -80,6 +80,7 @@ def is_cross_entropy(loss: object, y: Tensor) -> bool:
         and loss.weight is None
         and loss.reduction == "mean"
         and loss.label_smoothing == 0
+        and loss.ignore_index < 0  # classes are not
     )
     return plain and y.dim() == 1 and y.dtype == torch.int64 and int(y.min()) >= 0
 

@@ -66,14 +66,15 @@ def layers_of(model: nn.Module) -> list[Layer] | None:
     """The layers of a model that is nothing but Linear layers and activations, else None.
 
     Only a plain ``nn.Sequential`` (nested or not) qualifies: what another module does in its
-    ``forward`` cannot be known.
+    ``forward`` cannot be known. No two layers may share their weights.
     """
     layers: list[Layer] = []
-    seen: set[int] = set()
+    seen: set[Tensor] = set()
     for name, module in _leaves(model):
         if module is None or module._forward_hooks or module._forward_pre_hooks:
             return None
-        if type(module) is nn.Linear and _plain(module) and id(module) not in seen:
+        if type(module) is nn.Linear and _plain(module) and seen.isdisjoint(module.parameters()):
+            seen.update(module.parameters())
             layers.append(Layer(name, module.in_features, module.out_features, None))
         elif type(module) in ACTIVATIONS and layers and layers[-1].activation is None:
             last = layers.pop()
@@ -81,7 +82,6 @@ def layers_of(model: nn.Module) -> list[Layer] | None:
             layers.append(Layer(last.name, last.inputs, last.outputs, activation))
         elif not (isinstance(module, nn.Flatten) and module.start_dim == 1 and not layers):
             return None
-        seen.add(id(module))
     fits = all(a.outputs == b.inputs for a, b in pairwise(layers))
     return layers if layers and fits else None
 
@@ -100,7 +100,8 @@ def _leaves(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module | 
     if module._forward_hooks or module._forward_pre_hooks:
         return [(prefix, None)]
     found: list[tuple[str, nn.Module | None]] = []
-    for name, child in module.named_children():
+    for name, child in module._modules.items():  # named_children leaves out repetitions
+        assert child is not None  # a Sequential of None cannot run
         found += _leaves(child, f"{prefix}.{name}" if prefix else name)
     return found
 

@@ -78,8 +78,8 @@ class SGD:
         return [-lr, momentum] if has.all() else [-lr, momentum, has.astype(np.float64)]
 
     def with_step(self, step: int, state: dict[str, Tensor]) -> dict[str, Any]:
-        """The buffer, where there has been momentum."""
-        return dict(state) if state["momentum_buffer"].any() else {"momentum_buffer": None}
+        """The buffer; one of zeros is as good as none, and torch takes no mixture of the two."""
+        return dict(state)
 
     def step(self, w: Tensor, g: Tensor, states: Sequence[Tensor], columns: Columns) -> None:
         """One step of all rows."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lrsearch.training.copies import unsaved
 from lrsearch.training.stacked import Stack
 from lrsearch.training.stacked_optim import StackedOptimizer
 from lrsearch.training.stacked_rows import Rows
@@ -64,6 +65,20 @@ class Store:
                 buffers[name][row].copy_(value)
         for tensor in self.rows.optim:
             tensor[row].zero_()
+
+    def read_unsaved(self, row: int) -> list[dict[str, Tensor]]:
+        """The buffers of a row and of its average that a state_dict leaves out."""
+        return [
+            {name: buffers[name][row].clone() for name in unsaved(self.model)}
+            for buffers in (self.rows.buffers, self.rows.average_buffers)
+        ]
+
+    def write_unsaved(self, row: int, values: Sequence[Mapping[str, Tensor]]) -> None:
+        """Set them; nothing where a state has none."""
+        pair = self.rows.buffers, self.rows.average_buffers
+        for buffers, given in zip(pair, values, strict=False):
+            for name, value in given.items():
+                buffers[name][row].copy_(value)
 
     def read_optimizer(self, row: int, step: int) -> dict[int, dict[str, Any]]:
         """The ``state`` of torch.optim's state_dict after ``step`` steps, on the CPU."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lrsearch.tasks.task import Split, Task
+from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
 from lrsearch.training.stacked import Stack
 from lrsearch.training.stacked_loss import losses_of, metrics_of
@@ -24,6 +25,7 @@ class StackedValidation:
     def __init__(self, task: Task, stack: Stack, device: torch.device) -> None:
         assert isinstance(task.validation, Split)
         self.stack = stack
+        self.device = device
         self.batches = evaluation_batches(
             task.validation, task.transform, device, batch=task.batch_size
         )
@@ -39,9 +41,9 @@ class StackedValidation:
         sizes: list[int] = []
         outputs: list[list[Tensor]] = []
         targets: list[Tensor] = []
-        for x, y in self.batches():
+        for i, (x, y) in enumerate(self.batches()):
             x = self.stack.prepare(x)
-            found = [self.stack.outputs(flat, buffers, x) for flat, buffers in models]
+            found = [self._outputs(flat, buffers, x, i) for flat, buffers in models]
             sizes.append(len(y))
             if self.whole:
                 outputs.append(found)
@@ -56,6 +58,13 @@ class StackedValidation:
             columns = [*(self.losses(z, y) for z in joined), *columns]
         numbers: list[list[float]] = torch.stack([t.float() for t in columns], 1).tolist()
         return numbers
+
+    def _outputs(self, flat: Tensor, buffers: dict[str, Tensor], x: Tensor, i: int) -> Tensor:
+        """Of batch ``i``; what a model draws at random is what it would draw alone."""
+        if not self.stack.random:
+            return self.stack.outputs(flat, buffers, x)
+        with devices.random_seed(self.device, i):
+            return self.stack.outputs(flat, buffers, x)
 
 
 def _mean_over_batches(table: list[list[Tensor]], sizes: list[int]) -> list[Tensor]:

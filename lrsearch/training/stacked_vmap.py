@@ -49,6 +49,7 @@ class VmapStack:
         if any(parameter.is_cuda for parameter in model.parameters()):
             norms_in_float(model)
         self.model = model
+        self._places = places(model)
         self.autocast = autocast
         self.most = CHUNK_BATCHES * batch
         self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
@@ -91,7 +92,8 @@ class VmapStack:
         randomness = "same" if self.random else "error"
 
         def one(p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor) -> Tensor:
-            outputs: Tensor = functional_call(self.model, (p, b), (inputs,))
+            here = {place: t for k, t in (p | b).items() for place in self._places[k]}
+            outputs: Tensor = functional_call(self.model, here, (inputs,), tie_weights=False)
             return outputs
 
         stacked = vmap(one, in_dims=(0, 0, None if shared else 0), randomness=randomness)
@@ -141,6 +143,20 @@ class VmapTrainer:
         total, self.total = self.total, None
         assert total is not None
         return total.div_(steps)
+
+
+def places(model: nn.Module) -> dict[str, list[str]]:
+    """Where each parameter and buffer is: its name -> the names under which modules have it.
+
+    ``functional_call`` finds them, too, but takes a module with two names for two modules, and
+    leaves what it had put there in the second.
+    """
+    names: dict[Tensor, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for name, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is not None:
+                names.setdefault(value, []).append(f"{prefix}.{name}" if prefix else name)
+    return {found[0]: found for found in names.values()}
 
 
 def norms_in_float(model: nn.Module) -> None:

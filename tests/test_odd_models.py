@@ -1,0 +1,351 @@
+"""Models, losses and loaders that are not of the usual kind: trained as they would be alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
+
+from lrsearch.errors import LrsearchError
+from lrsearch.schedules import Schedule
+from lrsearch.tasks.task import Split, Task
+from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.evaluation import count
+from lrsearch.training.loop import SingleRunner
+from lrsearch.training.lr_range import lr_range_test
+from lrsearch.training.optimizers import build_optimizer
+from lrsearch.training.stacked import fusable
+from tests.test_ensemble import CPU, check, mixed, mlp, vectors
+
+
+def shared_activation() -> nn.Module:
+    act = nn.ReLU()
+    return nn.Sequential(nn.Linear(6, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 3))
+
+
+def shared_block() -> nn.Module:
+    block = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    return nn.Sequential(nn.Linear(6, 8), block, block, nn.Linear(8, 3))
+
+
+def shared_layer() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), layer, nn.Tanh(), layer, nn.Linear(8, 3))
+
+
+def tied_weight() -> nn.Module:
+    a, b = nn.Linear(6, 6), nn.Linear(6, 6)
+    b.weight = a.weight
+    return nn.Sequential(a, nn.Tanh(), b, nn.Tanh(), nn.Linear(6, 3))
+
+
+class Alias(nn.Module):
+    """One module under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 6)
+        self.again = self.body
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.again(torch.tanh(self.body(x)))))
+        return out
+
+
+def pruned() -> nn.Module:
+    model = mlp(6, 8, 3)
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model", [shared_activation, shared_block, shared_layer, tied_weight, Alias, pruned]
+)
+def test_models_that_share_or_mask_their_weights_train_as_alone(
+    model: Callable[[], nn.Module],
+) -> None:
+    task = vectors(model)
+    assert fusable(task, "SGD") is None
+    check(task, mixed())
+
+
+@pytest.mark.parametrize("model", [lambda: mlp(6, 8, 3), lambda: mlp(6, 8, 3, activation=nn.GELU)])
+def test_a_class_that_the_loss_ignores_is_ignored(model: Callable[[], nn.Module]) -> None:
+    check(vectors(model, loss=nn.CrossEntropyLoss(ignore_index=0)), mixed())
+
+
+def with_hook(kind: str) -> nn.Module:
+    model = mlp(6, 8, 3)
+    if kind == "tensor":
+        model[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    elif kind == "module":
+        model[2].register_full_backward_hook(lambda module, into, out: into)
+    else:
+        model[0].weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["tensor", "module", "accumulated"])
+def test_gradients_with_hooks_are_not_fused(kind: str) -> None:
+    assert fusable(vectors(lambda: with_hook(kind)), "SGD") == "its gradients have hooks"
+
+
+class Counter(nn.Linear):
+    """Counts its calls in Python."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * (1 + self.calls)
+
+
+def test_models_that_change_by_being_called_are_not_fused() -> None:
+    why = fusable(vectors(lambda: Counter(6, 3)), "SGD")
+    assert why == "cannot stack Counter: its loss is another one when it is called again"
+
+
+class Norm(nn.Module):
+    """Divides by a running scale that its state_dict leaves out."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.scale.lerp_(x.detach().abs().mean() * 3, 0.1)
+        out: Tensor = self.layer(x / self.scale)
+        return out
+
+
+class Layers(nn.Module):
+    """Uses a layer of its own only from some step on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.late, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        self.steps += self.training
+        if self.steps.item() > 5:
+            h = h + torch.tanh(self.late(h))
+        out: Tensor = self.head(h)
+        return out
+
+
+class Dead(nn.Module):
+    """A parameter that no output depends on, beside those of a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.gate = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x + 0 * self.gate)
+        return out
+
+
+def runner(task: Task, fused: bool, arguments: dict[str, Any] | None = None) -> Any:
+    kind: Any = EnsembleRunner if fused else SingleRunner
+    given = {"momentum": 0.9} if arguments is None else arguments
+    more = {"k": 2} if fused else {}
+    return kind(task, optimizer="SGD", optimizer_args=given, seed=0, device=CPU, **more)
+
+
+@pytest.mark.parametrize("model", [Norm, Dead, lambda: mlp(6, 8, 3)])
+@pytest.mark.parametrize("first", [False, True], ids=["from single", "from fused"])
+@pytest.mark.parametrize("then", [False, True], ids=["to single", "to fused"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_state_holds_all_that_training_goes_on_from(
+    model: Callable[[], nn.Module], first: bool, then: bool, momentum: float
+) -> None:
+    task, schedule = vectors(model), Schedule("CosineAnnealingLR", 0.05, 4)
+    undisturbed, one, other = (
+        runner(task, fused, {"momentum": momentum}) for fused in (then, first, then)
+    )
+    undisturbed.add(0, schedule)
+    one.add(0, schedule)
+    for _ in range(2):
+        one.epoch()
+        undisturbed.epoch()
+    other.add(0, schedule, one.state(0))
+    for _ in range(2):
+        expected, found = undisturbed.epoch()[0], other.epoch()[0]
+        assert found.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+        assert found.avg_val_loss == pytest.approx(expected.avg_val_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_multi_step_schedule_goes_on_from_inside_its_warmup(interval: Any, stop: int) -> None:
+    task = vectors(lambda: mlp(6, 8, 3))
+    args = {"milestones": [2, 4], "gamma": 0.1}
+    schedule = Schedule("MultiStepLR", 0.1, 8, args, warmup=3, interval=interval)
+    one, other = runner(task, False), runner(task, False)
+    one.add(0, schedule)
+    for _ in range(stop):
+        one.epoch()
+    other.add(0, schedule, one.state(0))
+    for _ in range(stop, 8):
+        assert one.epoch()[0].val_loss == other.epoch()[0].val_loss
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_parameter_may_get_its_first_gradient_late(optimizer: str) -> None:
+    x, y = torch.randn(8, 6), torch.randint(0, 3, (8,))
+    finals = []
+    for extra in ({}, {"foreach": False}):
+        torch.manual_seed(0)
+        model = Layers().train()
+        arguments = {"momentum": 0.9, **extra} if optimizer == "SGD" else dict(extra)
+        rule = build_optimizer(optimizer, arguments, model, lr=0.1)
+        for _ in range(10):
+            rule.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            rule.step()
+        finals.append(model(x))
+    torch.testing.assert_close(finals[0], finals[1])
+
+
+def test_sparse_gradients_train() -> None:
+    model = nn.Sequential(nn.EmbeddingBag(20, 6, sparse=True), nn.Linear(6, 3))
+    x, y = torch.randint(0, 20, (40, 5)), torch.randint(0, 3, (40,))
+    task = Task("bags", lambda: model, Split(x[:30], y[:30]), Split(x[30:], y[30:]), batch_size=10)
+    alone = runner(task, False)
+    alone.add(0, Schedule("ConstantLR", 0.05, 2))
+    assert np.isfinite([alone.epoch()[0].val_loss for _ in range(2)]).all()
+
+
+class Noisy(Dataset[tuple[Tensor, Tensor]]):
+    """Adds random numbers of torch, numpy or Python to its samples."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        task = vectors(lambda: mlp(6, 8, 3))
+        assert isinstance(task.train, Split)
+        self.split, self.draw = task.train, draw
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.split.x[i] + self.draw(), self.split.y[i]
+
+
+def loaders(kind: str) -> tuple[Any, Any]:
+    draws: dict[str, Callable[[], float]] = {
+        "python": random.random,
+        "numpy": lambda: float(np.random.rand()),
+        "torch": lambda: float(torch.rand(())),
+    }
+    data = Noisy(draws.get(kind, lambda: 0.0))
+    if kind == "batch sampler":
+        order = RandomSampler(data, generator=torch.Generator().manual_seed(3))
+        return DataLoader(data, batch_sampler=BatchSampler(order, 16, False)), DataLoader(data, 35)
+    if kind == "validation":
+        shuffled = DataLoader(data, 16, shuffle=True, drop_last=True)
+        return DataLoader(data, 16, shuffle=True), shuffled
+    return DataLoader(data, 16, shuffle=True), DataLoader(data, 35)
+
+
+@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "batch sampler", "validation"])
+def test_two_trials_of_one_schedule_draw_the_same_numbers(kind: str) -> None:
+    train, validation = loaders(kind)
+    task = replace(vectors(lambda: mlp(6, 8, 3)), train=train, validation=validation)
+    found = []
+    for _ in range(2):
+        one = runner(task, False)
+        one.add(0, Schedule("ConstantLR", 0.05, 3))
+        found.append([one.epoch()[0].val_loss for _ in range(3)])
+        random.random(), np.random.rand(), torch.rand(())  # a program draws between them
+    assert found[0] == found[1]
+
+
+def test_a_program_draws_its_own_numbers_as_if_nothing_had_been_trained() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    seed()
+    expected = draw()
+    seed()
+    one = runner(vectors(lambda: mlp(6, 8, 3)), False)
+    one.add(0, Schedule("ConstantLR", 0.05, 1))
+    one.epoch()
+    assert draw() == expected
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Says that it has 5 batches, and gives another number."""
+
+    def __init__(self, given: int) -> None:
+        self.given = given
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(self.given):
+            yield torch.randn(8, 6, generator=generator), torch.zeros(8, dtype=torch.long)
+
+
+@pytest.mark.filterwarnings("ignore:Length of IterableDataset")
+@pytest.mark.parametrize("given", [3, 5, 8])
+@pytest.mark.parametrize("family", ["OneCycleLR", "CosineAnnealingLR"])
+def test_a_schedule_ends_with_its_epochs_whatever_a_loader_says(given: int, family: str) -> None:
+    task = replace(vectors(lambda: mlp(6, 8, 3)), train=DataLoader(Batches(given), None))
+    schedule = Schedule(family, 0.1, 3, interval="step")
+    one = runner(task, False)
+    one.add(0, schedule)
+    rates = [one.epoch()[0].lr for _ in range(3)]
+    trace = schedule.trace(5).lr
+    last = min(given, 5) - 1
+    assert rates == pytest.approx([float(trace[5 * epoch + last]) for epoch in range(3)])
+
+
+def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() -> None:
+    once = iter([(torch.randn(8, 6), torch.zeros(8, dtype=torch.long))] * 5)
+
+    class Once(Batches):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return once
+
+    task = replace(vectors(lambda: mlp(6, 8, 3)), train=DataLoader(Once(5), None))
+    with pytest.raises(LrsearchError, match="train gave no batch in epoch 2 of the lr range test"):
+        lr_range_test(task, optimizer="SGD", optimizer_args={}, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("y", "samples"),
+    [
+        (torch.zeros(7, 2), 7),
+        (torch.zeros(()), 1),
+        ((torch.zeros(5), torch.zeros(5, 3)), 5),
+        ([3, torch.zeros(4)], 4),
+        ({"boxes": [torch.zeros(6)], "labels": torch.zeros(2)}, 6),
+        ("text", 1),
+        ([], 1),
+    ],
+)
+def test_samples_of_a_batch_are_counted_by_its_first_tensor(y: Any, samples: int) -> None:
+    assert count(y) == samples
