@@ -10,10 +10,12 @@ import optuna
 import pytest
 
 from lrsearch.config import make
+from lrsearch.errors import ConfigError
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.importance import importance
 from lrsearch.report.page import make_report, page
 from lrsearch.report.tables import families_table, load
+from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.search import plan as plans
 from lrsearch.search.draft import Draft, Searched
 from lrsearch.search.run import Outcome, run
@@ -48,6 +50,21 @@ def test_recipes_of_families_that_are_not_searched_run_first_too(in_tmp: Path) -
 
 def test_none_run_where_they_are_switched_off(in_tmp: Path) -> None:
     assert names(searched(3, schedules="StepLR", baselines=False)) == [None] * 3
+
+
+def test_recipes_that_only_some_budgets_allow_can_be_stated() -> None:
+    given = {
+        "waves": {"family": "CyclicLR", "lr": 0.1, "base_lr": 0.01, "step_size_up": 2.5},
+        "peak": {"family": "OneCycleLR", "total_steps": 10},
+    }
+    for name, recipe in given.items():
+        found, mistakes = checked_recipe(name, recipe)
+        assert mistakes == []
+        assert make_recipe(found, epochs=10, lr=0.1).epochs == 10
+    with pytest.raises(ConfigError, match="10 epochs end before the budget of 30"):
+        make_recipe(given["peak"], epochs=30, lr=0.1)
+    _, mistakes = checked_recipe("waves", given["waves"] | {"step_size_up": -1})
+    assert mistakes == [("step_size_up", "must be above 0 and at most 1e+06, got -1")]
 
 
 def test_a_recipe_that_does_not_fit_the_budget_is_left_out(in_tmp: Path) -> None:

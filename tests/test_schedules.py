@@ -404,6 +404,17 @@ def test_rescaled_milestones_lose_no_decay(
     assert schedule.rescaled(new).params["milestones"] == expected
 
 
+@pytest.mark.parametrize(
+    ("old", "size", "new", "expected"),
+    [(30, 10, 10, 4), (30, 10, 31, 11), (30, 10, 100, 34), (20, 6, 5, 1), (30, 10, 60, 20)],
+)
+def test_a_rescaled_step_size_adds_no_decay(old: int, size: int, new: int, expected: int) -> None:
+    schedule = Schedule("StepLR", 0.1, old, {"step_size": size, "gamma": 0.1})
+    assert schedule.rescaled(new).params["step_size"] == expected
+    if new != 5:  # of five epochs none has three decays
+        assert schedule.rescaled(new).trace().lr[-1] == pytest.approx(schedule.trace().lr[-1])
+
+
 def test_a_patience_rescaled_is_an_epoch_at_least_unless_it_was_none() -> None:
     for patience, expected in ((3, 1), (0, 0), (12, 2)):
         params = {"factor": 0.5, "patience": patience, "cooldown": 1}

@@ -354,6 +354,48 @@ def test_table_names_every_family_with_its_ranges_for_the_budget() -> None:
 LIMITED = Arg("epochs", low=1, high=30)
 
 
+def test_what_a_user_adds_to_cyclic_reaches_the_schedule() -> None:
+    more = {
+        "CyclicLR.base_momentum": 0.7,
+        "CyclicLR.max_momentum": (0.8, 0.95),
+        "CyclicLR.step_size_down": 2.0,
+        "CyclicLR.cycles": 2,
+    }
+    space = Space(["CyclicLR"], 20, (1e-3, 1.0), overrides=more)
+    params = space.suggest(RandomParams(0)).params
+    assert params["base_momentum"] == 0.7
+    assert 0.8 <= params["max_momentum"] <= 0.95
+    assert (params["step_size_up"], params["step_size_down"]) == (8.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "mistake"),
+    [
+        ({"name": "a,b"}, "its name must be a Python name"),
+        ({"warmup": "none"}, "warmup must be one of before, own, no, got 'none'"),
+        ({"interval": "steps"}, "interval must be one of epoch, step, got 'steps'"),
+        ({"search": {}}, r"search must be a function, got \{\}"),
+        ({"args": {"keep": 3}}, "argument keep must be an Arg, got 3"),
+        ({"args": {"keep": Arg("float")}}, "keep: kind must be one of epochs, .* got 'float'"),  # type: ignore[arg-type]
+    ],
+)
+def test_mistakes_in_a_family_of_ones_own_are_told_when_it_is_registered(
+    own_family: Family, change: dict[str, Any], mistake: str
+) -> None:
+    with pytest.raises(UsageError, match=mistake):
+        register(replace(own_family, **{"name": "Other", **change}))
+    assert "Other" not in FAMILIES
+
+
+def test_an_argument_called_hold_is_rescaled_as_what_it_is(own_family: Family) -> None:
+    args = {"hold": Arg("number", high=1.0)}
+    held = register(replace(own_family, name="Held", args=args))
+    try:
+        assert Schedule(held.name, 0.1, 10, {"hold": 0.3}).rescaled(20).params == {"hold": 0.3}
+    finally:
+        del FAMILIES["Held"]
+
+
 @pytest.fixture
 def own_family() -> Iterator[Family]:
     def build(optimizer: Any, args: dict[str, Any], job: Any) -> Any:

@@ -36,10 +36,12 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
     for name, value in params.items():
         arg = family.args[name]
         if arg.kind == "epochs":
-            # a first cycle rounded down would restart once more at the very end
-            scaled = (
-                math.ceil(value * ratio - 1e-9) if name == "T_0" else round_half_up(value * ratio)
-            )
+            scaled = round_half_up(value * ratio)
+            if (family.name, name) == ("CosineAnnealingWarmRestarts", "T_0"):
+                # a first cycle rounded down would restart once more at the very end
+                scaled = math.ceil(value * ratio - 1e-9)
+            elif (family.name, name) == ("StepLR", "step_size"):
+                scaled = _step_size(value, old, new)
             least = max(int(arg.low), min(value, 1))  # a patience of 0 is another rule than 1
             value = int(min(max(least, scaled), arg.high, MAX_EPOCHS))
         elif arg.kind == "span":
@@ -51,9 +53,17 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
         elif arg.per_epoch:
             value = max(value ** (1 / ratio), 1e-300)
         out[name] = value
-    if "hold" in out:
+    if family.name == "SequentialLR":
         out["hold"] = max(1, min(out["hold"], new - 1))
     return out
+
+
+def _step_size(size: int, old: int, new: int) -> int:
+    """The whole step nearest to ``size`` of ``old`` epochs that decays as often in ``new``."""
+    exact = size * new / old
+    near = {round_half_up(exact), math.ceil(exact - 1e-9), max(1, math.floor(exact))}
+    decays = (old - 1) // size
+    return min(near, key=lambda each: (abs((new - 1) // max(1, each) - decays), abs(each - exact)))
 
 
 def _milestones(milestones: list[int], old: int, new: int) -> list[int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lrsearch.errors import UsageError, did_you_mean, unknown
-from lrsearch.schedules.args import Arg
+from lrsearch.schedules.args import Arg, Kind
 from lrsearch.schedules.ranges import Dim
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Family:
             multiplied and per-epoch factors rooted already.
         decode: (searched values, draw) -> arguments; by default they are the same.
         trap: What goes wrong when it is used carelessly, and what happens here instead.
-        warmup: ``before`` (a linear warmup is put before it), ``own`` (``build`` does that
+        warmup: ``before`` (a linear warmup is put before it, by ``SequentialLR``, which needs a
+            scheduler whose rates follow from its step alone), ``own`` (``build`` does that
             itself), ``no`` (it cannot carry one).
         interval: When it is stepped by default.
         min_epochs: Shortest budget it makes sense for when stepped per epoch.
@@ -136,7 +137,7 @@ def register(family: Family) -> Family:
         family: Its name must be free.
 
     Raises:
-        UsageError: The name is taken, or it is no family.
+        UsageError: The name is taken, or it is no family, or one with mistakes.
     """
     if not isinstance(family, Family):
         raise UsageError(f"register takes a Family, got {family!r:.60}")
@@ -144,8 +145,31 @@ def register(family: Family) -> Family:
         raise UsageError(
             f"a schedule family named {family.name!r} is there already; choose another name"
         )
+    if mistakes := _mistakes(family):
+        raise UsageError(f"schedule family {family.name!r}: {'; '.join(mistakes)}")
     FAMILIES[family.name] = family
     return family
+
+
+def _mistakes(family: Family) -> list[str]:
+    """What is wrong with a user's family, before anything is asked of it."""
+    found = []
+    if not str(family.name).isidentifier():
+        found.append("its name must be a Python name, as it stands before the dot in parameters")
+    words = {"warmup": ("before", "own", "no"), "interval": get_args(Interval)}
+    for field_name, known in words.items():
+        if (given := getattr(family, field_name)) not in known:
+            found.append(f"{field_name} must be one of {', '.join(known)}, got {given!r:.60}")
+    for field_name in ("search", "build", "decode"):
+        if not callable(given := getattr(family, field_name)):
+            found.append(f"{field_name} must be a function, got {given!r:.60}")
+    for name, arg in family.args.items():
+        if not isinstance(arg, Arg):
+            found.append(f"argument {name} must be an Arg, got {arg!r:.60}")
+        elif arg.kind not in get_args(Kind):
+            kinds = ", ".join(get_args(Kind))
+            found.append(f"argument {name}: kind must be one of {kinds}, got {arg.kind!r:.60}")
+    return found
 
 
 def get_family(name: str) -> Family:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.errors import ConfigError, UsageError, did_you_mean
-from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR
+from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, check_args
 from lrsearch.schedules.convert import round_half_up
 from lrsearch.schedules.family import FAMILIES, Family, get_family
 from lrsearch.schedules.ranges import as_number
@@ -57,8 +57,17 @@ def checked_recipe(name: str, given: Any) -> tuple[dict[str, Any], list[tuple[st
     try:
         make_recipe(found, epochs=MAX_EPOCHS, lr=MAX_LR)
     except ConfigError as error:
-        return found, [_placed(str(known), text) for text in error.mistakes]
+        later = _of_the_budget(found)  # what only the study's own budget can tell
+        return found, [_placed(str(known), text) for text in error.mistakes if text not in later]
     return found, []
+
+
+def _of_the_budget(recipe: Mapping[str, Any]) -> list[str]:
+    """The mistakes that a family finds in a recipe for the longest budget."""
+    family = get_family(recipe["family"])
+    params, _, left = _in_whole_epochs(recipe, MAX_EPOCHS)
+    args, mistakes = check_args(family.name, family.args, params, MAX_LR, left)
+    return [] if mistakes or family.check is None else family.check(args, left)
 
 
 def _placed(family: str, mistake: str) -> tuple[str, str]:
@@ -75,8 +84,9 @@ def make_recipe(
 
     Args:
         given: ``family``, and perhaps ``lr``, ``warmup``, ``interval`` and the family's arguments
-            in torch's names. A duration below 1 (``step_size``, ``milestones``, ``T_max``,
-            ``warmup``, ...) is a share of the budget.
+            in torch's names. A duration in whole epochs (``step_size``, ``milestones``,
+            ``T_max``, ``warmup``, ...) that is below 1 is a share of the budget; one that may be
+            a part of an epoch (``step_size_up``, ``timescale``) is not.
         epochs: Budget.
         lr: Peak rate where the recipe has none of its own.
         interval: When it is stepped, where the recipe does not say.
@@ -90,16 +100,22 @@ def make_recipe(
         'StepLR  step_size 10 gamma 0.1'
     """
     family = get_family(given["family"])
-    params = {key: value for key, value in given.items() if key not in KEYS}
-    warmup = _whole(given.get("warmup") or 0, epochs)
-    number = as_number(warmup)
-    left = epochs - (0 if number is None else int(number))
-    params = {name: _in_epochs(family, name, value, left) for name, value in params.items()}
+    params, warmup, _ = _in_whole_epochs(given, epochs)
     peak = given.get("lr")
     if peak is None:
         peak = _top(params) if family.name == "Points" else lr
     stepped: Any = given.get("interval") or ("epoch" if family.needs_metric else interval)
     return Schedule(family.name, peak, epochs, params, warmup, interval=stepped)
+
+
+def _in_whole_epochs(recipe: Mapping[str, Any], epochs: int) -> tuple[dict[str, Any], Any, int]:
+    """Arguments and warmup with whole epochs for shares, and the epochs after the warmup."""
+    family = get_family(recipe["family"])
+    warmup = _whole(recipe.get("warmup") or 0, epochs)
+    number = as_number(warmup)
+    left = epochs - (0 if number is None else int(number))
+    given = {name: value for name, value in recipe.items() if name not in KEYS}
+    return {k: _in_epochs(family, k, value, left) for k, value in given.items()}, warmup, left
 
 
 def _in_epochs(family: Family, name: str, value: Any, left: int) -> Any:

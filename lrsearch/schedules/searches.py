@@ -107,9 +107,12 @@ def decode_cyclic(values: dict[str, Any], draw: Draw) -> dict[str, Any]:
     cycles = values["cycles"]
     if draw.interval == "epoch":  # a half cycle of one epoch would end the run on the peak
         cycles = min(cycles, max(1, draw.epochs // 4))
-    half = draw.epochs / (2 * cycles)
-    out = {"base_lr": draw.lr * values["base_lr_ratio"], "step_size_up": half}
-    return out | {"mode": values["mode"]}
+    cycle = draw.epochs / cycles
+    out = {k: value for k, value in values.items() if k not in ("cycles", "base_lr_ratio")}
+    if "step_size_down" in out:  # asked for by the user; the way up is the rest of the cycle
+        out["step_size_down"] = min(out["step_size_down"], 0.9 * cycle)
+    up = cycle - out.get("step_size_down", cycle / 2)
+    return {"base_lr": draw.lr * values["base_lr_ratio"], "step_size_up": up} | out
 
 
 def check_one_cycle(args: Mapping[str, Any], budget: int) -> list[str]:
