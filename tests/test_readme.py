@@ -43,16 +43,21 @@ def confirmed() -> str:
 
 
 def winners() -> str:
-    rows = [row for row in record("winners")["winners"]["rows"] if row["task"] == "digits"]
-    found = [bench.judged(row) for row in rows]
-    winner, chosen, recipe = (
-        np.array([np.mean(each[name]) for each in found]) for name in bench.CHOICES
-    )
-    worse, bare = ((each > recipe).sum() for each in (chosen, winner))
+    tasks: dict[str, list[Any]] = {}
+    for row in record("winners")["winners"]["rows"]:
+        tasks.setdefault(row["task"], []).append(bench.judged(row))
+    gains = {}
+    for task, found in tasks.items():
+        winner, chosen, recipe = (
+            np.array([np.mean(each[name]) for each in found]) for name in bench.CHOICES
+        )
+        gains[task] = np.mean(chosen / recipe - 1), np.mean(winner / recipe - 1)
+    best, bare = gains.pop("digits")
+    assert all(min(pair) > -0.003 for pair in gains.values())
     return (
-        f"of {len(rows)} searches, on seeds that had chosen nothing, its choice was "
-        f"{np.mean(1 - chosen / recipe):.0%} below the best recipe and worse than it in {worse}, "
-        f"the bare winner in {bare}"
+        f"in {len(tasks['digits'])} searches of digits, on seeds that had chosen nothing, it was "
+        f"{-best:.0%} below the best recipe, the bare winner {bare:.0%} above it; "
+        "on two tasks of 8 and 10 epochs no search beats the recipes"
     )
 
 
