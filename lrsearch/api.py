@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch import config as configs
+from lrsearch.backend import backend
 from lrsearch.config import StudyConfig
 from lrsearch.errors import UsageError
 from lrsearch.result import Result
@@ -302,8 +303,7 @@ def _study(study: str | optuna.Study, url: str) -> tuple[optuna.Study, BaseStora
             return load_study(storage, study, stores.redact(url)), storage
     if not hasattr(study, "study_name"):
         raise UsageError(f"expected a study or its name, got {study!r:.60}")
-    inner = study._storage
-    return study, getattr(inner, "_backend", inner)
+    return study, backend(study._storage)
 
 
 @contextmanager

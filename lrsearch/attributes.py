@@ -26,6 +26,19 @@ def budget_of(trial: BaseTrial | FrozenTrial) -> int | None:
     return None if epochs is None else int(epochs)
 
 
+def other_params(trial: BaseTrial | FrozenTrial) -> dict[str, Any]:
+    """What an objective of the user's own asked for beside the schedule: ``weight_decay``."""
+    family = schedule_of(trial).get("family")
+    if family is None:
+        return {}
+    ours = ("scheduler", "lr", "warmup")
+    return {
+        name: value
+        for name, value in trial.params.items()
+        if name not in ours and not name.startswith(f"{family}.")
+    }
+
+
 def averaged_losses(trial: FrozenTrial) -> dict[int, float]:
     """Losses of the running average of its weights by step, NaN where one is no number.
 

@@ -162,7 +162,7 @@ class PruningCallback:
         if stopped != "diverged":
             kept |= {"val_metric": val_metric, "avg_val_loss": avg_val_loss}
         for key, value in kept.items():
-            if value is not None:
+            if isinstance(value, str) or as_number(value) is not None:
                 self.trial.set_user_attr(key, value)
 
     def average(self, model: nn.Module, optimizer: Optimizer, steps_per_epoch: int) -> None:

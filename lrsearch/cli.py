@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
-from lrsearch.cli_arguments import Call, Commands, import_argument, note, out, pairs, silent
+from lrsearch.cli_arguments import Call, Commands, import_argument, note, out_json, pairs, silent
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
@@ -153,7 +152,7 @@ def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -
     from lrsearch.search.closing import closing, summary
 
     if args.json:
-        out(json.dumps(summary(outcome, found)))
+        out_json(summary(outcome, found))
     else:
         closing(outcome, found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from lrsearch.cli_arguments import (
     json_argument,
     note,
     out,
+    out_json,
     silent,
     storage_argument,
 )
@@ -157,7 +157,7 @@ def _confirm(args: argparse.Namespace) -> int:
         note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
     if args.json:
-        out(json.dumps(results(found)))
+        out_json(results(found))
         return 0
     console = to_stdout()
     print_confirmed(found, console)
@@ -202,7 +202,7 @@ def _train(args: argparse.Namespace) -> int:
         note=silent if args.quiet or args.json else note,
     )
     if args.json:
-        out(json.dumps(result.to_dict()))
+        out_json(result.to_dict())
     else:
         out("\n".join(lines(result)))
     return 0
@@ -256,7 +256,7 @@ def _show(args: argparse.Namespace) -> int:
 
     status = study_status(*_study(args))
     if args.json:
-        out(json.dumps(status))
+        out_json(status)
     else:
         print_status(status)
     return 0
@@ -274,7 +274,7 @@ def _studies(args: argparse.Namespace) -> int:
 
     rows = studies(open_storage(args.storage, create=False))
     if args.json:
-        out(json.dumps(rows))
+        out_json(rows)
     else:
         print_studies(rows, redact(args.storage))
     return 0

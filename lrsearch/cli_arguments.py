@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrsearch.errors import UsageError
@@ -18,6 +20,19 @@ STORAGE = "sqlite:///lrsearch.db"
 def out(text: str = "") -> None:
     """A line on stdout."""
     sys.stdout.write(text + "\n")
+
+
+def out_json(value: Any) -> None:
+    """A value on stdout, as JSON that every reader takes: null for a number that is not finite."""
+    out(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def note(text: str) -> None:

@@ -9,9 +9,11 @@ and ``lrsearch train`` are the only places that look at test data.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -93,8 +95,8 @@ def confirm(
     if ATTR in study.user_attrs:
         search = study.user_attrs[ATTR]["of"]
         raise UsageError(
-            f"study {study.study_name!r} is a confirmation itself: lrsearch confirm {search} "
-            "--seeds N adds seeds to it"
+            f"study {study.study_name!r} is a confirmation itself: lrsearch confirm "
+            f"{shlex.quote(search)} --seeds N adds seeds to it"
         )
     best_trial(study)  # where there is none, it says why
     table = load(study, storage)
@@ -106,7 +108,7 @@ def confirm(
         plan = make_plan(config, task)
         _same_task(study, plan, note)
         again = open_confirmation(study, storage, plan, arms, fresh, top)
-        folder = results_folder(config.out, study.study_name)
+        folder = results_folder(plan.config.out, study.study_name)
         note(
             f"confirm {study.study_name}: {words.count(len(arms), 'schedule')}, "
             f"{seeds} fresh seeds each"
@@ -121,7 +123,7 @@ def confirm(
     if found is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
-            f"lrsearch show {study.study_name}{SUFFIX} tells why"
+            f"lrsearch show {shlex.quote(study.study_name + SUFFIX)} tells why"
         )
     file = write_confirmed(study, found, folder / "confirmed.yaml")
     return dataclasses.replace(found, file=file)
@@ -140,7 +142,8 @@ def after_run(
     Raises:
         LrsearchError: As of :func:`confirm`.
     """
-    here = {key: getattr(config, key) for key in (*OF_THE_MACHINE, "out")}
+    here = {key: getattr(config, key) for key in OF_THE_MACHINE}
+    here |= {"out": outcome.plan.config.out, "task": _seen_from(outcome.plan.cwd, config.task)}
     if config.launcher != "local":
         here["workers"] = "auto"  # so many are for the cluster; this is one machine
     return confirm(
@@ -152,6 +155,12 @@ def after_run(
         note=note,
         interrupt=interrupt,
     )
+
+
+def _seen_from(cwd: Path, task: str) -> str:
+    """The file of a task by its whole name, where the task itself has gone to another folder."""
+    file, colon, name = task.partition(":")
+    return task if cwd == Path.cwd() or not file.endswith(".py") else f"{cwd / file}{colon}{name}"
 
 
 def _same_task(study: optuna.Study, plan: Plan, note: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import schedule_of
+from lrsearch.attributes import other_params, schedule_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
@@ -22,6 +22,7 @@ from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
+from lrsearch.schedules.ranges import as_number
 from lrsearch.search.study import ATTR, versions
 from lrsearch.yamlfile import read_yaml
 
@@ -106,8 +107,8 @@ def _diverged(trial: FrozenTrial) -> bool:
 def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     """Everything needed to use, repeat and cite a trial, as plain values.
 
-    Of a study with its own training loop (:func:`lrsearch.suggest`) only the schedule and the
-    results are known.
+    Of a study with its own training loop (:func:`lrsearch.suggest`) only the schedule, what else
+    its objective asked for (``also``) and the results are known.
     """
     attrs = study.user_attrs.get(ATTR, {})
     config = attrs.get("config", {})
@@ -121,8 +122,8 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         "metric": "val_loss",
         "value": trial.value if trial.value is not None else trial.user_attrs.get("val_loss"),
     }
-    if (metric := trial.user_attrs.get("val_metric")) is not None:
-        result[f"val_{plan.get('metric_name', 'metric')}"] = metric
+    if (metric := as_number(trial.user_attrs.get("val_metric"))) is not None:
+        result[f"val_{plan.get('metric_name') or 'metric'}"] = metric
     named: dict[str, Any] = {}
     if config:
         named["optimizer"] = plan.get("optimizer", dict(config["optimizer"]))
@@ -137,10 +138,12 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
                 if config.get(key) is not None
             },
         }
+    others = {} if attrs else other_params(trial)
     # the runs of a confirmation have seeds of their own
     seed = {"seed": trial.user_attrs.get("seed", config["seed"])} if config else {}
     return {
         "schedule": dict(trial.user_attrs["schedule"]),
+        **({"also": others} if others else {}),
         **named,
         "result": {**result, "baselines": baselines},
         "study": {"name": study.study_name, "trial": trial.number, **seed},
@@ -160,7 +163,8 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
-            f"lrsearch export {again['of']}, with --trial N for another than the search's answer"
+            f"lrsearch export {shlex.quote(again['of'])}, with --trial N for another than the "
+            "search's answer"
         )
     chosen = answer_trial(study) if trial is None else best_trial(study, trial)
     if python:
@@ -204,6 +208,8 @@ def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
         **({} if metric is None else {f"test_{found.metric_name}": asdict(metric)}),
         "baselines": {a.baseline: a.val.mean for a in found.arms if a.baseline and a.val_loss},
     }
+    if lost := {a.baseline: list(a.lost) for a in found.arms if a.baseline and a.lost}:
+        confirmed["baselines_lost_seeds"] = lost  # the means are over the others
     content = {**configuration(study, best_trial(study, arm.trial)), "confirmed": confirmed}
     name = " ".join(study.study_name.split())
     on = f"{words.loss_mean(losses)} on {words.count(losses.n, 'fresh seed')}"

@@ -11,10 +11,10 @@ From :data:`RANKED` seeds on the test is Wilcoxon's signed-rank test (1945), exa
 which training fails has a high rank and no more, while in a t-test it outweighs all others.
 Seeds on which both arms are equal are left out, as Wilcoxon does. Estimate and interval are those
 of Hodges and Lehmann (1963), from the averages (dᵢ + dⱼ) / 2 of the differences. With fewer seeds
-it is the paired t-test of all seeds, since ranks of so few cannot be significant: the smallest p is
-2¹⁻ⁿ, 0.0625 with 5 seeds; and so it is wherever that p, for all comparisons together, is not below
-0.025. Interval and p are Bonferroni's for all comparisons made together, so that the interval
-leaves out 0 just where p is below 0.05.
+it is the paired t-test of all seeds, since ranks of so few cannot be significant: the smallest p
+is 2¹⁻ⁿ, 0.0625 with 5 seeds; and so it is wherever that p, for all comparisons together, is not
+below 0.025. Interval and p are Bonferroni's for all comparisons made together, so that the
+interval leaves out 0 just where p is below 0.05.
 
 Simulated with ``python -m tests.benchmarks.paired``: ratios of the losses on a seed as in the
 digits runs of studies/winners, six comparisons together. *False*: how many of the six are found on

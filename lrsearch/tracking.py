@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.backend import backend
 from lrsearch.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _points(study: optuna.Study, trial: FrozenTrial) -> Iterable[tuple[str, int,
     from lrsearch.storage import Storage
     from lrsearch.storage.history import load_history
 
-    inner: Any = getattr(study._storage, "_backend", study._storage)
+    inner = backend(study._storage)
     rows = None
     if isinstance(inner, Storage):
         rows = load_history(inner, study._study_id, trial_ids=[trial._trial_id])

@@ -24,6 +24,7 @@ from lrsearch.report.courses import Course, courses_figure, trace_points
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
+from lrsearch.schedules.ranges import as_number
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_runner
 from lrsearch.tasks.check import load_test
@@ -33,7 +34,7 @@ from lrsearch.training.evaluation import evaluate
 from lrsearch.training.results import EpochResult
 
 SAY_SECONDS = 2.0
-_BLOCKS = ("schedule", "optimizer", "param_groups", "task", "result", "study", "made_by")
+_BLOCKS = ("schedule", "also", "optimizer", "param_groups", "task", "result", "study", "made_by")
 _TASK_KEYS = ("model", "train_samples", "batch_size")
 Note = Callable[[str], None]
 
@@ -58,15 +59,15 @@ class Trained:
     files: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
+        """Plain values, for ``--json``; None where one is not finite."""
         last = self.epochs[-1]
         return {
             "schedule": self.schedule.to_dict(),
             "epochs": last.epoch,
             "val_loss": last.val_loss,
-            "val_metric": last.val_metric,
-            "test_loss": self.test_loss,
-            "test_metric": self.test_metric,
+            "val_metric": as_number(last.val_metric),
+            "test_loss": as_number(self.test_loss),
+            "test_metric": as_number(self.test_metric),
             "metric_name": self.metric_name,
             "files": [str(path) for path in self.files],
         }

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -358,3 +360,38 @@ def test_any_words_end_in_a_line_and_an_exit_code(
     assert code in (0, 1, 2)
     assert "Traceback" not in text
     assert "internal error" not in text
+
+
+def test_json_is_json_where_a_metric_is_no_number(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(
+        "import torch\n"
+        "x = torch.randn(40, 5)\n"
+        "part = x, (x[:, 0] > 0).long()\n"
+        "def net():\n"
+        "    made = torch.nn.Linear(5, 2)\n"
+        "    [torch.nn.init.zeros_(p) for p in made.parameters()]\n"
+        "    return made\n"
+        "def metric(out, y):\n"  # a number before training, where it is tried; then none
+        "    return torch.where(out.any(), float('nan'), 0.0)\n"
+        "task = {'model': net, 'train': part, 'validation': part,\n"
+        "        'test': part, 'metric': metric, 'epochs': 1}\n"
+    )
+
+    def told(*words: str) -> Any:
+        assert main([*words, "--json"]) == 0
+        text = capsys.readouterr().out
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    words = ("run", "--task", "own.py:task", "--trials", "5", "--name", "own", "--workers", "1")
+    found = told(*words, "--confirm", "2")
+    assert found["best"]["metric"] is None
+    assert all(arm["test_metric"] is None for arm in found["confirmation"]["arms"])
+    assert told("show", "own")["best"]["val_metric"] is None
+    trained = told("train", "lrsearch-results/own/best.yaml")
+    assert (trained["val_metric"], trained["test_metric"]) == (None, None)
+    assert main(["export", "own"]) == 0
+    assert "nan" not in capsys.readouterr().out
+    study = optuna.load_study(study_name="own", storage="sqlite:///lrsearch.db")
+    assert [trial.user_attrs["val_metric"] for trial in study.trials] == [None] * 5

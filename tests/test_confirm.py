@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.export import export_text, write_best
+from lrsearch.export import export_text, write_best, write_confirmed
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed, results
@@ -27,6 +28,7 @@ from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
 from lrsearch.report.record import make_record
+from lrsearch.report.save import write_csv
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
@@ -627,3 +629,25 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     plain = json.loads(json.dumps(results(both), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
+
+
+def test_lost_seeds_are_in_the_files_as_well(tmp_path: Path) -> None:
+    schedule = constant(0.1).to_dict()
+    arms = (
+        Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {2: 0.9}, ()),
+        Arm("steady", schedule, 1, "steady", {2: 0.3}, {}, {}, (1,)),
+        Arm("broken", schedule, 2, "broken", {}, {}, {}, (1, 2)),
+    )
+    both = Confirmed("s", arms, (1, 2), 6, 6, (), (), "accuracy")
+    study = make_study(made=[found(constant(0.1), 0.2)])
+    write_csv(replace(make_report(study), confirmed=both), tmp_path)
+    with (tmp_path / "confirm.csv").open() as file:
+        rows = [(r["arm"], r["seed"], r["lost"], r["val_loss"]) for r in csv.DictReader(file)]
+    assert rows == [
+        ("#0", "1", "0", "0.1"), ("#0", "2", "0", "0.2"),
+        ("steady", "1", "1", ""), ("steady", "2", "0", "0.3"),
+        ("broken", "1", "1", ""), ("broken", "2", "1", ""),
+    ]  # fmt: skip
+    written = yaml.safe_load(write_confirmed(study, both, tmp_path / "c.yaml").read_text())
+    assert written["confirmed"]["baselines"] == {"steady": 0.3}
+    assert written["confirmed"]["baselines_lost_seeds"] == {"steady": [1], "broken": [1, 2]}

@@ -44,6 +44,7 @@ def headline(found: Confirmed) -> str:
         warmup=0,
         schedule=schedule,
         own_params={},
+        others={},
     )
     return _what(cast(TrialRow, best), found)
 

@@ -141,6 +141,8 @@ def alone(
             rule.zero_grad()
             loss = task.loss(model(x), y)
             loss.backward()
+            if task.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), task.clip_grad_norm)
             lr = rule.param_groups[0]["lr"]
             rule.step()
             total, counted = total + loss.item() * len(y), counted + len(y)

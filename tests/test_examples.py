@@ -84,6 +84,13 @@ def test_every_example_is_in_a_test_and_says_how_to_run_it() -> None:
         assert f"examples/{name}" in head
 
 
+def test_slurm_signals_the_script_itself_which_becomes_the_worker() -> None:
+    """Without ``B:`` only the steps of srun get the signal, and there is none."""
+    script = (EXAMPLES / "clusters" / "slurm_array.sh").read_text()
+    assert re.search(r"^#SBATCH --signal=B:TERM@\d+$", script, re.M)
+    assert re.search(r"^exec lrsearch run ", script, re.M)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_own_task_is_short_and_searched_from_the_command_line(
     name: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]

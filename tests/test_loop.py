@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
-from lrsearch.schedules import Schedule
+from lrsearch.schedules import Schedule, Space
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
 from lrsearch.storage.history import load_history
@@ -335,6 +335,35 @@ def test_queued_parameters_that_make_no_schedule_fail_alone(
     bench.work(6)
     states = [t.state for t in bench.trials]
     assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        (
+            "CyclicLR.mode",
+            "triangular2",
+            "must be triangular in this study, got 'triangular2' — did you mean triangular?",
+        ),
+        ("CyclicLR.mode", 3, "must be triangular in this study, got 3; queue another"),
+        ("lr", 20, "must be a number from 0.001 to 10 in this study, got 20; queue another"),
+        ("lr", "high", "must be a number from 0.001 to 10 in this study, got 'high'"),
+        ("CyclicLR.cycles", 1.5, "must be a whole number from 1 to 3 in this study, got 1.5"),
+    ],
+)
+def test_a_queued_value_that_is_not_searched_fails_its_trial_and_the_study_goes_on(
+    bench: Bench, name: str, value: Any, error: str
+) -> None:
+    searched = {"CyclicLR.mode": "triangular", "CyclicLR.cycles": (1, 3)}
+    bench.space = Space(["CyclicLR"], EPOCHS, (1e-3, 10.0), overrides=searched)
+    bench.study.enqueue_trial({"scheduler": "CyclicLR", name: value})
+    bench.study.enqueue_trial({"scheduler": "CyclicLR", "lr": 1})
+    bench.work(4, baselines=False)
+    failed, *others = sorted(bench.trials, key=lambda t: t.state != TrialState.FAIL)
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs["error"].startswith(f"UsageError: the queued {name} {error}")
+    assert [t.state for t in others] == [TrialState.COMPLETE] * 3
+    assert any(t.params["lr"] == 1.0 for t in others)
 
 
 def test_timeout_starts_no_new_trial(bench: Bench) -> None:

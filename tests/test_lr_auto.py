@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,9 @@ from lrsearch.config import make
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.search import plan as plans
 from lrsearch.search.run import run
+from lrsearch.search.study import open_study
+from lrsearch.storage import open_storage
+from lrsearch.training.lr_range import LrRange
 
 SETTINGS = {"lr": "auto", "epochs": 2, "train_samples": 400, "sampler": "random"}
 
@@ -41,3 +46,26 @@ def test_figure_shows_every_step_and_shades_what_is_searched(in_tmp: Path) -> No
     assert list(figure.data[0].x) == test.lrs
     shaded = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (shaded.x0, shaded.x1) == (test.low, test.high)
+
+
+def test_of_two_machines_that_test_at_the_same_time_both_search_what_the_first_found(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make({**SETTINGS, "trials": 5})
+    plan = plans.make_plan(config)
+    storage = open_storage(config.storage)
+    study = open_study(storage, config, plan.to_dict())
+    real = plans.lr_range_test
+    found: list[tuple[plans.Plan, str]] = []
+
+    def other_is_faster(*args: Any, **kwargs: Any) -> LrRange:
+        test = real(*args, **kwargs)
+        monkeypatch.setattr(plans, "lr_range_test", real)
+        found.append(plans.with_lr_range(plan, study, storage))
+        return dataclasses.replace(test, low=test.low / 2, high=test.high / 2)
+
+    monkeypatch.setattr(plans, "lr_range_test", other_is_faster)
+    last = plans.with_lr_range(plan, study, storage)
+    assert last[1] == found[0][1]
+    assert last[0].space.lr == found[0][0].space.lr
+    assert study.user_attrs[plans.LR_RANGE_ATTR]["low"] == last[0].space.lr[0]

@@ -18,13 +18,16 @@ import lrsearch
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.export import configuration, export_text
+from lrsearch.objective import _space
 from lrsearch.report.page import write_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search.curves import DIVERGED, load_curves
 from lrsearch.search.progress import read_progress
 from lrsearch.search.pruning import SchedulePruner
+from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import open_storage
+from lrsearch.tracking import METRIC, _points
 
 EPOCHS = 6
 Loss = Callable[[Schedule, int], float]
@@ -131,6 +134,25 @@ def test_report_and_export_work_on_a_study_of_ones_own(tmp_path: Path, kind: int
     best = lrsearch.load(tmp_path / "best.yaml")
     assert best == Schedule.from_dict(study.best_trial.user_attrs["schedule"])
     assert "def make_scheduler" in export_text(study, python=True)
+
+
+def test_a_journal_of_optuna_is_a_storage_like_any_other(tmp_path: Path) -> None:
+    """It, too, has a ``_backend``, which is no storage."""
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log"))
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(journal),
+        study_name="mine",
+        sampler=TraceSampler(_space(EPOCHS, None, (1e-3, 10.0), True, "step"), seed=1),
+        pruner=lrsearch.SchedulePruner(),
+    )
+    run(study, 16)
+    result = lrsearch.report(study)
+    assert set(result.importance) == {"scheduler", "lr", "warmup"}
+    assert len(result.trials) == 16
+    assert result.value == study.best_value
+    assert result.write(tmp_path / "report.html") == [tmp_path / "report.html"]
+    assert yaml.safe_load(result.export())["result"]["value"] == study.best_value
+    assert _points(study, study.best_trial)[-1] == (METRIC, EPOCHS, study.best_value)
 
 
 def test_progress_knows_how_trials_of_a_silent_loop_ended() -> None:
@@ -240,6 +262,7 @@ def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:
     attrs = trial.user_attrs
     assert (attrs["stopped"], attrs["epochs"], attrs["val_metric"]) == ("completed", 2, 0.75)
     assert attrs["avg_val_losses"] == [0.9, DIVERGED_LOSS]
+    assert "avg_val_loss" not in attrs  # NaN is no number, and no JSON
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
 
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
@@ -23,7 +23,7 @@ from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.stacked import fusable
-from tests.test_ensemble import CPU, check, mixed, mlp, vectors
+from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors
 
 
 def shared_activation() -> nn.Module:
@@ -97,6 +97,23 @@ def with_hook(kind: str) -> nn.Module:
 @pytest.mark.parametrize("kind", ["tensor", "module", "accumulated"])
 def test_gradients_with_hooks_are_not_fused(kind: str) -> None:
     assert fusable(vectors(lambda: with_hook(kind)), "SGD") == "its gradients have hooks"
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_clipped_gradients_train_as_alone(activation: type[nn.Module], optimizer: str) -> None:
+    free = vectors(lambda: mlp(6, 8, 3, activation=activation))
+    task = replace(free, clip_grad_norm=0.3)
+    schedules = mixed(lr=0.05 if optimizer == "SGD" else 0.01)
+    check(task, schedules, optimizer, {})
+    clipped, whole = (fused(t, schedules, optimizer, {}, 3)[7][-1].val_loss for t in (task, free))
+    assert clipped != pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, "1", True])
+def test_a_norm_to_clip_to_is_above_zero(clip: Any) -> None:
+    with pytest.raises(UsageError, match="clip_grad_norm must be a number above 0"):
+        vectors(lambda: mlp(6, 3), clip_grad_norm=clip)
 
 
 class Counter(nn.Linear):

@@ -162,3 +162,21 @@ def test_file_must_be_json_and_the_study_have_a_trial(
     empty = make_study(name="empty", storage=storage, made=[])
     with pytest.raises(UsageError, match="'empty' has no completed trial to record"):
         make_record(empty, storage)
+
+
+def test_names_are_quoted_in_commands_and_no_markup_in_the_figure(
+    study: optuna.Study, storage: Storage
+) -> None:
+    record = make_record(study, storage)
+    record["confirm"]["arms"]["low"]["label"] = "<b>low</b>"
+    figure = record_figure(record)
+    assert "<b>" not in str(figure.to_plotly_json())
+    assert "&lt;b&gt;low&lt;/b&gt;" in figure.layout.yaxis2.ticktext[0]
+    made = make_study(name="my study", storage=storage, made=[fake("low", 0.1)])
+    again = make_study(
+        name="my study" + SUFFIX, storage=storage, made=[fake("low", 0.1, arm="low", seed=100)]
+    )
+    arm = {"key": "low", "schedule": fake("low", 1).schedule, "trial": 0, "baseline": "low"}
+    again.set_user_attr(ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
+    commands = make_record(made, storage)["commands"]
+    assert commands[1] == "lrsearch confirm 'my study' --top 0 --seeds 1"

@@ -17,6 +17,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
@@ -371,6 +372,13 @@ def test_the_command_has_what_differs_from_the_defaults() -> None:
         "--optimizer AdamW --optimizer-arg weight_decay=0.1 "
         "--storage 'postgresql://me:***@db/x' --name 'my study'"
     )
+
+
+def test_the_command_names_rates_to_their_last_digit() -> None:
+    lr = [0.00123456789, 1.0]
+    told = command_line("digits", {"task": "digits", "lr": lr})
+    assert told == "lrsearch run --task digits --lr 0.00123456789,1"
+    assert configs.make({"lr": told.split()[-1]}).lr == tuple(lr)
 
 
 def test_the_command_of_a_study_with_recipes_of_its_own_needs_its_file() -> None:

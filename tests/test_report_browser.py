@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,24 @@ def test_ten_thousand_trials_still_scroll(browser: Browser, tmp_path: Path) -> N
     assert sorting < 1000
     assert browser.run("document.querySelectorAll('.trials tbody tr').length") < 60
     assert browser.errors == []
+
+
+def test_a_study_without_a_metric_has_no_column_of_one(browser: Browser, tmp_path: Path) -> None:
+    from lrsearch.report import sections
+    from lrsearch.report.html import document
+    from lrsearch.report.tables import load
+
+    table = load(make_study(12))
+    without = replace(table, trials=tuple(replace(t, metric=None) for t in table.trials))
+    heads = []
+    for name, rows in (("with", table), ("without", without)):
+        path = tmp_path / f"{name}.html"
+        text = document(name, sections.trials_table(rows), scripts=("table.js",))
+        path.write_text(text, encoding="utf-8")
+        browser.errors.clear()
+        browser.open(path, "document.querySelectorAll('.trials tbody tr').length > 5")
+        read = "Array.from(document.querySelectorAll('.trials th')).map(c => c.textContent)"
+        heads.append(browser.run(read))
+        assert browser.errors == []
+    assert len(heads[0]) == len(heads[1]) + 1 == 10
+    assert heads[0][8] == "metric"

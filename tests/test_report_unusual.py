@@ -1,24 +1,30 @@
-"""Reports of unusual studies: losses below 0, no trial that ran to its end, none at all."""
+"""Reports of unusual studies: losses below 0, no trial that ran to its end, loops of others."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import yaml
 from optuna.trial import TrialState
 
+import lrsearch
 from lrsearch.cli import main
 from lrsearch.dashboard_study import note
+from lrsearch.export import export_text
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
 from lrsearch.report.page import make_report, page, wall_seconds
 from lrsearch.report.tables import TrialRow, load
+from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
 
@@ -151,3 +157,109 @@ def test_trials_that_ran_side_by_side_count_their_time_once() -> None:
     assert wall_seconds(replace(table, trials=rows)) == pytest.approx(16)
     text = page(make_report(make_study(40)))
     assert re.search(r"trained for \d+ s by the clock", text)
+
+
+def own_loop(metric: float | None = None, decays: bool = False, trials: int = 16) -> optuna.Study:
+    """A study from a loop of the user's own; where it asks for a weight decay, that matters."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1), study_name="mine")
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = lrsearch.suggest(trial, 2, lr=(1e-3, 10.0))
+        decay = trial.suggest_float("weight_decay", 1e-5, 1e-1, log=True) if decays else 0.01
+        loss = 1 + math.log10(decay / 0.01) ** 2 + 1e-3 * math.log10(schedule.lr)
+        pruning = lrsearch.PruningCallback(trial)
+        for _ in range(2):
+            pruning(loss, val_metric=metric)
+        return loss
+
+    lrsearch.enqueue_baselines(study, 2, lr=(1e-3, 10.0))
+    study.optimize(objective, n_trials=trials)
+    return study
+
+
+def rows_of(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="rows">(.*?)</script>', text)
+    assert found is not None
+    rows: dict[str, Any] = json.loads(found[1])
+    return rows
+
+
+def test_a_metric_without_a_known_name_is_a_plain_number() -> None:
+    text = page(make_report(own_loop(metric=23.4)))
+    assert "<dt>validation metric</dt><dd>23.4</dd>" in visible(text)
+    assert rows_of(text)["metric"] == "metric"
+    assert "accuracy" not in visible(text)
+
+
+def test_without_a_metric_nothing_is_said_of_one() -> None:
+    text = page(make_report(own_loop()))
+    assert rows_of(text)["metric"] is None
+    assert "accuracy" not in visible(text)
+    assert "validation metric" not in visible(text)
+
+
+def test_the_report_of_a_loop_of_ones_own_says_what_rescales_its_schedule(tmp_path: Path) -> None:
+    study = own_loop()
+    text = visible(page(make_report(study)))
+    assert "lrsearch train" not in text
+    assert "it is <code>lrsearch.load(&quot;best.yaml&quot;).rescaled(100)</code>." in text
+    (tmp_path / "best.yaml").write_text(export_text(study))
+    assert lrsearch.load(tmp_path / "best.yaml").rescaled(100).epochs == 100
+
+
+def test_what_an_objective_asks_for_beside_the_schedule_is_shown_and_exported(
+    tmp_path: Path,
+) -> None:
+    study = own_loop(decays=True, trials=60)
+    report = make_report(study)
+    assert report.mattered.overall is not None
+    assert next(iter(report.mattered.overall.share)) == "weight_decay"
+    assert all("weight_decay" not in found.share for found in report.mattered.within.values())
+    assert "weight_decay" in report.figures["importance"][0].data[0].y
+    text = visible(page(report))
+    assert "weight_decay explains" in text
+    assert ", which ran with other values of <code>weight_decay</code>" in text
+    best = study.best_trial.params["weight_decay"]
+    assert f"weight_decay {words.value(best)}" in text
+    (tmp_path / "best.yaml").write_text(export_text(study))
+    assert yaml.safe_load(export_text(study))["also"] == {"weight_decay": best}
+    stored = Schedule.from_dict(study.best_trial.user_attrs["schedule"])
+    assert lrsearch.load(tmp_path / "best.yaml") == stored
+    assert "also" not in yaml.safe_load(export_text(own_loop()))
+    assert "other values" not in page(make_report(own_loop()))
+
+
+def test_a_loss_of_exactly_zero_is_the_lowest_of_its_study() -> None:
+    study = optuna.create_study()
+    for value in (0.0, 3e7):
+        study.add_trial(optuna.trial.create_trial(value=value))
+    state = TrialState.PRUNED
+    study.add_trial(optuna.trial.create_trial(value=2e6, state=state))
+    assert [t.status for t in load(study).trials] == ["complete", "complete", "diverged"]
+
+
+EVIL = "<b>a</b> [x](http://y) | <img src=x>"
+ESCAPED = "&lt;b&gt;a&lt;/b&gt; [x](http://y) | &lt;img src=x&gt;"
+
+
+def named(name: str) -> optuna.Study:
+    """A study whose one recipe has a strange name."""
+    made = fakes(30)
+    for fake in made:
+        fake.baseline = None
+    made[0].baseline = name
+    return make_study(made=made, name="my `study`; ls")
+
+
+def test_the_name_of_a_recipe_is_no_markup_in_figures_and_notes() -> None:
+    report = make_report(named(EVIL))
+    drawn = {name: figure for name, (figure, _) in report.figures.items()}
+    assert drawn["winner"].data[1].name == f"{ESCAPED} baseline"
+    rings = next(trace for trace in drawn["scatter"].data if trace.name == "usual recipe")
+    assert rings.text[0].startswith(f"<i>{ESCAPED} baseline</i>")
+    said = note(report)
+    escaped = r"\<b\>a\</b\> \[x\](http://y) \| \<img src=x\>"
+    assert f"| {escaped} | " in said
+    assert f"the best usual recipe, {escaped} (" in said
+    assert "**" in said.splitlines()[0]
+    assert "`lrsearch report 'my ’study’; ls'`" in said

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 import pytest
@@ -17,7 +20,16 @@ from optuna.trial import TrialState
 from sqlalchemy import select, update
 
 from lrsearch.errors import LrsearchError
-from lrsearch.storage import Heartbeat, Storage, history, new_owner, open_storage, slots, trials
+from lrsearch.storage import (
+    Heartbeat,
+    Storage,
+    history,
+    new_owner,
+    open_storage,
+    owners,
+    slots,
+    trials,
+)
 from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, server_now
 from lrsearch.storage.studies import set_once
@@ -345,6 +357,21 @@ def test_only_ended_processes_of_this_machine_are_known_to_be_dead() -> None:
         child.wait()
 
 
+def test_two_machines_of_one_name_without_proc_take_none_of_each_other_s_workers_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(uuid, "getnode", lambda: 0xA0)
+    gone = new_owner().split(":")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    gone[2] = str(child.pid)
+    assert is_dead(":".join(gone))
+    monkeypatch.setattr(uuid, "getnode", lambda: 0xB0)
+    assert not is_dead(":".join(gone))
+
+
 def test_a_trial_that_keeps_killing_its_workers_is_given_up_with_the_last_error(
     place: Place,
 ) -> None:
@@ -389,6 +416,24 @@ def test_deaths_are_forgotten_when_an_epoch_gets_done(place: Place) -> None:
     again = place.claim(new_owner(), target=1)
     assert again is not None
     assert again.attempts == 2
+
+
+def test_a_worker_has_worked_when_an_epoch_of_its_own_is_on_record(place: Place) -> None:
+    first, second = new_owner(), new_owner()
+    _, trial_id = place.begin(first, target=1)
+    assert not slots.has_worked(place.storage, first, {})
+    place.record(trial_id, 1, first)
+    assert slots.has_worked(place.storage, first, {})
+    slots.release(place.storage, first)
+    before = slots.reached(place.storage)
+    assert before == {(place.id, 0): 1}
+    place.begin(second, target=1)
+    assert not slots.has_worked(place.storage, second, before), "it only took the trial over"
+    place.record(trial_id, 2, second)
+    assert slots.has_worked(place.storage, second, before)
+    place.finish(trial_id, second)
+    assert slots.has_worked(place.storage, second, before)
+    assert slots.reached(place.storage) == {}
 
 
 def test_after_an_outage_nobody_is_taken_for_dead_too_soon(local: Place) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrsearch import tasks
+from lrsearch.cli import main
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check
@@ -519,3 +520,23 @@ def test_an_attribute_that_is_nearly_a_field_is_a_mistake_in_an_object() -> None
     with pytest.raises(LrsearchError, match="'epoch' means nothing here — did you mean epochs"):
         as_task(SimpleNamespace(**GOOD, epoch=3), "own")
     assert as_task(SimpleNamespace(**GOOD, epoch=3, epochs=4, _lrs=1), "own").epochs == 4
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_task_that_goes_elsewhere_at_import_takes_neither_database_nor_results_with_it(
+    workers: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor the workers, to whom its file is named as to us."""
+    (in_tmp / "data").mkdir()
+    go = "import os\nos.chdir(os.path.join(os.path.dirname(__file__), 'data'))\n"
+    Path("goes.py").write_text(go + HEAD + FORMS["task"])
+    words = "run --task goes.py:mine --trials 2 --epochs 1 --device cpu --confirm 2 --quiet"
+    assert main([*words.split(), "--workers", workers]) == 0
+    assert Path.cwd() == in_tmp / "data"
+    assert list(Path.cwd().iterdir()) == []
+    results = in_tmp / "lrsearch-results" / "mine"
+    assert (in_tmp / "lrsearch.db").is_file()
+    assert (results / "best.yaml").is_file()
+    said = capsys.readouterr().out
+    assert f"lrsearch train {results}/confirmed.yaml" in said
+    assert f"--storage sqlite:///{in_tmp}/lrsearch.db" in said

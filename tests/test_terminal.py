@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import signal
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.search.display import LiveDisplay, finished_line
+from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.progress import Progress, Row
+from lrsearch.search.run import run
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
 
@@ -170,3 +176,46 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
         assert long in lines[2]
     if width >= 80:
         assert "CosineAnnealingWarmRestarts" in lines[2], "the description gives way first"
+
+
+class Screen(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_second_interrupt_shows_the_cursor_before_it_ends_the_process(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    interrupt, screen, left = Interrupt(), Screen(), []
+
+    class Twice(LiveDisplay):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            assert screen.getvalue().count("\x1b[?25l") == 1, "it is hidden"
+            interrupt._code = 128 + signal.SIGINT
+            interrupt._handle(signal.SIGINT, None)
+
+    def leave(code: int) -> None:
+        left.append((code, screen.getvalue().rpartition("\x1b[?25l")[2]))
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    settings = make({"trials": 1, "epochs": 1, "train_samples": 400, "workers": "1"})
+    with pytest.raises(SystemExit):
+        run(settings, display=Twice(screen), interrupt=interrupt)
+    ((code, after),) = left
+    assert code == 130
+    assert "\x1b[?25h" in after
+    assert interrupt.at_once == []
+
+
+def test_a_run_that_ends_before_its_display_begins_leaves_the_cursor_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    LiveDisplay(screen).note("lr range test")
+    assert "\x1b[?25l" not in screen.getvalue()

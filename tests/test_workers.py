@@ -6,9 +6,11 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -16,9 +18,15 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from lrsearch.config import make
+from lrsearch.errors import LrsearchError
 from lrsearch.search.child import LocalChild, death
-from lrsearch.search.workers import spread
-from lrsearch.storage import open_storage
+from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.plan import make_plan
+from lrsearch.search.worker_process import _leave_with
+from lrsearch.search.workers import MAX_DEATHS, Crew, spread
+from lrsearch.storage import new_owner, open_storage, slots
+from tests.bench import Bench, FakeRunner
 from tests.crash_runs import (
     TRIALS,
     alive,
@@ -106,6 +114,53 @@ def test_a_trial_that_kills_every_worker_ends_the_run_with_the_last_error(tmp_pa
     assert open_owners(storage) == []
 
 
+class Stillborn:
+    """A worker that ends as soon as it has taken a trial."""
+
+    placed = True
+
+    def __init__(self, bench: Bench) -> None:
+        self.owner = new_owner()
+        slots.claim_some(bench.storage, bench.study._study_id, 10, self.owner, 1)
+
+    def words(self) -> list[dict[str, str]]:
+        return [{"owner": self.owner}]
+
+    def poll(self) -> int:
+        return 1
+
+    def death(self, code: int) -> str:
+        return "ended"
+
+    def leave(self) -> None:
+        pass
+
+
+def test_workers_that_die_over_trials_of_others_are_given_up_and_leave_them(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    interrupt, runner = Interrupt(), FakeRunner(3)
+    runner.hook = lambda key, schedule, epoch: setattr(interrupt, "_code", 143)
+    with pytest.raises(Interrupted):
+        bench.worker(10, runner, interrupt=interrupt).run()
+    assert [trial.state for trial in bench.trials] == [TrialState.WAITING] * 3
+    started: list[Stillborn] = []
+
+    def start(order: object) -> Stillborn:
+        started.append(Stillborn(bench))
+        return started[-1]
+
+    plan = make_plan(make({"task": "digits", "workers": "1"}))
+    launcher = SimpleNamespace(devices=["cpu"], start=start)
+    notes: list[str] = []
+    crew = Crew(plan, bench.storage, tmp_path, Interrupt(), notes.append, launcher)
+    with pytest.raises(LrsearchError, match="every worker died 5 times in a row"):
+        crew.run()
+    assert len(started) == MAX_DEATHS
+    assert [trial.state for trial in bench.trials] == [TrialState.WAITING] * 3
+
+
 @pytest.mark.parametrize(
     ("code", "log", "words"),
     [
@@ -125,6 +180,22 @@ def test_a_trial_that_kills_every_worker_ends_the_run_with_the_last_error(tmp_pa
 )
 def test_a_death_is_told_in_words(code: int, log: str, words: str) -> None:
     assert death(code, log) == words
+
+
+@pytest.mark.parametrize(("system", "calls"), [("linux", "os.kill"), ("win32", "raise_signal")])
+def test_a_worker_whose_starter_is_gone_gets_a_signal_that_it_can_handle(
+    system: str, calls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    end, other = os.pipe()
+    os.close(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", system)
+        patch.setattr(os, "kill", lambda pid, number: called.append("os.kill"))
+        patch.setattr(signal, "raise_signal", lambda number: called.append("raise_signal"))
+        _leave_with(end)
+    os.close(end)
+    assert called == [calls]
 
 
 class Ended:

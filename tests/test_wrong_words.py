@@ -9,11 +9,18 @@ import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lrsearch.cli import main
+from lrsearch.confirm import confirm
 from lrsearch.doctor import _storage
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.export import export_text
+from lrsearch.report.confirmed import ATTR
+from lrsearch.search.run import write_results
 
 STUDY = "--epochs 2 --train-samples 200 --quiet --fuse off --workers 1 --trials 5"
 
@@ -212,6 +219,19 @@ def test_a_run_that_cannot_write_its_results_says_so_before_it_trains(
     assert errors.startswith("lrsearch: --out here/and/there/digits: ")
     assert errors.endswith(" is read-only for this user; choose another --out\n")
     assert list(in_tmp.iterdir()) == []
+
+
+def test_a_command_in_an_error_can_be_typed_whatever_the_study_is_called(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    study: Any = SimpleNamespace(study_name="my study", user_attrs={})
+    with pytest.raises(LrsearchError, match=r"database: lrsearch export 'my study' -o FILE$"):
+        write_results(study, study, tmp_path / "file")
+    attrs = {ATTR: {"of": "my study"}}
+    again: Any = SimpleNamespace(study_name="my study-confirm", user_attrs=attrs)
+    with pytest.raises(UsageError, match="lrsearch confirm 'my study' --seeds N adds"):
+        confirm(again, again)
+    with pytest.raises(UsageError, match="lrsearch export 'my study', with --trial N"):
+        export_text(again)
 
 
 @pytest.mark.parametrize("words", ["--task nix", "--task nix.py:task", "--device nix"])

@@ -4,12 +4,14 @@
 # Each job runs the ordinary command. They share the work through the database alone, so jobs may
 # start, end and be requeued at any time. SLURM sends SIGTERM before the time limit: running trials
 # are saved, handed back, and another job (or the next submission of this file) goes on with them.
+# The B: matters: without it SLURM signals the steps that srun starts, and not this script, which
+# lrsearch takes the place of (exec).
 #SBATCH --job-name=lrsearch
 #SBATCH --array=1-8
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
-#SBATCH --signal=TERM@60
+#SBATCH --signal=B:TERM@60
 #SBATCH --requeue
 
 # postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, from a file that only you can read

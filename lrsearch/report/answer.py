@@ -107,6 +107,9 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f", **{words.below(found.best.value, strongest.value)} below** the best usual recipe, "
             f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         )
+        theirs = strongest.trial.others
+        if other := [code(k) for k, v in found.best.others.items() if theirs.get(k) != v]:
+            text += f", which ran with other values of {words.listing(other)}"
     if confirmed is None:
         settle = code(f"lrsearch confirm {shlex.quote(table.name)}")
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"

@@ -35,7 +35,7 @@ def importance_figure(rows: Importance, title: str = "") -> Figure:
         values = [shares.share.get(n, 0.0) for n in names]
         figure.add_bar(
             x=values,
-            y=[NAMES.get(n, n) for n in names],
+            y=[NAMES.get(n, html.escape(n)) for n in names],
             orientation="h",
             name=label,
             marker={"color": color, "line": {"width": 0}},

@@ -51,7 +51,7 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
         elif key == "schedules" and isinstance(value, Mapping):
             words += [flag, ",".join(value)]
         elif isinstance(value, (list, tuple)):
-            words += [flag, ",".join(f"{v:g}" for v in value)]
+            words += [flag, ",".join(map(_exact, value))]
         else:
             words += [flag, redact(str(value)) if key == "storage" else str(value)]
     usual = StudyConfig(task=str(config.get("task", ""))).study_name
@@ -60,3 +60,9 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     if needs_file:
         words[2:2] = ["--study-file", "study.yaml"]
     return shlex.join(words)
+
+
+def _exact(value: Any) -> str:
+    """A number in the fewest digits that give it back: ``1``, ``0.00123456789``."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

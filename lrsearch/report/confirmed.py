@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.tables import StudyTable, TrialRow, load
+from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, method, summary
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def _untrained(table: StudyTable, done: Mapping[int, TrialRow], good: float) -> 
 
 def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
     found = {s: t.attrs.get(name) for s, t in sorted(done.items())}
-    return {s: float(v) for s, v in found.items() if isinstance(v, (int, float))}
+    return {s: float(v) for s, v in found.items() if as_number(v) is not None}
 
 
 def results(found: Confirmed) -> dict[str, Any]:

@@ -162,11 +162,12 @@ def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
     for i, row in enumerate(rows[:2]):
         style = family_style(row.trial.family)
         name = html.escape(row.trial.family)
+        recipe = html.escape(words.baseline(row.trial.baseline or row.trial.family))
         figure.add_scatter(
             x=row.x,
             y=row.lr,
             mode="lines",
-            name=name if i == 0 else f"{words.baseline(row.trial.baseline or name)} baseline",
+            name=name if i == 0 else f"{recipe} baseline",
             fill="tozeroy" if i == 0 else None,
             fillcolor=pale(style.color, 0.2),
             line={

@@ -234,10 +234,12 @@ def _rings(figure: Figure, rows: LrVsLoss) -> None:
                 "color": RING,
                 "line": {"width": 1.4 if name != "best" else 2.4},
             },
-            text=[
-                (f"<i>{words.baseline(t.baseline)} baseline</i><br>" if t.baseline else "")
-                + hover(t)
-                for t in shown
-            ],
+            text=[_recipe(t) + hover(t) for t in shown],
             hovertemplate="%{text}<extra></extra>",
         )
+
+
+def _recipe(trial: TrialRow) -> str:
+    if trial.baseline is None:
+        return ""
+    return f"<i>{html.escape(words.baseline(trial.baseline))} baseline</i><br>"

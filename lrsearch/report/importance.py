@@ -14,7 +14,8 @@ PED-ANOVA, understates a categorical with few values. Here every finished trial 
 3. A forest also fits noise: what it finds in a shuffled copy of a parameter is taken off
    (:func:`shares`).
 
-Level one asks this of family, lr and warmup over all trials; level two, within each family, of its
+Level one asks this of family, lr and warmup over all trials, and of what an objective of the
+user's own asks for beside the schedule; level two, within each family, of its
 own parameters beside lr and warmup. Both are asked again of the better half of the trials, where
 nobody is ruined by a bad rate and the finer choices show.
 """
@@ -91,8 +92,8 @@ class Importance:
     """Importance at two levels.
 
     Attributes:
-        overall: Of family ("scheduler"), lr and warmup, over all finished trials; None with fewer
-            than 12 of them.
+        overall: Of family ("scheduler"), lr, warmup and what else an objective of the user's own
+            asks for, over all finished trials; None with fewer than 12 of them.
         better: The same over the better half of them.
         within: Family -> of its own parameters (without prefix), lr and warmup.
         within_better: The same over the better half of each family's trials.
@@ -185,19 +186,21 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         own = sorted({k for t in mine for k in t.params if k.startswith(f"{family}.")})
         if not own:
             continue
-        found = _of_trials(mine, places, own, seed, brief)
+        names = [*SHARED[1:], *own]
+        found = _of_trials(mine, places, names, seed, brief, of_family=True)
         if found is None:
             too_few[family] = len(mine)
             continue
         within[family] = found
         if brief:
             continue
-        top = _of_trials(_better_half(mine, places), places, own, seed, brief)
+        top = _of_trials(_better_half(mine, places), places, names, seed, brief, of_family=True)
         if top is not None:
             within_better[family] = top
+    names = [*SHARED, *sorted({k for t in done for k in t.others})]
     return Importance(
-        overall=_of_trials(done, places, [], seed, brief),
-        better=_of_trials(_better_half(done, places), places, [], seed, brief),
+        overall=_of_trials(done, places, names, seed, brief),
+        better=_of_trials(_better_half(done, places), places, names, seed, brief),
         within=within,
         within_better=within_better,
         too_few=too_few,
@@ -214,31 +217,31 @@ def _better_half(trials: Sequence[TrialRow], places: Mapping[int, float]) -> lis
 def _of_trials(
     trials: Sequence[TrialRow],
     places: Mapping[int, float],
-    own: Sequence[str],
+    names: Sequence[str],
     seed: int,
     brief: bool,
+    of_family: bool = False,
 ) -> Shares | None:
-    """Shares of the common parameters and ``own`` ones; None where there are too few trials.
+    """Shares of the parameters with these names; None where there are too few trials.
 
-    With ``own`` parameters, all trials are of one family, whose prefix is taken off the names.
+    Where all trials are of one family, its prefix is taken off the names of its own.
     """
-    names = [n for n in (*SHARED, *own) if not own or n != "scheduler"]
     rows = [t for t in trials if any(n in t.params for n in names)]
     used = [n for n in names if rows and len({repr(t.params.get(n)) for t in rows}) > 1]
     if len(rows) < LEAST_TRIALS or not used:
         return None
-    if len(rows) > (most := 200 if own else MOST_TRIALS):
+    if len(rows) > (most := 200 if of_family else MOST_TRIALS):
         keep = np.random.default_rng(seed).choice(len(rows), most, replace=False)
         rows = [rows[i] for i in sorted(keep)]
     distributions = {n: next(t for t in rows if n in t.params).distributions[n] for n in used}
     columns = {n: [t.params.get(n, _absent(n, distributions[n])) for t in rows] for n in used}
     values = np.array([places[t.number] for t in rows])
-    draws = 2 if own else 3
+    draws = 2 if of_family else 3
     found = shares(columns, distributions, values, seed, draws, whiskers=not brief)
     share = dict(found.share) | {
         n: 0.0 for n in names if n not in used and any(n in t.params for t in rows)
     }
-    short = {n: n.rpartition(".")[2] for n in share}
+    short = {n: n.rpartition(".")[2] if of_family else n for n in share}
     return Shares(
         {short[n]: v for n, v in share.items()},
         {short[n]: found.error.get(n, 0.0) for n in share if found.error},

@@ -238,10 +238,13 @@ def wall_seconds(table: StudyTable) -> float:
 def _use(report: Report) -> str:
     if not report.yaml:
         return ""
+    another = "`lrsearch train best.yaml --epochs 100` trains it on another budget."
+    if not report.table.config:
+        another = 'On another budget it is `lrsearch.load("best.yaml").rescaled(100)`.'
     parts = [
         sections.text(
             "Save this as `best.yaml`; durations are in epochs, with their fraction of the budget "
-            "beside them. `lrsearch train best.yaml --epochs 100` trains it on another budget."
+            f"beside them. {another}"
         ),
         sections.snippet("yaml", "best.yaml", report.yaml),
     ]

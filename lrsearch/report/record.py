@@ -12,6 +12,7 @@ import json
 import math
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     commands = [command_line(table.name, config)]
     if confirmed is not None:
         seeds = len(confirmed.seeds)
-        commands.append(f"lrsearch confirm {table.name} --top {top} --seeds {seeds}")
+        commands.append(f"lrsearch confirm {shlex.quote(table.name)} --top {top} --seeds {seeds}")
     out: dict[str, Any] = {
         "study": table.name,
         "date": f"{max(ended):%Y-%m-%d}" if ended else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def record_figure(record: Mapping[str, Any]) -> Figure:
     figure.update_xaxes(axis)
     figure.update_yaxes(axis)
     figure.update_layout(showlegend=False)
-    arms = _arms(record)
+    arms = [(html.escape(name), schedule, losses) for name, schedule, losses in _arms(record)]
     for color, (name, schedule, _) in zip(PALETTE, arms, strict=False):
         x, y, level = _thinned(*trace_points(Schedule.from_dict(schedule), [], []))
         figure.add_scatter(

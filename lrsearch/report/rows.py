@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.attributes import averaged_losses, schedule_of
+from lrsearch.attributes import averaged_losses, other_params, schedule_of
+from lrsearch.backend import backend
 from lrsearch.divergence import HUGE, blown_up
 from lrsearch.report.tables import (
     HISTORY,
@@ -33,14 +34,17 @@ ATTR = "lrsearch"
 def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     """Everything a report needs to know of a study; see :func:`lrsearch.report.tables.load`."""
     source = storage if storage is not None else study._storage
-    backend = getattr(source, "_backend", source)
+    inner = backend(source)
     info = study.user_attrs.get(ATTR)
     info = info if isinstance(info, Mapping) else {}
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = _ceiling(frozen)
     trials = [_row_of(trial, ceiling) for trial in frozen]
-    columns = _columns_of_table(backend, study._study_id) if isinstance(backend, Storage) else None
+    if not info:
+        others = map(other_params, frozen)
+        trials = [replace(t, others=o) for t, o in zip(trials, others, strict=True)]
+    columns = _columns_of_table(inner, study._study_id) if isinstance(inner, Storage) else None
     if columns is None:
         columns = _columns_of_steps(frozen, ceiling)
     lost = [trial.trial_id for trial in trials if trial.status == "diverged"]
@@ -51,8 +55,8 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     filled = with_last_loss(
         [t if t.budget else replace(t, budget=int(budget)) for t in trials], history
     )
-    metric = str(plan.get("metric_name") or "accuracy")
-    label = str(getattr(backend, "label", ""))
+    metric = str(plan.get("metric_name") or "metric")
+    label = str(getattr(inner, "label", ""))
     return StudyTable(study.study_name, filled, history, info, metric, label)
 
 
@@ -68,7 +72,7 @@ def _counts(trial: FrozenTrial) -> bool:
 def _ceiling(trials: Iterable[FrozenTrial]) -> float:
     """The loss from which on a trial counts as diverged."""
     losses = [_number(t.values[0]) for t in trials if t.state.is_finished() and t.values]
-    return blown_up(min(filter(None, losses), default=math.nan))
+    return blown_up(min((v for v in losses if v is not None), default=math.nan))
 
 
 def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:

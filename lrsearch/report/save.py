@@ -152,12 +152,14 @@ def write_csv(report: Report, folder: Path) -> list[Path]:
     }  # fmt: skip
     if report.confirmed is not None:
         tables["confirm"] = (
-            ["arm", "family", "lr", "baseline", "seed", "val_loss", "test_loss", "test_metric"],
+            ["arm", "family", "lr", "baseline", "seed", "lost", "val_loss", "test_loss",
+             "test_metric"],
             [
-                [a.key, a.schedule.get("family"), a.schedule.get("lr"), a.baseline, seed, value,
-                 a.test_loss.get(seed), a.test_metric.get(seed)]
+                [a.key, a.schedule.get("family"), a.schedule.get("lr"), a.baseline, seed,
+                 int(seed in a.lost), a.val_loss.get(seed), a.test_loss.get(seed),
+                 a.test_metric.get(seed)]
                 for a in report.confirmed.arms
-                for seed, value in a.val_loss.items()
+                for seed in sorted(a.losses)
             ],
         )  # fmt: skip
     written = []

@@ -150,7 +150,7 @@ def trials_table(table: StudyTable) -> str:
         "families": families,
         "marks": [mark(f) for f in families],
         "statuses": statuses,
-        "metric": table.metric_name,
+        "metric": table.metric_name if any(t.metric is not None for t in rows) else None,
         "columns": {
             "number": [t.number for t in rows],
             "family": [index.get(t.family, -1) for t in rows],

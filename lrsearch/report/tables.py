@@ -38,7 +38,7 @@ class TrialRow:
         warmup: Epochs of linear warmup.
         params: All Optuna parameters, with their distributions beside them.
         value: Final validation loss; None unless complete.
-        metric: Validation metric (accuracy) at the end, where it was measured.
+        metric: Validation metric at the end, where it was measured.
         last_loss: Validation loss of the last epoch that was run; None before the first.
         epochs: Epochs run.
         budget: Epochs of a full trial.
@@ -46,6 +46,7 @@ class TrialRow:
         baseline: Name of the usual recipe this trial is, or None.
         schedule: ``Schedule.to_dict()``.
         stopped: Why it ended, in words.
+        others: Parameters that a loop of the user's own asked for beside the schedule.
     """
 
     number: int
@@ -69,6 +70,7 @@ class TrialRow:
     started: datetime | None = None
     finished: datetime | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own_params(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class StudyTable:
     trials: tuple[TrialRow, ...]
     history: History
     info: Mapping[str, Any] = field(default_factory=dict)
-    metric_name: str = "accuracy"
+    metric_name: str = "metric"
     storage_url: str = ""
 
     @property

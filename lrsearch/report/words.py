@@ -223,9 +223,10 @@ def value(raw: Any) -> str:
 
 
 def settings(trial: TrialRow) -> str:
-    """The family's parameters of a trial that were free: ``T_max 19, eta_min 0.0004``."""
+    """What was free in a trial beside the rate: ``T_max 19, eta_min 0.0004``."""
     own = trial.schedule.get("params") or trial.own_params
-    return ", ".join(f"{name} {value(raw)}" for name, raw in own.items() if _told(trial, name))
+    told = [(name, raw) for name, raw in own.items() if _told(trial, name)]
+    return ", ".join(f"{name} {value(raw)}" for name, raw in (*told, *trial.others.items()))
 
 
 def _told(trial: TrialRow, name: str) -> bool:

@@ -163,7 +163,8 @@ def _mistakes(family: Family) -> list[str]:
     for field_name in ("search", "build", "decode"):
         if not callable(given := getattr(family, field_name)):
             found.append(f"{field_name} must be a function, got {given!r:.60}")
-    for name, arg in family.args.items():
+    args: Mapping[str, Any] = family.args
+    for name, arg in args.items():
         if not isinstance(arg, Arg):
             found.append(f"argument {name} must be an Arg, got {arg!r:.60}")
         elif arg.kind not in get_args(Kind):

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from lrsearch.search.forked import Forked
 
 Order = dict[str, Any]
-"""What a worker is told: ``config``, ``threads``, ``folder``; ``confirms``, the confirmation that
-it trains, if any; and ``families``, the file of each schedule family of the user's own."""
+"""What a worker is told: ``config``, ``threads``, ``folder``; ``cwd``, where it starts;
+``confirms``, the confirmation that it trains, if any; and ``families``, the file of each schedule
+family of the user's own."""
 Words = dict[str, Any]
 """What a worker says: ``owner``, ``note`` or ``error``."""
 NEWS_SECONDS = 0.5
@@ -74,7 +75,7 @@ class LocalChild:
             self._log, self._process = spare.log, spare
         else:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
-            self._process = _start(self._log, order["threads"])
+            self._process = _start(self._log, order["threads"], order["cwd"])
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -142,7 +143,7 @@ class LocalChild:
         self._process.kill()
 
 
-def _start(log: IO[bytes], threads: int) -> subprocess.Popen[str]:
+def _start(log: IO[bytes], threads: int, cwd: str) -> subprocess.Popen[str]:
     """A worker process that imports all it needs itself."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
@@ -151,6 +152,7 @@ def _start(log: IO[bytes], threads: int) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
+        cwd=cwd if Path(cwd).is_dir() else None,  # on another node: else where Ray has put us
         text=True,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
@@ -162,12 +164,10 @@ class Host:
     """A worker process on another node: what a Ray actor is made of.
 
     Args:
-        order: What the worker is told; ``cwd`` and ``environment`` as where the run was started.
+        order: What the worker is told, and ``environment``, as where the run was started.
     """
 
     def __init__(self, order: Order) -> None:
-        if Path(order["cwd"]).is_dir():  # else where Ray has put us
-            os.chdir(order["cwd"])
         os.environ.update(order["environment"])
         self._child = LocalChild(order)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import averaged_losses
+from lrsearch.backend import backend
 from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, Schedule
@@ -195,8 +196,7 @@ def stack(rows: list[Row]) -> Curves:
 
 def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[str, Any]]:
     """By trial number: epochs, averaged losses and rates from our own storage."""
-    storage = study._storage
-    storage = getattr(storage, "_backend", storage)  # Optuna wraps relational ones in a cache
+    storage = backend(study._storage)
     if not isinstance(storage, Storage) or not trials:
         return {}
     found = history.load_history(

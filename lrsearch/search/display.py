@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.cells import cell_len
@@ -110,7 +110,6 @@ class LiveDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
         self._began = time.monotonic()
         self._first: tuple[int, int] | None = None
 
@@ -118,6 +117,7 @@ class LiveDisplay:
         """Redraw."""
         if self._first is None:
             self._first = (progress.finished, progress.epochs_run)
+            self._live.start()  # not before: it hides the cursor, and close() must follow
         self._live.update(self._render(progress), refresh=True)
 
     def note(self, line: str) -> None:
@@ -219,11 +219,18 @@ def make_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
     return LiveDisplay(stream) if stream.isatty() else LineDisplay(stream)
 
 
-@contextmanager
-def watching(read: Callable[[], Progress], display: Display) -> Iterator[None]:
+@contextlib.contextmanager
+def watching(
+    read: Callable[[], Progress], display: Display, at_once: list[Callable[[], None]]
+) -> Iterator[None]:
     """Update ``display`` from the database beside the work inside, at a small share of its time.
 
     A read that takes long makes the pauses longer: the display never costs more than 2%.
+
+    Args:
+        read: Gives the state of the study.
+        display: Shows it; it is closed at the end.
+        at_once: Of :class:`lrsearch.search.interrupt.Interrupt`: closes it at the second signal.
     """
     if isinstance(display, QuietDisplay):
         yield
@@ -242,17 +249,24 @@ def watching(read: Callable[[], Progress], display: Display) -> Iterator[None]:
                 return
             pause = min(5.0, max(0.5, 50 * (time.perf_counter() - began)))
 
+    def close() -> None:
+        with contextlib.suppress(Exception):  # such as a write in the middle of another
+            display.close()
+
     thread = threading.Thread(target=watch, name="lrsearch-display", daemon=True)
-    display.update(read())
-    thread.start()
+    at_once.append(close)
     try:
+        display.update(read())
+        thread.start()
         yield
         stop.set()
         thread.join()
         display.update(read())
     finally:
         stop.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
         display.close()
+        at_once.remove(close)
         if failed:
             display.note(f"the display stopped: {failed[0]}")

@@ -15,6 +15,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.errors import UsageError, did_you_mean
+from lrsearch.schedules.ranges import as_number
 from lrsearch.search.sampling import TraceSampler
 
 
@@ -53,6 +55,9 @@ class Draft:
         trial: The stored RUNNING trial they are for: some samplers (TPE, CMA-ES, GP) write
             attributes to it. Parameters that it has already (a user queued them) are kept.
         fixed: Values that are not asked for (a baseline's).
+
+    Raises:
+        UsageError: By ``suggest_...``: a value that a user queued is none that is searched.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Draft:
         if name in self.params:
             return self.params[name]
         if name in self._fixed:
-            value = self._fixed[name]
+            value = _searched(name, self._fixed[name], distribution)
         elif name in self._relative and distribution._contains(
             distribution.to_internal_repr(self._relative[name])
         ):
@@ -112,3 +117,26 @@ class Draft:
         self.params[name] = value
         self.distributions[name] = distribution
         return value
+
+
+def _searched(name: str, value: Any, distribution: BaseDistribution) -> Any:
+    """A value that a user queued, as its distribution has it: another could not be stored."""
+    near = None
+    if isinstance(distribution, CategoricalDistribution):
+        try:
+            return distribution.to_external_repr(distribution.to_internal_repr(value))
+        except ValueError:
+            choices = [str(choice) for choice in distribution.choices]
+        near = did_you_mean(str(value), choices)
+        allowed = ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+    else:
+        assert isinstance(distribution, (FloatDistribution, IntDistribution))
+        number = as_number(value)
+        if number is not None and distribution._contains(number):
+            return distribution.to_external_repr(float(number))
+        kind = "a number" if isinstance(distribution, FloatDistribution) else "a whole number"
+        allowed = f"{kind} from {distribution.low:.6g} to {distribution.high:.6g}"
+    advice = f" — did you mean {near}?" if near else "; queue another"
+    raise UsageError(
+        f"the queued {name} must be {allowed} in this study, got {value!r:.60}{advice}"
+    )

@@ -35,7 +35,7 @@ class Interrupt:
     Attributes:
         broke: Whether training was broken off in the middle of an epoch.
         hurry: Called at the first signal, to cut short what may take long.
-        at_once: Called at the second signal, before the process ends.
+        at_once: Called at the second signal, the last one first, before the process ends.
     """
 
     def __init__(self, *, leaves: bool = True) -> None:
@@ -88,7 +88,7 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._code is not None:
-            for call in self.at_once:
+            for call in reversed(self.at_once):
                 call()
             if not self._leaves:
                 raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
+from lrsearch.schedules.ranges import as_number
 from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.saving import Saves
@@ -240,7 +241,7 @@ class Worker:
             "device": self.device,
         }
         if not result.diverged:
-            attrs["val_metric"] = result.val_metric
+            attrs["val_metric"] = as_number(result.val_metric)  # NaN is none
             attrs["avg_val_loss"] = result.avg_val_loss
         self.study.sampler.after_trial(self.study, resident.trial, state, [value])
         self.endings.append(Ending(key, state, value, attrs))

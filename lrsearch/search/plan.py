@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
+from lrsearch.storage.studies import set_once
+from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.initial import initial
 from lrsearch.training import device as devices
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     import optuna
     import torch
 
+    from lrsearch.storage import Storage
+
 
 LR_RANGE_ATTR = "lr_range_test"
 """The study attribute that keeps the range test of ``lr: auto``."""
@@ -34,13 +39,15 @@ class Plan:
     """What a worker needs to run trials.
 
     Attributes:
-        config: The configuration as given.
+        config: The configuration as given; where the task has gone to another folder at import,
+            storage and results stay where they were meant.
         task: Model, data, loss.
         space: What is searched.
         optimizer: Class name in ``torch.optim``.
         optimizer_args: Its arguments without ``lr``.
         device: Where tensors live.
         choice: Trials fused, workers, threads and precision, and why.
+        cwd: The folder that the task was loaded in, for other processes that load it.
     """
 
     config: StudyConfig
@@ -50,6 +57,7 @@ class Plan:
     optimizer_args: dict[str, Any]
     device: torch.device
     choice: Choice
+    cwd: Path
 
     @property
     def epochs(self) -> int:
@@ -76,6 +84,7 @@ class Plan:
             "usual_lr": self.task.lr,
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
             **({"param_groups": self.task.groups} if self.task.groups else {}),
+            **({"clip_grad_norm": clip} if (clip := self.task.clip_grad_norm) else {}),
             **self._initial,
         }
 
@@ -93,7 +102,9 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             short for a family asked for.
     """
     device = devices.resolve(config.device)
+    cwd = Path.cwd()
     task = _task(config, task, device)
+    config = _placed(config, cwd)
     given = dict(config.optimizer)
     name = given.pop("name", None)
     if name is None or name.lower() == task.optimizer.lower():
@@ -133,6 +144,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
         optimizer=optimizer,
         optimizer_args=arguments,
         device=device,
+        cwd=cwd,
         choice=choose(
             task,
             device,
@@ -201,6 +213,17 @@ def _usual(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     return {**searched, **made}
 
 
+def _placed(config: StudyConfig, cwd: Path) -> StudyConfig:
+    """The configuration, whose storage and folder for results are seen from ``cwd``."""
+    if Path.cwd() == cwd:
+        return config
+    url = parse_storage_url(config.storage)
+    storage, file = config.storage, sqlite_file(url)
+    if file is not None:
+        storage = url.set(database=str(cwd / file)).render_as_string(hide_password=False)
+    return dataclasses.replace(config, storage=storage, out=str(cwd / config.out))
+
+
 def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
     if given is None:
         return load_task(
@@ -221,15 +244,16 @@ def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
     )
 
 
-def with_lr_range(plan: Plan, study: optuna.Study) -> tuple[Plan, str]:
+def with_lr_range(plan: Plan, study: optuna.Study, storage: Storage) -> tuple[Plan, str]:
     """The plan with ``lr: auto`` resolved, and a line that says how; other plans as they are.
 
-    The range test runs once, when the study begins, and is kept with it, so that all workers
-    search the same range.
+    The range test runs when the study begins, and the first to end is kept with it, so that all
+    workers search the same range.
     """
     if plan.config.lr != "auto":
         return plan, ""
-    if LR_RANGE_ATTR not in study.user_attrs:
+    stored = study.user_attrs.get(LR_RANGE_ATTR)
+    if stored is None:
         found = lr_range_test(
             plan.task,
             optimizer=plan.optimizer,
@@ -240,8 +264,7 @@ def with_lr_range(plan: Plan, study: optuna.Study) -> tuple[Plan, str]:
         ).to_dict()
         for key in ("losses", "smoothed"):  # JSON has no infinity
             found[key] = [v if math.isfinite(v) else None for v in found[key]]
-        study.set_user_attr(LR_RANGE_ATTR, found)
-    stored = study.user_attrs[LR_RANGE_ATTR]
+        stored = set_once(storage, study._study_id, LR_RANGE_ATTR, found)
     low, high = float(stored["low"]), float(stored["high"])
     at = stored["diverges_at"]
     seen = f"diverges above {at:.2g}" if at is not None else "nothing diverges up to 10"

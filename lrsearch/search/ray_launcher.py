@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lrsearch.config import StudyConfig
@@ -159,7 +158,7 @@ class Cluster:
         import ray
 
         environment = {k: v for k, v in os.environ.items() if k.startswith("LRSEARCH_")}
-        full = {**order, "cwd": str(Path.cwd()), "environment": environment}
+        full = {**order, "environment": environment}
         actor = ray.remote(Host).options(
             num_cpus=CPUS, num_gpus=self.gpus, scheduling_strategy="SPREAD", max_restarts=0
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,16 +110,17 @@ def run(
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
         check_log(config.log)
-        folder = results_folder(config.out, config.study_name)
-        check_folder(folder, "--out")
+        check_folder(results_folder(config.out, config.study_name), "--out")
         check_storage(config.storage)
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
+        config = dataclasses.replace(config, storage=plan.config.storage, out=plan.config.out)
+        folder = results_folder(config.out, config.study_name)
         storage = open_storage(config.storage)
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         display = display or make_display(quiet=quiet)
-        plan, ranged = with_lr_range(plan, study)
+        plan, ranged = with_lr_range(plan, study, storage)
         for line in [*header(plan, config, cluster), ranged, clipped(plan)]:
             if line:
                 display.note(line)
@@ -133,7 +136,7 @@ def run(
         def read() -> Progress:
             return read_progress(shown, config.trials, plan.epochs)
 
-        with watching(read, display):
+        with watching(read, display, interrupt.at_once):
             crew = make_crew(
                 plan, storage, folder, interrupt, display.note, cluster, task=task, spares=spares
             )
@@ -303,6 +306,6 @@ def write_results(
     except OSError as error:
         raise LrsearchError(
             f"results could not be written to {folder} ({error.strerror or error}); the study is "
-            f"safe in its database: lrsearch export {study.study_name} -o FILE"
+            f"safe in its database: lrsearch export {shlex.quote(study.study_name)} -o FILE"
         ) from None
     return [best, *files], mattered

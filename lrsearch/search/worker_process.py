@@ -67,11 +67,12 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         from lrsearch.storage.engine import PATIENCE_SECONDS
 
     folder = Path(order["folder"]).resolve()  # the task may go elsewhere
+    # What is missing here must not be made anew: then this is not the machine where it lies.
+    url = order["config"]["storage"]
+    storage = open_storage(url, create=False, patience=PATIENCE_SECONDS)
+    interrupt.hurry.append(storage.hurry)
     _import_families(order["families"], order["config"]["task"])
     config = make(order["config"])
-    # What is missing here must not be made anew: then this is not the machine where it lies.
-    storage = open_storage(config.storage, create=False, patience=PATIENCE_SECONDS)
-    interrupt.hurry.append(storage.hurry)
     plan = make_plan(config)
     plan = dataclasses.replace(
         plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
@@ -86,7 +87,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
     else:
         study = open_study(storage, config, plan.to_dict())
-        plan, _ = with_lr_range(plan, study)
+        plan, _ = with_lr_range(plan, study, storage)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         worker = make_worker(plan, study, storage, folder, interrupt, note)
     say(owner=worker.owner)
@@ -113,7 +114,10 @@ def _leave_with(end: int) -> None:
     """
     while os.read(end, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":  # where os.kill ends the process without a handler
+        signal.raise_signal(signal.SIGTERM)
+    else:  # wakes the main thread where it waits
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Seat:
         owner: Its name in the database, once it has said so.
         error: What it gave up for, in words for the user.
         since: When it started, by ``time.monotonic()``.
+        before: The epochs of unfinished trials that were on record then.
         deaths: Deaths in a row.
     """
 
@@ -84,6 +85,7 @@ class Seat:
     owner: str | None = None
     error: str | None = None
     since: float = 0.0
+    before: dict[tuple[int, int], int] = field(default_factory=dict)
     deaths: int = 0
 
 
@@ -168,6 +170,7 @@ class Crew:
             "config": config.to_dict(),
             "threads": choice.threads,
             "folder": str(self.folder),
+            "cwd": str(self.plan.cwd),
             "confirms": self.confirms,
             "families": {
                 name: file
@@ -175,6 +178,7 @@ class Crew:
                 if (file := home(get_family(name))) is not None
             },
         }
+        seat.before = slots.reached(self.storage)
         seat.owner, seat.error, seat.since = None, None, time.monotonic()
         seat.child = self.launcher.start(order)
 
@@ -201,7 +205,7 @@ class Crew:
         self.last_death = reason
         settled = time.monotonic() - seat.since > SETTLED_SECONDS
         if seat.owner is not None:
-            settled = settled or slots.has_worked(self.storage, seat.owner)
+            settled = settled or slots.has_worked(self.storage, seat.owner, seat.before)
             slots.release(self.storage, seat.owner, error=reason)
         seat.deaths = 1 if settled else seat.deaths + 1
         if seat.deaths >= MAX_DEATHS:

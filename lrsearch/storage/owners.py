@@ -7,6 +7,7 @@ import platform
 import secrets
 import socket
 import threading
+import uuid
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +61,8 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     except OSError:
-        parts.append(platform.system())
+        # Other machines may have this name: two new Macs of one owner do.
+        parts += [platform.system(), f"{uuid.getnode():x}"]
     return f"{zlib.crc32('|'.join(parts).encode()):08x}"
 
 

@@ -10,11 +10,12 @@ its slot.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import BindParameter, bindparam, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, func, select, update
 from sqlalchemy.engine import Connection, Row
 
 from lrsearch.errors import printable
@@ -236,14 +237,27 @@ def release(storage: Storage, owner: str, *, error: str | None = None) -> list[i
     return storage.transact(work)
 
 
-def has_worked(storage: Storage, owner: str) -> bool:
-    """Whether a trial that ``owner`` ran, or runs, has an epoch on record."""
+def reached(storage: Storage) -> dict[tuple[int, int], int]:
+    """Epochs on record, by study and slot, of the trials that have begun and not ended."""
+    return _epochs(storage, SLOTS.c.finished == 0)
 
-    def work(connection: Connection) -> bool:
-        mine = (SLOTS.c.owner == owner, SLOTS.c.epoch > 0)
-        return connection.execute(select(SLOTS.c.slot).where(*mine).limit(1)).first() is not None
 
-    return storage.transact(work, read=True)
+def has_worked(storage: Storage, owner: str, before: Mapping[tuple[int, int], int]) -> bool:
+    """Whether a trial that ``owner`` ran, or runs, has more epochs on record than ``before``.
+
+    Args:
+        storage: From `open_storage`.
+        owner: Who.
+        before: What was `reached` when it began: it may go on with what others have trained.
+    """
+    now = _epochs(storage, SLOTS.c.owner == owner)
+    return any(epoch > before.get(place, 0) for place, epoch in now.items())
+
+
+def _epochs(storage: Storage, where: ColumnElement[bool]) -> dict[tuple[int, int], int]:
+    chosen = select(SLOTS.c.study_id, SLOTS.c.slot, SLOTS.c.epoch).where(where, SLOTS.c.epoch > 0)
+    rows = storage.transact(lambda connection: connection.execute(chosen).all(), read=True)
+    return {(row.study_id, row.slot): row.epoch for row in rows}
 
 
 def progress(storage: Storage, study_id: int) -> Progress:

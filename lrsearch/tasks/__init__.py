@@ -116,8 +116,9 @@ def load_task(
         model: A model of a built-in task; None = its default.
         data_dir: Where data sets lie or are downloaded to; None = ``$LRSEARCH_DATA_DIR``, else
             ``data``.
-        train_samples: Take a stratified part of the training samples; the validation part shrinks
-            to a quarter of it, but not below 1,000.
+        train_samples: Take a stratified part of the training samples. The validation part of
+            fashion-mnist and cifar10 shrinks to a quarter of it, but not below 1,000; that of any
+            other task stays.
         batch_size: Samples per step; None = the task's own.
         device: Where it will be trained; a task of the user's own is tried there, too.
 

@@ -174,8 +174,9 @@ class Task:
         augment: Applied before it, in training only; needs a Split of images (n, C, H, W).
         param_groups: model -> parameter groups for the optimizer, each may have its own ``lr``
             (kept in proportion); None = one group.
+        clip_grad_norm: The gradient of all parameters together is scaled down to this norm, as
+            ``torch.nn.utils.clip_grad_norm_`` does; None = it is not.
         unit: What one sample is called on the screen.
-        info: Anything else worth keeping with the study (plain values).
 
     Raises:
         UsageError: A number out of range.
@@ -208,8 +209,8 @@ class Task:
     transform: TransformFn | None = None
     augment: Augment | None = None
     param_groups: Callable[[nn.Module], Iterable[Any]] | None = None
+    clip_grad_norm: float | None = None
     unit: str = "samples"
-    info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "validate_every"):
@@ -240,6 +241,11 @@ class Task:
         if not 0 < low < high:
             raise UsageError(
                 f"task {self.name}: lr_range needs 0 < low < high, got {low:g} and {high:g}"
+            )
+        clip = self.clip_grad_norm
+        if clip is not None and (not _is_number(clip) or not clip > 0):
+            raise UsageError(
+                f"task {self.name}: clip_grad_norm must be a number above 0, got {clip!r:.60}"
             )
         if self.loss is auto_loss:
             floats = isinstance(self.train, Split) and self.train.y.is_floating_point()

@@ -281,6 +281,8 @@ class EnsembleRunner:
         batches = self._batches([slot.epoch for slot in slots], count)
         for (x, y), (*factors, weight) in zip(batches, columns, strict=True):
             trainers[y.shape[1]].step(x, y)
+            if self._task.clip_grad_norm is not None:
+                stacked_optim.clip(grads, self._task.clip_grad_norm)
             self._rule.step(rows.params, grads, rows.optim, factors)
             rows.average.lerp_(rows.params, weight)
             for average, value in statistics:

@@ -228,6 +228,7 @@ class SingleRunner:
     def _train(self, trial: Trial, total: Tensor) -> int:
         """One epoch; adds loss times samples to ``total`` and gives the number of samples."""
         loss_of, run, scaler = self._task.loss, trial.run, trial.scaler
+        clip = self._task.clip_grad_norm
         optimizer, scheduler, average = trial.optimizer, trial.scheduler, trial.average
         parameters = [p for p in trial.model.parameters() if p.requires_grad]
         group = max(optimizer.param_groups, key=lambda group: group.get("initial_lr", group["lr"]))
@@ -246,9 +247,14 @@ class SingleRunner:
                 loss = loss_of(as_float(outputs), y)
                 if scaler is None:
                     torch.autograd.backward(loss)
+                    if clip is not None:
+                        nn.utils.clip_grad_norm_(parameters, clip)
                     optimizer.step()
                 else:
                     torch.autograd.backward(scaler.scale(loss))
+                    if clip is not None:
+                        scaler.unscale_(optimizer)
+                        nn.utils.clip_grad_norm_(parameters, clip)
                     scaler.step(optimizer)
                     scaler.update()
                 for parameter in parameters:

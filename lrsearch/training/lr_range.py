@@ -131,6 +131,8 @@ def lr_range_test(
                 outputs = model(x)
             loss = task.loss(as_float(outputs), y)
             torch.autograd.backward(loss)
+            if task.clip_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), task.clip_grad_norm)
             built.step()
             losses.append(float(loss.detach()))
             if diverged_from(losses) is not None:

@@ -156,6 +156,12 @@ class Adam:
         w.addcmul_(g, columns[0])
 
 
+def clip(g: Tensor, norm: float) -> None:
+    """Scale each row of ``g`` (n, P) down to a norm, as ``clip_grad_norm_`` would."""
+    norms = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+    g.mul_(norms.add_(1e-6).reciprocal_().mul_(norm).clamp_(max=1.0))
+
+
 IGNORED = {"foreach", "fused", "capturable", "differentiable", "maximize", "amsgrad", "dampening"}
 """Arguments of torch.optim that change nothing here as long as they are off."""
 

@@ -148,7 +148,7 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         plan = make_plan(config, task)
         study = studies.open_study(storage, config, plan.to_dict())
         study.pruner = studies.make_pruner(config.pruner, plan.epochs)
-        plan, _ = with_lr_range(plan, study)
+        plan, _ = with_lr_range(plan, study, storage)
         worker = make_worker(plan, study, storage, Path(folder), Interrupt(), print)
         worker.sampler = sampler
         worker.run()

@@ -59,7 +59,7 @@
       } },
     { key: "seconds", label: "wall seconds", number: true,
       show: function (i) { return digits(cols.seconds[i], 3); } }
-  ];
+  ].filter(function (column) { return column.label !== null; });  /* a study without a metric */
 
   function textOf(key, i) {
     if (key === "family") { return data.families[cols.family[i]] || ""; }
