@@ -402,6 +402,21 @@ def test_each_parameter_group_follows_the_shape_from_its_own_rate(digits: Task) 
     assert rates == pytest.approx([0.025, 0.0025])
 
 
+def test_the_history_shows_the_fastest_group_also_where_a_cycle_begins_at_zero(
+    digits: Task,
+) -> None:
+    def groups(model: nn.Module) -> list[dict[str, Any]]:
+        first, *rest = (layer for layer in model if isinstance(layer, nn.Linear))  # type: ignore[attr-defined]
+        slow = {"params": first.parameters(), "lr": 0.01}
+        return [slow, {"params": [p for layer in rest for p in layer.parameters()], "lr": 0.1}]
+
+    runner = runner_of(replace(digits, param_groups=groups))
+    args = {"base_lr": 0.0, "step_size_up": 2}
+    schedule = Schedule("CyclicLR", lr=0.2, epochs=4, params=args, interval="epoch")
+    runner.add(1, schedule)
+    assert [result.lr for result in history(runner, 1, 4)] == pytest.approx([0, 0.1, 0.2, 0.1])
+
+
 def test_frozen_parameters_stay(digits: Task) -> None:
     def model() -> nn.Module:
         made = digits.model()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -52,3 +53,15 @@ def snapshot(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(snapshot(part) for part in value)
     return value
+
+
+def lay_out(optimizer: Optimizer) -> None:
+    """Give each loaded tensor the memory format of its parameter.
+
+    torch's fused optimizers read it in that order, whatever its strides: a state saved in another
+    format (by fused trials, on another device) would be taken for a permuted one.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if name != "step" and isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -25,7 +25,7 @@ from lrsearch.training.batches import (
     seeded_model,
     training_batches,
 )
-from lrsearch.training.copies import set_unsaved, snapshot, unsaved
+from lrsearch.training.copies import lay_out, set_unsaved, snapshot, unsaved
 from lrsearch.training.evaluation import as_float, count, measure
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.results import EpochResult
@@ -44,6 +44,7 @@ class Trial:
         average: The running average of its weights.
         optimizer: Fresh for each trial.
         scheduler: Built by the schedule on that optimizer.
+        fastest: Its parameter group with the highest rate, which the history shows.
         scaler: Loss scale, for fp16.
         epoch: Epochs finished.
         step: Optimizer steps taken.
@@ -56,6 +57,7 @@ class Trial:
     average: WeightAverage
     optimizer: Optimizer
     scheduler: LRScheduler
+    fastest: int
     scaler: torch.amp.GradScaler | None = None
     epoch: int = 0
     step: int = 0
@@ -132,6 +134,7 @@ class SingleRunner:
         optimizer = build_optimizer(
             self._optimizer, self._optimizer_args, model, lr=task.lr, groups=groups
         )
+        rates = [group["lr"] for group in optimizer.param_groups]  # some schedulers change them
         scheduler = build_scheduler(schedule, optimizer, self._batches.steps, task.validate_every)
         trial = Trial(
             schedule=schedule,
@@ -140,6 +143,7 @@ class SingleRunner:
             average=WeightAverage(model, self._batches.steps),
             optimizer=optimizer,
             scheduler=scheduler,
+            fastest=rates.index(max(rates)),
             scaler=devices.grad_scaler(self._device, self._precision),
         )
         if state is not None:
@@ -231,7 +235,7 @@ class SingleRunner:
         clip = self._task.clip_grad_norm
         optimizer, scheduler, average = trial.optimizer, trial.scheduler, trial.average
         parameters = [p for p in trial.model.parameters() if p.requires_grad]
-        group = max(optimizer.param_groups, key=lambda group: group.get("initial_lr", group["lr"]))
+        group = optimizer.param_groups[trial.fastest]
         every_step = trial.schedule.interval == "step"
         device, precision, half = self._device, self._precision, self._precision != "fp32"
         samples, stepped = 0, 0
@@ -310,7 +314,7 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
         ):
             set_unsaved(model, values)
         trial.optimizer.load_state_dict(copied["optimizer"])
-        _lay_out(trial.optimizer)
+        lay_out(trial.optimizer)
         if copied["scheduler"] is not None:
             trial.scheduler.load_state_dict(copied["scheduler"])
         else:  # a fused trial has a trace for a scheduler: go through it up to here
@@ -325,18 +329,6 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
         raise LrsearchError(
             f"a saved state does not fit the task and optimizer ({type(error).__name__}: {first})"
         ) from error
-
-
-def _lay_out(optimizer: Optimizer) -> None:
-    """Give each loaded tensor the memory format of its parameter.
-
-    torch's fused optimizers read it in that order, whatever its strides: a state saved in another
-    format (by fused trials, on another device) would be taken for a permuted one.
-    """
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
-            if name != "step" and isinstance(value, Tensor) and value.shape == parameter.shape:
-                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
