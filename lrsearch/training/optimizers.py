@@ -237,7 +237,8 @@ def build_optimizer(
         raise LrsearchError(
             f"optimizer {name} does not take the parameters of {type(model).__name__}: {error}"
         ) from error
-    if trains and args.get("fused") and name == "SGD" and not args.get("dampening"):
+    with_buffers = name == "SGD" and args.get("momentum") and not args.get("dampening")
+    if trains and args.get("fused") and with_buffers:
         # torch's fused SGD takes no parameter that begins later than others (no gradient yet);
         # a buffer of zeros is as good as none
         for parameter in trainable:
