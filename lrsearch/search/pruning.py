@@ -27,7 +27,7 @@ from lrsearch.search.surrogate import Array
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""
 
-HOPELESS: Final = 1 / 2
+HOPELESS: Final = 1 / 3
 """Share of the budget after which one may be stopped while the predictors know too little."""
 
 
@@ -50,7 +50,7 @@ def rungs(epochs: int) -> tuple[int, ...]:
 def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only after half of the budget, and with at least three others that came so far.
+    Asked only after a third of the budget, and with at least three others that came so far.
     """
     there = others.reached >= epoch
     if epoch < HOPELESS * running.epochs or there.sum() < 3:
