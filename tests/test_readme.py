@@ -107,11 +107,10 @@ def pruner_elsewhere() -> str:
         and (own := across.same_epochs(across.ours_of(rows, row["record"]), row)) is not None
     ]
     assert verdicts.count(1) > len(verdicts) / 4
-    assert verdicts.count(-1) == 1
+    assert -1 not in verdicts
     tasks = len({row["record"] for row in rows})
     return (
-        f"on {tasks} other tasks it is clearly better than Optuna's at the same epochs in "
-        f"{verdicts.count(1)} of {len(verdicts)} comparisons, worse in one"
+        f"on none of {tasks} other tasks is a pruner of Optuna's clearly better at the same epochs"
     )
 
 
