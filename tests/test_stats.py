@@ -224,12 +224,13 @@ def test_equal_seeds_count_in_the_t_test() -> None:
 
 
 def test_equal_arms_are_seldom_told_apart_however_coarse_their_losses() -> None:
-    rng, wrong = np.random.default_rng(3), 0
+    """Errors of 100 samples, most of them common to both arms: half of the seeds are equal."""
+    rng, told = np.random.default_rng(3), 0
     for _ in range(1000):
-        errors = np.tile(rng.normal(0.05, 0.008, 8), (2, 1))
-        a, b = rng.binomial(100, errors.clip(0.01)) / 100
-        wrong += paired(dict(enumerate(a)), dict(enumerate(b))).verdict() != "unclear"
-    assert wrong < 70  # 5% and three standard errors
+        common = rng.binomial(100, 0.1, 8)
+        a, b = ((common + rng.binomial(2, 0.15, 8) + 1) / 100 for _ in range(2))
+        told += paired(dict(enumerate(a)), dict(enumerate(b))).verdict() in ("better", "worse")
+    assert told < 50  # 5%; it was 90 when the equal ones were left out
 
 
 @pytest.mark.parametrize(("seeds", "verdict"), [(5, "unclear"), (7, "better")])

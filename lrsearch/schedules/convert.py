@@ -61,9 +61,9 @@ def rescaled(family: Family, params: Mapping[str, Any], old: int, new: int) -> d
 def _step_size(size: int, old: int, new: int) -> int:
     """The whole step nearest to ``size`` of ``old`` epochs that decays as often in ``new``."""
     exact = size * new / old
-    near = {round_half_up(exact), math.ceil(exact - 1e-9), max(1, math.floor(exact))}
+    near = max(1, math.floor(exact)), max(1, math.ceil(exact - 1e-9))
     decays = (old - 1) // size
-    return min(near, key=lambda each: (abs((new - 1) // max(1, each) - decays), abs(each - exact)))
+    return min(near, key=lambda each: (abs((new - 1) // each - decays), abs(each - exact)))
 
 
 def _milestones(milestones: list[int], old: int, new: int) -> list[int]:

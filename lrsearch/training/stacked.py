@@ -87,7 +87,7 @@ def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stac
         autocast = partial(devices.autocast, _device(model), precision)
         stack = VmapStack(model, task.loss, y, autocast, task.batch_size)
     try:
-        distances = list(_probe(task, model, stack, y, precision))
+        distances = _probe(task, model, stack, y, precision)
     except Exception as error:  # the user's model may raise anything
         raise ValueError(_why(model, error)) from error
     if not all(distance <= TOLERANCE for distance in distances):
@@ -162,9 +162,7 @@ def _flat_features(task: Task, model: nn.Module) -> int | None:
     return x.numel() if x.dim() == 2 or flattens else None
 
 
-def _probe(
-    task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
-) -> Iterator[float]:
+def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str) -> list[float]:
     """How far losses, gradients and buffers of a stacked step lie from a plain one's, relatively.
 
     Also finds out whether the model draws random numbers. The step is compared with a plain one in
@@ -190,8 +188,8 @@ def _probe(
         stack = copy(stack)
         stack.autocast = nullcontext
         if apart:
-            stack.model = plain = plain.cpu()
-            plain = copied(plain)
+            plain = plain.cpu()
+            stack.model = copied(plain)
         stepped = _stacked_step(stack, stack.model, x, y)
     buffers = [value.clone() for value in plain.buffers()]
     expected = _plain_step(task, stack, plain, x, y)
@@ -200,10 +198,13 @@ def _probe(
             value.copy_(before)
     if not torch.allclose(_plain_step(task, stack, plain, x, y)[0], expected[0], equal_nan=True):
         raise ValueError("its loss is another one when it is called again")
-    for one, stacked in zip(expected, stepped, strict=True):
-        # by their norms: one ReLU that rounding turns over may move single numbers by any amount
-        distance = float((stacked[1].float() - one.float()).norm())
-        yield 0.0 if distance <= 1e-7 else distance / max(float(one.float().norm()), 1e-30)
+    return [_apart(one, stacked[1]) for one, stacked in zip(expected, stepped, strict=True)]
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Relative distance, by norms: a ReLU that rounding turns over may move a number by much."""
+    distance = float((other.float() - one.float()).norm())
+    return 0.0 if distance <= 1e-7 else distance / max(float(one.float().norm()), 1e-30)
 
 
 def _device(model: nn.Module) -> torch.device:
