@@ -41,10 +41,12 @@ class Dashboard:
     Attributes:
         url: Where a browser finds it.
         server: Serves until ``shutdown``.
+        closed: Set when it serves no more.
     """
 
     url: str
     server: wsgiref.simple_server.WSGIServer
+    closed: threading.Event
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
@@ -55,6 +57,7 @@ class Dashboard:
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
             finally:
+                self.closed.set()
                 self.server.server_close()
 
 
@@ -99,16 +102,17 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
     url = f"http://127.0.0.1:{server.server_port}/dashboard/"
     if name is not None and studies:
         url += f"studies/{studies[0]._study_id}"
-    return Dashboard(url, server)
+    return Dashboard(url, server, filler.closed)
 
 
 class _Filler(threading.Thread):
-    """Fills studies, and again when a tenth more of their trials have finished."""
+    """Fills studies, and again when a tenth more of their trials have finished, until closed."""
 
     def __init__(self, storage: Storage, pictures: Pictures, names: list[str]) -> None:
         super().__init__(daemon=True)
         self._storage, self._pictures, self._names = storage, pictures, names
         self._seen: dict[str, tuple[int, int]] = {}
+        self.closed = threading.Event()
 
     def fill(self) -> None:
         for name in [*self._names]:
@@ -141,8 +145,7 @@ class _Filler(threading.Thread):
         return sum(t.state.is_finished() for t in again.get_trials(deepcopy=False))
 
     def run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(REFRESH_SECONDS):
+        while not self.closed.wait(REFRESH_SECONDS):
             self.fill()
 
 

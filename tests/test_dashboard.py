@@ -41,6 +41,17 @@ def served(storage: Storage) -> Iterator[Dashboard]:
     thread.join(10)
 
 
+def test_a_dashboard_that_is_closed_looks_at_its_database_no_more(storage: Storage) -> None:
+    before = set(threading.enumerate())
+    dashboard = open_dashboard(storage, "digits", 0)
+    (filler,) = (t for t in threading.enumerate() if t not in before)
+    server = threading.Thread(target=dashboard.run, daemon=True)
+    server.start()
+    dashboard.server.shutdown()
+    filler.join(10)
+    assert not filler.is_alive()
+
+
 def ask(served: Dashboard, path: str, **headers: str) -> bytes:
     request = urllib.request.Request(
         f"http://127.0.0.1:{served.server.server_port}{path}",
