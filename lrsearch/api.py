@@ -19,7 +19,7 @@ from lrsearch.backend import backend
 from lrsearch.config import StudyConfig
 from lrsearch.errors import UsageError
 from lrsearch.result import Result
-from lrsearch.settings import SETTINGS
+from lrsearch.settings import SETTINGS, default_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -98,7 +98,7 @@ def search(
         timeout: Stop asking for new trials after so many seconds, or ``"15m"``.
         confirm: Afterwards train the best and the usual recipes on so many fresh seeds
             (:func:`confirm`); 0 for none.
-        storage: Database URL.
+        storage: Database URL; None = ``$LRSEARCH_STORAGE``, else ``sqlite:///lrsearch.db``.
         data_dir: Where data sets lie.
         out: Folder for results.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -161,12 +161,12 @@ def search(
     return Result(outcome.study, outcome.storage, tuple(files(outcome, found)))
 
 
-def report(study: str | optuna.Study, *, storage: str = StudyConfig.storage) -> Result:
+def report(study: str | optuna.Study, *, storage: str | None = None) -> Result:
     """What a study found, as ``lrsearch report`` shows it; also while it runs.
 
     Args:
         study: Its name; or any Optuna study whose trials come from :func:`suggest`.
-        storage: Database URL, where ``study`` is a name.
+        storage: Database URL, where ``study`` is a name; as for :func:`search`.
 
     Returns:
         The study, with its best schedule and its figures; ``.write()`` makes the page.
@@ -185,7 +185,7 @@ def report(study: str | optuna.Study, *, storage: str = StudyConfig.storage) -> 
 def confirm(
     study: str | optuna.Study,
     *,
-    storage: str = StudyConfig.storage,
+    storage: str | None = None,
     task: TaskLike | None = None,
     top: int = 3,
     seeds: int = 5,
@@ -203,7 +203,7 @@ def confirm(
 
     Args:
         study: Its name, or the study of a :class:`Result`.
-        storage: Database URL, where ``study`` is a name.
+        storage: Database URL, where ``study`` is a name; as for :func:`search`.
         task: The task, where the search was given a Python object.
         top: Schedules besides the recipes; 0 for the recipes only.
         seeds: Seeds, at least 2.
@@ -251,7 +251,7 @@ def confirm(
         )
 
 
-def open_storage(url: str = StudyConfig.storage) -> Storage:
+def open_storage(url: str | None = None) -> Storage:
     """The database for a study of your own, as ``lrsearch run`` opens it.
 
     Any storage of Optuna will do; this one is several times faster on SQLite, safe with several
@@ -259,6 +259,7 @@ def open_storage(url: str = StudyConfig.storage) -> Storage:
 
     Args:
         url: ``sqlite:///FILE``, ``postgresql://...`` or ``mysql://...``; made where it is missing.
+            None = ``$LRSEARCH_STORAGE``, else ``sqlite:///lrsearch.db``.
 
     Returns:
         What ``optuna.create_study(storage=...)`` takes.
@@ -274,7 +275,7 @@ def open_storage(url: str = StudyConfig.storage) -> Storage:
     from lrsearch import storage as stores
 
     with _optuna_as_before():
-        return stores.open_storage(url)
+        return stores.open_storage(default_storage() if url is None else url)
 
 
 def _checked(study_file: str | Path | None, given: Mapping[str, Any]) -> StudyConfig:
@@ -292,12 +293,13 @@ def _named(task: Any) -> tuple[str, Task]:
     return f"{FROM_PYTHON}{made.name}", made
 
 
-def _study(study: str | optuna.Study, url: str) -> tuple[optuna.Study, BaseStorage]:
+def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, BaseStorage]:
     """A study and its storage, by name or as it is."""
     from lrsearch import storage as stores
     from lrsearch.search.study import load_study
 
     if isinstance(study, str):
+        url = default_storage() if url is None else url
         with _optuna_as_before():
             storage = stores.open_storage(url, create=False)
             return load_study(storage, study, stores.redact(url)), storage

@@ -12,6 +12,7 @@ from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
 from lrsearch.cli_arguments import Call, Commands, import_argument, note, out_json, pairs, silent
 from lrsearch.cli_lists import COMMANDS as LISTS
+from lrsearch.cli_studies import COMMANDS as STUDIES
 from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
@@ -170,6 +171,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 COMMANDS: Commands = {
     "run": (_add_run, "search schedules for a task"),
     **ANSWERS,
+    **STUDIES,
     **LISTS,
 }
 

@@ -1,4 +1,4 @@
-"""The commands that answer: report, confirm, train, dashboard, show, studies, export."""
+"""The commands that answer: report, confirm, train, dashboard, export."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lrsearch.cli_arguments import (
-    STORAGE,
     Call,
     Commands,
     import_argument,
     json_argument,
+    named_study,
     note,
     out,
     out_json,
     silent,
     storage_argument,
 )
-
-if TYPE_CHECKING:
-    import optuna
-
-    from lrsearch.storage import Storage
+from lrsearch.settings import default_storage
 
 
 def _machine_arguments(sub: argparse.ArgumentParser) -> None:
@@ -33,15 +28,6 @@ def _machine_arguments(sub: argparse.ArgumentParser) -> None:
         "--precision", metavar="auto|fp32|bf16|fp16", help="number format of forward and backward"
     )
     sub.add_argument("--data-dir", metavar="DIR", help="where data sets lie")
-
-
-def _study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
-    """The study that was named, and its database."""
-    from lrsearch.search.study import load_study
-    from lrsearch.storage import open_storage, redact
-
-    storage = open_storage(args.storage, create=False)
-    return load_study(storage, args.study, redact(args.storage)), storage
 
 
 # report
@@ -74,11 +60,12 @@ def _add_report(sub: argparse.ArgumentParser) -> Call:
 def _report(args: argparse.Namespace) -> int:
     from lrsearch.report.confirmed import ATTR
     from lrsearch.report.page import write_report
+    from lrsearch.search.study import folder_of
 
-    study, storage = _study(args)
+    study, storage = named_study(args)
     if ATTR in study.user_attrs:  # a confirmation is a part of its search's report
         args.study = study.user_attrs[ATTR]["of"]
-        study, storage = _study(args)
+        study, storage = named_study(args)
     if args.record:
         from lrsearch.report.record import write_record
 
@@ -89,7 +76,7 @@ def _report(args: argparse.Namespace) -> int:
 
         out(str(write_overview(study, storage, Path(args.overview))))
         return 0
-    path = Path(args.output) if args.output else _folder(study) / "report.html"
+    path = Path(args.output) if args.output else folder_of(study) / "report.html"
     written = write_report(
         study,
         storage,
@@ -100,14 +87,6 @@ def _report(args: argparse.Namespace) -> int:
     for file in written:
         out(str(file))
     return 0
-
-
-def _folder(study: optuna.Study) -> Path:
-    from lrsearch.files import results_folder
-
-    stored: dict[str, Any] = study.user_attrs.get("lrsearch") or {}
-    out = (stored.get("config") or {}).get("out") or "lrsearch-results"
-    return results_folder(out, study.study_name)
 
 
 # confirm
@@ -143,7 +122,7 @@ def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.search.interrupt import Interrupted
     from lrsearch.storage.urls import option
 
-    study, storage = _study(args)
+    study, storage = named_study(args)
     try:
         found = confirm(
             study,
@@ -163,7 +142,7 @@ def _confirm(args: argparse.Namespace) -> int:
     print_confirmed(found, console)
     out(f"\nFiles   {found.file}")
     name = shlex.quote(study.study_name)
-    where = option(args.storage, STORAGE)
+    where = option(args.storage, default_storage())
     train = f"train {shlex.quote(str(found.file))}"
     steps = (
         (f"report {name}{where}", "everything on one page"),
@@ -231,7 +210,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     from lrsearch.storage import open_storage
 
     if args.study is not None:
-        _study(args)
+        named_study(args)
     storage = open_storage(args.storage, create=False)
     note("reading studies ...")
     dashboard = open_dashboard(storage, args.study, args.port)
@@ -241,43 +220,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     return 0
 
 
-# show, studies
-
-
-def _add_show(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
-    storage_argument(sub)
-    json_argument(sub)
-    return _show
-
-
-def _show(args: argparse.Namespace) -> int:
-    from lrsearch.report.status import print_status, study_status
-
-    status = study_status(*_study(args))
-    if args.json:
-        out_json(status)
-    else:
-        print_status(status)
-    return 0
-
-
-def _add_studies(sub: argparse.ArgumentParser) -> Call:
-    storage_argument(sub)
-    json_argument(sub)
-    return _studies
-
-
-def _studies(args: argparse.Namespace) -> int:
-    from lrsearch.report.status import print_studies, studies
-    from lrsearch.storage import open_storage, redact
-
-    rows = studies(open_storage(args.storage, create=False))
-    if args.json:
-        out_json(rows)
-    else:
-        print_studies(rows, redact(args.storage))
-    return 0
+# export
 
 
 def _add_export(sub: argparse.ArgumentParser) -> Call:
@@ -317,7 +260,5 @@ COMMANDS: Commands = {
     "confirm": (_add_confirm, "is it really better? fresh seeds, test data, honest statistics"),
     "train": (_add_train, "train an exported configuration, on its budget or another"),
     "dashboard": (_add_dashboard, "every trial in the browser (optuna-dashboard)"),
-    "show": (_add_show, "the state of a study"),
-    "studies": (_add_studies, "the studies of a database"),
     "export": (_add_export, "the answer as YAML, or as Python code"),
 }

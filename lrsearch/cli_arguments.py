@@ -7,14 +7,19 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import UsageError
+from lrsearch.settings import SETTINGS, default_storage
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lrsearch.storage import Storage
 
 Call = Callable[[argparse.Namespace], int]
 Commands = dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]]
 """Name -> (adds the arguments and gives what runs it, its line of help)."""
-STORAGE = "sqlite:///lrsearch.db"
 
 
 def out(text: str = "") -> None:
@@ -48,8 +53,17 @@ def silent(text: str) -> None:
 def storage_argument(sub: argparse.ArgumentParser) -> None:
     """``--storage``: the database."""
     sub.add_argument(
-        "--storage", metavar="URL", default=STORAGE, help="database URL (default: %(default)s)"
+        "--storage", metavar="URL", default=default_storage(), help=SETTINGS["storage"].help
     )
+
+
+def named_study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
+    """The study that was named, and its database."""
+    from lrsearch.search.study import load_study
+    from lrsearch.storage import open_storage, redact
+
+    storage = open_storage(args.storage, create=False)
+    return load_study(storage, args.study, redact(args.storage)), storage
 
 
 def json_argument(sub: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lrsearch import values
 from lrsearch.errors import ConfigError, UsageError, did_you_mean
-from lrsearch.settings import SETTINGS
+from lrsearch.settings import SETTINGS, default_storage
 from lrsearch.yamlfile import read_yaml
 
 
@@ -45,7 +45,7 @@ class StudyConfig:
     pruner: str = "schedule"
     timeout: float | None = None
     confirm: int = 0
-    storage: str = "sqlite:///lrsearch.db"
+    storage: str = field(default_factory=default_storage)
     data_dir: str | None = None
     out: str = "lrsearch-results"
     device: str = "auto"

@@ -214,8 +214,8 @@ def open_confirmation(
         if stored is None:
             if again.get_trials(deepcopy=False):
                 raise UsageError(
-                    f"study {again.study_name!r} exists and is no confirmation; delete it with "
-                    "optuna delete-study, or give the search another --name"
+                    f"study {again.study_name!r} exists and is no confirmation; give the search "
+                    f"another --name, or lrsearch delete {shlex.quote(again.study_name)}"
                 )
             again.set_metric_names([METRIC])
             info = {

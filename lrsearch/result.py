@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError
 
 if TYPE_CHECKING:
@@ -138,15 +137,13 @@ class Result:
         Raises:
             LrsearchError: A file cannot be written.
         """
-        from lrsearch.files import results_folder
         from lrsearch.report.page import write_report
+        from lrsearch.search.study import folder_of
 
         return write_report(
             self.study,
             self.storage,
-            Path(path)
-            if path is not None
-            else results_folder(self._out, self.name) / "report.html",
+            Path(path) if path is not None else folder_of(self.study) / "report.html",
             png=None if png is None else Path(png),
             csv=None if csv is None else Path(csv),
         )
@@ -175,11 +172,6 @@ class Result:
         if path is not None:
             write_text(Path(path), text)
         return text
-
-    @property
-    def _out(self) -> str:
-        stored = self.study.user_attrs.get("lrsearch") or {}
-        return str((stored.get("config") or {}).get("out") or StudyConfig.out)
 
     def _lines(self) -> list[str]:
         ended = ", ".join(f"{n} {status}" for status, n in self.counts.items())

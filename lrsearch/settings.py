@@ -6,6 +6,7 @@ apart.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,11 @@ from lrsearch.tracking import parse_log
 
 SAMPLERS = ("trace", "tpe", "random", "gp", "cmaes", "qmc")
 PRUNERS = ("schedule", "median", "asha", "hyperband", "none")
+
+
+def default_storage() -> str:
+    """``$LRSEARCH_STORAGE``, else ``sqlite:///lrsearch.db`` in the folder one works in."""
+    return os.environ.get("LRSEARCH_STORAGE") or "sqlite:///lrsearch.db"
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,13 @@ SETTINGS: dict[str, Setting] = {
         False,
         {"type": "integer", "minimum": 0, "not": {"const": 1}},
     ),
-    "storage": Setting(values.text, "database URL", "URL", False, _STR),
+    "storage": Setting(
+        values.text,
+        "database URL (default: $LRSEARCH_STORAGE, else sqlite:///lrsearch.db)",
+        "URL",
+        False,
+        _STR,
+    ),
     "data_dir": Setting(
         values.text,
         "where data sets lie (default: $LRSEARCH_DATA_DIR, else data/)",

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Only tests/test_gpu.py sees GPUs: elsewhere what is left to ``auto`` runs on the CPU.
 os.environ.setdefault("LRSEARCH_TEST_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.pop("LRSEARCH_STORAGE", None)
 
 import numpy as np
 import pytest

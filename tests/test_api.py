@@ -152,7 +152,8 @@ def test_a_task_that_has_changed_needs_another_name(capsys: pytest.CaptureFixtur
         ({"train": (x, 1 - y)}, loss.format("train")),
         ({"validation": (x + 1, y)}, loss.format("validation")),
     ):
-        message = rf"'net' was made with {told}\. Keep what it has, or choose another name=\.\.\.$"
+        way = r"Keep what it has, choose another name=\.\.\., or lrsearch delete it$"
+        message = rf"'net' was made with {told}\. {way}"
         with pytest.raises(UsageError, match=message):
             lrsearch.search(own(**changes), **words | {"trials": 3})
     with pytest.raises(UsageError, match="a train loss of"):  # nothing to train is no way past
@@ -226,8 +227,8 @@ def test_what_is_no_whole_number_or_no_text_is_named() -> None:
     with pytest.raises(UsageError, match=r"seeds must be a whole number, got 2\.5"):
         lrsearch.confirm(study, task=tiny(), seeds=2.5)  # type: ignore[arg-type]
     for call in (lrsearch.open_storage, lambda url: lrsearch.report("tiny", storage=url)):
-        with pytest.raises(UsageError, match=r"storage must be a URL, got None \(sqlite:///lrs"):
-            call(None)
+        with pytest.raises(UsageError, match=r"storage must be a URL, got 5 \(sqlite:///lrs"):
+            call(5)
     with pytest.raises(UsageError, match="register takes a Family, got 5"):
         register(5)  # type: ignore[arg-type]
 

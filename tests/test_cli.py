@@ -16,6 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lrsearch
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
 from lrsearch.storage.urls import option
@@ -224,6 +225,23 @@ def test_what_to_type_next_names_the_database_that_was_given(
     said = capsys.readouterr().out
     assert f"lrsearch report digits --storage '{url}'" in said
     assert main(["report", "digits", "--storage", url]) == 0
+
+
+def test_the_environment_names_the_database_where_nothing_else_does(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRSEARCH_STORAGE", "sqlite:///mine.db")
+    assert main([*SMALL, "--trials", "5"]) == 0
+    assert "lrsearch confirm digits  " in capsys.readouterr().out  # nothing more to type
+    assert main([*SMALL, "--trials", "5", "--storage", "sqlite:///other.db"]) == 0
+    assert "lrsearch confirm digits --storage sqlite:///other.db" in capsys.readouterr().out
+    assert sorted(path.name for path in in_tmp.glob("*.db")) == ["mine.db", "other.db"]
+    assert main(["show", "digits"]) == 0
+    for storage in (lrsearch.open_storage(), lrsearch.report("digits").storage):
+        assert getattr(storage, "label", None) == "sqlite:///mine.db"
+    monkeypatch.setenv("LRSEARCH_STORAGE", "")
+    assert main(["show", "digits"]) == 1
+    assert "storage lrsearch.db does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@
 #SBATCH --signal=B:TERM@60
 #SBATCH --requeue
 
-# postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, from a file that only you can read
+# postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, from a file that only you can read: in the
+# environment, since whoever lists the processes of a node reads their command lines
 LRSEARCH_STORAGE=$(cat "$HOME/.lrsearch-storage")
+export LRSEARCH_STORAGE
 
 exec lrsearch run \
   --task cifar10 --data-dir "$SLURM_SUBMIT_DIR/data" \
   --trials 500 \
-  --storage "$LRSEARCH_STORAGE" \
   --out "$SLURM_SUBMIT_DIR/lrsearch-results"

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrsearch.config import StudyConfig
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
+from lrsearch.settings import default_storage
 from lrsearch.storage.urls import option
 
 
@@ -116,7 +116,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     names = "  ".join(path.name for path in written)
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
-    where = option(outcome.plan.config.storage, StudyConfig.storage)
+    where = option(outcome.plan.config.storage, default_storage())
     asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
     answer = shlex.quote(str(written[0]))
     steps = (

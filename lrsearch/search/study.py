@@ -7,6 +7,7 @@ import platform
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from optuna.study import StudyDirection
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.files import results_folder
 from lrsearch.schedules import Space
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
@@ -164,7 +166,7 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         raise UsageError(
             f"study {config.study_name!r} was made with {'; '.join(rows)}. "
-            f"Keep what it has, or choose another {name}"
+            f"Keep what it has, choose another {name}, or lrsearch delete it"
         )
     if config.trials > stored["config"]["trials"]:  # it goes on, to more
         kept = {**stored["config"], "trials": config.trials}
@@ -217,6 +219,13 @@ def stored_config(study: optuna.Study) -> Mapping[str, Any]:
         )
     config: Mapping[str, Any] = stored["config"]
     return config
+
+
+def folder_of(study: optuna.Study) -> Path:
+    """The folder of a study's results; that of a study of the user's own beside the others."""
+    made = study.user_attrs.get(ATTR) or {}
+    out = (made.get("config") or {}).get("out") or StudyConfig.out
+    return results_folder(out, study.study_name)
 
 
 def versions() -> dict[str, str]:
