@@ -20,6 +20,7 @@ from lrsearch.export import best_trial, configuration, export_text, load, write_
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.schedules.code import python_code
 from tests.bench import Bench, FakeRunner
+from tests.test_schedules import torch_28_warns
 
 
 @pytest.fixture
@@ -89,6 +90,7 @@ def test_chosen_trial_is_exported_and_a_missing_one_refused(bench: Bench) -> Non
         export_text(bench.study, trial=99)
 
 
+@torch_28_warns
 def test_python_code_makes_the_same_rates_without_lrsearch(bench: Bench) -> None:
     for trial in bench.trials:
         schedule = Schedule.from_dict(trial.user_attrs["schedule"])
@@ -108,6 +110,7 @@ SHARES = (1.0, 0.1, 0.5)
 GROUPS = [{"lr": 0.02 * share, "parameters": 1} for share in SHARES]
 
 
+@torch_28_warns
 @pytest.mark.parametrize("warmup", [0, 2])
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_python_code_gives_each_parameter_group_the_rates_that_build_gives(
