@@ -61,14 +61,16 @@ def why_none(study: optuna.Study) -> str:
     if ended and all(_diverged(t) for t in ended):
         rates = [s["lr"] for t in ended if "lr" in (s := schedule_of(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
+        own = ATTR not in study.user_attrs
+        how = "in its own training loop" if own else "(--lr LOW,HIGH and another --name)"
         return (
             f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} diverged{least}; "
-            "look for NaN in the data, or search lower rates (--lr LOW,HIGH and another --name)"
+            f"look for NaN in the data, or search lower rates {how}"
         )
     if ended and all(t.state == TrialState.FAIL for t in ended):
         why = f"lrsearch show {shlex.quote(study.study_name)} says why"
         if ATTR not in study.user_attrs:
-            why = "an exception in its own training loop ended each, and its log says which"
+            why = "an exception or a loss of NaN ended each, and the log of its loop says which"
         return f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} failed; {why}"
     if any(t.state == TrialState.COMPLETE and not schedule_of(t) for t in trials):
         return (

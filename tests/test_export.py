@@ -223,9 +223,13 @@ def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     ("ends", "message"),
     [
         ([math.inf, math.inf], "all 2 trials diverged, even at lr 0.1; look for NaN"),
+        ([math.inf, math.inf], "or search lower rates in its own training loop$"),
         ([math.inf, None], "all 2 trials diverged"),
         ([math.inf, "pruned"], "has no completed trial yet"),
-        ([ValueError, ValueError], "all 2 trials failed; an exception in its own training loop"),
+        (
+            [ValueError, ValueError],
+            "all 2 trials failed; an exception or a loss of NaN ended each",
+        ),
     ],
 )
 def test_what_ended_without_a_finite_loss_is_never_the_best(ends: list[Any], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,8 +23,9 @@ from lrsearch.dashboard_study import note
 from lrsearch.export import export_text
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
+from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import make_report, page, wall_seconds
-from lrsearch.report.tables import TrialRow, load
+from lrsearch.report.tables import TrialRow, load, pruning
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
@@ -217,7 +219,7 @@ def test_what_an_objective_asks_for_beside_the_schedule_is_shown_and_exported(
     assert all("weight_decay" not in found.share for found in report.mattered.within.values())
     assert "weight_decay" in report.figures["importance"][0].data[0].y
     text = visible(page(report))
-    assert "weight_decay explains" in text
+    assert "<code>weight_decay</code> explains" in text
     assert ", which ran with other values of <code>weight_decay</code>" in text
     best = study.best_trial.params["weight_decay"]
     assert f"weight_decay {words.value(best)}" in text
@@ -227,6 +229,63 @@ def test_what_an_objective_asks_for_beside_the_schedule_is_shown_and_exported(
     assert lrsearch.load(tmp_path / "best.yaml") == stored
     assert "also" not in yaml.safe_load(export_text(own_loop()))
     assert "other values" not in page(make_report(own_loop()))
+
+
+@pytest.mark.parametrize("end", [optuna.TrialPruned, ValueError])
+def test_where_a_loop_of_ones_own_completed_nothing_its_report_says_so(
+    end: type[Exception],
+) -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        lrsearch.suggest(trial, 2, lr=(1e-3, 1.0))
+        raise end
+
+    study.optimize(objective, n_trials=3, catch=ValueError)
+    text = visible(page(make_report(study)))
+    assert "No trial has been trained to the end; 3 trials ended before." in text
+    assert "Run its own training loop again to go on." in text
+
+
+@pytest.mark.parametrize("steps", [(), range(2), range(1, 3)])
+def test_a_complete_trial_has_run_its_budget_however_its_loop_reports(
+    steps: Sequence[int],
+) -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        lrsearch.suggest(trial, 2, lr=(1e-3, 1.0))
+        for step in steps:
+            trial.report(0.5, step)
+        return 0.5
+
+    study.optimize(objective, n_trials=3)
+    table = load(study)
+    assert [trial.epochs for trial in table.trials] == [2, 2, 2]
+    assert pruning(table).saved == 0
+    assert set(table.history.epoch) == ({1, 2} if steps else set())
+
+
+def test_the_best_of_a_study_without_schedules_is_told_by_its_number() -> None:
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    report = make_report(study)
+    text = visible(page(report))
+    assert f"<strong>Trial {study.best_trial.number}</strong> is the best; it has no" in text
+    assert "**" not in text
+    assert "Learning rate of trial" not in text
+    assert not {"winner", "scatter"} & set(report.figures)
+
+
+def test_shares_are_told_as_rough_where_any_error_is_large_and_names_as_they_are() -> None:
+    def said(error: float) -> list[str]:
+        shares = Shares({"weight_*decay*": 0.05, "lr": 0.02}, {"lr": error}, 300, {"lr": 0.1})
+        return mattered(Importance(shares, None, {}, {}, {}, {"complete": 300}))
+
+    told = "Nothing stands out from chance yet: `weight_*decay*` explains 5% and the learning rate"
+    assert said(0.04)[0].startswith(told)
+    assert len(said(0.04)) == 1
+    assert said(0.3)[1] == "This is rough: give or take 30%, and more."
 
 
 def test_a_loss_of_exactly_zero_is_the_lowest_of_its_study() -> None:

@@ -6,12 +6,16 @@ import html
 import math
 import re
 import shlex
+from collections.abc import Mapping
 
 from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
+
+ROUGH = 0.1
+"""Standard error from which on a share is told with it."""
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
@@ -47,9 +51,11 @@ def _none(table: StudyTable) -> list[str]:
             f"Look for NaN in the data, or search lower rates: {how}.",
         ]
     said = f"No trial has been trained to the end; {n} ended before."
-    if any(trial.status == "failed" for trial in ended) and table.config:
+    if not table.config:
+        return [said, "Run its own training loop again to go on."]
+    if any(trial.status == "failed" for trial in ended):
         return [said, f"{code(f'lrsearch show {shlex.quote(table.name)}')} says why some failed."]
-    if len(ended) >= int(table.config.get("trials") or math.inf):
+    if len(ended) >= (table.config.get("trials") or math.inf):
         return [said, "The study has all its trials: one with a larger `--trials` goes on."]
     return [said, "Run the same command again to go on."]
 
@@ -60,6 +66,8 @@ def code(text: str) -> str:
 
 
 def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
+    if not best.family:
+        return f"**Trial {best.number}** is the best; it has no schedule."
     schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
     if confirmed is not None and confirmed.too_few:
         return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
@@ -161,28 +169,23 @@ def mattered(found: Importance) -> list[str]:
         return ["The trials came to nothing that family, rate or warmup could explain."]
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
-    def parts(share: dict[str, float]) -> str:
-        return words.listing(
-            [f"{names.get(k, k)} explains {words.percent(v)}" for k, v in list(share.items())[:1]]
-            + [f"{names.get(k, k)} {words.percent(v)}" for k, v in list(share.items())[1:]]
-        )
+    def parts(share: Mapping[str, float]) -> str:
+        first, *rest = ((names.get(k, code(k)), words.percent(v)) for k, v in share.items())
+        return words.listing([" explains ".join(first), *map(" ".join, rest)])
 
-    text = parts(dict(found.overall.share))
+    text = parts(found.overall.share)
     if found.overall.clear() is None:
         text = f"nothing stands out from chance yet: {text}"
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
     ]
-    top, share = next(iter(found.overall.share.items()))
-    error = found.overall.error.get(top, 0.0)
-    if error > share / 2:
-        lines.append(
-            f"With so few trials this is rough: give or take {words.percent(error)} and more."
-        )
+    error = max(found.overall.error.values(), default=0.0)
+    if error > ROUGH:
+        lines.append(f"This is rough: give or take {words.percent(error)}, and more.")
     if found.better is not None:
         chance = " nothing stands out from chance:" if found.better.clear() is None else ","
-        better = parts(dict(found.better.share))
+        better = parts(found.better.share)
         lines.append(f"Among the better half of the trials{chance} {better}.")
     return lines
 
@@ -192,12 +195,3 @@ def to_html(markdown: str) -> str:
     text = html.escape(markdown)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
-
-
-def breakable(heading: str) -> str:
-    """HTML whose long **bold** names may break between words: CosineAnnealing|WarmRestarts."""
-
-    def parts(name: re.Match[str]) -> str:
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", name[0])
-
-    return re.sub(r"<strong>[^<]{18,}</strong>", parts, heading)

@@ -85,12 +85,12 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     best = courses.best_courses(table, 16)
     of_family = {c.trial.family: c for c in best}
     drawn: dict[str, tuple[Figure, str]] = {}
-    if found is not None:
+    if found is not None and found.best.family:
         rows = courses.courses_table(table, [answer_html.shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
             rows += courses.courses_table(table, [found.strongest.trial])
         drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
-    if table.having("complete", "pruned", "diverged"):
+    if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
         drawn["scatter"] = (
             figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table)),
             "peak learning rate against validation loss, a mark per trial",

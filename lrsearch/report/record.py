@@ -25,7 +25,7 @@ from lrsearch.files import write_text
 from lrsearch.report.command import command_line
 from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
 from lrsearch.report.record_tables import record_block
-from lrsearch.report.tables import StudyTable, answer, load
+from lrsearch.report.tables import StudyTable, answer, load, pruning
 from lrsearch.schedules import FAMILIES
 from lrsearch.stats import all_positive, paired, summary, with_lost
 
@@ -118,12 +118,12 @@ def _search(table: StudyTable) -> dict[str, Any]:
         status: len(table.having(status))
         for status in ("complete", "pruned", "diverged", "failed", "running", "waiting")
     }
-    run, full = sum(t.epochs for t in table.trials), sum(t.budget for t in table.trials)
+    stopped = pruning(table)
     return {
         "trials": len(table.trials),
         **{status: n for status, n in counts.items() if n},
-        "epochs": run,
-        "epochs_saved": round(1 - run / full, 4) if full else 0.0,
+        "epochs": stopped.epochs_run,
+        "epochs_saved": round(stopped.saved, 4),
         "wall_seconds": _wall_seconds(table),
         "best": {
             "trial": found.best.number,

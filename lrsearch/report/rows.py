@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.attributes import averaged_losses, other_params, schedule_of
+from lrsearch.attributes import averaged_losses, budget_of, other_params, schedule_of
 from lrsearch.backend import backend
 from lrsearch.divergence import HUGE, blown_up
 from lrsearch.report.tables import (
@@ -126,14 +126,21 @@ def _columns_of_table(storage: Storage, study_id: int) -> dict[str, np.ndarray] 
 
 
 def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str, np.ndarray]:
-    """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept."""
+    """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept.
+
+    A loop that numbers its epochs from 0 has the loss after the first of them there.
+    """
+    trials = list(trials)
+    steps = {step for trial in trials for step in trial.intermediate_values}
+    budget = max((budget_of(trial) or 0 for trial in trials), default=0)
+    first = int(0 in steps and max(steps) < budget)
     rows = []
     for trial in trials:
         averaged = averaged_losses(trial)
-        for epoch, value in sorted(trial.intermediate_values.items()):
-            average = averaged.get(epoch, math.nan)
+        for step, value in sorted(trial.intermediate_values.items()):
+            average = averaged.get(step, math.nan)
             average = math.nan if average >= ceiling else average
-            rows.append((trial._trial_id, epoch, value, average))
+            rows.append((trial._trial_id, step + first, value, average))
     return {
         "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
         "epoch": np.array([row[1] for row in rows], dtype=np.int64),

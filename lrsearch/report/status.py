@@ -91,8 +91,8 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
 
 
 def _why(trial: TrialRow) -> str:
-    """Why a trial failed, in a line; a loop of the user's own keeps no reason."""
-    return next(iter(trial.stopped.splitlines()), "an exception in its own training loop")
+    """Why a trial failed, in a line; of a loop of the user's own Optuna keeps no reason."""
+    return next(iter(trial.stopped.splitlines()), "an exception or a loss of NaN in its own loop")
 
 
 def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:

@@ -336,7 +336,10 @@ def finite(values: Iterable[float]) -> list[float | None]:
 
 
 def with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
-    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history."""
+    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history.
+
+    One that is complete and has told no epoch of its own has run them all.
+    """
     losses = history.columns["val_loss"]
     filled = []
     for trial in trials:
@@ -344,5 +347,7 @@ def with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialR
         if stop > start:
             last, epochs = float(losses[stop - 1]), int(history.epoch[stop - 1])
             trial = replace(trial, last_loss=last, epochs=trial.epochs or epochs)
+        elif trial.status == "complete" and not trial.epochs:
+            trial = replace(trial, epochs=trial.budget)
         filled.append(trial)
     return tuple(filled)
