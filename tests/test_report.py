@@ -20,12 +20,22 @@ from optuna.trial import TrialState
 from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
-from lrsearch.report import breakdown, courses, figures, optuna_figures, overview, save, standalone
+from lrsearch.report import (
+    breakdown,
+    courses,
+    figures,
+    optuna_figures,
+    overview,
+    save,
+    sections,
+    standalone,
+)
 from lrsearch.report.answer import mattered, mattered_line
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import Report, make_report, page, write_report
 from lrsearch.report.tables import (
+    FamilyRow,
     StudyTable,
     answer,
     families_table,
@@ -230,9 +240,27 @@ def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
     heads = {a.text: a.y for a in figure.layout.annotations}
     places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
     assert list(figure.data[0].y) == list(axis.tickvals)
-    assert heads["StepLR"] > places["gamma"] > places["step_size"] > heads["LinearLR"]
-    assert heads["LinearLR"] > places["end_factor"] > axis.range[0]
+    step, linear = (heads[f"<b>{family}</b>"] for family in rows)
+    assert step > places["gamma"] > places["step_size"] > linear
+    assert linear > places["end_factor"] > axis.range[0]
     assert figure.data[0].customdata[1] == "StepLR · step_size"
+
+
+def test_the_longest_family_may_break_where_the_others_are_listed() -> None:
+    row = FamilyRow("CosineAnnealingWarmRestarts", None, None, 0, 1, 0, 0)
+    said = sections.others([row], {}, "", "", row.family)
+    assert "Cosine<wbr>Annealing<wbr>Warm<wbr>Restarts" in said
+
+
+def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
+    shares = Shares({"lr": 0.3, "warmup": 0.0}, {"lr": 0.25, "warmup": 0.2}, 20)
+    figure = breakdown.importance_figure(Importance(shares, None, {}, {}, {}, {}))
+    (bars,) = figure.data
+    assert dict(zip(bars.y, bars.error_x.array, strict=True)) == {
+        "learning rate": 0.25,
+        "warmup": 0.2,
+    }
+    assert figure.layout.xaxis.range[1] > 0.3 + 0.25
 
 
 def test_stops_and_survivors_add_up(table: StudyTable) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrsearch.report.answer import breakable
+from lrsearch.report.html import breakable
 from lrsearch.report.page import make_report, page
 from lrsearch.storage import open_storage
 from tests.browser import Browser, find_chromium
@@ -108,6 +108,28 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     browser.open(report, READY)
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert browser.errors == []
+
+
+def test_panels_side_by_side_stand_one_below_the_other_on_a_phone(opened: Browser) -> None:
+    boxes = "[...document.querySelectorAll('#overview .bglayer .bg')].map(b => b.getBBox().{})"
+    tops, lefts = (opened.run(boxes.replace("{}", at)) for at in ("y", "x"))
+    assert tops[0] == tops[1]
+    assert lefts[0] < lefts[1]
+    opened.resize(390, 844)
+    opened.wait(f"{boxes.replace('{}', 'y')}[1] > {tops[0] + 100}")
+    lefts = opened.run(boxes.replace("{}", "x"))
+    assert lefts[0] == lefts[1]
+    opened.resize(1280, 900)
+    opened.wait(f"{boxes.replace('{}', 'y')}[1] === {tops[0]}")
+
+
+def test_the_printed_page_has_every_trial(opened: Browser) -> None:
+    rows = "document.querySelectorAll('.trials tbody tr[class]').length"
+    assert opened.run(rows) < 150
+    opened.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(rows) == 150
+    opened.run("window.dispatchEvent(new Event('afterprint'))")
+    assert opened.run(rows) < 150
 
 
 @pytest.mark.parametrize("width", [340, 1100])

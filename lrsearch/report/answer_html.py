@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 
 from lrsearch.report import words
-from lrsearch.report.answer import breakable, code, sentences, to_html
+from lrsearch.report.answer import code, sentences, to_html
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
-from lrsearch.report.html import escape
+from lrsearch.report.html import breakable, escape
 from lrsearch.report.sections import figure_block, section, text
 from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
 
@@ -132,11 +132,15 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
             )
         )
     else:
-        parts += [
-            text(confirmed_sentence(confirmed, found.best.number)),
-            confirmed_table(confirmed),
-        ]
+        parts += [text(*_untold(table, found, confirmed)), confirmed_table(confirmed)]
     return section("sure", "Is it sure?", *parts)
+
+
+def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]:
+    """What the confirmation says and the first screen does not."""
+    if confirmed.winner.trial != found.best.number:
+        return [confirmed_sentence(confirmed, found.best.number)]
+    return sentences(table, found, confirmed)[2:]
 
 
 def effect(found: Answer, gain: Gain) -> str:

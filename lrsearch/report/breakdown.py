@@ -43,7 +43,7 @@ def importance_figure(rows: Importance, title: str = "") -> Figure:
             hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
         )
     figure.update_yaxes(ticks="")
-    _share_axis(figure, [v for trace in figure.data for v in trace.x])
+    _share_axis(figure)
     figure.update_layout(height=120 + 58 * len(names))
     return figure
 
@@ -54,7 +54,7 @@ def _error(shares: Shares, name: str) -> float:
 
 
 def _whiskers(values: Sequence[float], errors: Sequence[float]) -> dict[str, Any]:
-    pairs = [(v, e if v else 0.0) for v, e in zip(values, errors, strict=True)]
+    pairs = list(zip(values, errors, strict=True))
     return {
         "symmetric": False,
         "array": [min(e, 1 - v) for v, e in pairs],
@@ -65,10 +65,12 @@ def _whiskers(values: Sequence[float], errors: Sequence[float]) -> dict[str, Any
     }
 
 
-def _share_axis(figure: Figure, values: Sequence[float]) -> None:
+def _share_axis(figure: Figure) -> None:
+    """From 0 to beyond the longest whisker."""
+    ends = [v + e for bars in figure.data for v, e in zip(bars.x, bars.error_x.array, strict=True)]
     figure.update_xaxes(
         tickformat=".0%",
-        range=[0, min(1.02, max(0.1, max(values, default=1.0) * 1.3))],
+        range=[0, min(1.02, max(0.1, max(ends, default=1.0) * 1.1))],
         title="share it explains alone",
     )
     figure.update_layout(
@@ -99,8 +101,8 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
     for family, shares in rows.within.items():
         own = [name for name in shares.share if name not in NAMES]
         figure.add_annotation(
-            x=0, y=row, text=html.escape(family), showarrow=False, xanchor="left", yshift=-4,
-            font={"color": family_style(family).color},
+            x=0, y=row, text=f"<b>{html.escape(family)}</b>", showarrow=False, xanchor="left",
+            yshift=-4,
         )  # fmt: skip
         bars += [(family, name) for name in own]
         places += range(row - 1, row - 1 - len(own), -1)
@@ -126,7 +128,7 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
             error_x=_whiskers(values, errors),
             hovertemplate="%{customdata}: %{x:.0%}<extra>" + label + "</extra>",
         )
-    _share_axis(figure, [v for trace in figure.data for v in trace.x])
+    _share_axis(figure)
     figure.update_xaxes(title="share it explains in its family")
     names = [html.escape(name) for _, name in bars]
     figure.update_yaxes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -22,6 +23,15 @@ POLICY = (
 def escape(text: object) -> str:
     """Text for HTML, also inside attributes."""
     return html.escape(str(text), quote=True)
+
+
+def breakable(text: str) -> str:
+    """HTML whose long names may break between their words: CosineAnnealing|WarmRestarts."""
+
+    def parts(name: re.Match[str]) -> str:
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", name[0])
+
+    return re.sub(r"\w{18,}", parts, text)
 
 
 def as_json(value: Any) -> str:

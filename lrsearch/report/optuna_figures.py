@@ -132,10 +132,10 @@ def slice_figure(table: StudyTable, family: str) -> Figure | None:
         showlegend=False,
     )
     for axis in figure.select_xaxes():
-        name = str(axis.title.text or "").removeprefix(f"{family}.")
-        axis.title = {"text": html.escape(name)}
+        param = str(axis.title.text or "")
+        axis.title = {"text": html.escape(param.removeprefix(f"{family}."))}
         if axis.type == "log":
-            axis.update(tickformat="~g", minorloglabels="none", nticks=5)
+            axis.update(log_ticks([t.params.get(param) for t in mine]))
     figure.update_layout(height=330, showlegend=False, coloraxis_showscale=False)
     return figure
 

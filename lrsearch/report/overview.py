@@ -99,27 +99,27 @@ def overview_figure(rows: Overview, title: str = "") -> Figure:
     figure.update_xaxes(range=[0, last * 1.02])
     pruned = sum(c.trial.status != "complete" for c in rows.others)
     _head(figure, 1, _tried(rows, pruned))
-    recipes = "; dotted: the usual recipes" if rows.recipes else ""
-    _head(figure, 2, f"what each came to{recipes}")
+    recipes = "; dotted: recipes" if rows.recipes else ""
+    _head(figure, 2, f"what they came to{recipes}")
     return figure
 
 
 def _tried(rows: Overview, stopped: int) -> str:
     drawn = len(rows.others) + len(rows.recipes) + (rows.best is not None)
     said = f"{words.count(rows.trials, 'schedule')} tried"
-    said += f", {drawn} of them drawn" if drawn < rows.trials else ""
+    said += f", {drawn} drawn" if drawn < rows.trials else ""
     return f"{said}; a dot: stopped there" if stopped else said
 
 
 def _head(figure: Figure, col: int, said: str) -> None:
     """A line of text above a panel."""
-    axis = "x" if col == 1 else "x2"
+    number = "" if col == 1 else "2"
     figure.add_annotation(
         text=said,
         x=0,
-        xref=f"{axis} domain",
+        xref=f"x{number} domain",
         y=1.0,
-        yref="paper",
+        yref=f"y{number} domain",
         xanchor="left",
         yanchor="bottom",
         yshift=4,

@@ -9,7 +9,7 @@ from typing import Any
 from lrsearch.report import words
 from lrsearch.report.answer import mattered, to_html
 from lrsearch.report.courses import Course
-from lrsearch.report.html import as_json, escape
+from lrsearch.report.html import as_json, breakable, escape
 from lrsearch.report.importance import Importance
 from lrsearch.report.svg import mark, shares_bar, sparkline
 from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable
@@ -80,7 +80,7 @@ def others(
         settings = words.settings(row.best) if row.best is not None else ""
         rate = f"lr {words.number(row.best.lr)}" if row.best is not None else ""
         body.append(
-            f'<tr><th scope="row">{mark(row.family)}{escape(row.family)}'
+            f'<tr><th scope="row">{mark(row.family)}{breakable(escape(row.family))}'
             f"<small>{escape(', '.join(filter(None, [rate, settings])))}</small></th>"
             f"<td>{shape}</td><td class=num>{words.loss(value)}</td>"
             f"<td class=num>{behind}</td><td class=num>{row.trials:,}</td>"

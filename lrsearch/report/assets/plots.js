@@ -42,8 +42,15 @@
     plot.axes.forEach(function (name) {
       if (name[0] !== "x") { return; }
       changes[name + ".nticks"] = small ? 5 : plot.nticks[name] || 0;
-      if (plot.logs[name]) { changes[name + ".dtick"] = small ? 1 : plot.dticks[name]; }
+      if (plot.dticks[name]) { changes[name + ".dtick"] = small ? 1 : plot.dticks[name]; }
     });
+    var panels = plot.panels.length, high = panels - 0.36;
+    plot.panels.forEach(function (panel, i) {  /* side by side; on a phone one below the other */
+      changes[panel.x + ".domain"] = small ? [0, 1] : panel.domain;
+      changes[panel.y + ".domain"] = small ? [Math.max(0, 1 - (i + 0.64) / high), 1 - i / high] : [0, 1];
+      changes[panel.y + ".showticklabels"] = small ? true : panel.labels;
+    });
+    if (panels && small) { changes.height = 20 + 240 * panels; }
     if (plot.below && small) {
       changes.height = plot.height + 24 * (Math.ceil(plot.many / 2) - Math.ceil(plot.many / 6));
     }
@@ -72,15 +79,19 @@
       margin: Object.assign({ l: 60, r: 20 }, layout.margin),
       axes: axisNames(layout),
       nticks: {},
-      logs: {},
       dticks: {},
+      panels: [],
       below: layout.showlegend !== false && (layout.legend || {}).y < 0,
       many: figure.data.filter(function (t) { return t.showlegend !== false; }).length
     };
     plot.axes.forEach(function (name) {
       plot.nticks[name] = layout[name].nticks;
-      plot.logs[name] = layout[name].type === "log";
-      plot.dticks[name] = layout[name].dtick || null;
+      if (layout[name].type === "log") { plot.dticks[name] = layout[name].dtick; }
+      var domain = layout[name].domain;
+      if (name[0] === "x" && domain && domain[1] - domain[0] < 0.99) {
+        var y = "yaxis" + (layout[name].anchor || "y").slice(1);
+        plot.panels.push({ x: name, y: y, domain: domain, labels: layout[y].showticklabels !== false });
+      }
     });
     layout.autosize = true;
     delete layout.width;

@@ -163,8 +163,8 @@
     return row;
   }
 
-  function fill() {
-    var visible = Math.ceil(grid.clientHeight / HEIGHT) + 16;
+  function fill(every) {
+    var visible = every ? order.length : Math.ceil(grid.clientHeight / HEIGHT) + 16;
     var from = Math.max(0, Math.min(Math.floor(grid.scrollTop / HEIGHT) - 8, order.length - visible));
     from -= from % 4;
     if (from === first) { return; }
@@ -184,6 +184,8 @@
     window.requestAnimationFrame(function () { asked = false; fill(); });
   }, { passive: true });
   window.addEventListener("resize", function () { first = -1; fill(); });
+  window.addEventListener("beforeprint", function () { first = -1; fill(true); });
+  window.addEventListener("afterprint", function () { first = -1; fill(); });
   document.getElementById("filter").addEventListener("input", function () {
     grid.scrollTop = 0;
     arrange();
