@@ -75,7 +75,8 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
 
     Args:
         storage: The database.
-        name: A study to fill with figures, and to open; None: all of ours are filled.
+        name: A study to fill with figures, and to open; None: all of ours are filled, those that
+            begin later, too.
         port: 0 takes a free one.
 
     Raises:
@@ -87,7 +88,7 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
 
     studies = [s for s in storage.get_all_studies() if name in (None, s.study_name)]
     pictures = Pictures(storage)
-    filler = _Filler(storage, pictures, [s.study_name for s in studies if ATTR in s.user_attrs])
+    filler = _Filler(storage, pictures, name)
     app = guarded(wsgi(storage, artifact_store=pictures))
     try:
         server = wsgiref.simple_server.make_server(
@@ -108,33 +109,43 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
 class _Filler(threading.Thread):
     """Fills studies, and again when a tenth more of their trials have finished, until closed."""
 
-    def __init__(self, storage: Storage, pictures: Pictures, names: list[str]) -> None:
+    def __init__(self, storage: Storage, pictures: Pictures, name: str | None = None) -> None:
         super().__init__(daemon=True)
-        self._storage, self._pictures, self._names = storage, pictures, names
+        self._storage, self._pictures, self._name = storage, pictures, name
         self._seen: dict[str, tuple[int, int]] = {}
+        self._told: dict[str, str] = {}
         self.closed = threading.Event()
 
     def fill(self) -> None:
-        for name in [*self._names]:
+        """Whatever is wrong with one is told, once, and the others are filled."""
+        for study in self._storage.get_all_studies():
+            name = study.study_name
+            if self._name not in (None, name) or ATTR not in study.user_attrs:
+                continue
             try:
                 self._fill(name)
-            except KeyError:  # deleted, perhaps in this dashboard
-                self._names.remove(name)
-            except LrsearchError as error:
-                self._names.remove(name)
-                sys.stderr.write(f"study {name} is shown without our figures: {error}\n")
+            except Exception as error:  # noqa: BLE001 - told below; a dashboard must not end by it
+                self._tell(name, f"study {name} is shown without our figures: {_said(error)}")
+
+    def _tell(self, about: str, line: str) -> None:
+        if self._told.get(about) != line:
+            sys.stderr.write(f"{line}\n")
+        self._told[about] = line
 
     def _fill(self, name: str) -> None:
-        study = optuna.load_study(study_name=name, storage=self._storage)
+        try:
+            study = optuna.load_study(study_name=name, storage=self._storage)
+        except KeyError:  # deleted, perhaps in this dashboard
+            return
         trials = study.get_trials(deepcopy=False)
         finished = sum(t.state.is_finished() for t in trials)
         confirmed = self._confirmed(name)
         before, confirmed_before = self._seen.get(name, (-1, -1))
         if finished <= 1.1 * before and confirmed <= 1.1 * confirmed_before:
             return
-        self._seen[name] = finished, confirmed
         prepare(study, self._storage)
         self._pictures.add(study._study_id, load(study, self._storage))
+        self._seen[name] = finished, confirmed
 
     def _confirmed(self, name: str) -> int:
         """Finished trials of its confirmation."""
@@ -146,7 +157,15 @@ class _Filler(threading.Thread):
 
     def run(self) -> None:
         while not self.closed.wait(REFRESH_SECONDS):
-            self.fill()
+            try:
+                self.fill()
+            except LrsearchError as error:  # a database that is away for a while
+                self._tell("", f"what is shown is not the newest: {error}")
+
+
+def _said(error: Exception) -> str:
+    """An error in a line; of what is our bug its kind, too."""
+    return f"{error}" if isinstance(error, LrsearchError) else f"{type(error).__name__}: {error}"
 
 
 def guarded(app: App) -> App:

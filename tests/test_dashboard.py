@@ -126,17 +126,61 @@ def test_a_study_that_is_deleted_or_cannot_be_read_leaves_the_others_as_they_are
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/some.db")
-    kept = make_study(12, name="kept", storage=storage)
     make_study(12, name="deleted", storage=storage)
-    optuna.create_study(study_name="most", storage=storage, direction="maximize")
-    filler = _Filler(storage, Pictures(storage), ["deleted", "most", "kept"])
+    most = optuna.create_study(study_name="most", storage=storage, direction="maximize")
+    most.set_user_attr("lrsearch", {})
+    broken = make_study(12, name="broken", storage=storage)
+    broken.set_user_attr("lrsearch", {"plan": 3})
+    kept = make_study(12, name="kept", storage=storage)
+    filler = _Filler(storage, Pictures(storage))
+    filler.fill()
+    assert filled(kept, storage)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("study most is shown without our figures: a study of schedules min")
+    assert told[1].startswith("study broken is shown without our figures: AttributeError: ")
     optuna.delete_study(study_name="deleted", storage=storage)
     filler.fill()
-    assert any("note" in key for key in storage.get_study_system_attrs(kept._study_id))
-    error = capsys.readouterr().err
-    assert error.startswith("study most is shown without our figures: a study of schedules min")
-    filler.fill()
     assert capsys.readouterr().err == ""
+
+
+def filled(study: optuna.Study, storage: Storage) -> bool:
+    return any("note" in key for key in storage.get_study_system_attrs(study._study_id))
+
+
+def test_studies_that_begin_later_are_filled_too_where_none_was_named(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/some.db")
+    make_study(3, name="first", storage=storage)
+    every, one = _Filler(storage, Pictures(storage)), _Filler(storage, Pictures(storage), "first")
+    every.fill()
+    later = make_study(3, name="later", storage=storage)
+    one.fill()
+    assert not filled(later, storage)
+    every.fill()
+    assert filled(later, storage)
+
+
+def test_a_database_that_is_away_for_a_while_does_not_end_the_filling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/some.db")
+    study = make_study(3, storage=storage)
+    monkeypatch.setattr("lrsearch.dashboard.REFRESH_SECONDS", 0.01)
+    filler, look = _Filler(storage, Pictures(storage)), storage.get_all_studies
+    away = [LrsearchError("storage cannot be reached")] * 3
+
+    def get_all_studies() -> list[Any]:
+        if away:
+            raise away.pop()
+        filler.closed.set()
+        return look()
+
+    monkeypatch.setattr(storage, "get_all_studies", get_all_studies)
+    filler.start()
+    filler.join(30)
+    assert filled(study, storage)
+    assert capsys.readouterr().err == (
+        "what is shown is not the newest: storage cannot be reached\n"
+    )
 
 
 def test_a_large_study_is_thinned_to_what_the_dashboard_can_hold() -> None:
