@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import shlex
 import threading
 import uuid
@@ -111,14 +110,17 @@ def note(report: Report) -> str:
     """The answer as the dashboard's Markdown note."""
     table = report.table
     lines = sentences(table, report.found, report.confirmed)
-    parts = [f"## {markdown(lines[0])}", *map(markdown, lines[1:])]
+    parts = [f"## {words.markdown(lines[0])}", *map(words.markdown, lines[1:])]
     if report.found is not None and report.found.gains:
         rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
         for gain in report.found.gains:
-            name, less = markdown(words.baseline(gain.name)), effect(report.found, gain) or "–"
+            name, less = (
+                words.markdown(words.baseline(gain.name)),
+                effect(report.found, gain) or "–",
+            )
             rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
-    parts += map(markdown, mattered(report.mattered))
+    parts += map(words.markdown, mattered(report.mattered))
     counts = report.stopped.counts
     saved = report.stopped.saved
     parts.append(
@@ -130,18 +132,6 @@ def note(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(line: str) -> str:
-    """A line of ours for a reader of all of Markdown and HTML: only its bold and code remain so.
-
-    Example:
-        >>> print(markdown("**a** is better than my_<b>, see `x | y`"))
-        **a** is better than my\\_\\<b\\>, see `x | y`
-    """
-    parts = re.split(r"(`[^`]+`|\*\*)", line)
-    parts[::2] = [re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", part) for part in parts[::2]]
-    return "".join(parts)
-
-
 def confirm_note(found: Confirmed | None, of: str) -> str:
     """What a confirmation says, as Markdown."""
     head = f"## Confirmation of {code(of)}"
@@ -151,8 +141,10 @@ def confirm_note(found: Confirmed | None, of: str) -> str:
     for arm in found.arms:
         row = found.against(arm.key)
         p = "" if row is None else words.p_value(row.p_corrected)
-        rows.append(f"| {markdown(arm.name)} | {arm.val.n} | {words.loss(arm.val.median)} | {p} |")
-    return "\n\n".join([head, markdown(sentence(found)), "\n".join(rows)])
+        rows.append(
+            f"| {words.markdown(arm.name)} | {arm.val.n} | {words.loss(arm.val.median)} | {p} |"
+        )
+    return "\n\n".join([head, words.markdown(sentence(found)), "\n".join(rows)])
 
 
 # curves of trials

@@ -144,6 +144,20 @@ def test_without_a_confirmation_it_is_the_search_alone(storage: Storage) -> None
     assert len(record_figure(record).data) == 2
 
 
+def test_the_name_of_a_recipe_does_not_break_the_table_it_stands_in() -> None:
+    arms = ({"label": name, "n": 1, "median": loss, "mean": loss, "sd": None, "lost_seeds": []}
+            for name, loss in (("a|b", 0.1), ("<i>", 0.2)))  # fmt: skip
+    confirm = {"arms": dict(zip(("a|b", "<i>"), arms, strict=True)), "comparisons": []}
+    facts = {"date": "", "hardware": {"devices": []}, "versions": {}}
+    best = {"schedule": {"family": "StepLR", "lr": 0.1}, "val_loss": 0.1}
+    search = {"trials": 1, "wall_seconds": 1.0, "best": best, "baselines": {"a|b": 0.1}}
+    block = record_block({**facts, "search": search}, "x.json")
+    assert "| a\\|b | 0.1000 |" in block
+    block = record_block({**facts, "search": search, "confirm": confirm}, "x.json")
+    assert "| a\\|b | 1 |" in block
+    assert "| \\<i\\> | 1 |" in block
+
+
 def test_figure_has_a_line_a_cloud_and_a_median_for_each_arm(
     study: optuna.Study, storage: Storage
 ) -> None:

@@ -42,7 +42,7 @@ def _search_lines(search: Mapping[str, Any]) -> list[str]:
     best = search["best"]
     name = f"{best['schedule']['family']}, lr {words.number(best['schedule']['lr'])}"
     rows = [(f"**{name}** (best of the search)", best["val_loss"])]
-    rows += [(str(key), value) for key, value in search["baselines"].items()]
+    rows += [(words.markdown(str(key)), value) for key, value in search["baselines"].items()]
     head = ["| schedule | validation loss, one seed |", "|---|---|"]
     return head + [f"| {name} | {words.loss(value)} |" for name, value in rows]
 
@@ -72,7 +72,7 @@ def _arm_lines(confirm: Mapping[str, Any]) -> list[str]:
 
 
 def _name(arms: Mapping[str, Any], key: str) -> str:
-    label = str(arms[key]["label"])
+    label = words.markdown(str(arms[key]["label"]))
     return f"{label} ({key})" if key.startswith("#") else label
 
 

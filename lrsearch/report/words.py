@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -251,3 +252,15 @@ def optimizer(name: str) -> str:
 def baseline(name: str) -> str:
     """A baseline's name in words: ``cosine`` for ``CosineAnnealingLR``."""
     return BASELINE_NAMES.get(name, name)
+
+
+def markdown(line: str) -> str:
+    """A line of ours for a reader of all of Markdown and HTML: only its bold and code remain so.
+
+    Example:
+        >>> print(markdown("**a** is better than my_<b>, see `x | y`"))
+        **a** is better than my\\_\\<b\\>, see `x | y`
+    """
+    parts = re.split(r"(`[^`]+`|\*\*)", line)
+    parts[::2] = [re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
