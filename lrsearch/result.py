@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
+from lrsearch.report import words
 
 if TYPE_CHECKING:
     import optuna
@@ -180,10 +181,10 @@ class Result:
             best = self.schedule
         except LrsearchError:
             return [head]
-        against = ", ".join(f"{name} {loss:#.4g}" for name, loss in self.baselines.items())
+        against = ", ".join(f"{name} {words.loss(loss)}" for name, loss in self.baselines.items())
         return [
             head,
-            f"best {best.describe()}  lr {best.lr:.4g}  validation loss {self.value:#.4g}",
+            f"best {best.describe()}  lr {best.lr:.4g}  validation loss {words.loss(self.value)}",
             *([f"usual recipes: {against}"] if against else []),
         ]
 
@@ -205,7 +206,7 @@ class Result:
             for course in courses:
                 trial = course.trial
                 line = svg.sparkline(course.x, course.lr, course.level, trial.family)
-                cells = (trial.family, f"{trial.lr:.3g}", f"{trial.value:#.4g}")
+                cells = (trial.family, f"{trial.lr:.3g}", words.loss(trial.value))
                 text = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
                 rows.append(f"<tr>{text}<td>{line}</td></tr>")
             head = "<tr><th>family</th><th>peak lr</th><th>val loss</th><th>rate</th></tr>"

@@ -54,26 +54,34 @@ def _enum(*names: str) -> dict[str, Any]:
 SETTINGS: dict[str, Setting] = {
     "task": Setting(
         values.text,
-        "what to train: a built-in task, or file.py:name of your own",
+        "what to train: a built-in task, or file.py:name of your own (default: digits)",
         "TASK",
         True,
         _STR,
     ),
     "model": Setting(
-        values.text, "the task's network (lrsearch tasks lists them)", "MODEL", True, _STR
+        values.text,
+        "the task's network, lrsearch tasks lists them (default: the task's)",
+        "MODEL",
+        True,
+        _STR,
     ),
     "name": Setting(
         values.short_name, "the study's name (default: the task's)", "STUDY", False, _STR
     ),
     "trials": Setting(
         values.integer(1, 1_000_000),
-        "finished trials the study shall have in all",
+        "finished trials the study shall have in all (default: 200)",
         "N",
         False,
         _INT,
     ),
     "epochs": Setting(
-        values.integer(1, 1_000_000), "budget: epochs of one full trial", "N", True, _INT
+        values.integer(1, 1_000_000),
+        "budget: epochs of one full trial (default: the task's)",
+        "N",
+        True,
+        _INT,
     ),
     "schedules": Setting(
         values.families,
@@ -90,7 +98,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "lr": Setting(
         values.lr_range,
-        "range of the peak learning rate, or auto: below divergence in an lr range test",
+        "range of the peak learning rate, or auto: below divergence in an lr range test "
+        "(default: the task's)",
         "LOW,HIGH|auto",
         True,
         {
@@ -100,17 +109,20 @@ SETTINGS: dict[str, Setting] = {
             ]
         },
     ),
-    "warmup": Setting(values.flag, "also search a linear warmup", "BOOL", True, _BOOL),
+    "warmup": Setting(
+        values.flag, "also search a linear warmup (default: yes)", "BOOL", True, _BOOL
+    ),
     "interval": Setting(
         values.one_of("auto", "epoch", "step"),
-        "when scheduler.step() is called (auto: as the family is commonly used)",
+        "when scheduler.step() is called (default: auto, as the family is commonly used)",
         "auto|epoch|step",
         True,
         _enum("auto", "epoch", "step"),
     ),
     "baselines": Setting(
         values.baselines,
-        "run the usual recipes first, of any family; in a file your own: name: {family, lr, ...}",
+        "run the usual recipes first, of any family; in a file your own: name: {family, lr, ...} "
+        "(default: yes)",
         "BOOL",
         True,
         {
@@ -134,36 +146,39 @@ SETTINGS: dict[str, Setting] = {
     ),
     "optimizer": Setting(
         values.optimizer,
-        "any class of torch.optim; its arguments: --optimizer-arg momentum=0.95",
+        "any class of torch.optim; its arguments: --optimizer-arg momentum=0.95 "
+        "(default: the task's)",
         "NAME",
         True,
         {"oneOf": [_STR, {"type": "object", "required": ["name"]}]},
     ),
-    "batch_size": Setting(values.integer(1, 1_000_000), "samples a step", "N", True, _INT),
+    "batch_size": Setting(
+        values.integer(1, 1_000_000), "samples a step (default: the task's)", "N", True, _INT
+    ),
     "train_samples": Setting(
         values.integer(1, 100_000_000),
-        "train on a stratified part of the training set",
+        "train on a stratified part of the training set (default: all of it)",
         "N",
         True,
         _INT,
     ),
     "seed": Setting(
         values.integer(0, 2**31 - 1),
-        "of initial weights, batch order and the sampler",
+        "of initial weights, batch order and the sampler (default: 0)",
         "N",
         True,
         {"type": "integer", "minimum": 0},
     ),
     "sampler": Setting(
         values.one_of(*SAMPLERS),
-        "how trials are proposed",
+        "how trials are proposed (default: trace)",
         "|".join(SAMPLERS),
         False,
         _enum(*SAMPLERS),
     ),
     "pruner": Setting(
         values.one_of(*PRUNERS),
-        "how trials are stopped",
+        "how trials are stopped (default: schedule)",
         "|".join(PRUNERS),
         False,
         _enum(*PRUNERS),
@@ -196,34 +211,38 @@ SETTINGS: dict[str, Setting] = {
         False,
         _STR,
     ),
-    "out": Setting(values.text, "folder for results", "DIR", False, _STR),
-    "device": Setting(values.text, "auto, cpu, cuda, cuda:N or mps", "DEVICE", False, _STR),
+    "out": Setting(
+        values.text, "folder for results (default: lrsearch-results)", "DIR", False, _STR
+    ),
+    "device": Setting(
+        values.text, "auto, cpu, cuda, cuda:N or mps (default: auto)", "DEVICE", False, _STR
+    ),
     "precision": Setting(
         values.one_of("auto", "fp32", "bf16", "fp16"),
-        "number format of forward and backward",
+        "number format of forward and backward (default: auto)",
         "auto|fp32|bf16|fp16",
         False,
         _enum("auto", "fp32", "bf16", "fp16"),
     ),
     "fuse": Setting(
         values.count_or_auto("auto", "off"),
-        "train so many trials as one stacked model",
+        "train so many trials as one stacked model (default: auto)",
         "auto|off|K",
         False,
         {"type": ["string", "integer"]},
     ),
     "workers": Setting(
         values.count_or_auto("auto"),
-        "processes that train, each on the same study",
+        "processes that train, each on the same study (default: auto)",
         "auto|N",
         False,
         {"type": ["string", "integer"]},
     ),
     "launcher": Setting(
         values.one_of("local", "ray"),
-        "where the workers run: local, on this machine; ray, on the nodes of the Ray cluster that "
-        "RAY_ADDRESS names or that this machine is a node of (pip install 'lrsearch[ray]'), which "
-        "share a --storage on a server",
+        "where the workers run (default: local): local, on this machine; ray, on the nodes of the "
+        "Ray cluster that RAY_ADDRESS names or that this machine is a node of (pip install "
+        "'lrsearch[ray]'), which share a --storage on a server",
         "local|ray",
         False,
         _enum("local", "ray"),
@@ -235,7 +254,7 @@ SETTINGS: dict[str, Setting] = {
         False,
         {"type": "number", "minimum": 0},
     ),
-    "compile": Setting(values.flag, "use torch.compile", "BOOL", False, _BOOL),
+    "compile": Setting(values.flag, "use torch.compile (default: no)", "BOOL", False, _BOOL),
     "log": Setting(
         parse_log,
         "also log finished trials: tensorboard:DIR, mlflow:URI or wandb:PROJECT",

@@ -228,3 +228,15 @@ def test_any_bytes_as_a_study_file_end_in_words(tmp_path_factory: object, raw: o
     except LrsearchError as error:
         said = str(error)
     assert said
+
+
+def test_help_tells_the_default_of_every_setting_that_has_one() -> None:
+    shown = {True: "yes", False: "no"}
+    for key, setting in SETTINGS.items():
+        default = getattr(StudyConfig, key, None)
+        if isinstance(default, bool):
+            default = shown[default]
+        if default is not None:
+            assert f"(default: {default}" in setting.help, key
+    bare = {key for key, setting in SETTINGS.items() if "(default: " not in setting.help}
+    assert bare == {"timeout", "log"}

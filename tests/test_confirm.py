@@ -202,7 +202,7 @@ def test_who_lost_a_seed_did_not_come_lowest() -> None:
             [("#0", {1: 0.3, 2: 0.3}, ()), ("#1", {1: 0.1}, (2,))]
         )
     )
-    both = Confirmed("s", (steady, lucky), (1, 2), 4, 4, (), (), "accuracy")
+    both = Confirmed("s", (steady, lucky), (1, 2), 4, 4, (), "accuracy")
     assert both.lowest is steady
     assert replace(both, arms=(replace(lucky, lost=()), steady)).lowest is steady
 
@@ -625,7 +625,7 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     schedule = {"family": "ConstantLR", "lr": 0.1}
     winner = Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {}, ())
     lost = Arm("#1", schedule, 1, None, {}, {}, {}, (1, 2))
-    both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), (), "accuracy")
+    both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), "accuracy")
     plain = json.loads(json.dumps(results(both), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
@@ -638,7 +638,7 @@ def test_lost_seeds_are_in_the_files_as_well(tmp_path: Path) -> None:
         Arm("steady", schedule, 1, "steady", {2: 0.3}, {}, {}, (1,)),
         Arm("broken", schedule, 2, "broken", {}, {}, {}, (1, 2)),
     )
-    both = Confirmed("s", arms, (1, 2), 6, 6, (), (), "accuracy")
+    both = Confirmed("s", arms, (1, 2), 6, 6, (), "accuracy")
     study = make_study(made=[found(constant(0.1), 0.2)])
     write_csv(replace(make_report(study), confirmed=both), tmp_path)
     with (tmp_path / "confirm.csv").open() as file:

@@ -22,7 +22,7 @@ from tests.test_stats import STEP_DECAY, WINNER
 def fake_confirmation(*arms: Arm) -> Confirmed:
     loss = compare(arms[0].key, {a.key: a.losses for a in arms})
     seeds = tuple(arms[0].losses)
-    return Confirmed("s-confirm", arms, seeds, 1, 1, tuple(loss), (), "accuracy")
+    return Confirmed("s-confirm", arms, seeds, 1, 1, tuple(loss), "accuracy")
 
 
 def arm(key: str, losses: list[float], baseline: str | None = None, **more: Any) -> Arm:

@@ -7,6 +7,8 @@ import io
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -18,6 +20,7 @@ from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
+from lrsearch.search.closing import _metric
 from lrsearch.search.display import LiveDisplay, finished_line
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.progress import Progress, Row
@@ -140,6 +143,18 @@ def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_
     assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, None)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
     assert finished_line(lost, 1, progress, None).endswith("diverged 2/5  loss not finite")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [("mae", -0.25, ", mae −0.25"), ("accuracy", 0.99999, ", accuracy 99.9%"), ("", 0.5, "")],
+)
+def test_the_metric_at_the_end_of_a_run_is_written_as_in_the_report(
+    name: str, value: float, shown: str
+) -> None:
+    outcome: Any = SimpleNamespace(plan=SimpleNamespace(task=SimpleNamespace(metric_name=name)))
+    best = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 0.3, value, "completed", None, None)
+    assert _metric(outcome, best) == shown
 
 
 @pytest.mark.parametrize("width", [50, 60, 70, 80, 100, 140])

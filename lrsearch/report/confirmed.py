@@ -93,7 +93,6 @@ class Confirmed:
         planned: Runs that are planned, arms times seeds, or all that ended if these are more.
         finished: Runs that ended.
         loss: The winner's validation loss against every other arm.
-        metric: The winner's test metric against every other arm; above 0: the winner is better.
         file: Where :attr:`lowest` was written as YAML; None where it was but read.
     """
 
@@ -103,7 +102,6 @@ class Confirmed:
     planned: int
     finished: int
     loss: tuple[Comparison, ...]
-    metric: tuple[Comparison, ...]
     metric_name: str
     file: Path | None = None
 
@@ -281,7 +279,6 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
     if not arms or not arms[0].val_loss:
         return None
     key = arms[0].key
-    metric = {a.key: {s: -v for s, v in a.test_metric.items()} for a in arms if a.test_metric}
     runs = sum(len(a.losses) for a in arms)
     seeds = {int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms))
     return Confirmed(
@@ -291,7 +288,6 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
         finished=runs,
         loss=tuple(compare(key, {a.key: a.losses for a in arms})),
-        metric=tuple(compare(key, metric)) if key in metric else (),
         metric_name=table.metric_name,
     )
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lrsearch.report import words
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
@@ -57,7 +58,6 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     from rich.console import Console
     from rich.text import Text
 
-    from lrsearch.report import words
     from lrsearch.report.answer import mattered_line
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, print_text
@@ -96,7 +96,7 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
         if (n := progress.count(name))
     )
     counted = f"{words.count(progress.finished, 'trial')} ({ended})"
-    saved = f", {progress.saved:.0%} of epochs saved" if progress.saved > 0 else ""
+    saved = f", {words.percent(progress.saved)} of epochs saved" if progress.saved > 0 else ""
     print_text(console, f"  {counted}{saved}", indent=4)
     if outcome.timed_out:
         up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
@@ -133,5 +133,6 @@ def _metric(outcome: Outcome, best: Row) -> str:
     task = outcome.plan.task
     if best.metric is None or not task.metric_name:
         return ""
-    shown = f"{best.metric:.1%}" if task.metric_name == "accuracy" else f"{best.metric:.4g}"
+    share = task.metric_name == "accuracy"
+    shown = words.percent(best.metric, 1) if share else words.number(best.metric, 4)
     return f", {task.metric_name} {shown}"
