@@ -9,7 +9,6 @@ and ``lrsearch train`` are the only places that look at test data.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import best_trial, write_confirmed
 from lrsearch.files import results_folder
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
@@ -93,10 +93,10 @@ def confirm(
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
     if ATTR in study.user_attrs:
-        search = study.user_attrs[ATTR]["of"]
+        more = typed("confirm", study.user_attrs[ATTR]["of"], storage.label)
         raise UsageError(
-            f"study {study.study_name!r} is a confirmation itself: lrsearch confirm "
-            f"{shlex.quote(search)} --seeds N adds seeds to it"
+            f"study {study.study_name!r} is a confirmation itself: {more} --seeds N adds seeds "
+            "to it"
         )
     best_trial(study)  # where there is none, it says why
     table = load(study, storage)
@@ -123,7 +123,7 @@ def confirm(
     if found is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
-            f"lrsearch show {shlex.quote(study.study_name + SUFFIX)} tells why"
+            f"{typed('show', study.study_name + SUFFIX, storage.label)} tells why"
         )
     file = write_confirmed(study, found, folder / "confirmed.yaml")
     return dataclasses.replace(found, file=file)

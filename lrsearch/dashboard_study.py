@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 import threading
 import uuid
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,8 +13,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
-from lrsearch.report.answer import code, mattered, sentences
+from lrsearch.report.answer import mattered, sentences
 from lrsearch.report.answer_html import effect
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
@@ -128,13 +128,14 @@ def note(report: Report) -> str:
         f"{counts['pruned']:,} pruned, {counts['diverged']:,} diverged"
         + (f": {words.percent(saved)} of epochs saved." if saved > 0 else ".")
     )
-    parts.append(f"Everything on one page: {code(f'lrsearch report {shlex.quote(table.name)}')}")
+    page = words.code(typed("report", table.name, table.storage_url))
+    parts.append(f"Everything on one page: {page}")
     return "\n\n".join(parts)
 
 
 def confirm_note(found: Confirmed | None, of: str) -> str:
     """What a confirmation says, as Markdown."""
-    head = f"## Confirmation of {code(of)}"
+    head = f"## Confirmation of {words.code(of)}"
     if found is None:
         return f"{head}\n\nNo run of the best schedule has come to its end yet."
     rows = ["| schedule | seeds | median validation loss | p |", "|---|---:|---:|---:|"]

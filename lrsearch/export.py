@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,12 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import other_params, schedule_of
+from lrsearch.backend import backend
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.schedules import FAMILIES, Schedule
@@ -68,7 +69,7 @@ def why_none(study: optuna.Study) -> str:
             f"look for NaN in the data, or search lower rates {how}"
         )
     if ended and all(t.state == TrialState.FAIL for t in ended):
-        why = f"lrsearch show {shlex.quote(study.study_name)} says why"
+        why = f"{typed('show', study.study_name, _label(study))} says why"
         if ATTR not in study.user_attrs:
             why = "an exception or a loss of NaN ended each, and the log of its loop says which"
         return f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} failed; {why}"
@@ -95,6 +96,11 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
     if found is None or found.winner.trial != best.number:  # more trials were run since
         return best
     return best_trial(study, found.held.trial)
+
+
+def _label(study: optuna.Study) -> str:
+    """The study's database, as it may be shown; "" where it has no name."""
+    return str(getattr(backend(study._storage), "label", ""))
 
 
 def _finite(trial: FrozenTrial) -> bool:
@@ -165,7 +171,7 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
     if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
-            f"lrsearch export {shlex.quote(again['of'])}, with --trial N for another than the "
+            f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
             "search's answer"
         )
     chosen = answer_trial(study) if trial is None else best_trial(study, trial)

@@ -127,7 +127,8 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
     html = page(make_report(study, storage))
-    assert "of the search did not (<code>lrsearch export digits --trial 0</code>)" in html
+    export = f"lrsearch export digits --storage {storage.label} --trial 0"
+    assert f"of the search did not (<code>{export}</code>)" in html
     assert '<pre id="yaml" tabindex="0"># study digits · trial 1 ' in html
     assert "ConstantLR, lr 0.1, " in html.partition('<pre id="python"')[2][:80]
     assert main(["export", "digits"]) == 0
@@ -582,7 +583,7 @@ def test_a_confirmation_is_not_confirmed_again_and_its_runs_keep_their_seeds(
     study = search_of(storage, found(constant(0.1), 0.2))
     confirm(study, storage, top=1, seeds=2)
     again = optuna.load_study(study_name="digits-confirm", storage=storage)
-    with pytest.raises(UsageError, match="is a confirmation itself: lrsearch confirm digits --se"):
+    with pytest.raises(UsageError, match=r"itself: lrsearch confirm digits --storage \S+ --se"):
         confirm(again, storage, seeds=2)
     for trial in again.get_trials():
         exported = yaml.safe_load(export_text(again, trial=trial.number))

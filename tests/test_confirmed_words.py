@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lrsearch.report.answer import _what
+from lrsearch.report.answer import _what, sentences
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import of_lowest, of_winner, print_confirmed, sentence
-from lrsearch.report.tables import TrialRow
+from lrsearch.report.tables import TrialRow, answer, load
 from lrsearch.stats import compare
+from tests.synthetic import make_study
 from tests.test_stats import STEP_DECAY, WINNER
 
 
@@ -317,3 +319,22 @@ def test_what_is_much_higher_is_told_as_in_the_table() -> None:
     assert "(95% interval −99" in sentence(wide)
     assert " to over 1,000%)" in sentence(wide)
     assert "under −1,000% to 99" in confirmed_table(wide)
+
+
+@pytest.mark.parametrize(
+    ("label", "where"),
+    [
+        ("", ""),
+        ("sqlite:///lrsearch.db", ""),
+        ("sqlite:///my runs.db", " --storage 'sqlite:///my runs.db'"),
+        ("mysql+pymysql://me:***@db/runs", " --storage URL"),
+    ],
+)
+def test_the_commands_of_a_report_name_its_database(label: str, where: str) -> None:
+    table = replace(load(make_study(20)), storage_url=label)
+    assert f"`lrsearch confirm digits{where}`" in sentences(table, answer(table), None)[1]
+    found = replace(
+        fake_confirmation(arm("#1", [0.1, 0.2]), arm("constant", [0.2, 0.3], "constant")),
+        storage=label,
+    )
+    assert f"`lrsearch confirm s{where} --seeds 10`" in of_winner(found)

@@ -67,7 +67,7 @@ def test_it_listens_on_this_machine_only(served: Dashboard) -> None:
     assert served.url.endswith("/dashboard/studies/1")
 
 
-def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard) -> None:
+def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard, storage: Storage) -> None:
     study = json.loads(ask(served, "/api/studies/1?after=0"))
     plots = {
         plot["id"]: json.loads(plot["graph_object"]) for plot in study["plotly_graph_objects"]
@@ -78,7 +78,7 @@ def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard) -> None:
     assert within["title"]["text"] == "within families"  # ends before the plot's buttons
     assert within["yaxis"]["tickfont"]["size"] * -within["yaxis"]["range"][0] <= 300
     assert study["note"]["body"].startswith("## Train with **")
-    assert "`lrsearch confirm digits`" in study["note"]["body"]
+    assert f"`lrsearch confirm digits --storage {storage.label}`" in study["note"]["body"]
 
 
 def test_each_trial_has_its_curve_as_an_image(served: Dashboard, storage: Storage) -> None:

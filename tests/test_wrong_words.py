@@ -223,14 +223,16 @@ def test_a_run_that_cannot_write_its_results_says_so_before_it_trains(
 
 def test_a_command_in_an_error_can_be_typed_whatever_the_study_is_called(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    storage: Any = SimpleNamespace(label="sqlite:///my runs.db")
     study: Any = SimpleNamespace(study_name="my study", user_attrs={})
-    with pytest.raises(LrsearchError, match=r"database: lrsearch export 'my study' -o FILE$"):
-        write_results(study, study, tmp_path / "file")
+    typed = "'my study' --storage 'sqlite:///my runs.db'"
+    with pytest.raises(LrsearchError, match=f"database: lrsearch export {typed} -o FILE$"):
+        write_results(study, storage, tmp_path / "file")
     attrs = {ATTR: {"of": "my study"}}
-    again: Any = SimpleNamespace(study_name="my study-confirm", user_attrs=attrs)
-    with pytest.raises(UsageError, match="lrsearch confirm 'my study' --seeds N adds"):
-        confirm(again, again)
-    with pytest.raises(UsageError, match="lrsearch export 'my study', with --trial N"):
+    again: Any = SimpleNamespace(study_name="my study-confirm", user_attrs=attrs, _storage=storage)
+    with pytest.raises(UsageError, match=f"lrsearch confirm {typed} --seeds N adds"):
+        confirm(again, storage)
+    with pytest.raises(UsageError, match=f"lrsearch export {typed}, with --trial N"):
         export_text(again)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import math
 import re
-import shlex
 from collections.abc import Mapping
 
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
@@ -39,13 +39,14 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
 def _none(table: StudyTable) -> list[str]:
     """What to say, and to do, where no trial was trained to the end."""
     if not table.trials:
-        return ["No trial has run yet.", f"Start with {code('lrsearch run')}."]
+        return ["No trial has run yet.", f"Start with {words.code('lrsearch run')}."]
     ended = table.having("pruned", "diverged", "failed")
     n = words.count(len(ended), "trial")
     if ended and all(trial.status == "diverged" for trial in ended):
         rates = [trial.lr for trial in ended if math.isfinite(trial.lr)]
         least = f", even at a peak learning rate of **{words.number(min(rates))}**"
-        how = code("lrsearch run --lr LOW,HIGH --name ANOTHER") if table.config else "in your loop"
+        again = words.code("lrsearch run --lr LOW,HIGH --name ANOTHER")
+        how = again if table.config else "in your loop"
         return [
             f"All {n} diverged{least if rates else ''}.",
             f"Look for NaN in the data, or search lower rates: {how}.",
@@ -54,15 +55,13 @@ def _none(table: StudyTable) -> list[str]:
     if not table.config:
         return [said, "Run its own training loop again to go on."]
     if any(trial.status == "failed" for trial in ended):
-        return [said, f"{code(f'lrsearch show {shlex.quote(table.name)}')} says why some failed."]
+        return [
+            said,
+            f"{words.code(typed('show', table.name, table.storage_url))} says why some failed.",
+        ]
     if len(ended) >= (table.config.get("trials") or math.inf):
         return [said, "The study has all its trials: one with a larger `--trials` goes on."]
     return [said, "Run the same command again to go on."]
-
-
-def code(text: str) -> str:
-    """Text as Markdown code, whatever is in it."""
-    return f"`{' '.join(text.split()).replace('`', '’')}`"
 
 
 def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
@@ -116,10 +115,10 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         )
         theirs = strongest.trial.others
-        if other := [code(k) for k, v in found.best.others.items() if theirs.get(k) != v]:
+        if other := [words.code(k) for k, v in found.best.others.items() if theirs.get(k) != v]:
             text += f", which ran with other values of {words.listing(other)}"
     if confirmed is None:
-        settle = code(f"lrsearch confirm {shlex.quote(table.name)}")
+        settle = words.code(typed("confirm", table.name, table.storage_url))
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
         return f"{text} — measured with one seed, so not certain until {settle}."
     of_arms = sentence if confirmed.held is confirmed.winner else of_winner
@@ -170,7 +169,7 @@ def mattered(found: Importance) -> list[str]:
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
     def parts(share: Mapping[str, float]) -> str:
-        first, *rest = ((names.get(k, code(k)), words.percent(v)) for k, v in share.items())
+        first, *rest = ((names.get(k, words.code(k)), words.percent(v)) for k, v in share.items())
         return words.listing([" explains ".join(first), *map(" ".join, rest)])
 
     text = parts(found.overall.share)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from lrsearch.report import words
-from lrsearch.report.answer import code, sentences, to_html
+from lrsearch.report.answer import sentences, to_html
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
@@ -118,9 +117,10 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         word += f", of {words.count(len(others) + 1, 'family', 'families')}" if others else ""
         parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
     if confirmed is None:
+        confirm = words.code(typed("confirm", table.name, table.storage_url))
         again = (
-            f"{code(f'lrsearch confirm {shlex.quote(table.name)}')} trains the best schedules and "
-            "every baseline again on fresh seeds, and looks at the test data for the first time."
+            f"{confirm} trains the best schedules and every baseline again on fresh seeds, and "
+            "looks at the test data for the first time."
             if table.config
             else "This study has a training loop of its own: run the best schedule and the "
             "strongest recipe in it again, with a few other seeds, before you believe it."

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.settings import SETTINGS
-from lrsearch.storage.urls import redact
+from lrsearch.storage.urls import option, redact
 
 
 def command_line(name: str, config: Mapping[str, Any]) -> str:
@@ -60,6 +60,22 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     if needs_file:
         words[2:2] = ["--study-file", "study.yaml"]
     return shlex.join(words)
+
+
+def typed(command: str, name: str, storage: str = "") -> str:
+    """A command about a study as it is typed: with its database, where that is not the default.
+
+    Args:
+        command: What stands before the name: ``confirm``.
+        name: Of the study.
+        storage: Its database, :attr:`Storage.label`; "" where it is not known.
+
+    Example:
+        >>> typed("confirm", "my study"), typed("show", "a", "sqlite:///runs.db")
+        ("lrsearch confirm 'my study'", 'lrsearch show a --storage sqlite:///runs.db')
+    """
+    where = option(storage, StudyConfig.storage) if storage else ""
+    return f"lrsearch {command} {shlex.quote(name)}{where}"
 
 
 def _exact(value: Any) -> str:

@@ -94,6 +94,7 @@ class Confirmed:
         finished: Runs that ended.
         loss: The winner's validation loss against every other arm.
         file: Where :attr:`lowest` was written as YAML; None where it was but read.
+        storage: The database, for commands that are told.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Confirmed:
     loss: tuple[Comparison, ...]
     metric_name: str
     file: Path | None = None
+    storage: str = ""
 
     def __repr__(self) -> str:
         arms = "; ".join(
@@ -289,6 +291,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         finished=runs,
         loss=tuple(compare(key, {a.key: a.losses for a in arms})),
         metric_name=table.metric_name,
+        storage=table.storage_url,
     )
 
 

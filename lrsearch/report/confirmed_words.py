@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
 from lrsearch.stats import ENOUGH_SEEDS, Comparison
 
@@ -23,10 +23,10 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
     """
     text = ""
     if best not in (None, found.winner.trial):
-        name = shlex.quote(found.name.removesuffix(SUFFIX))
+        again = words.code(_typed("confirm", found))
         text = (
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
-            f"; `lrsearch confirm {name}` runs the new best on the same seeds. "
+            f"; {again} runs the new best on the same seeds. "
         )
     parts = [of_winner(found), of_lowest(found)]
     if found.held is not found.winner:
@@ -43,17 +43,22 @@ def other(found: Confirmed, best: int) -> str:
     """
     if best != found.winner.trial or found.lowest is found.winner:
         return ""
-    export = f"lrsearch export {shlex.quote(found.name.removesuffix(SUFFIX))} --trial"
+    export = _typed("export", found)
     if found.held is found.winner:
         number = found.lowest.trial
         return (
             f"This is the best of the search. On fresh seeds trial {number}, in confirmed.yaml, "
-            f"came lower: `{export} {number}`."
+            f"came lower: {words.code(f'{export} --trial {number}')}."
         )
     return (
         f"This is trial {found.held.trial}, also in confirmed.yaml: it held on fresh seeds, and "
-        f"the best of the search did not (`{export} {best}`)."
+        f"the best of the search did not ({words.code(f'{export} --trial {best}')})."
     )
+
+
+def _typed(command: str, found: Confirmed) -> str:
+    """A command about the search that was confirmed."""
+    return typed(command, found.name.removesuffix(SUFFIX), found.storage)
 
 
 def of_lowest(found: Confirmed) -> str:
@@ -177,10 +182,10 @@ def _alone(found: Confirmed, baselines: list[Arm]) -> str:
 
 def _more(found: Confirmed) -> str:
     """So few seeds tell nothing; what to type for enough."""
-    name = shlex.quote(found.name.removesuffix(SUFFIX))
+    again = words.code(f"{_typed('confirm', found)} --seeds {ENOUGH_SEEDS}")
     return (
         " So few seeds allow no interval and no test that would say anything: "
-        f"`lrsearch confirm {name} --seeds {ENOUGH_SEEDS}` adds to them."
+        f"{again} adds to them."
     )
 
 

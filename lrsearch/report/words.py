@@ -264,3 +264,8 @@ def markdown(line: str) -> str:
     parts = re.split(r"(`[^`]+`|\*\*)", line)
     parts[::2] = [re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", part) for part in parts[::2]]
     return "".join(parts)
+
+
+def code(text: str) -> str:
+    """Text as Markdown code, whatever is in it."""
+    return f"`{' '.join(text.split()).replace('`', '’')}`"

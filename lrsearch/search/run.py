@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.schedules.family import get_family, home, is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
@@ -306,6 +306,6 @@ def write_results(
     except OSError as error:
         raise LrsearchError(
             f"results could not be written to {folder} ({error.strerror or error}); the study is "
-            f"safe in its database: lrsearch export {shlex.quote(study.study_name)} -o FILE"
+            f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
         ) from None
     return [best, *files], mattered

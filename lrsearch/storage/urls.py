@@ -75,6 +75,8 @@ def redact(url: str) -> str:
 def option(url: str, default: str) -> str:
     """``" --storage URL"`` as it is typed; "" for the default, and no password is ever told.
 
+    Not even that there is one: what :func:`redact` made of it can not be typed.
+
     Example:
         >>> option("sqlite:///my runs.db", "sqlite:///lrsearch.db")
         " --storage 'sqlite:///my runs.db'"
@@ -83,7 +85,7 @@ def option(url: str, default: str) -> str:
     """
     if url == default:
         return ""
-    return f" --storage {shlex.quote(url) if redact(url) == url else 'URL'}"
+    return f" --storage {'URL' if '***' in redact(url) else shlex.quote(url)}"
 
 
 def redact_text(text: str, url: str) -> str:
