@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 
+from lrsearch.report.figures import log_ticks
 from lrsearch.report.style import PALETTE, figure_layout
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def lr_range_figure(test: RangeTest) -> Figure:
     if test.diverges_at is not None:
         figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": "#D55E00"})
     seen = [value for value in test.smoothed if math.isfinite(value)]
-    figure.update_xaxes(title="learning rate", type="log", exponentformat="power")
+    figure.update_xaxes(title="learning rate", **log_ticks(test.lrs))
     bottom = min(0.0, *seen)
     top = seen[0] + 0.3 * (seen[0] - bottom)
     figure.update_yaxes(title="training loss", range=[bottom, top] if bottom < top else None)

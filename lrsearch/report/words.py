@@ -167,9 +167,13 @@ def against(value: float, other: float) -> str:
     Example:
         >>> against(0.3, 0.4), against(-4.812, -4.771), against(0.2, -0.1)
         ('−25.0%', '−0.041', '+0.3')
+        >>> against(2e5, 0.1)
+        'over +1,000%'
     """
     if value > 0 and other > 0:
-        return percent(value / other - 1, 1, sign=True)
+        part = value / other - 1
+        much = part > MOST_HIGHER
+        return f"over +{100 * MOST_HIGHER:,}%" if much else percent(part, 1, sign=True)
     return difference(value - other)
 
 
