@@ -21,11 +21,12 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.dashboard_study import note
 from lrsearch.export import export_text
+from lrsearch.report import page as reports
 from lrsearch.report import words
 from lrsearch.report.answer import mattered
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import make_report, page, wall_seconds
-from lrsearch.report.tables import TrialRow, load, pruning
+from lrsearch.report.tables import StudyTable, TrialRow, load, pruning
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
@@ -245,6 +246,26 @@ def test_where_a_loop_of_ones_own_completed_nothing_its_report_says_so(
     text = visible(page(make_report(study)))
     assert "No trial has been trained to the end; 3 trials ended before." in text
     assert "Run its own training loop again to go on." in text
+
+
+def test_a_trial_that_ends_while_a_report_is_made_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    lrsearch.suggest(trial, 2, lr=(1e-3, 1.0))
+    read = reports.load
+
+    def load(study: optuna.Study, storage: Any = None) -> StudyTable:
+        table = read(study, storage)
+        study.tell(trial, 0.5)
+        return table
+
+    monkeypatch.setattr(reports, "load", load)
+    text = visible(page(make_report(study)))
+    assert "No trial has been trained to the end yet." in text
+    assert "In training now: 1 trial." in text
+    assert '<section id="use">' not in text
 
 
 @pytest.mark.parametrize("steps", [(), range(2), range(1, 3)])

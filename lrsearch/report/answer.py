@@ -51,7 +51,10 @@ def _none(table: StudyTable) -> list[str]:
             f"All {n} diverged{least if rates else ''}.",
             f"Look for NaN in the data, or search lower rates: {how}.",
         ]
-    said = f"No trial has been trained to the end; {n} ended before."
+    said = "No trial has been trained to the end"
+    said += f"; {n} ended before." if ended else " yet."
+    if running := table.having("running"):
+        return [said, f"In training now: {words.count(len(running), 'trial')}."]
     if not table.config:
         return [said, "Run its own training loop again to go on."]
     if any(trial.status == "failed" for trial in ended):

@@ -117,13 +117,14 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     timeline = optuna_figures.timeline_figure(table)
     if timeline is not None:
         drawn["timeline"] = (timeline, "when each trial ran")
-    number = None if found is None else answer_html.shown(table, found, confirmed).number
-    yaml, python = _exports(study, number)
+    yaml = python = ""
+    if found is not None:  # of this very trial: others may have ended since
+        yaml, python = _exports(study, answer_html.shown(table, found, confirmed).number)
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
 
-def _exports(study: optuna.Study, trial: int | None) -> tuple[str, str]:
-    """The configuration of the answer as YAML and as Python; empty where there is none."""
+def _exports(study: optuna.Study, trial: int) -> tuple[str, str]:
+    """The configuration of a trial as YAML and as Python; empty where it has no schedule."""
     from lrsearch.export import export_text
 
     texts = []
