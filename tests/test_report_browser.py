@@ -149,6 +149,27 @@ def _rgb(text: str) -> list[int]:
     return [int(part) for part in text[text.index("(") + 1 : -1].split(",")[:3]]
 
 
+def _luminance(text: str) -> float:
+    """As in the WCAG."""
+    parts = [part / 255 for part in _rgb(text)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_word_of_a_figure_stands_out_from_the_page(opened: Browser, dark: bool) -> None:
+    opened.scheme(dark)
+    ink = "getComputedStyle(document.querySelector('#scatter .xtick text')).fill"
+    opened.wait(f"{'!' if dark else ''}{ink}.startsWith('rgb(86')")
+    paper = _luminance(opened.run("getComputedStyle(document.body).backgroundColor"))
+    texts = "[...document.querySelectorAll('.plot text')].filter(t => t.textContent)"
+    words = opened.run(f"{texts}.map(t => [t.textContent, getComputedStyle(t).fill])")
+    assert len(words) > 100
+    for word, color in words:
+        low, high = sorted((paper, _luminance(color)))
+        assert (high + 0.05) / (low + 0.05) > 4.5, (word, color)
+
+
 def test_page_and_figures_follow_dark_mode_without_a_reload(opened: Browser) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     ink = "getComputedStyle(document.querySelector('#scatter .xtick text')).fill"

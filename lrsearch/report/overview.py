@@ -124,7 +124,7 @@ def _head(figure: Figure, col: int, said: str) -> None:
         yanchor="bottom",
         yshift=4,
         showarrow=False,
-        font={"size": 13, "color": _INK},
+        font={"size": 13},
     )
 
 
@@ -235,7 +235,7 @@ def _say(figure: Figure, best: Course) -> None:
         xanchor="right",
         yanchor="top",
         yshift=-6,
-        font={"color": family_style(best.trial.family).color, "size": 14},
+        font={"size": 14},
         row=1,
         col=2,
     )
