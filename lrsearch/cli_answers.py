@@ -18,6 +18,7 @@ from lrsearch.cli_arguments import (
     out_json,
     silent,
     storage_argument,
+    study_argument,
 )
 from lrsearch.settings import default_storage
 
@@ -34,7 +35,7 @@ def _machine_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_report(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
+    study_argument(sub)
     storage_argument(sub)
     sub.add_argument(
         "-o",
@@ -93,7 +94,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _add_confirm(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
+    study_argument(sub)
     storage_argument(sub)
     sub.add_argument(
         "--top",
@@ -224,7 +225,7 @@ def _dashboard(args: argparse.Namespace) -> int:
 
 
 def _add_export(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
+    study_argument(sub)
     storage_argument(sub)
     sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
     sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the answer")

@@ -50,6 +50,11 @@ def silent(text: str) -> None:
     """Nothing."""
 
 
+def study_argument(sub: argparse.ArgumentParser) -> None:
+    """``STUDY``: its name."""
+    sub.add_argument("study", metavar="STUDY", help="its name (lrsearch studies lists them)")
+
+
 def storage_argument(sub: argparse.ArgumentParser) -> None:
     """``--storage``: the database."""
     sub.add_argument(

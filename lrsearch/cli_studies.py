@@ -14,12 +14,13 @@ from lrsearch.cli_arguments import (
     out,
     out_json,
     storage_argument,
+    study_argument,
 )
 from lrsearch.errors import UsageError, printable
 
 
 def _add_show(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("study", metavar="STUDY")
+    study_argument(sub)
     storage_argument(sub)
     json_argument(sub)
     return _show
@@ -55,7 +56,9 @@ def _studies(args: argparse.Namespace) -> int:
 
 
 def _add_delete(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("studies", metavar="STUDY", nargs="+")
+    sub.add_argument(
+        "studies", metavar="STUDY", nargs="+", help="its name (lrsearch studies lists them)"
+    )
     storage_argument(sub)
     sub.add_argument("--yes", action="store_true", help="do not ask")
     return _delete

@@ -325,7 +325,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"lrsearch {command}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"lrsearch {command}" in told
+    assert not re.search(r"^  [A-Z]+$", told, re.MULTILINE)  # an argument without a word
 
 
 def test_module_and_command_are_the_same_program() -> None:
