@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -20,10 +22,11 @@ from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
+from lrsearch.schedules import Schedule
 from lrsearch.search.closing import _metric
 from lrsearch.search.display import LiveDisplay, finished_line
 from lrsearch.search.interrupt import Interrupt
-from lrsearch.search.progress import Progress, Row
+from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
@@ -143,6 +146,18 @@ def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_
     assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, None)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
     assert finished_line(lost, 1, progress, None).endswith("diverged 2/5  loss not finite")
+
+
+@pytest.mark.parametrize("stopped", ["failed: given up", "pruned", "failed"])
+def test_a_trial_that_was_given_up_counts_among_those_that_failed(stopped: str) -> None:
+    study = optuna.create_study()
+    attrs = {"schedule": Schedule("ConstantLR", 0.1, 5).to_dict(), "stopped": stopped}
+    attrs["error"] = "given up after 3 workers ended over it"
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attrs))
+    progress = read_progress(study, 1, 5)
+    assert progress.count("failed") == 1
+    line = finished_line(progress.rows[0], 1, progress, None)
+    assert line.endswith("failed 0/5  given up after 3 workers ended over it")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lrsearch.divergence import blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
 
-ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
 """How a trial ended, where a training loop of the user's own did not say."""
 
 
@@ -144,7 +144,10 @@ def _row(trial: FrozenTrial) -> Row | None:
     except LrsearchError:
         return None  # a trial that somebody else put there
     step = trial.last_step
-    finished = trial.state.is_finished()
+    stopped = "running"
+    if trial.state.is_finished():
+        failed = trial.state == TrialState.FAIL  # whatever was said before it did
+        stopped = "failed" if failed else str(attrs.get("stopped", ENDED[trial.state]))
     return Row(
         number=trial.number,
         family=schedule.family,
@@ -153,7 +156,7 @@ def _row(trial: FrozenTrial) -> Row | None:
         epochs=int(attrs.get("epochs", step or 0)),
         value=trial.intermediate_values[step] if step is not None else None,
         metric=attrs.get("val_metric"),
-        stopped=str(attrs.get("stopped", ENDED.get(trial.state))) if finished else "running",
+        stopped=stopped,
         baseline=attrs.get("baseline"),
         error=str(attrs["error"]).splitlines()[0] if attrs.get("error") else None,
     )

@@ -198,7 +198,7 @@ def _free(
         set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
         return
     error = f"given up after {attempts} workers ended over it; the last: {row.error or reason}"
-    attrs = {"error": error, "stopped": f"failed: {error}"}
+    attrs = {"error": error, "stopped": "failed"}
     end_trials(connection, [(row, Ending(row.trial_id, TrialState.FAIL, None, attrs))])
 
 
