@@ -155,7 +155,7 @@ def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -
     if args.json:
         out_json(summary(outcome, found))
     else:
-        closing(outcome, found)
+        closing(outcome, found, imports=args.imports)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

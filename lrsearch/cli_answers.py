@@ -117,6 +117,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
+    from lrsearch.report.command import import_options
     from lrsearch.report.confirmed import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
@@ -144,7 +145,7 @@ def _confirm(args: argparse.Namespace) -> int:
     out(f"\nFiles   {found.file}")
     name = shlex.quote(study.study_name)
     where = option(args.storage, default_storage())
-    train = f"train {shlex.quote(str(found.file))}"
+    train = f"train {shlex.quote(str(found.file))}{import_options(args.imports)}"
     steps = (
         (f"report {name}{where}", "everything on one page"),
         (train, "what came lowest on these seeds"),

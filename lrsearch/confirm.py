@@ -9,6 +9,7 @@ and ``lrsearch train`` are the only places that look at test data.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence

@@ -59,7 +59,9 @@ def test_commands_name_a_family_that_they_do_not_know_and_what_brings_it(
     run = [*RUN.split(), "--schedules", "Shrinking"]
     assert main([*run, "--import", "shrinking.py"]) == 0
     forget()
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "lrsearch confirm s --import shrinking.py " in told
+    assert "best.yaml --epochs 8 --import shrinking.py " in told
     best = "lrsearch-results/s/best.yaml"
     commands = [
         run,
@@ -77,6 +79,7 @@ def test_commands_name_a_family_that_they_do_not_know_and_what_brings_it(
     for words in commands:
         assert main([*words, "--import", "shrinking.py"]) == 0
         forget()
+    assert "confirmed.yaml --import shrinking.py " in capsys.readouterr().out
     for words in (["report", "s"], ["export", "s"], ["show", "s"]):
         assert main(words) == 0
 

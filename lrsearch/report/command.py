@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.config import StudyConfig
@@ -76,6 +76,16 @@ def typed(command: str, name: str, storage: str = "") -> str:
     """
     where = option(storage, StudyConfig.storage) if storage else ""
     return f"lrsearch {command} {shlex.quote(name)}{where}"
+
+
+def import_options(places: Sequence[str]) -> str:
+    """``" --import FILE.py"`` for each; "" for none.
+
+    Example:
+        >>> import_options(["my family.py"])
+        " --import 'my family.py'"
+    """
+    return "".join(f" --import {shlex.quote(place)}" for place in places)
 
 
 def _exact(value: Any) -> str:

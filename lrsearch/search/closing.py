@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lrsearch.report import words
+from lrsearch.report.command import import_options
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
@@ -53,8 +55,20 @@ def files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
     return [*([] if confirmed is None else [confirmed]), *outcome.files]
 
 
-def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None) -> None:
-    """The end of a run, and what fresh seeds said of it, for a person."""
+def closing(
+    outcome: Outcome,
+    found: Confirmed | None = None,
+    stream: Any = None,
+    imports: Sequence[str] = (),
+) -> None:
+    """The end of a run, and what fresh seeds said of it, for a person.
+
+    Args:
+        outcome: The run.
+        found: What fresh seeds said.
+        stream: Where it is told; None: stdout.
+        imports: What ``--import`` brought, which the next commands need, too.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -117,13 +131,14 @@ def closing(outcome: Outcome, found: Confirmed | None = None, stream: Any = None
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
     where = option(outcome.plan.config.storage, default_storage())
-    asked = (f"confirm {name}{where}", "is it really better? fresh seeds, test data")
+    bring = import_options(imports)
+    asked = (f"confirm {name}{where}{bring}", "is it really better? fresh seeds, test data")
     answer = shlex.quote(str(written[0]))
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {answer} --epochs {4 * outcome.plan.epochs}", "a longer run"),
+        (f"train {answer} --epochs {4 * outcome.plan.epochs}{bring}", "a longer run"),
     )
     print_next(console, steps)
 
