@@ -9,7 +9,6 @@ and ``lrsearch train`` are the only places that look at test data.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +215,7 @@ def open_confirmation(
             if again.get_trials(deepcopy=False):
                 raise UsageError(
                     f"study {again.study_name!r} exists and is no confirmation; give the search "
-                    f"another --name, or lrsearch delete {shlex.quote(again.study_name)}"
+                    f"another --name, or {typed('delete', again.study_name, storage.label)}"
                 )
             again.set_metric_names([METRIC])
             info = {

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lrsearch
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
-from lrsearch.storage.urls import option
+from lrsearch.storage.urls import option, redact
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
 
@@ -251,11 +251,13 @@ def test_the_environment_names_the_database_where_nothing_else_does(
         ("sqlite:///b.db", " --storage sqlite:///b.db"),
         ("postgresql://me@db/runs", " --storage postgresql://me@db/runs"),
         ("postgresql://me:secret@db/runs", " --storage URL"),
+        ("postgresql://me:***@db/runs", " --storage URL"),
         ("mysql://me@db/runs?password=secret", " --storage URL"),
     ],
 )
 def test_a_command_to_type_holds_no_password(url: str, told: str) -> None:
     assert option(url, "sqlite:///lrsearch.db") == told
+    assert option(url, url) == option(redact(url), url) == ""
 
 
 def test_ctrl_c_while_results_are_written_is_told_like_any_other(

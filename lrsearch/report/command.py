@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.config import StudyConfig
-from lrsearch.settings import SETTINGS
+from lrsearch.settings import SETTINGS, default_storage
 from lrsearch.storage.urls import option, redact
 
 
@@ -26,7 +26,7 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
         >>> command_line("digits", {"task": "digits", "trials": 50})
         'lrsearch run --task digits --trials 50'
     """
-    defaults = StudyConfig().to_dict()
+    defaults = StudyConfig(storage=redact(default_storage())).to_dict()
     needs_file = False
     words = ["lrsearch", "run", "--task", str(config.get("task", "digits"))]
     for key in SETTINGS:
@@ -74,7 +74,7 @@ def typed(command: str, name: str, storage: str = "") -> str:
         >>> typed("confirm", "my study"), typed("show", "a", "sqlite:///runs.db")
         ("lrsearch confirm 'my study'", 'lrsearch show a --storage sqlite:///runs.db')
     """
-    where = option(storage, StudyConfig.storage) if storage else ""
+    where = option(storage, default_storage()) if storage else ""
     return f"lrsearch {command} {shlex.quote(name)}{where}"
 
 

@@ -83,9 +83,10 @@ def option(url: str, default: str) -> str:
         >>> option("mysql://me:secret@db/runs", "sqlite:///lrsearch.db")
         ' --storage URL'
     """
-    if url == default:
+    shown = redact(url)
+    if shown == redact(default):
         return ""
-    return f" --storage {'URL' if '***' in redact(url) else shlex.quote(url)}"
+    return f" --storage {'URL' if '***' in shown else shlex.quote(url)}"
 
 
 def redact_text(text: str, url: str) -> str:
