@@ -131,6 +131,57 @@ def test_models_that_change_by_being_called_are_not_fused() -> None:
     assert why == "cannot stack Counter: its loss is another one when it is called again"
 
 
+class Warms(nn.Linear):
+    """Counts its calls in Python, and changes by them later."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * (1 if self.calls < 100 else 2)
+
+
+class Deep(nn.Module):
+    """Leaves out a layer once in a thousand steps."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.first, self.head, self.draw = nn.Linear(6, 6), nn.Linear(6, 3), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x if self.draw() < 1e-3 else self.first(x)
+        out: Tensor = self.head(h)
+        return out
+
+
+class Trims(nn.Linear):
+    """Cuts its inputs by their values, which are one tensor while trials share them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (x > -9).sum(1).max().item())
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (lambda: Warms(6, 3), "Warms: it keeps a number from batch to batch (calls)"),
+        (lambda: Deep(lambda: torch.rand(()).item()), "Deep: it decides by random numbers"),
+        (lambda: Deep(random.random), "Deep: it draws random numbers of Python or numpy"),
+        (
+            lambda: Deep(lambda: float(np.random.rand())),
+            "Deep: it draws random numbers of Python or numpy",
+        ),
+        (lambda: Trims(6, 3), "Trims: vmap: It looks like you're calling .item() on a Tensor"),
+    ],
+)
+def test_what_would_go_wrong_in_mid_run_is_not_fused(
+    model: Callable[[], nn.Module], why: str
+) -> None:
+    before = random.getstate(), str(np.random.get_state())
+    assert fusable(vectors(model), "SGD") == f"cannot stack {why}"
+    assert (random.getstate(), str(np.random.get_state())) == before
+
+
 class Norm(nn.Module):
     """Divides by a running scale that its state_dict leaves out."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -9,8 +10,10 @@ from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import device as devices
@@ -87,7 +90,8 @@ def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stac
         autocast = partial(devices.autocast, _device(model), precision)
         stack = VmapStack(model, task.loss, y, autocast, task.batch_size)
     try:
-        distances = _probe(task, model, stack, y, precision)
+        with devices.random_seed(_device(model), 0):
+            distances = _probe(task, model, stack, y, precision)
     except Exception as error:  # the user's model may raise anything
         raise ValueError(_why(model, error)) from error
     if not all(distance <= TOLERANCE for distance in distances):
@@ -174,12 +178,13 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
     count = min(PROBE_SAMPLES, len(y))
     x, y = _sample(task, count), y[:count]
     try:
-        stepped = _stacked_step(stack, model, x, y)
+        _stacked_step(stack, model, x, y, shared=False)
     except Exception as error:
         if "random" not in str(error) or not isinstance(stack, VmapStack):
             raise
         stack.random = True
-        stepped = _stacked_step(stack, model, x, y)
+        _stacked_step(stack, model, x, y, shared=False)
+    stepped = _stacked_step(stack, model, x, y)
     apart = stack.random and _device(model).type != "cpu"
     if apart or precision != "fp32":
         assert isinstance(stack, VmapStack)
@@ -196,9 +201,50 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
     with torch.no_grad():
         for value, before in zip(plain.buffers(), buffers, strict=True):
             value.copy_(before)
-    if not torch.allclose(_plain_step(task, stack, plain, x, y)[0], expected[0], equal_nan=True):
+    again = _plain_step(task, stack, plain, x, y)
+    if not torch.allclose(again[0], expected[0], equal_nan=True):
         raise ValueError("its loss is another one when it is called again")
+    if reason := _shared(task, stack, plain, x, y):
+        raise ValueError(reason)
     return [_apart(one, stacked[1]) for one, stacked in zip(expected, stepped, strict=True)]
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether the value of a tensor is read, to decide by it."""
+
+    any = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.any |= func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
+    """What a step does in Python, where all stacked trials are one; None if nothing."""
+    numbers = _numbers(model.train())
+    drawn = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]
+    with _Reads() as reads:  # type: ignore[no-untyped-call]
+        _plain_step(task, stack, model, x, y)
+    for (name, key), value in _numbers(model).items():
+        if numbers.get((name, key)) != value:
+            return f"it keeps a number from batch to batch ({name}.{key})".replace("(.", "(")
+    if drawn != (random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]):
+        return "it draws random numbers of Python or numpy"
+    if stack.random and reads.any:  # what it skips at one step has no gradient
+        return "it decides by random numbers"
+    return None
+
+
+def _numbers(model: nn.Module) -> dict[tuple[str, str], float]:
+    """The numbers that modules keep as Python's own."""
+    return {
+        (name, key): value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, (int, float))
+    }
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -218,8 +264,13 @@ def _why(model: nn.Module, error: Exception) -> str:
     return f"cannot stack {type(model).__name__}: {first[:160]}"
 
 
-def _stacked_step(stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Losses, gradients and buffers of two equal trials after a step."""
+def _stacked_step(
+    stack: Stack, model: nn.Module, x: Tensor, y: Tensor, shared: bool = True
+) -> list[Tensor]:
+    """Losses, gradients and buffers of two equal trials after a step.
+
+    They share their inputs, as trials at one epoch do, or each has its own.
+    """
     device = _device(model)
     x, y = stack.prepare(x.to(device)), y.to(device)
     values = dict(model.named_parameters())
@@ -233,7 +284,7 @@ def _stacked_step(stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> list[
         torch.manual_seed(0)
         trainer = stack.trainer(params, grads, buffers, len(x))
         with quiet():
-            trainer.step(x.expand(1, *x.shape), y.expand(2, *y.shape))
+            trainer.step(x.expand(1 if shared else 2, *x.shape), y.expand(2, *y.shape))
     return [trainer.take_losses(1), *stack.views(grads).values(), *buffers.values()]
 
 
