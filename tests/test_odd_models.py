@@ -315,11 +315,16 @@ class Noisy(Dataset[tuple[Tensor, Tensor]]):
         return self.split.x[i] + self.draw(), self.split.y[i]
 
 
+def draw_of_torch() -> float:
+    return float(torch.rand(()))
+
+
 def loaders(kind: str) -> tuple[Any, Any]:
     draws: dict[str, Callable[[], float]] = {
         "python": random.random,
         "numpy": lambda: float(np.random.rand()),
-        "torch": lambda: float(torch.rand(())),
+        "torch": draw_of_torch,
+        "workers": draw_of_torch,
     }
     data = Noisy(draws.get(kind, lambda: 0.0))
     if kind == "batch sampler":
@@ -328,10 +333,15 @@ def loaders(kind: str) -> tuple[Any, Any]:
     if kind == "validation":
         shuffled = DataLoader(data, 16, shuffle=True, drop_last=True)
         return DataLoader(data, 16, shuffle=True), shuffled
+    if kind == "workers":
+        persistent = DataLoader(data, 16, True, num_workers=1, persistent_workers=True)
+        return persistent, DataLoader(data, 35)
     return DataLoader(data, 16, shuffle=True), DataLoader(data, 35)
 
 
-@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "batch sampler", "validation"])
+@pytest.mark.parametrize(
+    "kind", ["python", "numpy", "torch", "batch sampler", "validation", "workers"]
+)
 def test_two_trials_of_one_schedule_draw_the_same_numbers(kind: str) -> None:
     train, validation = loaders(kind)
     task = replace(vectors(lambda: mlp(6, 8, 3)), train=train, validation=validation)

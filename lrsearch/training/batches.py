@@ -199,7 +199,12 @@ class LoaderBatches:
 
 
 def begin(data: Any, seed: int, epoch: int) -> None:
-    """Set the generators of a loader and its samplers for an epoch, and tell them its number."""
+    """Set the generators of a loader and its samplers for an epoch, and tell them its number.
+
+    Workers that persist start anew: what they drew in earlier epochs would decide what they draw.
+    """
+    if getattr(data, "persistent_workers", False):
+        data._iterator = None
     batch_sampler = getattr(data, "batch_sampler", None)
     parts = (data, getattr(data, "sampler", None), batch_sampler)
     for part in (*parts, getattr(batch_sampler, "sampler", None)):
