@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.errors import UsageError
-from lrsearch.schedules import FAMILIES, get_family
+from lrsearch.schedules import FAMILIES, Family, Schedule, get_family
 from lrsearch.schedules.family import home, is_builtin
 from lrsearch.search.plan import make_plan
 from lrsearch.search.run import make_crew
@@ -48,6 +52,40 @@ def forget() -> None:
     """As a new process would be."""
     FAMILIES.pop("Shrinking", None)
     sys.modules.pop("lrsearch_task_shrinking", None)
+
+
+class Recursive(LRScheduler):
+    """Has no formula: each rate is made from the one before."""
+
+    def get_lr(self) -> list[float]:
+        factor = 0.5 if self.last_epoch > 0 else 1.0
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_recursive_scheduler_starts_at_the_peak_behind_a_warmup(
+    monkeypatch: pytest.MonkeyPatch, interval: Any, tensor: bool
+) -> None:
+    family = Family(
+        "Recursive", "halves", {}, lambda epochs: {}, lambda o, args, job: Recursive(o)
+    )
+    monkeypatch.setitem(FAMILIES, "Recursive", family)
+    model = torch.nn.Linear(2, 2)
+    lr = torch.tensor(1.0) if tensor else 1.0
+    groups = [{"params": model.weight}, {"params": model.bias, "lr": lr / 10}]
+    rates = {}
+    for warmup in (0, 3):
+        optimizer = torch.optim.Adam(groups, lr=lr, foreach=False, capturable=False)
+        schedule = Schedule("Recursive", 0.4, 4 + warmup, warmup=warmup, interval=interval)
+        scheduler = schedule.build(optimizer, steps_per_epoch=1)
+        rates[warmup] = []
+        for _ in range(schedule.epochs):
+            rates[warmup].append([float(group["lr"]) for group in optimizer.param_groups])
+            optimizer.step()
+            scheduler.step()
+    assert np.array(rates[3][3:]) == pytest.approx(np.array(rates[0]))
+    assert rates[0][0] == pytest.approx([0.4, 0.04])
 
 
 RUN = "run --name s --trials 2 --epochs 2 --no-baselines --fuse off --workers 1 --quiet"

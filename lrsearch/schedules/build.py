@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.schedules import shapes
+from lrsearch.schedules.convert import set_rate
 from lrsearch.schedules.family import Job
 
 if TYPE_CHECKING:
@@ -28,32 +29,49 @@ def warmup(optimizer: Optimizer, job: Job) -> LRScheduler:
     return LinearLR(optimizer, start_factor=job.warmup_start, total_iters=job.warmup)
 
 
-def behind_warmup(optimizer: Optimizer, args: Args, job: Job, build: Build) -> LRScheduler:
-    """``build``'s scheduler, after a warmup where there is one."""
+def behind_warmup(
+    optimizer: Optimizer, args: Args, job: Job, build: Build, own: bool
+) -> LRScheduler:
+    """``build``'s scheduler, after a warmup where there is one.
+
+    Args:
+        optimizer: The optimizer.
+        args: Arguments in scheduler steps.
+        job: What else there is to know.
+        build: Of the family.
+        own: It is one of the user's own, whose scheduler may go on from the rate that it finds.
+    """
     if not job.warmup:
         return build(optimizer, args, job)
     first = warmup(optimizer, job)
-    return sequential(optimizer, [first, build(optimizer, args, job)], [job.warmup])
+    then = build(optimizer, args, job)
+    return sequential(optimizer, [first, then], [job.warmup], from_peak=own)
 
 
 def sequential(
-    optimizer: Optimizer, legs: list[LRScheduler], milestones: list[int]
+    optimizer: Optimizer, legs: list[LRScheduler], milestones: list[int], from_peak: bool = False
 ) -> LRScheduler:
-    """torch's ``SequentialLR``, without the warning that torch 2.8 to 2.10 give at each switch."""
+    """torch's ``SequentialLR``, without the warning that torch 2.8 to 2.10 give at each switch.
+
+    ``from_peak``: a leg finds the peak rate when it begins, as it would alone, not the rate with
+    which the one before it ended.
+    """
     from torch.optim.lr_scheduler import LRScheduler, SequentialLR
 
-    if hasattr(LRScheduler, "_update_lr"):
+    if hasattr(LRScheduler, "_update_lr") and not from_peak:
         return SequentialLR(optimizer, legs, milestones)
 
-    class Quiet(SequentialLR):
+    class Own(SequentialLR):
         def step(self) -> None:  # type: ignore[override]
             if self.last_epoch + 1 not in self._milestones:
                 return super().step()
+            for group in self.optimizer.param_groups if from_peak else ():
+                set_rate(group, group["initial_lr"])
             with warnings.catch_warnings():  # torch itself uses the argument it deprecates
                 warnings.filterwarnings("ignore", message="The epoch parameter")
                 return super().step()
 
-    return Quiet(optimizer, legs, milestones)
+    return Own(optimizer, legs, milestones)
 
 
 def constant(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:

@@ -100,10 +100,15 @@ def set_rates(optimizer: Optimizer, lr: float, keep_lr: bool) -> tuple[float, ..
     # lr * (rate / top) is exactly lr where rate is top
     rates = own if keep_lr else [lr * (rate / top) for rate in own]
     for group, rate in zip(groups, rates, strict=True):
-        is_tensor = hasattr(group["lr"], "clone")  # Adam(lr=tensor, capturable=True)
-        group["lr"] = group["lr"].detach().clone().fill_(rate) if is_tensor else rate
+        set_rate(group, rate)
         group.pop("initial_lr", None)  # set once by torch, later changes of lr are ignored
     return tuple(rates)
+
+
+def set_rate(group: dict[str, Any], rate: Any) -> None:
+    """Write the rate of a group."""
+    is_tensor = hasattr(group["lr"], "clone")  # Adam(lr=tensor, capturable=True)
+    group["lr"] = group["lr"].detach().clone().fill_(rate) if is_tensor else rate
 
 
 def has_momentum(optimizer: Optimizer) -> bool:

@@ -81,8 +81,8 @@ class Family:
             multiplied and per-epoch factors rooted already.
         decode: (searched values, draw) -> arguments; by default they are the same.
         trap: What goes wrong when it is used carelessly, and what happens here instead.
-        warmup: ``before`` (a linear warmup is put before it, by ``SequentialLR``, which needs a
-            scheduler whose rates follow from its step alone), ``own`` (``build`` does that
+        warmup: ``before`` (a linear warmup is put before it, by ``SequentialLR``, which takes
+            neither a ``ChainedScheduler`` nor another of its kind), ``own`` (``build`` does that
             itself), ``no`` (it cannot carry one).
         interval: When it is stepped by default.
         min_epochs: Shortest budget it makes sense for when stepped per epoch.

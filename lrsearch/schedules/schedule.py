@@ -12,7 +12,7 @@ from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args
 from lrsearch.schedules.build import behind_warmup
 from lrsearch.schedules.built import remember
 from lrsearch.schedules.convert import has_momentum, in_steps, rescaled, round_half_up, set_rates
-from lrsearch.schedules.family import Family, Job, get_family
+from lrsearch.schedules.family import Family, Job, get_family, is_builtin
 from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
@@ -308,7 +308,9 @@ class Schedule:
         )
         args = in_steps(family, self.params, k)
         if family.warmup == "before":
-            scheduler = behind_warmup(optimizer, args, job, family.build)
+            scheduler = behind_warmup(
+                optimizer, args, job, family.build, own=not is_builtin(family)
+            )
         else:
             scheduler = family.build(optimizer, args, job)
         remember(self, scheduler, k)
