@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import lrsearch
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
+from lrsearch.integrations.steps import build_for_steps
 from lrsearch.schedules import Schedule
 
 EPOCHS, STEPS = 3, 4
@@ -129,6 +130,13 @@ def test_lightning_schedule_is_over_with_the_last_step(
     fit(module, **words)
     assert len(module.rates) == steps
     assert module.rates == pytest.approx(schedule.rescaled(steps).trace(1).lr.tolist())
+
+
+@pytest.mark.parametrize("steps", [1_000_000, 1_000_001, 7_654_321])
+def test_a_training_may_have_millions_of_steps(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler: Any = build_for_steps(Schedule("OneCycleLR", 0.1, 7), optimizer, steps)
+    assert steps <= scheduler.total_steps <= steps * (1 + 2e-6)
 
 
 def test_lightning_steps_an_epoch_schedule_over_the_epochs_that_are_run() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from lrsearch.schedules.args import MAX_EPOCHS
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 def build_for_steps(schedule: Schedule, optimizer: Optimizer, steps: int) -> LRScheduler:
     """The torch scheduler of a schedule that is over after exactly ``steps`` steps.
 
+    Where these are more than a budget may have, and no multiple of the schedule's epochs, it is
+    over up to one step in a million later.
+
     Args:
         schedule: Rescaled from its own budget.
         optimizer: As for ``Schedule.build``.
@@ -23,5 +28,6 @@ def build_for_steps(schedule: Schedule, optimizer: Optimizer, steps: int) -> LRS
     schedule = dataclasses.replace(schedule, interval="step")
     per_epoch, rest = divmod(steps, schedule.epochs)
     if rest or not per_epoch:  # its epochs are no whole number of steps: durations are in steps
-        return schedule.rescaled(steps).build(optimizer, steps_per_epoch=1)
+        per_epoch = -(-steps // MAX_EPOCHS)
+        schedule = schedule.rescaled(-(-steps // per_epoch))
     return schedule.build(optimizer, steps_per_epoch=per_epoch)
