@@ -128,6 +128,7 @@ def train(
             test,
             device=plan.device,
             precision=plan.choice.precision,
+            unsaved=runner.unsaved(0),
         )
     name = plan.task.metric_name if plan.task.metric else ""
     result = Trained(schedule, tuple(done), loss, metric, name, ())

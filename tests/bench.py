@@ -62,6 +62,9 @@ class FakeRunner:
     def weights(self, key: int) -> dict[str, Tensor]:
         return {}
 
+    def unsaved(self, key: int) -> dict[str, Tensor]:
+        return {}
+
     def remove(self, key: int) -> None:
         self.trials.pop(key, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.evaluation import count
+from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.training.optimizers import build_optimizer
@@ -197,6 +197,62 @@ class Norm(nn.Module):
             self.scale.lerp_(x.detach().abs().mean() * 3, 0.1)
         out: Tensor = self.layer(x / self.scale)
         return out
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_test_data_see_the_buffers_that_a_state_dict_leaves_out(fused: bool) -> None:
+    task = vectors(Norm)
+    one = runner(task, fused)
+    one.add(0, Schedule("ConstantLR", 0.05, 2))
+    result = [one.epoch()[0] for _ in range(2)][-1]
+    loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
+    assert loss == pytest.approx(result.val_loss, rel=1e-5)
+
+
+class Pair(NamedTuple):
+    logits: Tensor
+    size: Tensor
+
+
+class Structured(nn.Module):
+    """Gives its outputs as a tuple, a named one, a list or a dict."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.linear, self.kind = nn.Linear(6, 3), kind
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.linear(x)
+        size = logits.square().mean(1)
+        if self.kind is dict:
+            return {"logits": logits, "size": size}
+        return Pair(logits, size) if self.kind is Pair else self.kind((logits, size))
+
+
+@pytest.mark.parametrize("kind", [tuple, Pair, list, dict])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_outputs_may_be_tuples_and_dicts(kind: Any, precision: str) -> None:
+    def loss(outputs: Any, y: Tensor) -> Tensor:
+        assert type(outputs) is kind
+        logits, size = outputs.values() if kind is dict else outputs
+        assert logits.dtype == size.dtype == torch.float32
+        entropy: Tensor = nn.functional.cross_entropy(logits, y) + 0.01 * size.mean()
+        return entropy
+
+    task = vectors(lambda: Structured(kind), loss=loss, metric=None, batch_size=1)
+    means = []
+    for whole in (None, loss):  # 30 validation samples in batches of 16
+        one = SingleRunner(
+            replace(task, validation_loss=whole),
+            optimizer="SGD",
+            optimizer_args={},
+            seed=0,
+            device=CPU,
+            precision=precision,
+        )
+        one.add(0, Schedule("ConstantLR", 0.05, 1))
+        means.append(one.epoch()[0].val_loss)
+    assert means[0] == pytest.approx(means[1], rel=1e-5)
 
 
 class Layers(nn.Module):

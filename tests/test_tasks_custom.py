@@ -271,6 +271,16 @@ class TwoInputs(nn.Linear):
         return super().forward(a + b)
 
 
+class Fixed(nn.Linear):
+    """Takes batches of ten samples."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.view(10, 4))
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "task t has no model: a Task needs model"),
     "no data": ({"train": None, "validation": None}, "has no train and no validation"),
@@ -295,6 +305,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "validation of another shape": (
         {"validation": Split(torch.randn(9, 7), torch.zeros(9).long())},
         r"on a validation batch \(9, 7\) float32 fails",
+    ),
+    "a fixed number of samples": (
+        {"model": Fixed, "validation": Split(X[:20], Y[:20]), "batch_size": 10},
+        r"Fixed on a validation batch \(2, 4\) float32, which may have any number of .* fails",
     ),
     "labels for a regression": (
         {"loss": nn.functional.mse_loss},
@@ -440,6 +454,15 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
         check(as_task({**GOOD, **change}, "t"))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("task t")
+
+
+def test_outputs_of_float64_stay_so() -> None:
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,bi->", outputs, y)  # takes one dtype only
+
+    x = X.double()
+    data = {"train": Split(x, x), "validation": Split(x, x), "loss": loss}
+    check(as_task({**GOOD, **data, "model": lambda: nn.Linear(4, 4).double()}, "t"))
 
 
 def test_a_metric_without_a_name_is_called_metric() -> None:

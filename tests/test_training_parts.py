@@ -12,6 +12,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 
 from lrsearch.config import make
@@ -182,7 +183,8 @@ def test_a_loader_gives_the_same_batches_in_the_same_epoch(options: dict[str, An
 def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(torch.arange(20.0).view(10, 2), torch.arange(10))
     monkeypatch.setattr("lrsearch.training.batches.EVALUATION_ELEMENTS", 6)
-    batches = evaluation_batches(split, lambda x: x + 1, CPU, batch=2)
+    task = Task("t", lambda: nn.Linear(2, 1), split, split, batch_size=2)
+    batches = evaluation_batches(replace(task, transform=lambda x: x + 1), split, CPU)
     for _ in range(2):
         parts = list(batches())
         assert [len(y) for _, y in parts] == [3, 3, 3, 1]
@@ -194,8 +196,31 @@ def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.Monkey
 def test_validation_batches_follow_from_what_training_bears(device: str) -> None:
     """A sample of two numbers may have outputs of millions: its inputs alone tell too little."""
     split = Split(torch.zeros(1000, 2), torch.zeros(1000))
-    batches = evaluation_batches(split, None, torch.device(device), batch=5)
+    task = Task("t", lambda: nn.Linear(2, 1), split, split, batch_size=5)
+    batches = evaluation_batches(task, split, torch.device(device))
     assert {len(y) for _, y in batches()} == {5 * EVALUATION_BATCHES, 1000 % 80}
+
+
+class Wide(nn.Linear):
+    """Gives two million numbers for a sample, as a language model does."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": super().forward(x).expand(-1, 1 << 21)}
+
+
+@pytest.mark.parametrize(("trials", "size"), [(1, 8), (2, 5)])
+def test_validation_batches_are_small_where_outputs_are_large(trials: int, size: int) -> None:
+    split = Split(torch.zeros(40, 2), torch.zeros(40))
+    task = Task("t", lambda: Wide(2, 1), split, split, batch_size=5)
+    parts = list(evaluation_batches(task, split, CPU, trials)())
+    assert {len(y) for _, y in parts} == {size}
+
+
+def test_what_moves_by_itself_is_moved_by_its_own_rule() -> None:
+    packed = pack_sequence([torch.ones(3), torch.ones(2)])
+    moved = to_device({"x": packed}, torch.device("meta"))["x"]
+    assert moved.data.is_meta
+    assert moved.batch_sizes.device == CPU  # as torch demands
 
 
 def test_tensors_inside_containers_are_moved() -> None:
@@ -247,6 +272,51 @@ def test_the_average_survives_a_model_that_replaces_its_buffer() -> None:
     assert average.current().state_dict()["seen"].item() == 1
 
 
+class Replaces(nn.Module):
+    """Puts new tensors in place of its own at every step, as codebooks of VQ-VAE do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.scale = self.scale + 0.1
+        out: Tensor = self.linear(x) / self.scale
+        return out
+
+
+class Complex(nn.Module):
+    """Has a complex parameter, and a sparse buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 3, dtype=torch.complex64))
+        self.register_buffer("graph", torch.eye(6).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x @ self.graph).to(torch.complex64) @ self.weight).abs()
+
+
+@pytest.mark.parametrize("kind", [Replaces, Complex])
+def test_the_average_follows_all_that_is_trained(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(8, 6)
+    average, optimizer = WeightAverage(model, 5), torch.optim.SGD(model.parameters(), lr=0.1)
+    want = [t.detach().clone() for t in [*model.parameters(), *model.buffers()]]
+    for step in range(1, 11):
+        model(x).mean().backward()
+        optimizer.step()
+        average.update(step)
+        for mine, theirs in zip(want, [*model.parameters(), *model.buffers()], strict=True):
+            if not mine.is_sparse:
+                mine.lerp_(theirs.detach(), 1 / horizon(step, 5))
+    found = average.current()
+    torch.testing.assert_close([*found.parameters(), *found.buffers()], want)
+
+
 # optimizers
 
 
@@ -291,6 +361,7 @@ def test_names_and_arguments_are_completed(
         ("adm", {}, "unknown optimizer 'adm' — did you mean Adam"),
         ("LBFGS", {}, "LBFGS cannot be used: it calls a closure"),
         ("SparseAdam", {}, "SparseAdam cannot be used"),
+        ("rprop", {}, "Rprop cannot be used: its first step alone has the rate"),
         ("adamw", {"beta": 1}, "AdamW has no argument 'beta' — did you mean betas"),
         ("sgd", {"lr": 0.1}, "lr is what is searched; give --lr LOW,HIGH"),
         ("sgd", {"params": []}, "SGD has no argument 'params'"),

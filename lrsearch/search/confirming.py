@@ -101,13 +101,18 @@ class TestData:
         self._plan = plan
         self._data = load_test(plan.task)
 
-    def __call__(self, weights: Mapping[str, Any]) -> dict[str, float]:
-        """``test_loss`` and ``test_metric`` of weights; nothing for a task without test data."""
+    def __call__(self, weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
+        """``test_loss`` and ``test_metric`` of a model; nothing for a task without test data."""
         plan = self._plan
         if self._data is None:
             return {}
         loss, metric = evaluate(
-            plan.task, weights, self._data, device=plan.device, precision=plan.choice.precision
+            plan.task,
+            weights,
+            self._data,
+            device=plan.device,
+            precision=plan.choice.precision,
+            unsaved=unsaved,
         )
         return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
 
@@ -120,13 +125,13 @@ class ConfirmWorker(Worker):
         order: (key of the arm, seed) of each slot.
         arms: Key -> arm.
         of_seed: Makes a runner for a seed, for so many trials at once or as the plan says.
-        test: Weights -> test metrics.
+        test: (weights, buffers that they leave out) -> test metrics.
     """
 
     order: Sequence[Sequence[Any]] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     of_seed: Callable[..., Runner] | None = None
-    test: Callable[[Mapping[str, Any]], dict[str, float]] = lambda weights: {}
+    test: Callable[..., dict[str, float]] = lambda weights, unsaved: {}
     held: tuple[FrozenTrial, dict[str, Any]] | None = None
     most: int | None = None
 
@@ -180,7 +185,7 @@ class ConfirmWorker(Worker):
         resident = self.residents[key]
         assert resident.last is not None
         if state is TrialState.COMPLETE:
-            found = self.test(self.runner.weights(key))
+            found = self.test(self.runner.weights(key), self.runner.unsaved(key))
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
         attrs = resident.trial.user_attrs

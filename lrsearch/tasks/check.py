@@ -17,7 +17,8 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
-from lrsearch.training.batches import to_device
+from lrsearch.training.batches import elements, evaluation_size, to_device
+from lrsearch.training.evaluation import as_float
 
 _CPU = torch.device("cpu")
 
@@ -83,6 +84,7 @@ def _evaluate(
     model.eval()
     x, y = _batch(task, data, part, device)
     outputs = _outputs(task, model, x, part)
+    _check_size(task, model, data, part, x, elements(outputs) // len(y))
     name = "validation_loss" if task.validation_loss else "loss"
     culprit = _culprit(part, x=x, y=y)
     _scalar(task, name, task.validation_loss or task.loss, outputs, y, culprit)
@@ -169,10 +171,9 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
     return x, y
 
 
-def _outputs(task: Task, model: nn.Module, x: Any, part: str) -> Any:
-    what = f"the model {type(model).__name__} on a {part} batch {_shape(x)}"
-    outputs = _call(task, what, model, x)
-    return outputs.float() if _is_float(outputs) else outputs
+def _outputs(task: Task, model: nn.Module, x: Any, part: str, note: str = "") -> Any:
+    what = f"the model {type(model).__name__} on a {part} batch {_shape(x)}{note}"
+    return as_float(_call(task, what, model, x))
 
 
 def _is_float(value: Any) -> bool:
@@ -258,6 +259,17 @@ def _check_last(task: Task, model: nn.Module, x: Any) -> None:
         )
         with torch.no_grad():
             _call(task, what, model, x[:1])
+
+
+def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, outputs: int) -> None:
+    """Samples that are tensors are validated in batches of other sizes than in training."""
+    if not isinstance(data, Split):
+        return
+    size = evaluation_size(task.batch_size, x[0].numel(), outputs, x.device)
+    if {min(size, len(data)), len(data) % size} - {0} != {task.batch_size}:
+        other = 3 if task.batch_size == 2 else 2
+        note = ", which may have any number of samples whatever training has,"
+        _outputs(task, model, x[:other], part, note)
 
 
 def _check_length(task: Task) -> None:

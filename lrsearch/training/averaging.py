@@ -29,8 +29,9 @@ def horizon(step: int, steps_per_epoch: int) -> float:
 class WeightAverage:
     """A copy of a model that follows its weights: ``average += (w - average) / h(t)``.
 
-    Floating-point buffers (the statistics of batch norm) follow in the same way; other buffers are
-    copied when the average is looked at.
+    Floating-point buffers (the statistics of batch norm) follow in the same way; other buffers,
+    and sparse ones, are copied when the average is looked at. Tensors that a model replaces by new
+    ones at every step are followed, too.
 
     Args:
         model: The model that is trained.
@@ -43,14 +44,17 @@ class WeightAverage:
         for parameter in self.model.parameters():
             parameter.grad = None
         self.steps_per_epoch = steps_per_epoch
+        self._replaced: bool | None = None  # not known before the first step
         self.refresh()
 
     def refresh(self) -> None:
-        """Look up the tensors again, for models that replace a buffer by a new one."""
+        """Look up the tensors again, for models that replace one now and then."""
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._others: list[tuple[Tensor, Tensor]] = []
-        for mine, theirs in zip(_tensors(self.model), _tensors(self.source), strict=True):
-            if mine.is_floating_point():
+        self._followed = _tensors(self.source)
+        for mine, theirs in zip(_tensors(self.model), self._followed, strict=True):
+            real = mine.is_floating_point() or mine.is_complex()
+            if real and mine.layout is torch.strided:
                 self._pairs[0].append(mine.detach())
                 self._pairs[1].append(theirs.detach())
             else:
@@ -58,6 +62,11 @@ class WeightAverage:
 
     def update(self, step: int) -> None:
         """Follow the model after optimizer step number ``step`` (from 1), without autograd."""
+        if self._replaced is None:
+            now = _tensors(self.source)
+            self._replaced = any(a is not b for a, b in zip(self._followed, now, strict=True))
+        if self._replaced:
+            self.refresh()
         weight = 1.0 / horizon(step, self.steps_per_epoch)
         with torch.no_grad():
             torch._foreach_lerp_(*self._pairs, weight)

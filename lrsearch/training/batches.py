@@ -22,7 +22,10 @@ EVALUATION_ELEMENTS = 3 << 17
 """Input elements of a validation batch on a CPU (128 images of CIFAR-10: larger ones leave the
 cache and are slower); 64 times as many on an accelerator."""
 EVALUATION_BATCHES = 16
-"""Training batches in a validation batch, at most: outputs may be far larger than inputs."""
+"""Training batches in a validation batch, at most."""
+EVALUATION_OUTPUTS = 1 << 24
+"""Output elements of a validation batch, at most: the logits of a language model are far larger
+than its inputs, and 16 training batches of them may not fit where training does."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -238,17 +241,17 @@ def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatche
 
 
 def evaluation_batches(
-    data: Data, transform: TransformFn | None, device: torch.device, batch: int
+    task: Task, data: Data, device: torch.device, trials: int = 1
 ) -> Callable[[], Iterator[tuple[Any, Any]]]:
     """A function that goes through all of ``data`` in order, in large batches.
 
     Args:
+        task: For its transform and batch size.
         data: A Split (moved to the device once) or a loader.
-        transform: Inputs as stored -> floats.
         device: Where.
-        batch: Samples of a training batch: no fewer, and at most :data:`EVALUATION_BATCHES` times
-            as many.
+        trials: Models that see a batch at once.
     """
+    transform = task.transform
     if not isinstance(data, Split):
 
         def from_loader() -> Iterator[tuple[Any, Any]]:
@@ -261,8 +264,8 @@ def evaluation_batches(
     x, y = to_device((data.x, data.y), device)
     if transform is not None and x.numel() <= READY_ELEMENTS:
         x, transform = transform(x), None
-    most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
-    size = max(batch, min(most // max(1, x[0].numel()), EVALUATION_BATCHES * batch))
+    outputs = trials * _outputs(task, data, device)
+    size = evaluation_size(task.batch_size, x[0].numel(), outputs, device)
     parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
 
     def from_parts() -> Iterator[tuple[Any, Any]]:
@@ -270,6 +273,37 @@ def evaluation_batches(
             yield (transform(x) if transform else x), y
 
     return from_parts
+
+
+def evaluation_size(batch: int, inputs: int, outputs: int, device: torch.device) -> int:
+    """Samples of a validation batch: no fewer than of a training batch.
+
+    Args:
+        batch: Samples of a training batch.
+        inputs: Elements of a sample.
+        outputs: Elements of what all models that see a batch at once give for a sample.
+        device: Where.
+    """
+    most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
+    fit = most // max(1, inputs), EVALUATION_OUTPUTS // max(1, outputs)
+    return max(batch, min(*fit, EVALUATION_BATCHES * batch))
+
+
+def elements(value: Any) -> int:
+    """Of all tensors in tuples, lists and dicts together."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    parts = value.values() if isinstance(value, Mapping) else value
+    return sum(map(elements, parts)) if isinstance(value, (Mapping, tuple, list)) else 0
+
+
+@torch.no_grad()
+def _outputs(task: Task, data: Split, device: torch.device) -> int:
+    """Elements of what the model gives for a sample, from those of a training batch."""
+    x = data.x[: task.batch_size].to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model = task.model().to(device).eval()
+        return elements(model(task.transform(x) if task.transform else x)) // len(x)
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
@@ -280,9 +314,14 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors on the device, inside tuples, lists and dicts as well; all else unchanged."""
+    """What can be moved, inside tuples, lists and dicts as well, on the device; all else as it is.
+
+    Besides tensors these are packed sequences, graphs and all that has a ``to`` of its own.
+    """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if callable(move := getattr(value, "to", None)):
+        return move(device)
     if isinstance(value, tuple):
         parts = (to_device(part, device) for part in value)
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

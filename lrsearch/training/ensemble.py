@@ -99,7 +99,7 @@ class EnsembleRunner:
             prepare=self._stack.prepare,
             device=device,
         )
-        self._validation = StackedValidation(task, self._stack, device)
+        self._validation = StackedValidation(task, self._stack, device, k)
         self._steps = self._batches.steps
         self._slots: list[Slot] = []
         self._rows = Rows.allocate(
@@ -148,6 +148,10 @@ class EnsembleRunner:
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
         return self._store.read(self._row(key))
+
+    def unsaved(self, key: int) -> dict[str, Tensor]:
+        """Its buffers that a state_dict leaves out (``persistent=False``)."""
+        return self._store.read_unsaved(self._row(key))[0]
 
     def state(self, key: int) -> dict[str, Any]:
         """All of the trial after its last validation, as ``SingleRunner`` gives and takes it.

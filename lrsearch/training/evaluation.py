@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lrsearch.tasks.task import Data, Task
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
+from lrsearch.training.copies import set_unsaved
 
 Batches = Callable[[], Iterator[tuple[Any, Any]]]
 
@@ -23,6 +25,7 @@ def evaluate(
     *,
     device: torch.device,
     precision: str = "fp32",
+    unsaved: Mapping[str, Tensor] | None = None,
 ) -> tuple[float, float | None]:
     """Loss and metric of a model on a part of the data, such as ``task.test()``.
 
@@ -32,6 +35,7 @@ def evaluate(
         data: Split or loader.
         device: Where.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        unsaved: Its buffers that the state_dict leaves out, as ``Runner.unsaved`` gives them.
 
     Returns:
         The loss (``task.validation_loss`` where there is one), and the metric or None.
@@ -40,8 +44,9 @@ def evaluate(
     with torch.random.fork_rng(devices=[]):
         model = task.model()
     model.load_state_dict(dict(weights))
+    set_unsaved(model, unsaved or {})
     model = devices.place(model, device)
-    batches = evaluation_batches(data, task.transform, device, batch=task.batch_size)
+    batches = evaluation_batches(task, data, device)
     numbers = measure(task, model, batches, device, precision)
     loss, *metric = torch.stack(numbers).tolist()
     return loss, metric[0] if metric else None
@@ -91,9 +96,11 @@ def measure(
 
 
 def as_float(outputs: Any) -> Any:
-    """Outputs of autocast as float32, in which losses are computed."""
-    if isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16):
-        return outputs.float()
+    """Outputs of autocast as float32, in which losses are computed; in tuples and dicts, too."""
+    if isinstance(outputs, Tensor):
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+    if isinstance(outputs, (tuple, list, dict)):
+        return _like(outputs, [as_float(part) for part in _parts(outputs)])
     return outputs
 
 
@@ -124,5 +131,26 @@ def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
     return torch.as_tensor(total) / sum(sizes)
 
 
-def _joined(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _joined(batches: list[Any]) -> Any:
+    """The outputs or targets of batches as those of one."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if isinstance(first, (tuple, list, dict)):
+        columns = zip(*map(_parts, batches), strict=True)
+        return _like(first, [_joined(list(column)) for column in columns])
+    return torch.cat(batches)
+
+
+def _parts(value: Any) -> list[Any]:
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def _like(value: Any, parts: list[Any]) -> Any:
+    """A tuple, list or dict of the same kind with other parts."""
+    if isinstance(value, dict):
+        made = copy.copy(value)
+        for key, part in zip(value, parts, strict=True):
+            made[key] = part
+        return made
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

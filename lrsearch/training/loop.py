@@ -111,9 +111,7 @@ class SingleRunner:
         self._precision = precision
         self._compile = compile
         self._batches = training_batches(task, seed, device)
-        self._validation = evaluation_batches(
-            task.validation, task.transform, device, batch=task.batch_size
-        )
+        self._validation = evaluation_batches(task, task.validation, device)
         self._trials: dict[int, Trial] = {}
         self._compiled: tuple[nn.Module, Any] | None = None
 
@@ -175,6 +173,11 @@ class SingleRunner:
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
         copied: dict[str, Tensor] = snapshot(dict(self._trials[key].model.state_dict()))
+        return copied
+
+    def unsaved(self, key: int) -> dict[str, Tensor]:
+        """Its buffers that a state_dict leaves out (``persistent=False``)."""
+        copied: dict[str, Tensor] = snapshot(unsaved(self._trials[key].model))
         return copied
 
     def _model(self) -> tuple[nn.Module, Any]:

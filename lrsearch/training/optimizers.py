@@ -26,6 +26,7 @@ OTHER_LR = 1e-3
 
 REFUSED = {
     "LBFGS": "it calls a closure several times a step, and has no learning-rate schedule",
+    "Rprop": "its first step alone has the rate, and no schedule changes the others",
     "SparseAdam": "it takes sparse gradients only",
 }
 FUSED: dict[str, tuple[str, ...]] = {

@@ -78,6 +78,8 @@ def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stac
     state = model.state_dict().values()
     if not all(isinstance(value, Tensor) for value in state):
         raise ValueError("its state_dict holds more than tensors")
+    if any(buffer.layout != torch.strided for buffer in model.buffers()):
+        raise ValueError("its buffers are not all dense")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise ValueError("its parameters are not all float32")
     if _hooks_gradients(model):
@@ -285,6 +287,8 @@ def _stacked_step(
         trainer = stack.trainer(params, grads, buffers, len(x))
         with quiet():
             trainer.step(x.expand(1 if shared else 2, *x.shape), y.expand(2, *y.shape))
+            if not shared:
+                stack.outputs(params, buffers, x)  # in evaluation mode a model may do other things
     return [trainer.take_losses(1), *stack.views(grads).values(), *buffers.values()]
 
 

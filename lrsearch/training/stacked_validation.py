@@ -20,15 +20,14 @@ class StackedValidation:
         task: Its validation split must be tensors.
         stack: The stacked model.
         device: Where.
+        trials: n, at most.
     """
 
-    def __init__(self, task: Task, stack: Stack, device: torch.device) -> None:
+    def __init__(self, task: Task, stack: Stack, device: torch.device, trials: int) -> None:
         assert isinstance(task.validation, Split)
         self.stack = stack
         self.device = device
-        self.batches = evaluation_batches(
-            task.validation, task.transform, device, batch=task.batch_size
-        )
+        self.batches = evaluation_batches(task, task.validation, device, trials)
         self.whole = task.validation_loss is not None
         loss = task.validation_loss or task.loss
         self.losses = losses_of(loss, task.validation.y)
