@@ -174,6 +174,8 @@ def test_datasets_become_loaders_and_loaders_stay() -> None:
     task = as_task({**parts, "train": Pairs(), "batch_size": 8}, "t")
     assert isinstance(task.train, DataLoader)
     assert task.steps_per_epoch == 6
+    whole = as_task({**parts, "train": Pairs(), "batch_size": 8, "drop_last": False}, "t")
+    assert whole.steps_per_epoch == 7
     assert not task.fusable
     check(task)
     loader = DataLoader(Pairs(), batch_size=5, shuffle=True)

@@ -200,7 +200,10 @@ def _task(given: dict[str, Any]) -> Task:
     """A task from its fields, with data in the forms that training knows."""
     name = given["name"]
     size = given.get("batch_size", Task.batch_size)
-    train, size = as_data(given["train"], f"task {name}: train", size, shuffle=True)
+    drop = given.get("drop_last", Task.drop_last)
+    train, size = as_data(
+        given["train"], f"task {name}: train", size, shuffle=True, drop_last=drop
+    )
     if isinstance(given["train"], DataLoader):
         given["drop_last"] = given["train"].drop_last
     validation, _ = as_data(given["validation"], f"task {name}: validation", size, shuffle=False)

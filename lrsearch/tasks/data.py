@@ -27,7 +27,9 @@ def brief(error: BaseException) -> str:
     return ": ".join(filter(None, (type(error).__name__, text)))[:300]
 
 
-def as_data(data: Any, what: str, batch_size: int, *, shuffle: bool) -> tuple[Data, int]:
+def as_data(
+    data: Any, what: str, batch_size: int, *, shuffle: bool, drop_last: bool = False
+) -> tuple[Data, int]:
     """A :class:`Split` where the samples are tensors, else a loader; and its batch size.
 
     Args:
@@ -36,6 +38,7 @@ def as_data(data: Any, what: str, batch_size: int, *, shuffle: bool) -> tuple[Da
         what: For messages.
         batch_size: Samples per batch, where ``data`` has none itself.
         shuffle: Whether a Dataset is shuffled.
+        drop_last: Whether its last batch is left out where it is smaller, and not the only one.
     """
     if isinstance(data, Split):
         return data, batch_size
@@ -53,8 +56,8 @@ def as_data(data: Any, what: str, batch_size: int, *, shuffle: bool) -> tuple[Da
         size = len(data)  # type: ignore[arg-type]
         if size == 0:
             raise LrsearchError(f"{what} is an empty {type(data).__name__}")
-        drop_last = shuffle and size >= batch_size
-        return DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last), batch_size
+        drop = drop_last and size >= batch_size
+        return DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop), batch_size
     if isinstance(data, Iterator):
         raise LrsearchError(
             f"{what} is a {type(data).__name__}, which is used up after one epoch; "

@@ -160,8 +160,8 @@ class Task:
             default accuracy beside cross-entropy, none beside any other loss.
         metric_name: Its name for the screen; by default that of the function.
         batch_size: Samples per step, for a Split.
-        drop_last: Whether the last batch of an epoch, where it is smaller, is left out, for a
-            Split; one that was taken from a DataLoader has that loader's.
+        drop_last: Whether the last batch of an epoch, where it is smaller, is left out; a
+            DataLoader has its own.
         epochs: Budget of one full trial.
         validate_every: Epochs between validations.
         optimizer: A class of ``torch.optim``, or its name; or a subclass of ``Optimizer`` of your
