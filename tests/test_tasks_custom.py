@@ -377,6 +377,26 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"optimizer": lambda p: torch.optim.SGD(p)},
         "optimizer must be a class such as torch.optim.AdamW, or its name, got <function",
     ),
+    "optimizer is an object": (
+        {"optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1)},
+        "or its name, got SGD already made; its arguments go to optimizer_args",
+    ),
+    "groups that cannot be made": (
+        {"param_groups": lambda model: model.head},
+        "param_groups fails: AttributeError: 'Linear' object has no attribute 'head'",
+    ),
+    "a parameter in two groups": (
+        {"param_groups": lambda model: [{"params": model.parameters()} for _ in range(2)]},
+        "optimizer of param_groups fails: ValueError: some parameters appear in more than one",
+    ),
+    "groups without a rate": (
+        {"param_groups": lambda model: [{"params": model.parameters(), "lr": 0.0}]},
+        r"param_groups: the optimizer's learning rates must be finite and not all 0, got \[0.0\]",
+    ),
+    "groups of another model": (
+        {"param_groups": lambda model: [{"params": nn.Linear(4, 2).parameters()}]},
+        "param_groups gives none of the model's trainable parameters; take them from the model",
+    ),
     "epochs is a word": ({"epochs": "ten"}, "epochs must be a whole number, got 'ten'"),
     "lr is a word": ({"lr": "high"}, "lr must be a number above 0, got 'high'"),
     "lr_range is a number": ({"lr_range": 0.1}, r"lr_range must be \(low, high\), got 0.1"),

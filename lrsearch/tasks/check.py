@@ -14,11 +14,13 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.schedules.convert import set_rates
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.training.batches import elements, evaluation_size, to_device
 from lrsearch.training.evaluation import as_float
+from lrsearch.training.optimizers import without_compiler
 
 _CPU = torch.device("cpu")
 
@@ -31,9 +33,10 @@ def check(task: Task, device: torch.device | None = None) -> None:
         device: Where; None = the CPU. Data and model are moved there.
 
     Raises:
-        LrsearchError: The first mistake found: no model, a model that does not fit the data, a
-            loss that is no finite scalar or does not depend on the model, an empty loader, batches
-            that are no (x, y), labels out of range, a metric that is no number.
+        LrsearchError: The first mistake found: no model, a model that does not fit the data,
+            parameter groups that no optimizer takes, a loss that is no finite scalar or does not
+            depend on the model, an empty loader, batches that are no (x, y), labels out of range,
+            a metric that is no number.
 
     Example:
         >>> check(load_task("digits"))
@@ -42,6 +45,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
         torch.manual_seed(0)
         model = _made(task, device)
         x, y = _batch(task, task.train, "train", device)
+        _check_groups(task, model)
         _check_targets(task, y)
         outputs = _outputs(task, model, x, "train")
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
@@ -214,6 +218,26 @@ def _culprit(part: str, **tensors: Any) -> str:
         if _is_float(value) and not bool(torch.isfinite(value).all()):
             return f"{part} {name} holds NaN or infinity: clean the data"
     return "look at the data and the model"
+
+
+def _check_groups(task: Task, model: nn.Module) -> None:
+    """What an optimizer would refuse in every trial, and groups of another model's parameters."""
+    if task.param_groups is None:
+        return
+    groups = _call(task, "param_groups", task.param_groups, model)
+    optimizer: Any = without_compiler(torch.optim.SGD)
+    built = _call(task, "an optimizer of param_groups", optimizer, groups, task.lr)
+    try:
+        set_rates(built, task.lr, keep_lr=False)
+    except UsageError as error:
+        raise _wrong(task, f"param_groups: {error}") from error
+    own = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    if not any(id(p) in own for group in built.param_groups for p in group["params"]):
+        raise _wrong(
+            task,
+            "param_groups gives none of the model's trainable parameters; take them from the "
+            "model that it is called with",
+        )
 
 
 def _check_targets(task: Task, y: Any) -> None:

@@ -91,9 +91,11 @@ def optimizer_name(said: str, given: Any) -> str:
     if isinstance(given, str):
         return given
     if not (isinstance(given, type) and issubclass(given, Optimizer)):
+        kind = f"{type(given).__name__} already made"
+        got = kind if isinstance(given, Optimizer) else f"{given!r:.80}"
         raise UsageError(
-            f"{said} must be a class such as torch.optim.AdamW, or its name, got "
-            f"{given!r:.80}; its arguments go to optimizer_args, groups to param_groups"
+            f"{said} must be a class such as torch.optim.AdamW, or its name, got {got}; "
+            "its arguments go to optimizer_args, groups to param_groups"
         )
     name = str(given.__name__)
     known = getattr(torch.optim, name, None) is given
