@@ -243,12 +243,17 @@ def _write(
     file, page = folder / f"{stem}.safetensors", folder / f"{stem}.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.contiguous().clone() for k, v in weights.items() if hasattr(v, "clone")}
+        tensors = {k: v.contiguous().clone() for k, v in weights.items() if _is_dense(v)}
         save_file(tensors, file, metadata=facts)
     except OSError as error:
         raise LrsearchError(f"cannot write {file} ({error.strerror or error})") from None
     write_text(page, curve_page(result, plan.config, path.name))
     return file, page
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether the file has room for it: a state_dict may hold objects and sparse tensors."""
+    return hasattr(value, "clone") and not (value.is_sparse or value.is_sparse_csr)
 
 
 def curve_page(result: Trained, config: StudyConfig, name: str) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.task import Split, Task
+from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
@@ -81,6 +81,30 @@ def test_models_that_share_or_mask_their_weights_train_as_alone(
 @pytest.mark.parametrize("model", [lambda: mlp(6, 8, 3), lambda: mlp(6, 8, 3, activation=nn.GELU)])
 def test_a_class_that_the_loss_ignores_is_ignored(model: Callable[[], nn.Module]) -> None:
     check(vectors(model, loss=nn.CrossEntropyLoss(ignore_index=0)), mixed())
+
+
+@pytest.mark.parametrize("ignored", [-100, 1])
+@pytest.mark.parametrize("fused", [False, True])
+def test_samples_that_the_loss_ignores_do_not_count_in_the_accuracy(
+    ignored: int, fused: bool
+) -> None:
+    task = vectors(lambda: mlp(6, 8, 3))
+    assert isinstance(task.validation, Split)
+    x, y = task.validation.x, task.validation.y.clone()
+    y[::2] = ignored
+    loss = nn.CrossEntropyLoss(ignore_index=ignored)
+    changes = {"loss": loss, "metric": auto_metric, "metric_name": ""}
+    task = replace(task, validation=Split(x, y), **changes)
+    assert task.metric_name == "accuracy"
+    one = runner(task, fused)
+    one.add(0, Schedule("ConstantLR", 0.05, 1))
+    found = one.epoch()[0].val_metric
+    model = task.model()
+    model.load_state_dict(one.weights(0))
+    kept = y != ignored
+    assert 0 < int(kept.sum()) < len(y)
+    hits = model(x[kept]).argmax(1) == y[kept]
+    assert found == pytest.approx(float(hits.float().mean()))
 
 
 def with_hook(kind: str) -> nn.Module:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -119,13 +119,15 @@ class Normalize:
         self.__dict__.update(state)
 
 
-def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
+def accuracy(outputs: Tensor, y: Tensor, ignore: int = -100) -> Tensor:
     """Share of samples whose largest logit is the label; logits (B, classes, ...), y (B, ...).
 
-    Of targets that are shares of the classes, (B, classes, ...), the largest is the label.
+    Of targets that are shares of the classes, (B, classes, ...), the largest is the label. Labels
+    that are ``ignore``, as cross-entropy ignores them, do not count.
     """
     labels = y.argmax(dim=1) if y.dim() == outputs.dim() else y
-    return (outputs.argmax(dim=1) == labels).float().mean()
+    kept = labels != ignore
+    return ((outputs.argmax(dim=1) == labels) & kept).sum() / kept.sum().clamp(min=1)
 
 
 def auto_loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -254,7 +256,10 @@ class Task:
             object.__setattr__(self, "loss", F.mse_loss if floats else F.cross_entropy)
         if self.metric is auto_metric:
             classes = self.loss is F.cross_entropy or isinstance(self.loss, nn.CrossEntropyLoss)
-            object.__setattr__(self, "metric", accuracy if classes else None)
+            ignore = getattr(self.loss, "ignore_index", -100)
+            beside = accuracy if ignore == -100 else partial(accuracy, ignore=ignore)
+            object.__setattr__(self, "metric", beside if classes else None)
+            object.__setattr__(self, "metric_name", self.metric_name or "accuracy")
         if self.metric is None:
             object.__setattr__(self, "metric_name", "")
         elif not self.metric_name:

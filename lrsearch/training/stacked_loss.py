@@ -129,11 +129,12 @@ def losses_of(loss: LossFn, y: Tensor) -> PerTrial:
     return losses
 
 
-def metrics_of(metric: MetricFn) -> PerTrial:
-    """A metric of each of n trials."""
+def metrics_of(metric: MetricFn, y: Tensor) -> PerTrial:
+    """A metric of each of n trials; ``y`` as for :func:`losses_of`."""
+    labels = metric is accuracy and y.dim() == 1 and int(y.min()) >= 0
 
     def metrics(outputs: Tensor, y: Tensor) -> Tensor:
-        if metric is accuracy and outputs.dim() == 3 and y.dim() == 1:
+        if labels and outputs.dim() == 3:
             return (outputs.transpose(1, 2).max(1).indices == y).float().mean(1)
         each = outputs.contiguous()  # a metric may call view
         return torch.stack([scalar(metric(z, y), z.device) for z in each])

@@ -31,7 +31,7 @@ class StackedValidation:
         self.whole = task.validation_loss is not None
         loss = task.validation_loss or task.loss
         self.losses = losses_of(loss, task.validation.y)
-        self.metrics = metrics_of(task.metric) if task.metric else None
+        self.metrics = metrics_of(task.metric, task.validation.y) if task.metric else None
 
     def __call__(self, rows: Rows) -> list[list[float]]:
         """Per trial: loss, averaged loss and, where there is one, metric and averaged metric."""
