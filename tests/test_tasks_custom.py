@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from lrsearch import tasks
 from lrsearch.cli import main
@@ -186,6 +186,27 @@ def test_datasets_become_loaders_and_loaders_stay() -> None:
         tasks.given_task({**parts, "train": loader}, batch_size=3)
     with pytest.raises(UsageError, match="--train-samples works on tensors"):
         tasks.given_task({**parts, "train": loader}, train_samples=3)
+
+
+class Doubled(TensorDataset):
+    """Changes what it gives."""
+
+    def __getitem__(self, index: Any) -> Any:
+        x, y = super().__getitem__(index)
+        return 2 * x, y
+
+
+def test_parts_of_tensors_are_tensors_and_datasets_that_change_them_stay() -> None:
+    given = {"model": lambda: nn.Linear(4, 2), "validation": (X, Y)}
+    part = Subset(Subset(TensorDataset(X, Y), range(5, 25)), [3, 0, 7])
+    for train in (part, DataLoader(part, 2, shuffle=True)):
+        task = as_task({**given, "train": train}, "t")
+        assert isinstance(task.train, Split)
+        assert torch.equal(task.train.x, X[[8, 5, 12]])
+        assert torch.equal(task.train.y, Y[[8, 5, 12]])
+    assert task.steps_per_epoch == 2
+    for dataset in (Doubled(X, Y), Subset(Doubled(X, Y), range(9))):
+        assert isinstance(as_task({**given, "train": dataset}, "t").train, DataLoader)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

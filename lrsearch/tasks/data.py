@@ -13,6 +13,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     TensorDataset,
     default_collate,
 )
@@ -48,8 +49,8 @@ def as_data(
             return Split(x, y), batch_size
         except UsageError as error:
             raise LrsearchError(f"{what}: {error}") from error
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return as_data(data.tensors, what, batch_size, shuffle=shuffle)
+    if (tensors := _tensors(data)) is not None:
+        return as_data(tensors, what, batch_size, shuffle=shuffle)
     if isinstance(data, DataLoader):
         return _unpacked(data, shuffle) or (data, data.batch_size or batch_size)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
@@ -77,13 +78,25 @@ def _is_array(part: Any) -> bool:
 def _unpacked(loader: DataLoader[Any], shuffle: bool) -> tuple[Split, int] | None:
     """The tensors behind a loader that only slices and shuffles them: many times faster."""
     dataset, sampler = loader.dataset, loader.sampler
-    plain = type(dataset) is TensorDataset and len(dataset.tensors) == 2 and len(dataset) > 0
+    tensors = _tensors(dataset)
     usual = loader.collate_fn is default_collate and loader.batch_size is not None
-    if not plain or not usual or not isinstance(dataset, TensorDataset):
+    if tensors is None or len(tensors[0]) == 0 or not usual:
         return None
     random = type(sampler) is RandomSampler and not sampler.replacement
-    random = random and getattr(sampler, "num_samples", None) == len(dataset)
+    random = random and getattr(sampler, "num_samples", None) == len(tensors[0])
     if not (random if shuffle else random or type(sampler) is SequentialSampler):
         return None
     assert loader.batch_size is not None
-    return Split(*dataset.tensors), loader.batch_size
+    return Split(*tensors), loader.batch_size
+
+
+def _tensors(data: Any) -> tuple[Tensor, Tensor] | None:
+    """x and y of a Dataset that only holds them, or is a part of one (``random_split``)."""
+    if type(data) is TensorDataset and len(data.tensors) == 2:
+        return data.tensors[0], data.tensors[1]
+    whole = _tensors(data.dataset) if type(data) is Subset else None
+    if whole is None:
+        return None
+    index = torch.as_tensor([*data.indices], dtype=torch.long)
+    x, y = (part[index.to(part.device)] for part in whole)
+    return x, y
