@@ -486,6 +486,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "loading the first batch of train fails: ValueError: cannot decode image 3",
     ),
     "augment of no images": ({"augment": Augment()}, r"augment needs images \(n, C, H, W\)"),
+    "transform in place": (
+        {"transform": lambda x: x.sub_(1)},
+        r"transform of \(40, 4\) float32 changes its inputs in place; let it make new ones",
+    ),
+    "transform draws random numbers": (
+        {"transform": lambda x: x + torch.randn_like(x)},
+        "transform gives something else when it is called again, .* belongs into augment or a Da",
+    ),
+    "model in place": (
+        {"model": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2))},
+        r"the model Sequential on a train batch \(40, 4\) float32 changes its inputs in place",
+    ),
     "transform raises": ({"transform": lambda x: x[:, 9]}, "transform of .* fails: IndexError"),
 }
 
@@ -497,6 +509,12 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
         check(as_task({**GOOD, **change}, "t"))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("task t")
+
+
+def test_a_model_may_change_the_batches_of_a_loader_in_place() -> None:
+    data = {part: DataLoader(Pairs(20), 10) for part in ("train", "validation")}
+    model = {"model": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2))}
+    check(as_task({**GOOD, **data, **model}, "t"))
 
 
 def test_outputs_of_float64_stay_so() -> None:

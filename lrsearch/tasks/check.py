@@ -47,7 +47,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
         _check_targets(task, y)
-        outputs = _outputs(task, model, x, "train")
+        outputs = _outputs(task, model, x, task.train, "train")
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
         if not loss.requires_grad:
             raise _wrong(
@@ -87,7 +87,7 @@ def _evaluate(
     """One batch as it is evaluated."""
     model.eval()
     x, y = _batch(task, data, part, device)
-    outputs = _outputs(task, model, x, part)
+    outputs = _outputs(task, model, x, data, part)
     _check_size(task, model, data, part, x, elements(outputs) // len(y))
     name = "validation_loss" if task.validation_loss else "loss"
     culprit = _culprit(part, x=x, y=y)
@@ -171,13 +171,45 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         x, y = batch
     x, y = to_device((x, y), device or _CPU)
     if task.transform is not None:
-        x = _call(task, f"transform of {_shape(x)}", task.transform, x)
+        what = f"transform of {_shape(x)}"
+        given, x = x, _unchanged(task, what, task.transform, x, data)
+        if isinstance(data, Split) and not _same(x, _call(task, what, task.transform, given)):
+            raise _wrong(
+                task,
+                "transform gives something else when it is called again, and samples that are "
+                "tensors are transformed once; what is random belongs into augment or a Dataset",
+            )
     return x, y
 
 
-def _outputs(task: Task, model: nn.Module, x: Any, part: str, note: str = "") -> Any:
+def _outputs(task: Task, model: nn.Module, x: Any, data: Data, part: str, note: str = "") -> Any:
     what = f"the model {type(model).__name__} on a {part} batch {_shape(x)}{note}"
-    return as_float(_call(task, what, model, x))
+    return as_float(_unchanged(task, what, model, x, data))
+
+
+def _unchanged(task: Task, what: str, function: Callable[[Any], Any], x: Any, data: Data) -> Any:
+    """``function(x)``, which would change the data themselves in every epoch if it changed x.
+
+    A DataLoader gives copies of them.
+    """
+    if not isinstance(x, Tensor) or isinstance(data, DataLoader):
+        return _call(task, what, function, x)
+    given = x.clone()
+    result = _call(task, what, function, given)
+    if not _same(given, x):
+        raise _wrong(
+            task,
+            f"{what} changes its inputs in place; let it make new ones (x - 1, not x -= 1 or "
+            "x.sub_(1))",
+        )
+    return result
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether tensors are equal, with NaN wherever the other has it."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+        return type(a) is type(b)
+    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _is_float(value: Any) -> bool:
@@ -293,7 +325,7 @@ def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, out
     if {min(size, len(data)), len(data) % size} - {0} != {task.batch_size}:
         other = 3 if task.batch_size == 2 else 2
         note = ", which may have any number of samples whatever training has,"
-        _outputs(task, model, x[:other], part, note)
+        _outputs(task, model, x[:other], data, part, note)
 
 
 def _check_length(task: Task) -> None:

@@ -174,7 +174,8 @@ class Task:
             (:func:`lrsearch.training.optimizers.usual_lr`).
         lr_range: Bounds of the search for the peak rate, low < high. None = around ``lr``
             (:func:`lrsearch.training.optimizers.usual_range`).
-        transform: Applied to a batch of inputs on the device, in training and validation.
+        transform: Applied to inputs on the device, a batch or all at once, in training and
+            validation; it draws no random numbers.
         augment: Applied before it, in training only; needs a Split of images (n, C, H, W).
         param_groups: model -> parameter groups for the optimizer, each may have its own ``lr``
             (kept in proportion); None = one group.
