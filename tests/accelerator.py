@@ -283,6 +283,9 @@ MOMENTUM = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 SINGLE: dict[str, Case] = {
     "dense": Case(lambda: vectors(dense), arguments=MOMENTUM),
     "a metric of numpy": Case(lambda: vectors(dense, metric=share_right)),
+    "class weights": Case(
+        lambda: vectors(dense, loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])))
+    ),
     "images, augmented": Case(
         lambda: images(Net, augment=Augment(pad=2, flip=True), transform=lambda x: x * 2.0),
         optimizer="AdamW",

@@ -19,6 +19,7 @@ from lrsearch.schedules.convert import set_rates
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.training.batches import elements, evaluation_size, to_device
+from lrsearch.training.device import on_device
 from lrsearch.training.evaluation import as_float
 from lrsearch.training.optimizers import without_compiler
 
@@ -41,6 +42,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
     Example:
         >>> check(load_task("digits"))
     """
+    task = on_device(task, device or _CPU)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _made(task, device)

@@ -73,6 +73,7 @@ class EnsembleRunner:
     ) -> None:
         if k < 1:
             raise UsageError(f"fuse must be at least 1 trial, got {k}")
+        task = devices.on_device(task, device)
         if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
             raise LrsearchError(f"task {task.name} cannot be fused: its data come from a loader")
         devices.prepare(device)

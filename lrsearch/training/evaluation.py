@@ -41,6 +41,7 @@ def evaluate(
         The loss (``task.validation_loss`` where there is one), and the metric or None.
     """
     devices.prepare(device)
+    task = devices.on_device(task, device)
     with torch.random.fork_rng(devices=[]):
         model = task.model()
     model.load_state_dict(dict(weights))

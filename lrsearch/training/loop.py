@@ -103,7 +103,7 @@ class SingleRunner:
         compile: bool = False,
     ) -> None:
         devices.prepare(device)
-        self._task = task
+        self._task = task = devices.on_device(task, device)
         self._optimizer = optimizer
         self._optimizer_args = dict(optimizer_args)
         self._seed = seed

@@ -113,6 +113,7 @@ def lr_range_test(
             f"got {first=}, {last=}, {steps=}"
         )
     devices.prepare(device)
+    task = devices.on_device(task, device)
     model = devices.place(seeded_model(task, seed), device)
     model.train()
     groups = None if task.param_groups is None else task.param_groups(model)

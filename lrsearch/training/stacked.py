@@ -130,6 +130,8 @@ def fusable(
         >>> fusable(load_task("digits"), "LBFGS")
         'optimizer LBFGS has no stacked form (SGD, Adam and AdamW have)'
     """
+    device = device or torch.device("cpu")
+    task = devices.on_device(task, device)
     arguments = task.optimizer_args if optimizer_args is None else optimizer_args
     if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
         return "its data come from a loader, not as tensors"
@@ -139,7 +141,7 @@ def fusable(
     if reason:
         return reason
     with torch.random.fork_rng(devices=[]):
-        model = task.model().to(device or torch.device("cpu"))
+        model = task.model().to(device)
     try:
         build_stack(task, model, task.train.y, precision)
     except ValueError as error:
