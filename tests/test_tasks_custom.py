@@ -369,6 +369,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")},
         r"loss must be a scalar, got shape \(40,\); take its mean",
     ),
+    "loss is a class": (
+        {"loss": nn.CrossEntropyLoss},
+        r"loss is a class; give an object, CrossEntropyLoss\(\)",
+    ),
+    "loss is a word": ({"loss": "mse"}, "loss must be a function, got 'mse'"),
     "loss is a number": (
         {"loss": lambda z, y: 1.0},
         "loss must give a scalar tensor, got a float",

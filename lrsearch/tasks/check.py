@@ -46,6 +46,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _made(task, device)
+        _check_functions(task)
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
         _check_targets(task, y)
@@ -252,6 +253,15 @@ def _culprit(part: str, **tensors: Any) -> str:
         if _is_float(value) and not bool(torch.isfinite(value).all()):
             return f"{part} {name} holds NaN or infinity: clean the data"
     return "look at the data and the model"
+
+
+def _check_functions(task: Task) -> None:
+    for name in ("loss", "validation_loss", "metric", "transform"):
+        given = getattr(task, name)
+        if isinstance(given, type):
+            raise _wrong(task, f"{name} is a class; give an object, {given.__name__}()")
+        if given is not None and not callable(given):
+            raise _wrong(task, f"{name} must be a function, got {given!r:.60}")
 
 
 def _check_groups(task: Task, model: nn.Module) -> None:
