@@ -532,6 +532,22 @@ print(runner.epoch()[0].epoch, "torch._dynamo" in sys.modules)
     assert out.stdout == "2 False\n"
 
 
+def test_trying_a_task_leaves_the_compiler_out() -> None:
+    code = """
+import sys
+from dataclasses import replace
+from torch import nn
+from lrsearch.tasks import load_task
+from lrsearch.tasks.check import check
+from lrsearch.training.stacked import fusable
+task = replace(load_task("digits"), model=lambda: nn.Sequential(nn.Dropout(), nn.Linear(64, 10)))
+check(replace(task, param_groups=lambda model: [{"params": model.parameters()}]))
+print(fusable(task, "SGD"), "torch._dynamo" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "None False\n"
+
+
 # products of small matrices
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import device as devices
@@ -213,15 +213,24 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
     return [_apart(one, stacked[1]) for one, stacked in zip(expected, stepped, strict=True)]
 
 
-class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether the value of a tensor is read, to decide by it."""
+_READERS = {
+    getattr(Tensor, name)
+    for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__")
+}
+
+
+class _Reads(TorchFunctionMode):
+    """Sees whether the value of a tensor is read, to decide by it.
+
+    A ``TorchDispatchMode`` would see it, too, and import torch's compiler: a CPU second.
+    """
 
     any = False
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.any |= func is torch.ops.aten._local_scalar_dense.default
+        self.any |= func in _READERS
         return func(*args, **(kwargs or {}))
 
 
@@ -229,7 +238,7 @@ def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) ->
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers = _numbers(model.train())
     drawn = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]
-    with _Reads() as reads:  # type: ignore[no-untyped-call]
+    with _Reads() as reads:
         _plain_step(task, stack, model, x, y)
     for (name, key), value in _numbers(model).items():
         if numbers.get((name, key)) != value:
