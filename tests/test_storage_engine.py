@@ -281,6 +281,24 @@ def test_read_only_folder_and_file_are_named(
         reader.create_new_study([optuna.study.StudyDirection.MINIMIZE], "another")
 
 
+def test_who_may_only_read_sees_what_a_run_under_way_has_written(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    writer = open_storage(url)
+    writer.create_new_study([optuna.study.StudyDirection.MINIMIZE], "first")  # is in the log
+    _open_to_all(tmp_path)
+    request.getfixturevalue("as_nobody")
+    reader = open_storage(url, create=False)
+    assert [study.study_name for study in reader.get_all_studies()] == ["first"]
+    os.seteuid(os.getuid())
+    writer.create_new_study([optuna.study.StudyDirection.MINIMIZE], "second")
+    assert [study.study_name for study in reader.get_all_studies()] == ["first", "second"]
+    writer.close()
+    assert len(open_storage(url).get_all_studies()) == 2
+    reader.close()
+
+
 # file systems
 
 

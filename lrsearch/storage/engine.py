@@ -32,6 +32,7 @@ from lrsearch.storage.schema import SchemaMismatch, create_schema, is_current, i
 from lrsearch.storage.tuning import engine_kwargs, reading
 from lrsearch.storage.urls import (
     check_sqlite_file,
+    is_shared,
     is_writable,
     network_file_system,
     parse_storage_url,
@@ -240,7 +241,7 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
         url: See `lrsearch.storage.urls.parse_storage_url`.
         create: Make the file and the tables where they are missing. With False a missing database
             is an error, one of a plain Optuna script is left as it is, without a write-ahead log
-            too, and a read-only SQLite file can be read.
+            too, and a read-only SQLite file can be read, while another user writes it as well.
         patience: Seconds to wait for a server that does not answer now.
 
     Raises:
@@ -294,7 +295,11 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
 
 
 def _read_only_url(url: URL, path: Path) -> URL:
-    """SQLite cannot lock a file it may not write beside; such a file does not change either."""
-    return url.set(database=f"file:{quote(str(path.resolve()))}").update_query_dict(
-        {"mode": "ro", "immutable": "1", "uri": "true"}
+    """The file as whoever writes it shows it; where nobody does, SQLite need not lock it.
+
+    It cannot where a log was kept and this user may not make the files that go with it.
+    """
+    read = url.set(database=f"file:{quote(str(path.resolve()))}").update_query_dict(
+        {"mode": "ro", "uri": "true"}
     )
+    return read if is_shared(path) else read.update_query_dict({"immutable": "1"})

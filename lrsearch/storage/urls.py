@@ -225,13 +225,26 @@ def _is_sqlite(path: Path) -> bool:
     of all connections that this process has to it. The next process that leaves then takes itself
     for the last one, and removes the log in which those go on writing.
     """
-    uri = f"file:{quote(str(path.resolve()))}?mode=rw"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
-            connection.execute("PRAGMA schema_version")
+        _look(path, "rw")
     except sqlite3.Error as error:  # what else is wrong is said when it is opened in earnest
         return "not a database" not in str(error)
     return True
+
+
+def is_shared(path: Path) -> bool:
+    """Whether SQLite can read a file that this user may not write, with what is in its log."""
+    try:
+        _look(path, "ro")
+    except sqlite3.Error as error:
+        return "locked" in str(error)
+    return True
+
+
+def _look(path: Path, mode: str) -> None:
+    uri = f"file:{quote(str(path.resolve()))}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def is_writable(path: Path) -> bool:
