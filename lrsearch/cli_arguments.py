@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -41,9 +42,10 @@ def _finite(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """A line on stderr, at once."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line on stderr, at once, if there is anyone who reads it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def silent(text: str) -> None:

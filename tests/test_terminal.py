@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 import optuna
 import pytest
@@ -16,6 +19,7 @@ from optuna.trial import TrialState, create_trial
 from rich.cells import cell_len
 from rich.console import Console
 
+from lrsearch.cli_arguments import note
 from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import terminal
@@ -24,7 +28,7 @@ from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule
 from lrsearch.search.closing import _metric
-from lrsearch.search.display import LiveDisplay, finished_line
+from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.run import run
@@ -249,3 +253,33 @@ def test_a_run_that_ends_before_its_display_begins_leaves_the_cursor_alone(
     screen = Screen()
     LiveDisplay(screen).note("lr range test")
     assert "\x1b[?25l" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("make_display", [LiveDisplay, LineDisplay])
+def test_a_terminal_that_goes_away_in_mid_run_costs_no_results(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, make_display: Callable[[TextIO], Display]
+) -> None:
+    """The connection broke, or nobody reads the pipe any more."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Gone(Screen):
+        def write(self, text: str) -> int:
+            if self.tell() > 300:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    settings = make({"trials": 3, "epochs": 2, "train_samples": 400, "workers": "1"})
+    screen = Gone()
+    outcome = run(settings, display=make_display(screen))
+    assert screen.tell() > 300
+    assert outcome.progress.finished == 3
+    assert (in_tmp / outcome.files[0]).is_file()
+
+
+def test_a_line_that_nobody_reads_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        note("ConstantLR seed 1001  completed")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)

@@ -24,6 +24,7 @@ from lrsearch.search.progress import Progress, Row
 MAX_RUNNING_ROWS = 12
 BAR, GAP = 10, 2  # columns of a trial's progress bar, and between all columns
 LEAST_TOLD = 8  # a description cut to less says nothing
+UNSEEN = contextlib.suppress(OSError)  # the terminal is gone, or nobody reads: the study goes on
 
 
 class Display(Protocol):
@@ -85,8 +86,9 @@ class LineDisplay:
         """Nothing to do."""
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        with UNSEEN:
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
 
 def finished_line(row: Row, count: int, progress: Progress, best: Row | None) -> str:
@@ -115,18 +117,21 @@ class LiveDisplay:
 
     def update(self, progress: Progress) -> None:
         """Redraw."""
-        if self._first is None:
-            self._first = (progress.finished, progress.epochs_run)
-            self._live.start()  # not before: it hides the cursor, and close() must follow
-        self._live.update(self._render(progress), refresh=True)
+        with UNSEEN:
+            if self._first is None:
+                self._first = (progress.finished, progress.epochs_run)
+                self._live.start()  # not before: it hides the cursor, and close() must follow
+            self._live.update(self._render(progress), refresh=True)
 
     def note(self, line: str) -> None:
         """Print the line above the display."""
-        self._console.print(Text(line, style="yellow"))
+        with UNSEEN:
+            self._console.print(Text(line, style="yellow"))
 
     def close(self) -> None:
         """Remove the display."""
-        self._live.stop()
+        with UNSEEN:
+            self._live.stop()
 
     def _eta(self, progress: Progress) -> str:
         done_before = self._first[0] if self._first else 0
