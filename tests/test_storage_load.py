@@ -247,15 +247,13 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
     storage.attempt = twice  # type: ignore[method-assign]
     claim = claim_one(storage, study._study_id, 2, owner)
     assert claim is not None
+    assert slots.progress(storage, study._study_id) == slots.Progress(0, 1, 0)
     trial_id = create_trial(storage, claim)
     for epoch in (1, 2):
         assert history.record_epochs(storage, [(trial_id, Result(epoch))], owner=owner) == set()
     assert trials.finish(storage, trial_id, TrialState.COMPLETE, 1.0, {"a": 1}, owner=owner)
     storage.attempt = real  # type: ignore[method-assign]
-    # The first answer to claim() was lost, and its slot with it: it is ours and stays unused
-    # until we end, when anyone takes it.
-    slots.release(storage, owner)
-    assert slots.progress(storage, study._study_id) == slots.Progress(1, 0, 1)
+    assert slots.progress(storage, study._study_id) == slots.Progress(1, 0, 0)
     assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
     assert len(history.load_history(storage, study._study_id)) == 2
 

@@ -54,6 +54,9 @@ _ORPHANS = (
     .limit(bindparam("most"))
 )
 _HIGHEST = select(func.max(SLOTS.c.slot)).where(SLOTS.c.study_id == _STUDY)
+_MINE = select(SLOTS.c.slot).where(
+    SLOTS.c.study_id == _STUDY, SLOTS.c.owner == bindparam("by"), SLOTS.c.finished == 0
+)
 _NEW = SLOTS.insert().values(
     study_id=bindparam("new_study"),
     slot=bindparam("new_slot"),
@@ -101,8 +104,15 @@ def claim_some(
         Nothing if there is nothing to do now; others may still be running (`progress`).
     """
 
+    taken: list[Claim] = []
+
     def work(connection: Connection) -> list[Claim]:
+        nonlocal taken
         lock_study(connection, study_id)
+        if taken:  # this runs again: was it committed, and only the answer got lost?
+            mine = set(connection.execute(_MINE, {"study": study_id, "by": owner}).scalars())
+            if taken := [claim for claim in taken if claim.slot in mine]:
+                return taken
         _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
         where = {"study": study_id, "target": target, "most": most}
         orphans = connection.execute(_ORPHANS, where).all()
