@@ -19,6 +19,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
+from lrsearch.storage import new_owner, slots, trials
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
@@ -364,6 +365,38 @@ def test_a_queued_value_that_is_not_searched_fails_its_trial_and_the_study_goes_
     assert failed.user_attrs["error"].startswith(f"UsageError: the queued {name} {error}")
     assert [t.state for t in others] == [TrialState.COMPLETE] * 3
     assert any(t.params["lr"] == 1.0 for t in others)
+
+
+def test_a_run_with_a_smaller_target_does_not_wait_for_one_with_a_larger(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it touch what that one is just writing."""
+    study_id, other = bench.study._study_id, new_owner()
+    claims = slots.claim_some(bench.storage, study_id, 5, other, 5)
+    trials.start_trials(bench.storage, claims)
+    for trial in bench.trials[:3]:
+        trials.finish(bench.storage, trial._trial_id, TrialState.PRUNED, 1.0, owner=other)
+    folder = bench.folder / "checkpoints"
+    folder.mkdir()
+    (folder / ".4.pt-half").touch()
+    waits: list[float] = []
+    interrupt = Interrupt()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        interrupt._code = 130
+
+    monkeypatch.setattr(interrupt, "sleep", sleep)
+    bench.worker(3, interrupt=interrupt).run()
+    assert waits == []
+    assert (folder / ".4.pt-half").exists()
+    with pytest.raises(Interrupted):
+        bench.worker(4, interrupt=interrupt).run()
+    assert len(waits) == 1
+    interrupt._code = None
+    slots.release(bench.storage, other)
+    bench.work(5)
+    assert list(folder.iterdir()) == []
 
 
 def test_timeout_starts_no_new_trial(bench: Bench) -> None:

@@ -116,10 +116,9 @@ class Worker:
 
     def _others_at_work(self) -> bool:
         """Whether a trial may still come back to the queue, so that leaving now is too early."""
-        return (
-            not self._timed_out()
-            and slots.progress(self.storage, self.study._study_id).running > 0
-        )
+        if self._timed_out():
+            return False
+        return slots.progress(self.storage, self.study._study_id, self.target).running > 0
 
     # ask
 
@@ -334,4 +333,5 @@ class Worker:
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        self.saves.tidy(ended, half_written=len(ended) >= self.target)
+        there = slots.progress(self.storage, self.study._study_id)
+        self.saves.tidy(ended, half_written=not there.running)

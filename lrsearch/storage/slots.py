@@ -270,14 +270,17 @@ def _epochs(storage: Storage, where: ColumnElement[bool]) -> dict[tuple[int, int
     return {(row.study_id, row.slot): row.epoch for row in rows}
 
 
-def progress(storage: Storage, study_id: int) -> Progress:
-    """How many slots of the study are finished, running and waiting."""
+def progress(storage: Storage, study_id: int, target: int | None = None) -> Progress:
+    """How many slots of a study (or those below ``target``) are finished, running and waiting."""
 
     def work(connection: Connection) -> Progress:
+        counted = select(SLOTS.c.finished, SLOTS.c.owner.is_(None), func.count()).where(
+            SLOTS.c.study_id == study_id
+        )
+        if target is not None:
+            counted = counted.where(SLOTS.c.slot < target)
         rows = connection.execute(
-            select(SLOTS.c.finished, SLOTS.c.owner.is_(None), func.count())
-            .where(SLOTS.c.study_id == study_id)
-            .group_by(SLOTS.c.finished, SLOTS.c.owner.is_(None))
+            counted.group_by(SLOTS.c.finished, SLOTS.c.owner.is_(None))
         ).all()
         counts = {(bool(f), bool(free) and not f): 0 for f, free, _ in rows}
         for finished, free, count in rows:
