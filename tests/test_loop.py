@@ -295,6 +295,20 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_with_its_number(bench: Be
     assert list((bench.folder / "checkpoints").iterdir()) == []
 
 
+def test_a_database_that_is_waited_for_no_longer_ends_an_interrupted_run_as_interrupted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt = Interrupt()
+
+    def away(*_: object, **__: object) -> set[int]:
+        interrupt._code = 130
+        raise LrsearchError("the storage cannot be reached")
+
+    monkeypatch.setattr("lrsearch.storage.history.record_epochs", away)
+    with pytest.raises(Interrupted):
+        bench.worker(2, interrupt=interrupt).run()
+
+
 def test_damaged_checkpoint_starts_the_trial_over_and_says_so(bench: Bench) -> None:
     interrupt = Interrupt()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,7 +125,7 @@ def test_sqlite_is_opened_with_wal_and_a_busy_timeout(tmp_path: Path) -> None:
     assert read == {
         "journal_mode": "wal",
         "synchronous": 1,
-        "busy_timeout": 60_000,
+        "busy_timeout": 1_000,
         "foreign_keys": 1,
     }
     assert storage.warnings == []
@@ -146,6 +149,38 @@ def test_a_writer_holds_the_lock_from_its_first_statement_and_readers_do_not_wai
         found = [study.study_name for study in storage.get_all_studies()]
         assert found == ["a"], "a reader sees what was committed"
     assert storage.get_study_id_from_name("b") != study_id
+
+
+def test_a_wait_for_a_locked_file_is_told_and_ends_soon_when_somebody_wants_to_leave(
+    tmp_path: Path,
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "a")
+    told: list[float] = []
+
+    def tell(line: str) -> None:
+        assert "database is locked" in line
+        told.append(time.monotonic())
+        storage.hurry()
+
+    storage.on_wait = tell
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as browser:
+        browser.execute("BEGIN IMMEDIATE")  # and its user has gone for lunch
+        began = time.monotonic()
+        with pytest.raises(LrsearchError, match="was locked by another process for too long"):
+            storage.set_study_user_attr(study_id, "x", 1)
+    assert told[0] - began < 15
+    assert time.monotonic() - told[0] < 5
+
+
+def test_opening_waits_for_a_file_that_is_locked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        done = threading.Timer(2.5, other.rollback)
+        done.start()
+        assert open_storage(url).get_all_studies() == []
+        done.join()
 
 
 def test_opening_once_more_leaves_the_locks_of_what_is_open(tmp_path: Path) -> None:

@@ -107,8 +107,10 @@ class Worker:
                     else:
                         self._tidy()
                         return
-            except BaseException:
+            except BaseException as error:
                 self._hand_back()
+                if isinstance(error, LrsearchError):
+                    self.interrupt.check()  # it waited no longer, for somebody wants to leave
                 raise
 
     def _timed_out(self) -> bool:

@@ -44,6 +44,7 @@ from lrsearch.storage.urls import (
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 900.0  # how long a call waits for a database that went away in mid-run
+LOCKED_SECONDS = 60.0  # how long opening waits for an SQLite file that is locked
 HURRY_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
@@ -242,7 +243,8 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
         create: Make the file and the tables where they are missing. With False a missing database
             is an error, one of a plain Optuna script is left as it is, without a write-ahead log
             too, and a read-only SQLite file can be read, while another user writes it as well.
-        patience: Seconds to wait for a server that does not answer now.
+        patience: Seconds to wait for a server that does not answer now; for an SQLite file that
+            another process has locked, at least 60.
 
     Raises:
         UsageError: If the URL is wrong or its driver is not installed.
@@ -286,6 +288,8 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
         storage.has_history = current or create
         return storage
 
+    if path is not None:
+        patience = max(patience, LOCKED_SECONDS)
     try:
         storage, _ = persist(construct, full_url, patience=lambda: patience)
     except SchemaMismatch as error:

@@ -14,7 +14,9 @@ from sqlalchemy import event
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, Connection, CreateEnginePlugin, Engine
 
-BUSY_SECONDS = 60.0  # how long one SQLite statement waits for another writer
+#: How long one SQLite statement waits for another writer. No signal is heard meanwhile, so the
+#: longer waits are `lrsearch.storage.engine.persist`'s.
+BUSY_SECONDS = 1.0
 
 
 class _Mode(threading.local):
