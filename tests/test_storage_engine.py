@@ -112,6 +112,16 @@ def test_unreachable_server_is_one_line_without_the_password(url: str) -> None:
         assert spelling not in str(caught.value)
 
 
+def test_a_name_that_is_gone_for_now_is_waited_for_like_any_outage() -> None:
+    """A database's container that restarts has none meanwhile."""
+    pytest.importorskip("psycopg")
+    told: list[str] = []
+    with pytest.raises(LrsearchError, match="cannot be reached: failed to resolve host"):
+        open_storage("postgresql://me:pw@db.invalid/x", patience=2.5, on_wait=told.append)
+    (line,) = told
+    assert line.startswith("waiting for postgresql+psycopg://me:***@db.invalid/x: failed to")
+
+
 # SQLite files
 
 

@@ -66,10 +66,13 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         from lrsearch.storage import open_storage
         from lrsearch.storage.engine import PATIENCE_SECONDS
 
+    def note(line: str) -> None:
+        say(note=line)
+
     folder = Path(order["folder"]).resolve()  # the task may go elsewhere
     # What is missing here must not be made anew: then this is not the machine where it lies.
     url = order["config"]["storage"]
-    storage = open_storage(url, create=False, patience=PATIENCE_SECONDS)
+    storage = open_storage(url, create=False, patience=PATIENCE_SECONDS, on_wait=note)
     interrupt.hurry.append(storage.hurry)
     _import_families(order["families"], order["config"]["task"])
     config = make(order["config"])
@@ -77,9 +80,6 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     plan = dataclasses.replace(
         plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
     )
-
-    def note(line: str) -> None:
-        say(note=line)
 
     if order["confirms"]:
         from lrsearch.search.confirming import join_confirmation

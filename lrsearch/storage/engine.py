@@ -230,7 +230,13 @@ for _name in WRITES:
     setattr(Storage, _name, _waiting(_name, read=False))
 
 
-def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Storage:
+def open_storage(
+    url: str,
+    *,
+    create: bool = True,
+    patience: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
+) -> Storage:
     """Open the database at ``url`` for Optuna and for our own tables.
 
     Any number of processes may open, and create, the same one at the same time. On SQLite the
@@ -245,6 +251,7 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
             too, and a read-only SQLite file can be read, while another user writes it as well.
         patience: Seconds to wait for a server that does not answer now; for an SQLite file that
             another process has locked, at least 60.
+        on_wait: Called with one line if it waits for longer than a moment.
 
     Raises:
         UsageError: If the URL is wrong or its driver is not installed.
@@ -291,7 +298,7 @@ def open_storage(url: str, *, create: bool = True, patience: float = 0.0) -> Sto
     if path is not None:
         patience = max(patience, LOCKED_SECONDS)
     try:
-        storage, _ = persist(construct, full_url, patience=lambda: patience)
+        storage, _ = persist(construct, full_url, patience=lambda: patience, on_wait=on_wait)
     except SchemaMismatch as error:
         raise LrsearchError(f"storage {redact(url)}: {error}") from None
     storage.warnings = warnings

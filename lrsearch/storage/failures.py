@@ -34,8 +34,6 @@ _PERMANENT_WORDS = (
     "permission denied",
     "invalid connection option",
     "invalid port number",
-    "could not translate host name",
-    "failed to resolve host",
 )
 
 
