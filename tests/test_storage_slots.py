@@ -447,6 +447,20 @@ def test_after_an_outage_nobody_is_taken_for_dead_too_soon(local: Place) -> None
     assert claim.trial_id == trial_id
 
 
+def test_after_the_machine_slept_nobody_is_taken_for_dead_too_soon(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or after the clock was set: the other worker is as alive as this one."""
+    other = new_owner()
+    local.begin(other, target=1)
+    woken = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: woken)
+    local.silence(3600)
+    assert local.claim(new_owner(), target=1, stale_seconds=60) is None
+    assert local.storage.recovered_at is not None
+    assert time.monotonic() - local.storage.recovered_at < 60
+
+
 def test_a_worker_killed_between_claiming_and_creating_leaves_its_slot(place: Place) -> None:
     first = place.claim(dead_owner())
     again = place.claim(new_owner())

@@ -47,6 +47,7 @@ PATIENCE_SECONDS = 900.0  # how long a call waits for a database that went away 
 LOCKED_SECONDS = 60.0  # how long opening waits for an SQLite file that is locked
 HURRY_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_LEAP_SECONDS = 5.0  # by which a clock does not differ, but for one that was set
 
 
 def persist(
@@ -89,6 +90,11 @@ def persist(
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
+def _clock() -> float:
+    """How far the wall clock is ahead of the one that stands still while the machine sleeps."""
+    return time.time() - time.monotonic()
+
+
 def _close(engine: Engine, pid: int) -> None:
     if os.getpid() == pid:  # connections that a fork inherited belong to its parent
         engine.dispose()
@@ -104,7 +110,8 @@ class Storage(RDBStorage):
         patience: Seconds a call waits for a database that went away; lower it to leave sooner, in
             a call under way too.
         has_history: False where our own tables may be missing, as a plain Optuna script leaves it.
-        recovered_at: ``time.monotonic()`` when this process last came back from such a wait.
+        recovered_at: ``time.monotonic()`` when this process last came back from such a wait, or
+            from the sleep of its machine, or when the clock was set.
         close: Call it to close the connections; the end of the object or the process does it too.
     """
 
@@ -115,6 +122,7 @@ class Storage(RDBStorage):
         self.patience = PATIENCE_SECONDS
         self.has_history = True
         self.recovered_at: float | None = None
+        self._clock = _clock()
         # Optuna formats the URL as a template: {SCHEMA_VERSION}.
         template = url.replace("{", "{{").replace("}", "}}")
         super().__init__(
@@ -140,6 +148,9 @@ class Storage(RDBStorage):
             with reading(read):
                 return call()
 
+        before, self._clock = self._clock, _clock()
+        if self._clock - before > _LEAP_SECONDS:
+            self.recovered_at = time.monotonic()
         result, waited = persist(
             once, self.url, patience=lambda: self.patience, on_wait=self.on_wait
         )
