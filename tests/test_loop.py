@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
+from lrsearch.search.study import open_study
 from lrsearch.storage import new_owner, slots, trials
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
@@ -411,6 +414,30 @@ def test_a_run_with_a_smaller_target_does_not_wait_for_one_with_a_larger(
     slots.release(bench.storage, other)
     bench.work(5)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_study_deleted_in_mid_run_ends_the_run_and_the_next_of_its_number_is_left_alone(
+    bench: Bench, anew: bool
+) -> None:
+    deleted: list[int] = []
+
+    def delete(key: int, schedule: Schedule, epoch: int) -> float | None:
+        if epoch == 2 and key == 3 and not deleted:
+            deleted.append(key)
+            optuna.delete_study(study_name=bench.study.study_name, storage=bench.storage)
+            if anew:
+                made = open_study(bench.storage, make({"epochs": EPOCHS, "lr": (0.1, 0.2)}), {})
+                assert made._study_id == bench.study._study_id
+        return None
+
+    name = bench.study.study_name
+    with pytest.raises(LrsearchError, match=rf"study '{name}' was deleted; start it again"):
+        bench.worker(8, FakeRunner(4, delete)).run()
+    assert bench.notes == []
+    assert not (bench.folder / "checkpoints").exists()
+    if anew:
+        assert bench.storage.get_all_trials(bench.study._study_id) == []
 
 
 def test_timeout_starts_no_new_trial(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from lrsearch.schedules.ranges import as_number
 from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.saving import Saves
+from lrsearch.search.study import uid_of
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
@@ -87,6 +88,7 @@ class Worker:
     residents: dict[int, Resident] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
+    uid: str | None = None
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -95,6 +97,7 @@ class Worker:
             Interrupted: On Ctrl-C or SIGTERM, after the running trials were saved and handed back.
             LrsearchError: After several failing trials in a row.
         """
+        self.uid = uid_of(self.storage, self.study._study_id)
         with Heartbeat(self.storage, self.owner), as_torch():
             try:
                 while True:
@@ -196,6 +199,9 @@ class Worker:
 
     def _record(self, results: Mapping[int, EpochResult]) -> None:
         lost = history.record_epochs(self.storage, list(results.items()), owner=self.owner)
+        if lost and uid_of(self.storage, self.study._study_id) != self.uid:
+            self.residents.clear()  # a study that is made next on SQLite has the same numbers
+            raise LrsearchError(f"study {self.study.study_name!r} was deleted; start it again")
         with frozen(self.study):
             for key, result in results.items():
                 self._judge(key, result, lost=key in lost)

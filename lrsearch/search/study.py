@@ -174,6 +174,16 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
     return study
 
 
+def uid_of(storage: Storage, study_id: int) -> str | None:
+    """What no other study has, whatever its number; None where there is no study of ours."""
+    try:
+        stored = storage.get_study_user_attrs(study_id)
+    except KeyError:  # it was deleted
+        return None
+    uid: str | None = stored.get(ATTR, {}).get("uid")
+    return uid
+
+
 def other_ways(study: optuna.Study, config: StudyConfig) -> list[str]:
     """A line where this process proposes or stops trials otherwise than the study's first did.
 
