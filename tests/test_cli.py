@@ -117,6 +117,20 @@ def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
     assert not json.loads(capsys.readouterr().out)["timed_out"]
 
 
+def test_queued_trials_beyond_the_target_are_told(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--fuse", "8", "--workers", "1"]) == 0
+    assert "queued" not in capsys.readouterr().out
+    study = optuna.load_study(study_name="digits", storage="sqlite:///lrsearch.db")
+    for lr in (0.02, 0.03):
+        study.enqueue_trial({"lr": lr})
+    assert main(SMALL) == 0
+    assert "2 trials still queued: a larger --trials goes on" in capsys.readouterr().out
+    assert main([*SMALL, "--trials", "8"]) == 0
+    assert "queued" not in capsys.readouterr().out
+
+
 def test_trials_that_repeat_an_earlier_schedule_are_counted(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,9 @@ def closing(
         up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
         left = f"{progress.finished:,} of {words.count(progress.target, 'trial')} have ended"
         print_text(console, f"  {up}: {left}; the same command goes on", indent=4)
+    elif waiting := outcome.waiting:
+        queued = f"{words.count(waiting, 'trial')} still queued: a larger --trials goes on"
+        print_text(console, f"  {queued}", indent=4)
     if repeated := outcome.repeated:
         again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
         tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")

@@ -75,6 +75,11 @@ class Outcome:
         return config.timeout is not None and self.progress.finished < config.trials
 
     @property
+    def waiting(self) -> int:
+        """Trials that were queued, or begun, and have no place among the target's."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    @property
     def repeated(self) -> int:
         """Trials with the very schedule of an earlier one: where a space holds but few."""
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.state in TOLD]
