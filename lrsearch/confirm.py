@@ -104,6 +104,8 @@ def confirm(
     config = _config(study, storage.url, overrides or {}, runs=len(arms) * seeds)
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
     interrupt = interrupt or Interrupt()
+    storage.on_wait = note
+    interrupt.hurry.append(storage.hurry)
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
+import signal
+import sqlite3
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +37,11 @@ from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
 from lrsearch.search.confirming import ConfirmWorker
-from lrsearch.search.interrupt import Interrupted
+from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.workers import LocalLauncher, Order
 from lrsearch.storage import Storage, open_storage
 from lrsearch.tasks import Split, Task, load_task
+from lrsearch.training.results import EpochResult
 from tests.synthetic import Fake, make_study
 
 EPOCHS = 4
@@ -83,6 +88,33 @@ def test_a_planted_difference_on_digits_is_found(storage: Storage) -> None:
     assert "it beat constant rate" in sentence(result)
     assert result.winner.test is not None
     assert result.winner.test.mean > 0.6
+
+
+def test_leaving_while_the_database_is_away_takes_seconds_and_the_wait_was_told(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    interrupt, told = Interrupt(), list[str]()
+    judge = ConfirmWorker._judge
+
+    def locked(self: ConfirmWorker, key: int, result: EpochResult, *, lost: bool) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        judge(self, key, result, lost=lost)
+
+    def note(line: str) -> None:
+        told.append(line)
+        if line.startswith("waiting for"):
+            interrupt._handle(signal.SIGINT, None)
+
+    monkeypatch.setattr(ConfirmWorker, "_judge", locked)
+    with contextlib.closing(sqlite3.connect(tmp_path / "lrsearch.db", isolation_level=None)) as (
+        other
+    ):
+        began = time.monotonic()
+        with pytest.raises(Interrupted):
+            confirm(study, storage, top=1, seeds=2, note=note, interrupt=interrupt)
+    assert time.monotonic() - began < 30
+    assert any(line.startswith("waiting for sqlite:") for line in told)
 
 
 def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
