@@ -312,6 +312,26 @@ def test_a_database_that_is_waited_for_no_longer_ends_an_interrupted_run_as_inte
         bench.worker(2, interrupt=interrupt).run()
 
 
+def test_a_trial_that_fails_after_another_worker_took_it_over_leaves_that_one_s_checkpoint(
+    bench: Bench,
+) -> None:
+    worker = bench.worker(1, baselines=False)
+    file = worker.saves.folder / "1.pt"
+
+    def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
+        slots.release(bench.storage, worker.owner)
+        assert slots.claim_some(bench.storage, bench.study._study_id, 1, new_owner(), 1)
+        worker.saves.write(key, {"epoch": 1})
+        worker.interrupt._code = 130
+        raise ValueError("a worker that slept for long")
+
+    worker.runner = FakeRunner(1, fail)
+    with pytest.raises(Interrupted):
+        worker.run()
+    assert bench.trials[0].state == TrialState.RUNNING
+    assert file.exists()
+
+
 def test_damaged_checkpoint_starts_the_trial_over_and_says_so(bench: Bench) -> None:
     interrupt = Interrupt()
 

@@ -357,6 +357,21 @@ def test_only_ended_processes_of_this_machine_are_known_to_be_dead() -> None:
         child.wait()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_process_that_proc_hides_from_this_user_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """/proc mounted with hidepid, as on many clusters."""
+    owner = new_owner()
+
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(owners, "_process", lambda pid: None)
+    monkeypatch.setattr(os, "kill", kill)
+    assert not is_dead(owner)
+
+
 def test_two_machines_of_one_name_without_proc_take_none_of_each_other_s_workers_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,14 +282,15 @@ class Worker:
             "traceback": "".join(traceback.format_exception(error))[-4000:],
             "device": self.device,
         }
-        trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
+        mine = trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
         if resident is not None:
             self._drop(key)
-        self.saves.forget(key)
         self.failures += 1
         number = self.storage.get_trial(key).number
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
-        self._track(key)
+        if mine:  # and not of a worker that has taken it over
+            self.saves.forget(key)
+            self._track(key)
         if self.failures >= FAILURES_IN_A_ROW:
             raise LrsearchError(
                 f"{self.failures} trials in a row failed, the last with {text.splitlines()[0]}. "

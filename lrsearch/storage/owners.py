@@ -42,16 +42,15 @@ def is_dead(owner: str) -> bool:
     if system == "Windows":  # there is no harmless way to ask
         return False
     pid = int(fields[2])
-    if system == "Linux":
-        start = _process(pid)
-        return start is None or (fields[3] != "0" and start != fields[3])
+    if system == "Linux" and (start := _process(pid)) is not None:
+        return fields[3] != "0" and start != fields[3]
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except OSError:  # another user's: /proc may be mounted so that it shows none of them
         return False
-    return False
+    return system == "Linux"  # a zombie
 
 
 def _machine() -> str:
