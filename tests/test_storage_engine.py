@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import os
 import re
@@ -500,6 +501,20 @@ def test_many_threads_share_one_storage(database_url: str) -> None:
     assert errors == []
     assert sorted(trial.number for trial in study.get_trials()) == list(range(30))
     storage.engine.dispose()
+
+
+def test_a_file_that_cannot_be_reached_any_more_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a network folder that is gone, or one that this user may not enter any more."""
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(LrsearchError, match=r"a\.db cannot be reached any more \(Perm"):
+        storage.get_all_studies()
 
 
 def test_a_file_deleted_in_mid_run_is_told_and_not_made_anew(tmp_path: Path) -> None:

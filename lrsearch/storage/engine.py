@@ -95,6 +95,22 @@ def _clock() -> float:
     return time.time() - time.monotonic()
 
 
+def _check_there(file: Path) -> None:
+    """Make sure that an SQLite file in use is where it was."""
+    try:
+        there = file.exists()
+    except OSError as error:  # no permission for its folder any more, or that is gone
+        raise LrsearchError(
+            f"storage {file} cannot be reached any more ({error.strerror}); what was committed is "
+            "kept: mend that, then run the same command again"
+        ) from None
+    if not there:
+        raise LrsearchError(
+            f"storage {file} was deleted while it was in use, and what it held is lost; the same "
+            "command begins anew"
+        )
+
+
 def _close(engine: Engine, pid: int) -> None:
     if os.getpid() == pid:  # connections that a fork inherited belong to its parent
         engine.dispose()
@@ -140,11 +156,8 @@ class Storage(RDBStorage):
         """`persist` with this storage's patience; ``read``: takes no write lock on SQLite."""
 
         def once() -> T:
-            if self._file is not None and not self._file.exists():  # a connection would make one
-                raise LrsearchError(
-                    f"storage {self._file} was deleted while it was in use, and what it held is "
-                    "lost; the same command begins anew"
-                )
+            if self._file is not None:
+                _check_there(self._file)  # a connection would make one
             with reading(read):
                 return call()
 
