@@ -464,8 +464,8 @@ def test_a_single_trial_has_axes_that_can_be_read() -> None:
 
 
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
-    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {}, 60, {"lr": 0.2, "scheduler": 0.1})
-    within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {}, 20, {"eta_min": 0.1})
+    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {"lr": 0.2, "scheduler": 0.1}, 60)
+    within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {"eta_min": 0.1}, 20)
     found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
     line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
     cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
@@ -491,7 +491,7 @@ def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
 def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
     share: dict[str, float], spread: dict[str, float], clear: str | None
 ) -> None:
-    overall = Shares(share, {}, 60, spread)
+    overall = Shares(share, spread, 60)
     assert overall.clear() == clear
     found = Importance(overall, None, {}, {}, {}, {"complete": 60})
     said = mattered_line(found, "StepLR"), mattered(found)[0]

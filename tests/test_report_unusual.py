@@ -298,15 +298,11 @@ def test_the_best_of_a_study_without_schedules_is_told_by_its_number() -> None:
     assert not {"winner", "scatter"} & set(report.figures)
 
 
-def test_shares_are_told_as_rough_where_any_error_is_large_and_names_as_they_are() -> None:
-    def said(error: float) -> list[str]:
-        shares = Shares({"weight_*decay*": 0.05, "lr": 0.02}, {"lr": error}, 300, {"lr": 0.1})
-        return mattered(Importance(shares, None, {}, {}, {}, {"complete": 300}))
-
-    told = "Nothing stands out from chance yet: `weight_*decay*` explains 5% and the learning rate"
-    assert said(0.04)[0].startswith(told)
-    assert len(said(0.04)) == 1
-    assert said(0.3)[1] == "This is rough: give or take 30%, and more."
+def test_shares_are_told_with_their_spread_and_names_as_they_are() -> None:
+    shares = Shares({"weight_*decay*": 0.05, "lr": 0.02}, {"weight_*decay*": 0.3, "lr": 0.1}, 300)
+    (told,) = mattered(Importance(shares, None, {}, {}, {}, {"complete": 300}))
+    said = "Nothing stands out from chance yet: `weight_*decay*` explains 5 ± 30% and the learning"
+    assert told.startswith(f"{said} rate 2 ± 10% of the differences between 300 trials")
 
 
 def test_a_loss_of_exactly_zero_is_the_lowest_of_its_study() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
 
 from lrsearch.report import words
 from lrsearch.report.command import typed
@@ -13,9 +12,6 @@ from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
-
-ROUGH = 0.1
-"""Standard error from which on a share is told with it."""
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
@@ -171,23 +167,20 @@ def mattered(found: Importance) -> list[str]:
         return ["The trials came to nothing that family, rate or warmup could explain."]
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
-    def parts(share: Mapping[str, float]) -> str:
-        first, *rest = ((names.get(k, words.code(k)), words.percent(v)) for k, v in share.items())
+    def parts(found: Shares) -> str:
+        first, *rest = ((names.get(k, words.code(k)), _part(found, k)) for k in found.share)
         return words.listing([" explains ".join(first), *map(" ".join, rest)])
 
-    text = parts(found.overall.share)
+    text = parts(found.overall)
     if found.overall.clear() is None:
         text = f"nothing stands out from chance yet: {text}"
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
     ]
-    error = max(found.overall.error.values(), default=0.0)
-    if error > ROUGH:
-        lines.append(f"This is rough: give or take {words.percent(error)}, and more.")
     if found.better is not None:
         chance = " nothing stands out from chance:" if found.better.clear() is None else ","
-        better = parts(found.better.share)
+        better = parts(found.better)
         lines.append(f"Among the better half of the trials{chance} {better}.")
     return lines
 

@@ -11,7 +11,7 @@ from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figu
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from lrsearch.report.importance import Importance, Shares
+    from lrsearch.report.importance import Importance
     from lrsearch.report.tables import PruningTable
 
 FAINT = "rgba(127,127,127,0.55)"
@@ -39,7 +39,7 @@ def importance_figure(rows: Importance, title: str = "") -> Figure:
             orientation="h",
             name=label,
             marker={"color": color, "line": {"width": 0}},
-            error_x=_whiskers(values, [_error(shares, n) for n in names]),
+            error_x=_whiskers(values, [shares.spread.get(n, 0.0) for n in names]),
             hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
         )
     figure.update_yaxes(ticks="")
@@ -48,13 +48,8 @@ def importance_figure(rows: Importance, title: str = "") -> Figure:
     return figure
 
 
-def _error(shares: Shares, name: str) -> float:
-    """How far a whisker reaches: the standard error; the spread where that was not asked for."""
-    return (shares.error or shares.spread).get(name, 0.0)
-
-
-def _whiskers(values: Sequence[float], errors: Sequence[float]) -> dict[str, Any]:
-    pairs = list(zip(values, errors, strict=True))
+def _whiskers(values: Sequence[float], spreads: Sequence[float]) -> dict[str, Any]:
+    pairs = list(zip(values, spreads, strict=True))
     return {
         "symmetric": False,
         "array": [min(e, 1 - v) for v, e in pairs],
@@ -116,7 +111,7 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
         if not found:
             continue
         values = [found[f].share.get(n, 0.0) if f in found else 0.0 for f, n in bars]
-        errors = [_error(found[f], n) if f in found else 0.0 for f, n in bars]
+        spreads = [found[f].spread.get(n, 0.0) if f in found else 0.0 for f, n in bars]
         figure.add_bar(
             x=values,
             y=places,
@@ -125,7 +120,7 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
             name=label,
             # Of the colours, not of the marks: the legend shows only those.
             marker={"color": [pale(c, opacity) for c in colors], "line": {"width": 0}},
-            error_x=_whiskers(values, errors),
+            error_x=_whiskers(values, spreads),
             hovertemplate="%{customdata}: %{x:.0%}<extra>" + label + "</extra>",
         )
     _share_axis(figure)

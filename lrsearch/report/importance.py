@@ -25,7 +25,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SHARED = ("scheduler", "lr", "warmup")
 LEAST_TRIALS = 12
 MOST_TRIALS = 500
+_TREES = 12
 _DEPTH = 6
 
 
@@ -48,17 +49,15 @@ class Shares:
 
     Attributes:
         share: Parameter -> part, 0 to 1, largest first.
-        error: Parameter -> standard error, from half samples; empty where it was not asked for.
-        trials: Trials it was computed from.
         spread: Parameter -> standard deviation of what single trees, each of a bootstrap sample,
-            say; it costs nothing, and is about one and a half times what the shares of studies
-            with other seeds differ by.
+            say; about one and a half times what the shares of studies with other seeds differ by.
+            (Forests of half samples said less than that, and something else each time.)
+        trials: Trials it was computed from.
     """
 
     share: Mapping[str, float]
-    error: Mapping[str, float]
+    spread: Mapping[str, float]
     trials: int
-    spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rest(self) -> float:
@@ -164,8 +163,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         table: The study.
         seed: Of the forests, the shuffles and, above 500 trials (200 in a family), the sample
             that is used.
-        brief: Without standard errors and without the better half of each family, at a third of
-            the cost; the shares are the same.
+        brief: Without the better half of each family.
     """
     places = worth(table)
     done = [
@@ -187,20 +185,20 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         if not own:
             continue
         names = [*SHARED[1:], *own]
-        found = _of_trials(mine, places, names, seed, brief, of_family=True)
+        found = _of_trials(mine, places, names, seed, of_family=True)
         if found is None:
             too_few[family] = len(mine)
             continue
         within[family] = found
         if brief:
             continue
-        top = _of_trials(_better_half(mine, places), places, names, seed, brief, of_family=True)
+        top = _of_trials(_better_half(mine, places), places, names, seed, of_family=True)
         if top is not None:
             within_better[family] = top
     names = [*SHARED, *sorted({k for t in done for k in t.others})]
     return Importance(
-        overall=_of_trials(done, places, names, seed, brief),
-        better=_of_trials(_better_half(done, places), places, names, seed, brief),
+        overall=_of_trials(done, places, names, seed),
+        better=_of_trials(_better_half(done, places), places, names, seed),
         within=within,
         within_better=within_better,
         too_few=too_few,
@@ -219,7 +217,6 @@ def _of_trials(
     places: Mapping[int, float],
     names: Sequence[str],
     seed: int,
-    brief: bool,
     of_family: bool = False,
 ) -> Shares | None:
     """Shares of the parameters with these names; None where there are too few trials.
@@ -237,16 +234,15 @@ def _of_trials(
     columns = {n: [t.params.get(n, _absent(n, distributions[n])) for t in rows] for n in used}
     values = np.array([places[t.number] for t in rows])
     draws = 2 if of_family else 3
-    found = shares(columns, distributions, values, seed, draws, whiskers=not brief)
+    found = shares(columns, distributions, values, seed, draws)
     share = dict(found.share) | {
         n: 0.0 for n in names if n not in used and any(n in t.params for t in rows)
     }
     short = {n: n.rpartition(".")[2] if of_family else n for n in share}
     return Shares(
         {short[n]: v for n, v in share.items()},
-        {short[n]: found.error.get(n, 0.0) for n in share if found.error},
-        len(rows),
         {short[n]: found.spread.get(n, 0.0) for n in share},
+        len(rows),
     )
 
 
@@ -267,8 +263,6 @@ def shares(
     values: np.ndarray,
     seed: int = 0,
     draws: int = 3,
-    *,
-    whiskers: bool = True,
 ) -> Shares:
     """Part of the variance of ``values`` that each parameter alone explains, chance taken off.
 
@@ -282,25 +276,17 @@ def shares(
         values: The worth of each trial, (trials,).
         seed: Of forests and shuffles.
         draws: Shuffles, each with a forest; more are steadier.
-        whiskers: With standard errors, from forests of half samples.
     """
     rng = np.random.default_rng(seed)
-    n = len(values)
     if np.ptp(values) == 0:
         zero = dict.fromkeys(columns, 0.0)
-        return Shares(zero, zero, n, zero)
-    full = [_above_chance(columns, distributions, values, rng, trees=12) for _ in range(draws)]
+        return Shares(zero, zero, len(values))
+    full = [_above_chance(columns, distributions, values, rng) for _ in range(draws)]
     share = {k: max(0.0, float(np.mean([f[k].mean() for f in full]))) for k in columns}
     total = max(1.0, sum(share.values()))
     spread = {k: float(np.concatenate([f[k] for f in full]).std(ddof=1)) / total for k in columns}
-    halves = []
-    for _ in range(draws + 1 if whiskers else 0):
-        half = rng.choice(n, n // 2, replace=False)
-        part = {k: [v[j] for j in half] for k, v in columns.items()}
-        halves.append(_above_chance(part, distributions, values[half], rng, trees=6))
-    error = {k: float(np.std([h[k].mean() for h in halves], ddof=1)) for k in share if halves}
     ordered = sorted(share.items(), key=lambda item: -item[1])
-    return Shares({k: v / total for k, v in ordered}, error, n, spread)
+    return Shares({k: v / total for k, v in ordered}, spread, len(values))
 
 
 def _above_chance(
@@ -308,14 +294,13 @@ def _above_chance(
     distributions: Mapping[str, BaseDistribution],
     values: np.ndarray,
     rng: np.random.Generator,
-    trees: int,
 ) -> dict[str, np.ndarray]:
     """Share of each parameter less that of its shadow in each tree of Optuna's evaluator."""
     from lrsearch.report.derived import encode, frozen, study_of
     from lrsearch.report.fanova import Fanova  # scikit-learn is the largest import beside torch
 
     if np.ptp(values) == 0:
-        return dict.fromkeys(columns, np.zeros(trees))
+        return dict.fromkeys(columns, np.zeros(_TREES))
     order = rng.permutation(len(values))
     both = {**columns, **{f"{k} shuffled": [v[i] for i in order] for k, v in columns.items()}}
     spaces = {**distributions, **{f"{k} shuffled": d for k, d in distributions.items()}}
@@ -324,9 +309,9 @@ def _above_chance(
         frozen(i, float(v), {k: cells[k][i] for k in cells}, spaces) for i, v in enumerate(values)
     )
     seed = int(rng.integers(2**31))
-    fanova = Fanova(n_trees=trees, max_depth=_DEPTH, seed=seed)
+    fanova = Fanova(n_trees=_TREES, max_depth=_DEPTH, seed=seed)
     fanova.evaluate(study, params=list(cells))
     names = sorted(k for k in cells if not spaces[k].single())
     found = dict(zip(names, fanova.fractions(), strict=True))
-    nothing = np.zeros(trees)
+    nothing = np.zeros(_TREES)
     return {k: found.get(k, nothing) - found.get(f"{k} shuffled", nothing) for k in columns}

@@ -135,7 +135,7 @@ def write_csv(report: Report, folder: Path) -> list[Path]:
     levels += [("all trials", family, s) for family, s in found.within.items()]
     levels += [("better half", family, s) for family, s in found.within_better.items()]
     shares = [
-        [over, family, name, share, s.error.get(name), s.trials]
+        [over, family, name, share, s.spread.get(name), s.trials]
         for over, family, s in levels
         if s is not None
         for name, share in s.share.items()
@@ -148,7 +148,7 @@ def write_csv(report: Report, folder: Path) -> list[Path]:
              "failed"],
             families,
         ),
-        "importance": (["over", "family", "parameter", "share", "error", "trials"], shares),
+        "importance": (["over", "family", "parameter", "share", "spread", "trials"], shares),
     }  # fmt: skip
     if report.confirmed is not None:
         tables["confirm"] = (
