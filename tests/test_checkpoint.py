@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,21 @@ def test_a_failing_save_leaves_the_old_state_and_no_rubbish(
         save(path, {"epoch": 2})
     assert load(path) == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["7.pt"]
+
+
+def test_a_file_system_that_flushes_no_folders_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    save(tmp_path / "7.pt", {"epoch": 1})
+    assert load(tmp_path / "7.pt") == {"epoch": 1}
 
 
 def test_what_is_no_plain_value_cannot_come_back_unnoticed(tmp_path: Path) -> None:

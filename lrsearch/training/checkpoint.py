@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -59,12 +60,15 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename last, where folders can be flushed."""
+    """Make the rename last, where folders can be flushed; some file systems refuse that."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 
