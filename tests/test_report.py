@@ -393,12 +393,12 @@ def test_the_command_has_what_differs_from_the_defaults() -> None:
     config = {
         "task": "digits", "trials": 50, "seed": 0, "warmup": False, "lr": [0.001, 0.5],
         "optimizer": {"name": "AdamW", "weight_decay": 0.1}, "schedules": {"StepLR": {}},
-        "storage": "postgresql://me:secret@db/x",
+        "storage": "postgresql://me:secret@db/x", "log": "mlflow:https://me:secret@host",
     }  # fmt: skip
     assert command_line("my study", config) == (
         "lrsearch run --task digits --trials 50 --schedules StepLR --lr 0.001,0.5 --no-warmup "
         "--optimizer AdamW --optimizer-arg weight_decay=0.1 "
-        "--storage 'postgresql://me:***@db/x' --name 'my study'"
+        "--storage URL --log 'mlflow:https://me:***@host' --name 'my study'"
     )
 
 

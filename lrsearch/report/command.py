@@ -53,7 +53,8 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
         elif isinstance(value, (list, tuple)):
             words += [flag, ",".join(map(_exact, value))]
         else:
-            words += [flag, redact(str(value)) if key == "storage" else str(value)]
+            shown = redact(str(value))  # of --log, too, which names a server
+            words += [flag, "URL" if key == "storage" and "***" in shown else shown]
     usual = StudyConfig(task=str(config.get("task", ""))).study_name
     if "--name" not in words and name != usual:
         words += ["--name", name]
