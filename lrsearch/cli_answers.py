@@ -117,11 +117,12 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
-    from lrsearch.report.command import import_options
+    from lrsearch.report.command import data_option, import_options
     from lrsearch.report.confirmed import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
+    from lrsearch.search.study import stored_config
     from lrsearch.storage.urls import option
 
     study, storage = named_study(args)
@@ -145,7 +146,8 @@ def _confirm(args: argparse.Namespace) -> int:
     out(f"\nFiles   {found.file}")
     name = shlex.quote(study.study_name)
     where = option(args.storage, default_storage())
-    train = f"train {shlex.quote(str(found.file))}{import_options(args.imports)}"
+    data = data_option(args.data_dir or stored_config(study).get("data_dir"))
+    train = f"train {shlex.quote(str(found.file))}{data}{import_options(args.imports)}"
     steps = (
         (f"report {name}{where}", "everything on one page"),
         (train, "what came lowest on these seeds"),

@@ -201,6 +201,20 @@ def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[
     assert file["study"]["trial"] == lowest[found["confirmation"]["lowest"]]
 
 
+def test_what_to_type_next_finds_the_data_where_they_were(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--data-dir", "my data"]) == 0
+    said = capsys.readouterr().out
+    best = "train lrsearch-results/digits/best.yaml"
+    assert re.search(rf"{best} --epochs \d+ --data-dir 'my data'", said)
+    assert "confirm digits  " in said  # it is kept with the study
+    for words, folder in (([], "'my data'"), (["--data-dir", "."], ".")):
+        assert main(["confirm", "digits", "--seeds", "2", "--top", "0", *words]) == 0
+        said = capsys.readouterr().out
+        assert f"train lrsearch-results/digits/confirmed.yaml --data-dir {folder} " in said
+
+
 def test_another_folder_for_results_has_the_confirmed_schedule_too(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,16 @@ def import_options(places: Sequence[str]) -> str:
     return "".join(f" --import {shlex.quote(place)}" for place in places)
 
 
+def data_option(folder: str | None) -> str:
+    """``" --data-dir DIR"``; "" where none was given.
+
+    Example:
+        >>> data_option("/data sets")
+        " --data-dir '/data sets'"
+    """
+    return "" if folder is None else f" --data-dir {shlex.quote(folder)}"
+
+
 def _exact(value: Any) -> str:
     """A number in the fewest digits that give it back: ``1``, ``0.00123456789``."""
     short = f"{value:g}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.command import import_options
+from lrsearch.report.command import data_option, import_options
 from lrsearch.report.confirmed import Confirmed, results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
@@ -136,12 +136,12 @@ def closing(
     where = option(outcome.plan.config.storage, default_storage())
     bring = import_options(imports)
     asked = (f"confirm {name}{where}{bring}", "is it really better? fresh seeds, test data")
-    answer = shlex.quote(str(written[0]))
+    again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {answer} --epochs {4 * outcome.plan.epochs}{bring}", "a longer run"),
+        (f"train {shlex.quote(str(written[0]))} {again}", "a longer run"),
     )
     print_next(console, steps)
 
