@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.attributes import budget_of
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
-from lrsearch.objective import ASKED, check_trial
+from lrsearch.objective import asked, check_trial
 from lrsearch.schedules.built import steps_taken
 from lrsearch.schedules.ranges import as_number
 
@@ -139,7 +139,7 @@ class PruningCallback:
 
     def _check_steps(self) -> None:
         """A schedule that is not stepped, or too seldom, would win under a false name."""
-        schedule = ASKED.get(self.trial)
+        schedule = asked(self.trial)
         if schedule is None:
             return
         if self.epoch > schedule.epochs:

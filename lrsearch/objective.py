@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 LR: Final = (1e-4, 1.0)
 """Range of the peak rate where none is given: wide enough for SGD and for Adam."""
 
-ASKED: weakref.WeakKeyDictionary[Any, Schedule] = weakref.WeakKeyDictionary()
-"""Trial -> the schedule that it was given."""
+_ASKED: dict[int, tuple[weakref.ref[Any], Schedule]] = {}
+
+
+def asked(trial: Any) -> Schedule | None:
+    """The schedule that this very trial was given, while it lives."""
+    entry = _ASKED.get(id(trial))
+    return None if entry is None else entry[1]
 
 
 def suggest(
@@ -87,7 +92,8 @@ def suggest(
             "schedules=?): ask as before, or give the new search a study_name of its own"
         ) from error
     trial.set_user_attr("schedule", schedule.to_dict())
-    ASKED[trial] = schedule
+    key = id(trial)  # a finished trial (``study.best_trial``) has no hash
+    _ASKED[key] = weakref.ref(trial, lambda _: _ASKED.pop(key, None)), schedule
     return schedule
 
 
