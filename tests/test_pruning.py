@@ -93,10 +93,10 @@ def test_two_workers_with_their_own_memory_decide_alike() -> None:
     trial.set_user_attr("schedule", schedule.to_dict())
     trial.report(float(losses_of(schedule.trace().lr)[0][0]), 1)
     frozen = study.get_trials(deepcopy=False)[-1]
+    own = load_curves(study, [frozen])
+    settled = [t for t in study.trials if t.state.is_finished()]
     chances = [
-        pruner._judge_of(study, [t for t in study.trials if t.state.is_finished()]).chance(
-            load_curves(study, [frozen]), 1
-        )
+        pruner._judge_of(study, settled, own.epochs).chance(own, 1)
         for pruner in (warm, SchedulePruner())
         if isinstance(pruner, SchedulePruner)
     ]

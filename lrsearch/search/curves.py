@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
 
 RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
+DECIDING = threading.RLock()  # threads (``n_jobs``) share a study's sampler and pruner
 STEPS = 60  # in which a schedule that steps within the epoch is looked at
 
 
@@ -32,9 +34,9 @@ class Curves:
     Attributes:
         lr: Rate of each epoch of the whole budget, known ahead; (n, E).
         raw: Validation loss after each epoch, NaN beyond ``reached``; (n, E). Epochs without a
-            validation hold the one before.
+            validation hold the one before, also those beyond ``reached`` of a complete trial.
         avg: The same of the running average of the weights; (n, E).
-        reached: Epochs run; (n,).
+        reached: Epochs told of; (n,). A complete trial that told of none has only its last loss.
         state: ``RUNNING``, ``COMPLETE``, ``STOPPED`` or ``DIVERGED``; (n,).
         features: :func:`trace_features` of ``lr``; (n, d).
     """
@@ -102,7 +104,7 @@ class Reader:
     """Reads the curves of a study; keeps what never changes: finished trials, known rates."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, int], tuple[int | None, Row | None]] = {}
+        self._rows: dict[_Key, tuple[int | None, Row | None]] = {}
 
     def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, Row]:
         """The rows of ``trials`` that have a schedule, by trial number.
@@ -110,12 +112,11 @@ class Reader:
         Raw losses are Optuna's intermediate values. Averaged losses are in the history table of
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
         """
-        name = study.study_name
         found: dict[int, Row | None] = {}
         new: list[tuple[FrozenTrial, Row | None]] = []
         for trial in trials:
-            number = trial.number
-            read, row = self._rows.get((name, number), _UNREAD)
+            number, key = trial.number, (study.study_name, trial.number, trial.datetime_start)
+            read, row = self._rows.get(key, _UNREAD)
             found[number] = row
             if read == (stage := _stage(trial)):
                 continue
@@ -123,18 +124,21 @@ class Reader:
                 # All its epochs were read while it ran: only its state is another.
                 failed = trial.state == TrialState.FAIL
                 state = _state(trial, row.raw, row.reached)
-                found[number] = None if failed else replace(row, state=state)
-                self._rows[name, number] = None, found[number]
+                found[number] = None if failed else _whole(replace(row, state=state), trial)
+                self._rows[key] = None, found[number]
             else:
                 new.append((trial, row))
         begun = [t for t, _ in new if "schedule" in t.user_attrs and t.intermediate_values]
         averages = _averages(study, begun)
         for trial, row in new:
-            found[trial.number] = _row(trial, averages.get(trial.number), row)
-            self._rows[name, trial.number] = _stage(trial), found[trial.number]
+            made = found[trial.number] = _row(trial, averages.get(trial.number), row)
+            if made is not None or trial.state.is_finished():  # else its schedule is to come
+                key = study.study_name, trial.number, trial.datetime_start
+                self._rows[key] = _stage(trial), made
         return {number: row for number, row in found.items() if row is not None}
 
 
+_Key = tuple[str, int, datetime | None]  # two studies of one name differ in when trials began
 _UNREAD: tuple[int | None, Row | None] = (-1, None)
 
 
@@ -144,23 +148,27 @@ def _stage(trial: FrozenTrial) -> int | None:
 
 
 def load_curves(
-    study: optuna.Study, trials: list[FrozenTrial] | None = None, reader: Reader | None = None
+    study: optuna.Study,
+    trials: list[FrozenTrial] | None = None,
+    reader: Reader | None = None,
+    epochs: int | None = None,
 ) -> Curves:
     """The trials of a study as arrays, in the order of ``trials``.
 
     Trials without a schedule in ``user_attrs["schedule"]``, failed ones, and those of another
-    budget than the latest are left out.
+    budget are left out.
 
     Args:
         study: Any Optuna study whose trials have ``user_attrs["schedule"]``
             (:meth:`Schedule.to_dict`), on any storage.
         trials: Some of its trials; None for all, in the order of their numbers.
         reader: Keeps what it read of finished trials from call to call.
+        epochs: The budget; None for that of the last of them.
     """
     if trials is None:
         trials = study.get_trials(deepcopy=False)
     rows = (reader or Reader()).rows(study, trials)
-    return stack([rows[t.number] for t in trials if t.number in rows])
+    return stack([rows[t.number] for t in trials if t.number in rows], epochs)
 
 
 def by_end(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -171,16 +179,17 @@ def by_end(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(trials, key=lambda t: (t.datetime_complete or datetime.max, t.number))
 
 
-def stack(rows: list[Row]) -> Curves:
-    """Rows as arrays; those of another budget than the last one's are left out."""
-    epochs = len(rows[-1].lr) if rows else 0
+def stack(rows: list[Row], epochs: int | None = None) -> Curves:
+    """Rows as arrays; those of another budget (by default, than the last one's) are left out."""
+    if epochs is None:
+        epochs = len(rows[-1].lr) if rows else 0
     rows = [row for row in rows if len(row.lr) == epochs]
     lr = np.array([row.lr for row in rows]).reshape(len(rows), epochs)
     raw = np.array([row.raw for row in rows]).reshape(lr.shape)
     avg = np.array([row.avg for row in rows]).reshape(lr.shape)
     reached = np.array([row.reached for row in rows], dtype=np.int64)
     state = np.array([row.state for row in rows], dtype=np.int64)
-    last = np.array([row.raw[row.reached - 1] if row.reached else np.nan for row in rows])
+    last = np.array([row.raw[row.reached - 1] for row in rows])
     ended = (state == COMPLETE) | (state == STOPPED)
     ceiling = blown_up(float(np.nanmin(last, where=ended, initial=np.inf)))
     state[ended & (last >= ceiling)] = DIVERGED
@@ -232,7 +241,18 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
     avg = np.where(np.isnan(avg), raw, avg)
     reached = steps[-1] if steps else 0
     state = _state(trial, raw, reached)
-    return replace(before, raw=raw, avg=avg, reached=reached, state=state)
+    return _whole(replace(before, raw=raw, avg=avg, reached=reached, state=state), trial)
+
+
+def _whole(row: Row, trial: FrozenTrial) -> Row:
+    """A complete trial that did not report its last epoch ended at its last report, or value."""
+    if row.state != COMPLETE or row.reached == len(row.lr):
+        return row
+    raw, avg, at = row.raw.copy(), row.avg.copy(), row.reached
+    raw[at:], avg[at:] = raw[at - 1], avg[at - 1]
+    if not at:
+        raw[-1] = avg[-1] = trial.value
+    return replace(row, raw=raw, avg=avg)
 
 
 def _unstarted(schedule: Schedule, stored: dict[str, Any] | None) -> Row:

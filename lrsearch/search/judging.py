@@ -94,13 +94,16 @@ class Memory:
     Attributes:
         ended: Final values of the ended trials that ``rungs`` and ``beliefs`` are from.
         rungs: Predictors from ended trials alone, by epoch.
-        beliefs: Predicted final value and its variance, by features and epoch of a stopped trial.
+        beliefs: Predicted final value and its variance, by features, epoch and losses of a
+            stopped trial.
         thetas: Hyperparameters, by what they were learnt from.
     """
 
     ended: bytes = b""
     rungs: dict[int, Rung] = field(default_factory=dict)
-    beliefs: dict[tuple[bytes, int], tuple[float, float]] = field(default_factory=dict)
+    beliefs: dict[tuple[bytes, int, float, float], tuple[float, float]] = field(
+        default_factory=dict
+    )
     thetas: dict[tuple[bytes, int], list[Array]] = field(default_factory=dict)
 
 
@@ -118,12 +121,13 @@ class Judge:
         self._log = positive
         self._settled = settled
         self._raw, self._avg = self.scaled(settled.raw), self.scaled(settled.avg)
-        ended = (settled.state == COMPLETE) | (settled.state == DIVERGED)
-        ended &= settled.reached > 0
+        told = settled.reached > 0
+        ended = told & ((settled.state == COMPLETE) | (settled.state == DIVERGED))
         self._ended = np.flatnonzero(ended)
-        self._stopped = np.flatnonzero((settled.state == STOPPED) & (settled.reached > 0))
+        self._stopped = np.flatnonzero(told & (settled.state == STOPPED))
         self._final = np.where(settled.state == COMPLETE, self._raw[:, -1:].sum(axis=1), np.inf)
-        self.finished = int((settled.state == COMPLETE).sum())
+        self._complete = np.flatnonzero(told & (settled.state == COMPLETE))
+        self.finished = len(self._complete)
         self.best = float(self._final.min(initial=np.inf))
         self._known = self._ended[spread(self._final[self._ended], LARGEST_FIT)]
         self._memory = Memory() if memory is None else memory
@@ -151,7 +155,7 @@ class Judge:
         certainty, is what the chances of others are to be measured against.
         """
         if epoch not in self._of_best:
-            rows = np.array([int(np.argmin(self._final))])
+            rows = self._ended[[int(np.argmin(self._final[self._ended]))]]
             raw, avg = self._losses(epoch, rows)
             features = self._settled.features[rows]
             self._of_best[epoch] = float(self.rung(epoch).chance(features, raw, avg, self.best)[0])
@@ -182,27 +186,37 @@ class Judge:
         return self._rungs[epoch]
 
     def beliefs(self) -> tuple[Array, Array]:
-        """Final values of all settled trials and their variance: stopped ones are predicted."""
+        """Final values of all settled trials and their variance: stopped ones are predicted.
+
+        They are NaN while too few have told of their epochs.
+        """
         if self._believed is None:
-            settled, kept = self._settled, self._memory.beliefs
-            mean, variance = self._final.copy(), np.zeros(len(self._final))
-            keys = {
-                i: (settled.features[i].tobytes(), int(settled.reached[i])) for i in self._stopped
-            }
-            new = np.array([i for i, key in keys.items() if key not in kept], dtype=np.int64)
-            for epoch in np.unique(settled.reached[new]):
-                rows = new[settled.reached[new] == epoch]
-                moments = self._alone(int(epoch)).moments(
-                    settled.features[rows], *self._losses(int(epoch), rows)
-                )
-                for i, m, s in zip(rows, *moments, strict=True):
-                    kept[keys[i]] = float(m), float(s) ** 2
-            for i, key in keys.items():
-                mean[i], variance[i] = kept[key]
-            if self._stopped.size and self.finished:
-                mean[self._stopped] = np.fmax(mean[self._stopped], self._floor())
-            self._believed = mean, variance
+            self._believed = self._final.copy(), np.zeros(len(self._final))
+            if self.finished < STARTUP:
+                self._believed[0][self._stopped] = np.nan
+            elif self._stopped.size:
+                self._foretell(*self._believed)
         return self._believed
+
+    def _foretell(self, mean: Array, variance: Array) -> None:
+        """Put the predicted final values of stopped trials, and their variance, in their place."""
+        settled, kept, stopped = self._settled, self._memory.beliefs, self._stopped
+        ends = zip(stopped, *self._losses(settled.epochs, stopped), strict=True)
+        keys = {
+            i: (settled.features[i].tobytes(), int(settled.reached[i]), float(raw), float(avg))
+            for i, raw, avg in ends
+        }
+        new = np.array([i for i, key in keys.items() if key not in kept], dtype=np.int64)
+        for epoch in np.unique(settled.reached[new]):
+            rows = new[settled.reached[new] == epoch]
+            moments = self._alone(int(epoch)).moments(
+                settled.features[rows], *self._losses(int(epoch), rows)
+            )
+            for i, m, s in zip(rows, *moments, strict=True):
+                kept[keys[i]] = float(m), float(s) ** 2
+        for i, key in keys.items():
+            mean[i], variance[i] = kept[key]
+        mean[stopped] = np.fmax(mean[stopped], self._floor())
 
     def _floor(self) -> Array:
         """What the final loss of each stopped trial will hardly be below, (s,).
@@ -211,7 +225,7 @@ class Judge:
         raw or the averaged loss. Where none did: the worst of them, and by how much it was worse.
         Predictors know only trials that were good enough to end, and take the rest for alike.
         """
-        complete = np.flatnonzero(self._settled.state == COMPLETE)
+        complete = self._complete
         at = self._settled.reached[self._stopped] - 1
         final = self._final[complete]
         with np.errstate(invalid="ignore"):  # two averages that are not finite

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import optuna
@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial
 
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
-from lrsearch.search.curves import Curves, Reader, by_end, load_curves
+from lrsearch.objective import check_direction
+from lrsearch.search.curves import DECIDING, Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import STARTUP, Judge, Memory
 from lrsearch.search.surrogate import Array
 
@@ -83,9 +84,10 @@ class SchedulePruner(optuna.pruners.BasePruner):
     """Stops a trial whose known schedule and losses so far say that it will not be the best.
 
     Every decision follows from the database alone, so any number of workers agree; what is kept in
-    memory are only the curves of finished trials. Trials need ``user_attrs["schedule"]``
-    (:meth:`Schedule.to_dict`) and, where they are not in our own storage, may have
-    ``user_attrs["avg_val_losses"]``: the validation losses of the running average of the weights.
+    memory are only the curves of finished trials. It learns from trials of the same budget. Trials
+    need ``user_attrs["schedule"]`` (:meth:`Schedule.to_dict`) and, where they are not in our own
+    storage, may have ``user_attrs["avg_val_losses"]``: the validation losses of the running
+    average of the weights.
     Report each epoch's validation loss with ``trial.report(loss, step=epochs_finished)``.
 
     Args:
@@ -94,7 +96,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
             in (0, 1), smaller is safer and dearer.
 
     Raises:
-        UsageError: If ``share`` is not in (0, 1).
+        UsageError: If ``share`` is not in (0, 1); at the first decision, if the study maximises.
 
     Example:
         >>> study = optuna.create_study(pruner=SchedulePruner())
@@ -105,8 +107,8 @@ class SchedulePruner(optuna.pruners.BasePruner):
             raise UsageError(f"share must be above 0 and below 1, got {share}")
         self._share = share
         self._reader = Reader()
-        self._seen: tuple[str, list[FrozenTrial], Judge] | None = None
-        self._judge: tuple[tuple[str, tuple[int, ...]], Judge] | None = None
+        self._seen: tuple[tuple[str, int], list[FrozenTrial], Judge] | None = None
+        self._judge: tuple[tuple[Any, ...], Judge] | None = None
         self._memory: dict[str, Memory] = {}
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -114,35 +116,42 @@ class SchedulePruner(optuna.pruners.BasePruner):
         epoch, epochs = trial.last_step, budget_of(trial)
         if epoch is None or epochs is None or not is_due(trial, epochs):
             return False
-        trials, judge = self._look(study)
+        with DECIDING:
+            return self._decide(study, trial, epoch, epochs)
+
+    def _decide(self, study: optuna.Study, trial: FrozenTrial, epoch: int, epochs: int) -> bool:
+        trials, judge = self._look(study, epochs)
         own = load_curves(study, [trial], self._reader)
         if not len(own):
             return False
         if judge.finished >= STARTUP:
             return stops(own, epoch, own, judge, self._share)
         begun = [t for t in trials if t.number != trial.number and t.intermediate_values]
-        others = load_curves(study, begun, self._reader)
+        others = load_curves(study, begun, self._reader, epochs)
         return stops(own, epoch, others, judge, self._share)
 
-    def _look(self, study: optuna.Study) -> tuple[list[FrozenTrial], Judge]:
+    def _look(self, study: optuna.Study, epochs: int) -> tuple[list[FrozenTrial], Judge]:
         """All trials, and the judge of the settled: one look for the decisions of an epoch."""
-        name, trials = study.study_name, study.get_trials(deepcopy=False)
-        if self._seen is None or self._seen[0] != name or not _same(self._seen[1], trials):
+        key, trials = (study.study_name, epochs), study.get_trials(deepcopy=False)
+        if self._seen is None or self._seen[0] != key or not _same(self._seen[1], trials):
+            check_direction(study)
             settled = [t for t in trials if t.state.is_finished()]
-            judge = self._judge_of(study, settled)
+            judge = self._judge_of(study, settled, epochs)
             self._reader.rows(study, [t for t in trials if not t.state.is_finished()])
-            self._seen = name, trials, judge
+            self._seen = key, trials, judge
         return trials, self._seen[2]
 
     def learnt(self, study: optuna.Study) -> tuple[Reader, Memory]:
         """What was read and learnt of a study: a sampler that shares it need not do so again."""
         return self._reader, self._memory.setdefault(study.study_name, Memory())
 
-    def _judge_of(self, study: optuna.Study, settled: list[FrozenTrial]) -> Judge:
-        key = (study.study_name, tuple(t.number for t in settled))
+    def _judge_of(self, study: optuna.Study, settled: list[FrozenTrial], epochs: int) -> Judge:
+        begun = settled[0].datetime_start if settled else None  # another study of the same name
+        key = (study.study_name, epochs, begun, *(t.number for t in settled))
         if self._judge is None or self._judge[0] != key:
             reader, memory = self.learnt(study)
-            self._judge = key, Judge(load_curves(study, by_end(settled), reader), memory)
+            curves = load_curves(study, by_end(settled), reader, epochs)
+            self._judge = key, Judge(curves, memory)
         return self._judge[1]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -22,9 +23,19 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
+from lrsearch.objective import check_direction
 from lrsearch.schedules import Space
 from lrsearch.search.candidates import Candidates, Drawn
-from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, Curves, Reader, by_end, stack
+from lrsearch.search.curves import (
+    COMPLETE,
+    DECIDING,
+    DIVERGED,
+    RUNNING,
+    Curves,
+    Reader,
+    by_end,
+    stack,
+)
 from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
 from lrsearch.search.surrogate import Array, GaussianProcess, fit
 
@@ -49,18 +60,22 @@ ROUGH: Final = 0.3
 """Distance over which a trial's luck stays the same, in standard deviations over the space."""
 
 
+_Parent = tuple[int, datetime | None]  # number, and when it began: a sampler may see two studies
+
+
 @dataclass
 class _Pool:
-    """Candidates that a block of trials shares: from the whole space (-1), near a trial."""
+    """Candidates that a block of trials shares: from the whole space (None), near a trial."""
 
     block: int
-    near: dict[int, Candidates] = field(default_factory=dict)
+    near: dict[_Parent | None, Candidates] = field(default_factory=dict)
 
 
 class TraceSampler(BaseSampler):
     """Proposes the schedule whose curve promises most, whatever its family is called.
 
-    A proposal follows from the study, the seed and the trial's number alone. Trials need
+    A proposal follows from the study, the seed and the trial's number alone, also of parameters
+    beside the schedule, which are drawn at random. Trials need
     ``user_attrs["schedule"]`` (:meth:`Schedule.to_dict`). Keep one sampler for many trials: it
     remembers the curves of finished ones.
 
@@ -79,10 +94,9 @@ class TraceSampler(BaseSampler):
         self._seed = seed
         self._reader = Reader()
         self._memory = Memory()
-        self._latest: tuple[tuple[str, int], Drawn] | None = None
+        self._asked: dict[tuple[str, int], Drawn] = {}
         self._pool: _Pool | None = None
         self._learnt: dict[bytes, Array] = {}
-        self._independent = RandomSampler(seed=seed)
 
     def share(self, reader: Reader, memory: Memory) -> None:
         """Use what the pruner of this study reads and learns (:meth:`SchedulePruner.learnt`)."""
@@ -95,15 +109,18 @@ class TraceSampler(BaseSampler):
             study: All its trials count but the one of this number.
             number: Of the trial they are for.
         """
-        return dict(self._draw(study, number).params)
+        with DECIDING:
+            return dict(self._draw(study, number).params)
 
     def _draw(self, study: optuna.Study, number: int) -> Drawn:
+        check_direction(study)
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
         trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
             return self._random(number)
-        rows = self._reader.rows(study, trials)
-        curves = stack([rows[t.number] for t in trials if t.number in rows])
+        epochs, read = self._space.epochs, self._reader.rows(study, trials)
+        rows = {number: row for number, row in read.items() if len(row.lr) == epochs}
+        curves = stack([rows[t.number] for t in trials if t.number in rows], epochs)
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
             return self._random(number)
@@ -137,10 +154,11 @@ class TraceSampler(BaseSampler):
         ended = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
         complete = [t for t in ended if t.number in known]
         best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
-        for parent in (None, *best):
-            key = -1 if parent is None else parent.number
+        keys: list[_Parent | None] = [None, *((t.number, t.datetime_start) for t in best)]
+        for key, parent in zip(keys, (None, *best), strict=True):
             if key not in pool:
-                rng = np.random.default_rng([self._seed % 2**32, block, key + 1])
+                place = 0 if parent is None else parent.number + 1
+                rng = np.random.default_rng([self._seed % 2**32, block, place])
                 near, count = (None, CANDIDATES) if parent is None else (parent.params, NEIGHBOURS)
                 drawn = [Drawn(rng, near) for _ in range(count)]
                 schedules = [self._space.suggest(each) for each in drawn]
@@ -149,7 +167,7 @@ class TraceSampler(BaseSampler):
         taken = [t.params for t in trials]
         rates = {params.get("lr") for params in taken}
         found = []
-        for group in (pool[key] for key in (-1, *(parent.number for parent in best))):
+        for group in (pool[key] for key in keys):
             seen = np.flatnonzero(rng.random(len(group.drawn)) < SEEN).tolist()
             own = ((i, group.drawn[i].params) for i in seen)
             new = [i for i, params in own if params["lr"] not in rates or params not in taken]
@@ -160,10 +178,10 @@ class TraceSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The distributions of the parameters of this proposal."""
-        key = (study.study_name, trial.number)
-        if self._latest is None or self._latest[0] != key:
-            self._latest = key, self._draw(study, trial.number)
-        return dict(self._latest[1].distributions)
+        with DECIDING:
+            drawn = self._draw(study, trial.number)
+        self._asked[study.study_name, trial.number] = drawn
+        return dict(drawn.distributions)
 
     def sample_relative(
         self,
@@ -171,10 +189,9 @@ class TraceSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """The proposal, all parameters at once."""
-        self.infer_relative_search_space(study, trial)
-        assert self._latest is not None
-        return dict(self._latest[1].params)
+        """Of the proposal, the parameters of ``search_space``: another may fix the rest."""
+        drawn = self._asked.pop((study.study_name, trial.number))
+        return {name: value for name, value in drawn.params.items() if name in search_space}
 
     def sample_independent(
         self,
@@ -183,8 +200,10 @@ class TraceSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that is not of the schedule: random."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        """A parameter that is not of the proposal: random, by its name and the trial's number."""
+        draw = [self._seed % 2**32, trial.number, *param_name.encode()]
+        random = RandomSampler(seed=int(np.random.default_rng(draw).integers(2**32)))
+        return random.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the trial's number."""

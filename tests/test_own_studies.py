@@ -1,0 +1,256 @@
+"""Sampler and pruner in a study of the user's own: other loops, samplers, threads, names."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+import lrsearch
+from lrsearch.errors import UsageError
+from lrsearch.schedules import Schedule
+from lrsearch.search.curves import COMPLETE, Reader, load_curves
+from lrsearch.search.judging import STARTUP
+from lrsearch.search.pruning import SchedulePruner
+from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
+
+EPOCHS = 12
+FAMILIES = ["ConstantLR", "StepLR", "CosineAnnealingLR"]
+SEED = 1
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def loss_of(schedule: Schedule, epoch: int) -> float:
+    """Best at lr 0.1, falling over the epochs."""
+    return 0.1 + math.log10(schedule.lr / 0.1) ** 2 + 1 / epoch
+
+
+def ask(trial: optuna.trial.BaseTrial, epochs: int = EPOCHS) -> Schedule:
+    return lrsearch.suggest(trial, epochs, schedules=FAMILIES, lr=(1e-3, 1.0))
+
+
+def trace_sampler(epochs: int = EPOCHS, seed: int = SEED) -> TraceSampler:
+    return TraceSampler(lrsearch.Space(FAMILIES, epochs, (1e-3, 1.0), "step"), seed)
+
+
+def make(
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+    name: str | None = None,
+) -> optuna.Study:
+    sampler = sampler or optuna.samplers.RandomSampler(seed=SEED)
+    return optuna.create_study(sampler=sampler, pruner=pruner or SchedulePruner(), study_name=name)
+
+
+def run(study: optuna.Study, trials: int, epochs: int = EPOCHS, scale: float = 1.0) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        schedule = ask(trial, epochs)
+        pruning = lrsearch.PruningCallback(trial)
+        for epoch in range(1, epochs + 1):
+            pruning(scale * loss_of(schedule, epoch))
+        return scale * loss_of(schedule, epochs)
+
+    study.optimize(objective, n_trials=trials)
+
+
+def states(study: optuna.Study) -> list[TrialState]:
+    return [trial.state for trial in study.get_trials(deepcopy=False)]
+
+
+def test_an_objective_runs_again_with_the_best_trial() -> None:
+    """As Optuna's tutorial does: a finished trial has no hash."""
+    study = make()
+    run(study, 3)
+    best = study.best_trial
+    schedule = ask(best)
+    assert schedule == Schedule.from_dict(study.best_trial.user_attrs["schedule"])
+    pruning = lrsearch.PruningCallback(best)
+    for epoch in range(1, EPOCHS + 1):
+        pruning(loss_of(schedule, epoch))
+    with pytest.raises(UsageError, match=f"epoch {EPOCHS + 1} of a schedule of {EPOCHS}"):
+        pruning(1.0)
+
+
+@pytest.mark.parametrize(("first", "then"), [(10, 30), (30, 10), (4, 30), (30, 4)])
+def test_a_study_whose_budget_changes_learns_from_trials_of_the_same(
+    first: int, then: int
+) -> None:
+    study, fresh = make(), make()
+    run(study, 20, first)
+    study.sampler = trace_sampler(then)
+    run(study, 30, then)
+    fresh.sampler = trace_sampler(then)
+    for _ in range(20):  # the draws follow from the trial's number
+        fresh.tell(fresh.ask(), state=TrialState.FAIL)
+    run(fresh, 30, then)
+    ours, alone = study.trials[20:], fresh.trials[20:]
+    assert [t.params for t in ours] == [t.params for t in alone]
+    assert [t.intermediate_values for t in ours] == [t.intermediate_values for t in alone]
+
+
+@pytest.mark.parametrize(
+    "steps", [range(3, 12, 3), range(12), range(1, 8)], ids=["every third", "from 0", "ends early"]
+)
+def test_a_loop_that_does_not_report_its_last_epoch_is_pruned_too(steps: range) -> None:
+    study = make()
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = ask(trial)
+        for step in steps:
+            trial.report(loss_of(schedule, step + 1), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss_of(schedule, steps[-1] + 1)
+
+    study.optimize(objective, n_trials=40)
+    assert TrialState.PRUNED in states(study)
+    curves = load_curves(study)
+    final = [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE]
+    np.testing.assert_array_equal(curves.raw[curves.state == COMPLETE, -1], final)
+
+
+def test_trials_that_reported_nothing_are_known_by_their_values() -> None:
+    study = make(trace_sampler())
+    study.optimize(lambda trial: loss_of(ask(trial), EPOCHS), n_trials=2 * LEAST_KNOWN)
+    number = len(study.trials)
+    assert study.sampler.propose(study, number) != dict(  # type: ignore[attr-defined]
+        trace_sampler()._random(number).params
+    )
+    run(study, 30)
+    assert TrialState.PRUNED in states(study)[number + STARTUP :]
+
+
+def test_trials_that_are_asked_at_once_get_their_own_proposals() -> None:
+    """Threads (``n_jobs``) share the sampler: another asks in the middle of each question."""
+
+    class Shared(TraceSampler):
+        def infer_relative_search_space(
+            self, study: optuna.Study, trial: FrozenTrial
+        ) -> dict[str, BaseDistribution]:
+            space = super().infer_relative_search_space(study, trial)
+            super().infer_relative_search_space(study, other)
+            return space
+
+    study = make()
+    trial, other = (study.ask()._get_latest_trial() for _ in range(2))
+    sampler = Shared(trace_sampler()._space, SEED)
+    space = sampler.infer_relative_search_space(study, trial)
+    params = sampler.sample_relative(study, trial, space)
+    assert params == trace_sampler().propose(study, trial.number)
+    assert params.keys() == space.keys()
+
+
+def test_threads_decide_one_after_the_other() -> None:
+    class Watched(SchedulePruner):
+        inside = most = 0
+
+        def _decide(self, *args: Any) -> bool:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.01)
+            self.inside -= 1
+            return False
+
+    pruner = Watched()
+    study = make(pruner=pruner)
+    trials = [study.ask() for _ in range(4)]
+    for trial in trials:
+        ask(trial)
+        trial.report(1.0, 1)
+    threads = [threading.Thread(target=trial.should_prune) for trial in trials]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pruner.most == 1
+
+
+@pytest.mark.parametrize("fixed", [{"lr": 0.1}, {"scheduler": "StepLR"}])
+def test_a_part_of_the_schedule_may_be_fixed(fixed: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.PartialFixedSampler(fixed, trace_sampler())
+    study = make(sampler)
+    run(study, 15)
+    assert all(trial.params.items() >= fixed.items() for trial in study.trials)
+    assert len({str(trial.params) for trial in study.trials}) > LEAST_KNOWN
+
+
+def test_sampler_and_pruner_may_serve_another_study_of_the_same_name() -> None:
+    sampler, pruner = trace_sampler(), SchedulePruner()
+    run(make(sampler, pruner, "mine"), 14, scale=100.0)
+    again, fresh = make(sampler, pruner, "mine"), make(trace_sampler(), name="mine")
+    for study in (again, fresh):
+        run(study, 30)
+    assert [t.params for t in again.trials] == [t.params for t in fresh.trials]
+    assert states(again) == states(fresh)
+
+
+def test_parameters_beside_the_schedule_are_others_after_a_restart() -> None:
+    study = make()
+
+    def objective(trial: optuna.Trial) -> float:
+        decay = trial.suggest_float("weight_decay", 0.0, 1.0)
+        optimizer = trial.suggest_categorical("optimizer", ["sgd", "adam"])
+        return loss_of(ask(trial), EPOCHS) + decay + (optimizer == "sgd")
+
+    for _ in range(3):
+        study.sampler = trace_sampler()
+        study.optimize(objective, n_trials=5)
+    assert len({trial.params["weight_decay"] for trial in study.trials}) == 15
+    assert {trial.params["optimizer"] for trial in study.trials} == {"sgd", "adam"}
+
+
+def test_a_trial_that_waited_when_it_was_read_is_seen_when_it_runs() -> None:
+    study, reader = make(), Reader()
+    study.enqueue_trial({"lr": 0.1})
+    assert not reader.rows(study, study.get_trials(deepcopy=False))
+    ask(study.ask())
+    assert set(reader.rows(study, study.get_trials(deepcopy=False))) == {0}
+
+
+def test_one_curve_that_was_stopped_at_two_losses_is_believed_by_each() -> None:
+    study = make(pruner=optuna.pruners.NopPruner())
+    run(study, 10)
+    for loss in (1.3, 4.0):
+        study.enqueue_trial({"lr": 0.05, "scheduler": "ConstantLR"})
+        trial = study.ask()
+        ask(trial)
+        for epoch in range(1, 5):
+            trial.report(loss, epoch)
+        study.tell(trial, state=TrialState.PRUNED)
+    pruner = SchedulePruner()
+    warm = pruner._judge_of(study, study.trials[:11], EPOCHS).beliefs()[0]
+    both = pruner._judge_of(study, study.trials, EPOCHS).beliefs()[0]
+    fresh = SchedulePruner()._judge_of(study, study.trials, EPOCHS).beliefs()[0]
+    np.testing.assert_allclose(both, fresh)
+    np.testing.assert_allclose(both[:11], warm)
+    assert both[11] > both[10]
+
+
+def test_a_study_that_maximises_is_refused_by_sampler_and_pruner() -> None:
+    study = optuna.create_study(direction="maximize", sampler=trace_sampler())
+    with pytest.raises(UsageError, match="minimises one validation loss, this one has maximize"):
+        study.ask().suggest_float("lr", 0.1, 1.0)
+    study = optuna.create_study(direction="maximize", pruner=SchedulePruner())
+    trial = study.ask()
+    trial.set_user_attr("schedule", Schedule("ConstantLR", 0.1, EPOCHS).to_dict())
+    trial.report(1.0, 1)
+    with pytest.raises(UsageError, match="minimises one validation loss, this one has maximize"):
+        trial.should_prune()
