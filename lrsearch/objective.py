@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 LR: Final = (1e-4, 1.0)
 """Range of the peak rate where none is given: wide enough for SGD and for Adam."""
 
-_ASKED: dict[int, tuple[weakref.ref[Any], Schedule]] = {}
+_ASKED: dict[int, tuple[weakref.ref[Any], Space, Schedule]] = {}
 
 
 def asked(trial: Any) -> Schedule | None:
     """The schedule that this very trial was given, while it lives."""
     entry = _ASKED.get(id(trial))
-    return None if entry is None else entry[1]
+    return None if entry is None else entry[2]
 
 
 def suggest(
@@ -50,7 +50,7 @@ def suggest(
 
     The schedule is kept as the trial's user attribute ``schedule``, so that report, export,
     importance and :class:`SchedulePruner` work on the study. All trials of a study need the same
-    arguments.
+    arguments. A trial has one schedule, which may be built for several optimizers.
 
     Args:
         trial: An Optuna trial, of a study that minimises one validation loss.
@@ -70,8 +70,9 @@ def suggest(
 
     Raises:
         ConfigError: An unknown family or an impossible range, all mistakes at once.
-        UsageError: No trial; or its study maximises, has several objectives, or was searched with
-            other families.
+        UsageError: No trial; its study maximises, has several objectives, or was searched with
+            other families; the trial was asked for another schedule before, or has queued values
+            that make none.
 
     Example:
         >>> import optuna
@@ -82,19 +83,30 @@ def suggest(
     check_trial(trial)
     check_direction(getattr(trial, "study", None))
     space = _space(epochs, schedules, lr, warmup, interval)
-    try:
-        schedule = space.suggest(trial)
-    except ValueError as error:
-        if "dynamic value space" not in str(error) and "distribution kind" not in str(error):
-            raise
-        raise UsageError(
-            "this study was searched with other families or choices (another epochs= or "
-            "schedules=?): ask as before, or give the new search a study_name of its own"
-        ) from error
-    trial.set_user_attr("schedule", schedule.to_dict())
     key = id(trial)  # a finished trial (``study.best_trial``) has no hash
-    _ASKED[key] = weakref.ref(trial, lambda _: _ASKED.pop(key, None)), schedule
+    if key in _ASKED and _ASKED[key][1] != space:
+        raise UsageError(
+            "this trial was asked for a schedule with other arguments before, and has but one: "
+            "build that one for each optimizer"
+        )
+    schedule = _suggested(trial, space)
+    trial.set_user_attr("schedule", schedule.to_dict())
+    _ASKED[key] = weakref.ref(trial, lambda _: _ASKED.pop(key, None)), space, schedule
     return schedule
+
+
+def _suggested(trial: optuna.trial.BaseTrial, space: Space) -> Schedule:
+    try:
+        return space.suggest(trial)
+    except (ValueError, TypeError, ConfigError) as error:
+        if "dynamic value space" in str(error) or "distribution kind" in str(error):
+            raise UsageError(
+                "this study was searched with other families or choices (another epochs= or "
+                "schedules=?): ask as before, or give the new search a study_name of its own"
+            ) from error
+        if not (queued := getattr(trial, "_fixed_params", None)):
+            raise
+        raise UsageError(f"the queued values {queued} make no schedule: {error}") from error
 
 
 def enqueue_baselines(

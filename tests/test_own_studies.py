@@ -254,3 +254,47 @@ def test_a_study_that_maximises_is_refused_by_sampler_and_pruner() -> None:
     trial.report(1.0, 1)
     with pytest.raises(UsageError, match="minimises one validation loss, this one has maximize"):
         trial.should_prune()
+
+
+def test_reports_of_steps_are_no_epochs() -> None:
+    study = make()
+    trial = study.ask()
+    ask(trial)
+    for step in range(EPOCHS + 1):  # one before the first epoch, perhaps
+        trial.report(1.0, step)
+        assert not trial.should_prune()
+    trial.report(1.0, EPOCHS + 1)
+    with pytest.raises(UsageError, match=f"step {EPOCHS + 1} was reported.*of {EPOCHS} epochs"):
+        trial.should_prune()
+
+
+def test_a_trial_has_one_schedule() -> None:
+    trial = make().ask()
+    schedule = ask(trial)
+    assert ask(trial) == schedule
+    with pytest.raises(UsageError, match="with other arguments before, and has but one: build"):
+        ask(trial, EPOCHS + 1)
+    assert trial.user_attrs["schedule"] == schedule.to_dict()
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter")  # Optuna's, of a value out of its range
+@pytest.mark.parametrize(
+    ("queued", "message"),
+    [
+        ({"scheduler": "Step"}, "make no schedule: 'Step' not in .'ConstantLR'"),
+        ({"lr": "0.1"}, "make no schedule: .*'<' not supported"),
+        ({"lr": -0.1}, "make no schedule: .*-0.1. is invalid"),
+        (
+            {"scheduler": "StepLR", "StepLR.gamma": 3.0},
+            "StepLR.gamma: must be .* at most 1, got 3",
+        ),
+    ],
+)
+def test_queued_values_that_make_no_schedule_are_named(
+    queued: dict[str, Any], message: str
+) -> None:
+    study = make()
+    study.enqueue_trial(queued)
+    trial = study.ask()
+    with pytest.raises(UsageError, match=f"the queued values .*{message}"):
+        ask(trial)

@@ -96,7 +96,8 @@ class SchedulePruner(optuna.pruners.BasePruner):
             in (0, 1), smaller is safer and dearer.
 
     Raises:
-        UsageError: If ``share`` is not in (0, 1); at the first decision, if the study maximises.
+        UsageError: If ``share`` is not in (0, 1). At a decision: if the study maximises, or a step
+            is beyond the schedule's epochs.
 
     Example:
         >>> study = optuna.create_study(pruner=SchedulePruner())
@@ -114,7 +115,15 @@ class SchedulePruner(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop ``trial`` after its latest report."""
         epoch, epochs = trial.last_step, budget_of(trial)
-        if epoch is None or epochs is None or not is_due(trial, epochs):
+        if epoch is None or epochs is None:
+            return False
+        if epoch > epochs:
+            raise UsageError(
+                f"step {epoch} was reported of a schedule of {epochs} epochs: report once an "
+                "epoch, with the epochs finished, or give suggest(trial, epochs=...) the number "
+                "of reports"
+            )
+        if not is_due(trial, epochs):
             return False
         with DECIDING:
             return self._decide(study, trial, epoch, epochs)
