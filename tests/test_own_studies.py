@@ -298,3 +298,26 @@ def test_queued_values_that_make_no_schedule_are_named(
     trial = study.ask()
     with pytest.raises(UsageError, match=f"the queued values .*{message}"):
         ask(trial)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_steps_that_are_no_epochs_are_spread_over_the_budget(first: int) -> None:
+    """An objective that reports every batch, as many do, with a pruner of Optuna's."""
+    study = make(pruner=optuna.pruners.NopPruner())
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = ask(trial)
+        for step in range(10 * EPOCHS):
+            trial.report(loss_of(schedule, 1 + step // 10), first + step)
+            if trial.number == 1 and step == 5 * EPOCHS - 1:
+                raise optuna.TrialPruned
+        return loss_of(schedule, EPOCHS)
+
+    study.optimize(objective, n_trials=6)
+    tables = lrsearch.report(study).tables
+    assert [trial.epochs for trial in tables.table.trials] == [EPOCHS, EPOCHS // 2] + 4 * [EPOCHS]
+    assert tables.stopped.saved == pytest.approx(1 / 12)
+    curves = load_curves(study)
+    np.testing.assert_array_equal(curves.reached, 0)
+    values = [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE]
+    np.testing.assert_array_equal(curves.raw[curves.state == COMPLETE, -1], values)

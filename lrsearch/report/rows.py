@@ -128,19 +128,23 @@ def _columns_of_table(storage: Storage, study_id: int) -> dict[str, np.ndarray] 
 def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str, np.ndarray]:
     """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept.
 
-    A loop that numbers its epochs from 0 has the loss after the first of them there.
+    A loop that numbers its epochs from 0 has the loss after the first of them there. Where steps
+    go beyond the budget they are no epochs (batches, say): a full trial's are spread over it.
     """
     trials = list(trials)
     steps = {step for trial in trials for step in trial.intermediate_values}
     budget = max((budget_of(trial) or 0 for trial in trials), default=0)
-    first = int(0 in steps and max(steps) < budget)
+    longest = max(steps, default=0)
+    first = int(0 in steps and longest < budget)
+    per_epoch = longest / budget if 0 < budget < longest else 1
     rows = []
     for trial in trials:
         averaged = averaged_losses(trial)
-        for step, value in sorted(trial.intermediate_values.items()):
+        each = {math.ceil(step / per_epoch): step for step in sorted(trial.intermediate_values)}
+        for epoch, step in each.items():
             average = averaged.get(step, math.nan)
             average = math.nan if average >= ceiling else average
-            rows.append((trial._trial_id, step + first, value, average))
+            rows.append((trial._trial_id, epoch + first, trial.intermediate_values[step], average))
     return {
         "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
         "epoch": np.array([row[1] for row in rows], dtype=np.int64),

@@ -231,7 +231,9 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
             return None
         before = _unstarted(schedule, stored)
     budget = len(before.lr)
-    losses = {k: v for k, v in sorted(trial.intermediate_values.items()) if 1 <= k <= budget}
+    losses = {k: v for k, v in sorted(trial.intermediate_values.items()) if k >= 1}
+    if max(losses, default=0) > budget:  # these steps are no epochs
+        losses = {}
     raw, steps = _filled(budget, losses, losses.values()), list(losses)
     if stored is not None:
         avg = _filled(budget, stored["epoch"], stored["avg"])
