@@ -321,3 +321,16 @@ def test_steps_that_are_no_epochs_are_spread_over_the_budget(first: int) -> None
     np.testing.assert_array_equal(curves.reached, 0)
     values = [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE]
     np.testing.assert_array_equal(curves.raw[curves.state == COMPLETE, -1], values)
+
+
+def test_averaged_losses_that_came_after_the_report_are_seen_at_the_end() -> None:
+    study, reader = make(), Reader()
+    trial = study.ask()
+    ask(trial)
+    for epoch in (1, 2):
+        trial.report(1.0, epoch)
+        reader.rows(study, study.get_trials(deepcopy=False))
+        trial.set_user_attr("avg_val_losses", [0.5] * epoch)
+    study.tell(trial, state=TrialState.PRUNED)
+    row = reader.rows(study, study.get_trials(deepcopy=False))[0]
+    assert row.avg[:2].tolist() == [0.5, 0.5]

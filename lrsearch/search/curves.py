@@ -120,7 +120,10 @@ class Reader:
             found[number] = row
             if read == (stage := _stage(trial)):
                 continue
-            if stage is None and row is not None and read == len(trial.intermediate_values):
+            known = (
+                read == len(trial.intermediate_values) and "avg_val_losses" not in trial.user_attrs
+            )
+            if stage is None and row is not None and known:
                 # All its epochs were read while it ran: only its state is another.
                 failed = trial.state == TrialState.FAIL
                 state = _state(trial, row.raw, row.reached)
