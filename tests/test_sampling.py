@@ -253,3 +253,15 @@ def test_a_neighbour_is_near_and_in_range() -> None:
     assert same > 35
     ratio = [abs(np.log(d.params["lr"] / base["lr"])) for d in neighbours]
     assert np.median(ratio) < 0.2 * np.log(1000)
+
+
+def test_what_was_asked_before_changes_no_promise() -> None:
+    """Stopped trials move the loss from which on all are alike, and so what is learnt from."""
+    rng = np.random.default_rng(0)
+    features, candidates = rng.normal(size=(24, 3)), rng.normal(size=(5, 3))
+    target = np.concatenate([rng.normal(size=15), [30.0], np.full(8, 5.0)])
+    variance = np.concatenate([np.zeros(16), np.full(8, 0.1)])
+    learnt: dict[bytes, np.ndarray] = {}
+    promise(features[:16], target[:16], variance[:16], candidates, learnt)
+    again = promise(features, target, variance, candidates, learnt)
+    assert again.tolist() == promise(features, target, variance, candidates).tolist()

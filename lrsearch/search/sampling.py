@@ -266,7 +266,7 @@ def promise(
     sure = sure[: len(sure) // step * step]
     sure = sure[spread(y[sure], LEARNT)]
     learnt = {} if learnt is None else learnt
-    if (key := target[sure].tobytes()) not in learnt:
+    if (key := y[sure].tobytes()) not in learnt:
         learnt.clear()
         learnt[key] = fit(features[sure], y[sure], steps=20).theta
     theta, rough = learnt[key], ROUGH * np.maximum(candidates.std(axis=0), 1e-9)
