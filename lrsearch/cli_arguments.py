@@ -92,9 +92,7 @@ def import_argument(sub: argparse.ArgumentParser) -> None:
 
 def pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
     """``KEY=VALUE`` texts with YAML values; a comma makes a list."""
-    import yaml
-
-    from lrsearch.yamlfile import BROKEN
+    from lrsearch.yamlfile import BROKEN, plain_value
 
     pairs: dict[str, Any] = {}
     for text in texts:
@@ -104,7 +102,7 @@ def pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
         if not equals or not key.isidentifier():
             raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
         try:
-            pairs[key] = yaml.safe_load(value)
+            pairs[key] = plain_value(value)
         except BROKEN:
             raise UsageError(f"{what} {key}: {value!r} is no plain value") from None
     return pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,34 @@ from lrsearch.errors import UsageError
 MAX_FILE_BYTES = 256 * 1024
 BROKEN = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError)
 """What the safe loader raises; the last two are for ``!!bool 3`` and ``!!timestamp x``."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Leaves as text what YAML 1.1 takes for another number than people mean, or for a date.
+
+    ``010`` is eight there, ``1:30`` ninety, ``0x10`` sixteen. A text is read as a shell's word is.
+    """
+
+
+_INT, _TIME = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+_Loader.yaml_implicit_resolvers = {
+    first: [row for row in rows if row[0] not in (_INT, _TIME)]
+    for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+
+
+def plain_value(text: str | bytes) -> Any:
+    """The value that a text of YAML has.
+
+    Raises:
+        One of ``BROKEN``.
+
+    Example:
+        >>> plain_value("[10, 010, 0.1, 2026-01-01, off]")
+        [10, '010', 0.1, '2026-01-01', False]
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
@@ -26,8 +55,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     if b"&" in data and b"*" in data and _has_alias(data):
         raise UsageError(f"{path}: YAML aliases (*name) are not supported; write the value out")
     try:
-        node = yaml.compose(data, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(data)
+        node = yaml.compose(data, Loader=_Loader)
+        value = plain_value(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}  " if mark else ""
