@@ -162,6 +162,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given on the command line."""
     given = {key: value for key, value in vars(args).items() if key in SETTINGS}
     arguments = pairs(args.optimizer_arg, "--optimizer-arg")
+    if "name" in arguments:
+        raise UsageError("--optimizer-arg name: the optimizer's name goes to --optimizer")
     if arguments:
         name = given.get("optimizer")
         given["optimizer"] = {**({"name": name} if name else {}), **arguments}

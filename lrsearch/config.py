@@ -178,7 +178,7 @@ def load(path: str | Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
             raise ConfigError(mistakes, str(path))
         optimizer = overrides.get("optimizer")
         if isinstance(optimizer, Mapping) and "name" not in optimizer:
-            base = given.get("optimizer", {})
+            base = given.get("optimizer") or {}
             base = {"name": base} if isinstance(base, str) else dict(base)
             overrides = {**overrides, "optimizer": {**base, **optimizer}}
     return make({**given, **overrides}, where=lambda p: f"--{p.replace('_', '-')}: ")

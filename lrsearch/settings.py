@@ -150,7 +150,7 @@ SETTINGS: dict[str, Setting] = {
         "(default: the task's)",
         "NAME",
         True,
-        {"oneOf": [_STR, {"type": "object", "required": ["name"]}]},
+        {"oneOf": [_STR, {"type": "object", "properties": {"name": _STR}}]},
     ),
     "batch_size": Setting(
         values.integer(1, 1_000_000), "samples a step (default: the task's)", "N", True, _INT

@@ -38,7 +38,7 @@ def integer(low: int, high: int) -> Callable[[Any], int]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"needs a whole number, got {raw!r}")
         if not low <= value <= high:
-            raise ValueError(f"must be from {low:,} to {high:,}, got {value}")
+            raise ValueError(f"must be from {low:,} to {high:,}, got {value!s:.60}")
         return value
 
     return parse
@@ -54,10 +54,10 @@ def seeds(raw: Any) -> int:
 def number(raw: Any) -> float:
     try:
         value = float(raw) if not isinstance(raw, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"needs a number, got {raw!r}")
+        raise ValueError(f"needs a number, got {raw!r:.60}")
     return value
 
 
@@ -97,9 +97,12 @@ def duration(raw: Any) -> float:
     text = raw
     if isinstance(raw, str) and raw[-1:] in ("s", "m", "h"):
         unit, text = {"s": 1.0, "m": 60.0, "h": 3600.0}[raw[-1]], raw[:-1]
-    value = number(text) * unit
+    try:
+        value = number(text) * unit
+    except ValueError:
+        value = math.inf
     if math.isinf(value):
-        raise ValueError(f"needs a number, got {raw!r}")
+        raise ValueError(f"needs a time such as 90s, 15m or 2h, got {raw!r:.60}")
     if value <= 0:
         raise ValueError(f"must be above 0, got {raw!r}")
     return value
@@ -139,6 +142,11 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
     if isinstance(raw, (list, tuple)):
+        if any(isinstance(name, Mapping) for name in raw):
+            raise ValueError(
+                "a list holds names only; to narrow a family, write a mapping for all: "
+                f"{{StepLR: {{gamma: [0.1, 0.5]}}, OneCycleLR: null}}, got {raw!r:.60}"
+            )
         raw = {str(name): None for name in raw}
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError("needs at least one family name (lrsearch schedules lists all)")
@@ -149,6 +157,9 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
         known = by_lower.get(str(family).lower())
         if known is None:
             mistakes.append((str(family), str(unknown_family(family))))
+            continue
+        if known in checked and (ranges or checked[known]):
+            mistakes.append((str(family), f"{known} stands there twice; keep one"))
             continue
         if ranges is not None and not isinstance(ranges, Mapping):
             mistakes.append((known, f"needs parameter: range, got {ranges!r}"))
@@ -196,14 +207,16 @@ def baselines(raw: Any) -> bool | dict[str, dict[str, Any]]:
 
 def _range_problem(given: Any) -> str | None:
     """What is wrong with a parameter's range: a value, [low, high], or a list of choices."""
+    from lrsearch.schedules.ranges import as_number
+
     values = given if isinstance(given, (list, tuple)) else [given]
     if not values:
         return "is empty: give a value, [low, high], or a list of choices"
     for value in values:
         if not isinstance(value, (int, float, str, bool)):
-            return f"needs numbers or names, got {value!r}"
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"needs finite numbers, got {value!r}"
+            return f"needs a value, [low, high], or a list of choices, got {value!r:.60}"
+        if not isinstance(value, (str, bool)) and as_number(value) is None:
+            return f"needs finite numbers, got {value!r:.60}"
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if len(values) == 2 and numbers and values[0] > values[1]:
         return f"low {values[0]:g} is above high {values[1]:g}"
@@ -211,13 +224,12 @@ def _range_problem(given: Any) -> str | None:
 
 
 def optimizer(raw: Any) -> dict[str, Any]:
-    """A name, or a mapping with ``name`` and the optimizer's own arguments."""
+    """A name, or a mapping of the optimizer's own arguments with ``name``; none is the task's."""
     if isinstance(raw, str):
         raw = {"name": raw}
-    if raw == {}:
-        return {}
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str):
-        raise ValueError(f"needs a name, or {{name: sgd, momentum: 0.9}}, got {raw!r}")
+    nested = isinstance(raw, Mapping) and any(isinstance(v, Mapping) for v in raw.values())
+    if not isinstance(raw, Mapping) or nested or not isinstance(raw.get("name", ""), str):
+        raise ValueError(f"needs a name, or {{name: sgd, momentum: 0.9}}, got {raw!r:.60}")
     if "lr" in raw:
         raise ValueError("lr is what is searched: give its range as the setting lr")
     for key, value in raw.items():

@@ -54,7 +54,12 @@ def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         ({"lr": "1,0.1"}, r"lr: low 1 is above high 0\.1"),
         ({"lr": [0, 1]}, r"lr: low must be above 0, got 0"),
         ({"lr": "nan,1"}, r"lr: needs a number, got 'nan'"),
+        ({"lr": [1, 10**400]}, r"lr: needs a number, got 10000"),
+        ({"timeout": 10**400}, r"timeout: needs a time such as 90s, 15m or 2h, got 10000"),
         ({"timeout": "-5m"}, r"timeout: must be above 0"),
+        ({"schedules": {"StepLR": {"gamma": [10**400, 1]}}}, r"gamma: needs finite numbers, got"),
+        ({"schedules": {"StepLR": {"gamma": 0.1}, "steplr": {}}}, r"StepLR stands there twice"),
+        ({"schedules": [{"StepLR": {"gamma": 1}}, "LinearLR"]}, r"schedules: a list holds names"),
         ({"schedules": "StepLRR"}, r"unknown schedule family 'StepLRR' — did you mean StepLR\?"),
         ({"schedules": []}, r"schedules: needs at least one family"),
         ({"baselines": 3}, r"baselines: needs true, false, or name: \{family: \.\.\.,"),
@@ -73,6 +78,7 @@ def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         ),
         ({"optimizer": {"name": "sgd", "lr": 1}}, r"optimizer: lr is what is searched"),
         ({"optimizer": 3}, r"optimizer: needs a name"),
+        ({"optimizer": {"sgd": {"momentum": 0.9}}}, r"optimizer: needs a name, or \{name: sgd"),
         ({"workers": "-1"}, r"workers: needs auto or a number"),
         ({"warmup": "perhaps"}, r"warmup: needs true or false"),
         ({"name": "a\nb"}, r"name: has a control character"),
@@ -132,6 +138,18 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
     config = load(path, {"trials": "20", "optimizer": {"nesterov": False}})
     assert (config.trials, config.epochs) == (20, 5)
     assert config.optimizer == {"name": "sgd", "momentum": 0.8, "nesterov": False}
+    nothing = load(write(tmp_path, "optimizer:\n"), {"optimizer": {"momentum": 0.5}})
+    assert nothing.optimizer == {"momentum": 0.5}
+
+
+def test_numbers_of_a_file_are_what_they_are_in_a_shell(tmp_path: Path) -> None:
+    text = "trials: 010\nname: 007\nbatch_size: 1_000\nlr: [1e-3, 010]\n"
+    config = load(write(tmp_path, text), {})
+    assert (config.trials, config.name, config.batch_size) == (10, "007", 1000)
+    assert config.lr == (0.001, 10.0)
+    assert load(write(tmp_path, "name: 2026-01-01"), {}).name == "2026-01-01"
+    with pytest.raises(ConfigError, match=r"line 1  timeout: needs a time such as .*got '1:30'"):
+        load(write(tmp_path, "timeout: 1:30"), {})
 
 
 @pytest.mark.parametrize(
