@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -366,14 +367,20 @@ def test_names_and_arguments_are_completed(
         ("sgd", {"lr": 0.1}, "lr is what is searched; give --lr LOW,HIGH"),
         ("sgd", {"params": []}, "SGD has no argument 'params'"),
         ("sgd", {"momentum": -1}, "SGD refuses its arguments: Invalid momentum value: -1"),
-        ("adam", {"betas": "big"}, "Adam refuses its arguments"),
+        ("adam", {"betas": "big"}, "Adam betas must be 2 numbers such as 0.9, 0.999, got 'big'"),
         ("sgd", {"momentum": 0, "nesterov": True}, "Nesterov momentum requires"),
         ("sgd", {"nesterov": 0}, "optimizer SGD nesterov must be true or false, got 0"),
         ("adam", {"amsgrad": None}, "optimizer Adam amsgrad must be true or false, got None"),
         ("sgd", {"momentum": True}, "SGD momentum must be a finite number, got True"),
         ("adam", {"eps": "small"}, "optimizer Adam eps must be a finite number, got 'small'"),
         ("adamw", {"weight_decay": float("nan")}, "must be a finite number, got nan"),
-        ("nowhere:Optimizer", {}, "nowhere:Optimizer cannot be imported"),
+        ("adam", {"betas": [0.9, 0.99, 1]}, "betas must be 2 numbers such as 0.9, 0.999, got"),
+        ("adam", {"betas": [0.9, "x"]}, "Adam betas must be 2 numbers such as 0.9, 0.999, got"),
+        ("adafactor", {"eps": [1, None]}, "eps must be 2 numbers such as null, 0.001, got"),
+        ("adam", {"capturable": True}, "Adam refuses its arguments: If capturable=True"),
+        ("nowhere:Optimizer", {}, "optimizer module nowhere cannot be found; run from its folder"),
+        ("torch.optim:Adm", {}, "torch.optim has no 'Adm' — did you mean Adam?"),
+        (":Adam", {}, "optimizer  is neither a file.py nor a package.module"),
         ("torch:Tensor", {}, "is no subclass of torch.optim.Optimizer"),
         ("torch.optim:LBFGS", {}, "its step needs a closure"),
     ],
@@ -383,6 +390,20 @@ def test_what_an_optimizer_cannot_be_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_optimizer(name, args)
+
+
+def test_an_optimizer_of_ones_own_may_be_in_a_file(in_tmp: Path) -> None:
+    Path("mine.py").write_text("import torch\nclass Mine(torch.optim.SGD):\n    pass\n")
+    assert resolve_optimizer("mine.py:Mine", {"momentum": 0.5})[1] == {"momentum": 0.5}
+    Path("broken.py").write_text("1 / 0\n")
+    with pytest.raises(LrsearchError, match=r"optimizer broken\.py raises when imported: Zero"):
+        resolve_optimizer("broken.py:Mine", {})
+
+
+def test_an_argument_alone_goes_to_the_optimizer_of_the_task() -> None:
+    plan = make_plan(make({"task": "digits", "optimizer": {"momentum": 0.5}}))
+    assert plan.optimizer == "SGD"
+    assert plan.optimizer_args == {"momentum": 0.5, "nesterov": True, "weight_decay": 5e-4}
 
 
 def test_a_task_whose_momentum_is_taken_away_is_no_longer_nesterov() -> None:
@@ -397,6 +418,8 @@ def test_a_task_whose_momentum_is_taken_away_is_no_longer_nesterov() -> None:
 def test_an_optimizer_that_refuses_the_model_says_so() -> None:
     with pytest.raises(LrsearchError, match="Muon does not take the parameters of Linear"):
         build_optimizer("Muon", {}, nn.Linear(2, 2), lr=0.1)
+    with pytest.raises(LrsearchError, match="Muon does not take the parameters of Sequential"):
+        make_plan(make({"task": "digits", "optimizer": "muon"}))
 
 
 # devices

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
@@ -21,11 +23,15 @@ from lrsearch.tasks.initial import initial
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.optimizers import resolve_optimizer, usual_lr, usual_range
+from lrsearch.training.optimizers import (
+    build_optimizer,
+    resolve_optimizer,
+    usual_lr,
+    usual_range,
+)
 
 if TYPE_CHECKING:
     import optuna
-    import torch
 
     from lrsearch.storage import Storage
 
@@ -112,7 +118,8 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
         if given.get("momentum") == 0 or given.get("dampening"):
             own.pop("nesterov", None)  # torch refuses it then, and nobody asked for it
         name, given = task.optimizer, {**own, **given}
-    optimizer, arguments = resolve_optimizer(name, given)
+    optimizer, arguments = resolve_optimizer(name, given, device)
+    _check_model(task, optimizer, arguments)
     if name.lower() != task.optimizer.lower() and not any("lr" in each for each in task.groups):
         usual = usual_lr(optimizer)  # the task's is for another optimizer
         task = dataclasses.replace(task, lr=usual, lr_range=usual_range(optimizer, usual))
@@ -156,6 +163,14 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             arguments,
         ),
     )
+
+
+def _check_model(task: Task, optimizer: str, arguments: Mapping[str, Any]) -> None:
+    """The optimizer takes the model's parameters; else no trial of the study could be trained."""
+    with torch.random.fork_rng(devices=[]):
+        model = task.model()
+        groups = None if task.param_groups is None else task.param_groups(model)
+    build_optimizer(optimizer, arguments, model, lr=task.lr, groups=groups, trains=False)
 
 
 def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:

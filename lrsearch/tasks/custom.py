@@ -119,7 +119,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
             and error.name
             and (place == error.name or place.startswith(error.name + "."))
         ):
-            form = "file.py:name" if what == "task" else "FILE.py"
+            form = "FILE.py" if what == "--import" else "file.py:name"
             raise UsageError(
                 f"{what} module {place} cannot be found; run from its folder, or give {form}"
             ) from error
