@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lrsearch.errors import LrsearchError
 
@@ -93,17 +91,20 @@ def _devices() -> Iterator[Finding]:
 
 
 def _data(data_dir: str | None) -> Iterator[Finding]:
-    from lrsearch.tasks.files import CIFAR_FOLDER, FASHION_FOLDER
+    from lrsearch.tasks import data_folder
+    from lrsearch.tasks.files import CIFAR, FASHION, located
 
-    root = Path(data_dir or os.environ.get("LRSEARCH_DATA_DIR") or "data")
-    for task, folder in (("cifar10", CIFAR_FOLDER), ("fashion-mnist", FASHION_FOLDER)):
-        there = (root / folder).is_dir()
-        yield Finding(
-            f"data {task}",
-            True if there else None,
-            str(root / folder) if there else f"no {folder}/ in {root}/",
-            "" if there else f"lrsearch run --task {task} downloads it, or give --data-dir",
-        )
+    root = data_folder(data_dir)
+    for task, (name, files) in (("cifar10", CIFAR), ("fashion-mnist", FASHION)):
+        folder = located(root, name, files)
+        if folder is None:
+            fix = f"lrsearch run --task {task} downloads it, or give --data-dir"
+            yield Finding(f"data {task}", None, f"no {name}/ in {root}/", fix)
+            continue
+        missing = [file for file in files if not (folder / file).is_file()]
+        lacks = f" lacks {', '.join(missing)}" if missing else ""
+        fix = "delete the folder to have it downloaded again" if missing else ""
+        yield Finding(f"data {task}", not missing, f"{folder}{lacks}", fix)
 
 
 def _storage(url: str) -> Finding:

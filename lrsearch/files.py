@@ -68,4 +68,4 @@ def results_folder(out: str, name: str) -> Path:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
     if slug != name or len(name) > LONGEST_NAME:
         slug = f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return Path(out) / slug
+    return Path(os.path.expanduser(out)) / slug

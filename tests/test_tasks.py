@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.files import results_folder
+from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Normalize, Split, Task, load_task
 from lrsearch.tasks import files as task_files
 from lrsearch.tasks.check import check
@@ -242,7 +245,54 @@ def test_no_data_and_no_network_is_one_line_that_says_what_to_do(
     for word in (layout, "--data-dir", "--task digits"):
         assert word in message
     assert "\n" not in message
-    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (http.client.BadStatusLine("no HTTP"), "no HTTP"),
+        (http.client.InvalidURL("nonnumeric port: 'x'"), "nonnumeric port: 'x'"),
+        (ValueError("Invalid IPv6 URL"), "Invalid IPv6 URL"),
+        (
+            RuntimeError("Error downloading x:\nTried y, got:\n<urlopen error refused>\n"),
+            "refused",
+        ),
+    ],
+)
+def test_whatever_a_proxy_does_is_one_line_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def download(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(task_files, "_download_fashion", download)
+    with pytest.raises(LrsearchError, match=rf"could not be downloaded \({reason}\)\. Put "):
+        load_task("fashion-mnist", data_dir=tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_another_process_has_ended_first_is_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(folder: Path) -> None:
+        write_cifar10(folder)
+        write_cifar10(tmp_path)
+
+    monkeypatch.setattr(task_files, "_download_cifar", download)
+    assert len(load_task("cifar10", data_dir=tmp_path).train) == 180
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
+    assert not any(path.is_dir() for path in (tmp_path / "cifar-10-batches-py").iterdir())
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_cifar10(tmp_path / "sets")
+    assert len(load_task("cifar10", data_dir="~/sets").train) == 180
+    monkeypatch.setenv("LRSEARCH_DATA_DIR", "~/sets")
+    assert len(load_task("cifar10").train) == 180
+    assert results_folder("~/out", "digits") == tmp_path / "out" / "digits"
+    assert sqlite_file(parse_storage_url("sqlite:///~/runs.db")) == tmp_path / "runs.db"
 
 
 def test_download_appears_whole_under_its_name(

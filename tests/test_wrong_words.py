@@ -16,11 +16,12 @@ import pytest
 
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
-from lrsearch.doctor import _storage
+from lrsearch.doctor import _data, _storage
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
 from lrsearch.report.confirmed import ATTR
 from lrsearch.search.run import write_results
+from tests.datafiles import write_cifar10
 
 STUDY = "--epochs 2 --train-samples 200 --quiet --fuse off --workers 1 --trials 5"
 
@@ -249,6 +250,17 @@ def test_the_doctor_knows_a_folder_that_is_missing(in_tmp: Path) -> None:
     assert not finding.ok
     assert "no/such does not exist; make it: mkdir -p" in finding.found
     assert _storage("sqlite:///a.db").found == "sqlite:///a.db: will be made"
+
+
+def test_the_doctor_looks_for_data_where_a_run_does(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar10(tmp_path)
+    for place in (tmp_path, folder):
+        assert next(_data(str(place))).found == str(folder)
+    (folder / "test_batch").unlink()
+    cifar, fashion = _data(str(tmp_path))
+    assert (cifar.ok, cifar.found) == (False, f"{folder} lacks test_batch")
+    assert (fashion.ok, fashion.found) == (None, f"no FashionMNIST/raw/ in {tmp_path}/")
 
 
 def test_the_doctor_names_a_fix_that_fits_the_database(

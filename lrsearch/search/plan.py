@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -236,7 +237,9 @@ def _placed(config: StudyConfig, cwd: Path) -> StudyConfig:
     storage, file = config.storage, sqlite_file(url)
     if file is not None:
         storage = url.set(database=str(cwd / file)).render_as_string(hide_password=False)
-    return dataclasses.replace(config, storage=storage, out=str(cwd / config.out))
+    return dataclasses.replace(
+        config, storage=storage, out=str(cwd / os.path.expanduser(config.out))
+    )
 
 
 def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:

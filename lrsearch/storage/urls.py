@@ -146,7 +146,7 @@ def parse_storage_url(url: str) -> URL:
                 f"storage {url} is memory, which ends with the process; name a file: "
                 "sqlite:///lrsearch.db"
             )
-        return parsed
+        return parsed.set(database=os.path.expanduser(parsed.database))
     driver, module, extra = _DRIVERS[scheme]
     if importlib.util.find_spec(module) is None:
         raise UsageError(

@@ -95,9 +95,9 @@ def all_tasks() -> dict[str, TaskSpec]:
     return found
 
 
-def default_data_dir() -> Path:
-    """``$LRSEARCH_DATA_DIR``, else ``data``."""
-    return Path(os.environ.get("LRSEARCH_DATA_DIR") or "data")
+def data_folder(given: str | Path | None = None) -> Path:
+    """Where data sets lie: what is given, else ``$LRSEARCH_DATA_DIR``, else ``data``."""
+    return Path(os.path.expanduser(given or os.environ.get("LRSEARCH_DATA_DIR") or "data"))
 
 
 def load_task(
@@ -138,9 +138,8 @@ def load_task(
         return _own_task(name, model, train_samples, batch_size, device)
     if model is not None and model not in spec.models:
         raise unknown(f"model of task {name}", model, spec.models)
-    folder = default_data_dir() if data_dir is None else Path(data_dir)
     build = getattr(import_module("lrsearch.tasks.builtin"), spec.builder)
-    task: Task = build(model or spec.default_model, folder, train_samples)
+    task: Task = build(model or spec.default_model, data_folder(data_dir), train_samples)
     return task if batch_size is None else replace(task, batch_size=batch_size)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ FASHION_FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+CIFAR = (CIFAR_FOLDER, CIFAR_TRAIN + CIFAR_TEST)
+FASHION = (FASHION_FOLDER, FASHION_FILES[True] + FASHION_FILES[False])
 CLASSES = 10
 TIMEOUT_SECONDS = 30.0
 
@@ -45,7 +47,7 @@ def cifar10(data_dir: Path, *, train: bool) -> Split:
     Raises:
         LrsearchError: Files are missing, damaged, or cannot be downloaded.
     """
-    folder = _folder(data_dir, CIFAR_FOLDER, CIFAR_TRAIN + CIFAR_TEST, _download_cifar)
+    folder = _folder(data_dir, *CIFAR, _download_cifar)
     pixels: list[Bytes] = []
     labels: list[npt.NDArray[np.int64]] = []
     for name in CIFAR_TRAIN if train else CIFAR_TEST:
@@ -75,8 +77,7 @@ def fashion_mnist(data_dir: Path, *, train: bool) -> Split:
     Raises:
         LrsearchError: Files are missing, damaged, or cannot be downloaded.
     """
-    names = FASHION_FILES[True] + FASHION_FILES[False]
-    folder = _folder(data_dir, FASHION_FOLDER, names, _download_fashion)
+    folder = _folder(data_dir, *FASHION, _download_fashion)
     images, labels = FASHION_FILES[train]
     x = torch.from_numpy(_read_idx(folder / images, dimensions=3)).unsqueeze(1)
     y = torch.from_numpy(_read_idx(folder / labels, dimensions=1)).long()
@@ -141,14 +142,21 @@ def _check_labels(folder: Path, y: torch.Tensor) -> None:
         raise _damaged(folder / "labels", f"labels from {int(y.min())} to {int(y.max())}")
 
 
+def located(data_dir: Path, name: str, files: Sequence[str]) -> Path | None:
+    """The folder ``name`` of a data set; ``data_dir`` where it is that itself; None for none."""
+    folder = data_dir / name
+    if not folder.is_dir() and all((data_dir / file).is_file() for file in files):
+        return data_dir
+    return folder if folder.is_dir() else None
+
+
 def _folder(
     data_dir: Path, name: str, files: Sequence[str], download: Callable[[Path], None]
 ) -> Path:
     """The folder with all ``files``, downloaded where there is none."""
-    folder = data_dir / name
-    if not folder.is_dir() and all((data_dir / file).is_file() for file in files):
-        return data_dir  # --data-dir names the innermost folder itself
-    if not folder.is_dir():
+    folder = located(data_dir, name, files)
+    if folder is None:
+        folder = data_dir / name
         _fetch(data_dir, name, download)
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
@@ -163,20 +171,33 @@ def _fetch(data_dir: Path, name: str, download: Callable[[Path], None]) -> None:
     """Download into a folder beside the goal and rename it: never half a data set."""
     title = "CIFAR-10" if name == CIFAR_FOLDER else "Fashion-MNIST"
     layout = f"{CIFAR_FOLDER}/" if name == CIFAR_FOLDER else f"{FASHION_FOLDER}/*-ubyte"
+    goal = data_dir / name
+    new = [folder for folder in goal.parents if not folder.exists()]
     try:
-        goal = data_dir / name
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as temporary:
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=goal.parent) as temporary:
             with _patient(), contextlib.redirect_stdout(sys.stderr):
                 download(Path(temporary))
-            if not goal.is_dir():  # another process may have been faster
-                shutil.move(Path(temporary) / name, goal)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
-        reason = getattr(error, "reason", None) or _first_line(error)
+            _move(Path(temporary) / name, goal)
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:  # URLError is an OSError
+        for folder in new:
+            with contextlib.suppress(OSError):  # another process downloads there
+                folder.rmdir()
+        said = str(getattr(error, "reason", None) or error or type(error).__name__)
+        reason = said.splitlines()[-1].removeprefix("<urlopen error ").removesuffix(">")
         raise LrsearchError(
             f"{title} is not in {data_dir}/ and could not be downloaded ({reason}). Put {layout} "
             "into a folder and pass --data-dir, or try --task digits, which needs no download"
         ) from error
+
+
+def _move(folder: Path, goal: Path) -> None:
+    """Rename a folder, where another process has not been faster."""
+    try:
+        folder.rename(goal)
+    except OSError:
+        if not goal.is_dir():
+            raise
 
 
 @contextlib.contextmanager
