@@ -71,6 +71,8 @@ def build_parser() -> Parser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         sub.set_defaults(call=add(sub))
+        known = [word[2:] for word in sub._option_string_actions if word[:2] == "--"]
+        sub.set_defaults(options=known)
     return parser
 
 
@@ -230,7 +232,9 @@ def _main(arguments: list[str]) -> int:
         raise UsageError(
             f"unknown command {words[0]!r}{question} (commands: {', '.join(COMMANDS)})"
         )
-    args = parser.parse_args(arguments)
+    args, strange = parser.parse_known_args(arguments)
+    if strange:
+        raise _unrecognized(strange, parser.prog, args)
     if args.command is None:
         parser.print_help()
         return 0
@@ -240,6 +244,15 @@ def _main(arguments: list[str]) -> int:
         import_module(place, "--import")
     code: int = args.call(args)
     return code
+
+
+def _unrecognized(strange: list[str], prog: str, args: argparse.Namespace) -> UsageError:
+    """The error for words that a command does not know; names the nearest option."""
+    word = strange[0].partition("=")[0].removeprefix("--")
+    near = did_you_mean(word, getattr(args, "options", ())) if strange[0][:2] == "--" else None
+    question = f" — did you mean --{near}?" if near else ""
+    command = f"{prog} {args.command}" if args.command else prog
+    return UsageError(f"unrecognized arguments: {' '.join(strange)}{question} ({command} --help)")
 
 
 def _complain(text: str) -> None:

@@ -118,7 +118,9 @@ RUN = [
     ("--study-file list.yaml", "list.yaml: a study file is a mapping such as 'task: digits'"),
     ("--quiet --json", "argument --json: not allowed with argument --quiet"),
     ("extra", "unrecognized arguments: extra"),
-    ("--tri 5", "unrecognized arguments: --tri 5"),
+    ("--tri 5", "unrecognized arguments: --tri 5 — did you mean --trials? (lrsearch run"),
+    ("--trails=5", "unrecognized arguments: --trails=5 — did you mean --trials? (lrsearch run"),
+    ("--dry-run", "unrecognized arguments: --dry-run (lrsearch run --help)"),
     ("--name s --storage sqlite:///good.db --epochs 3", "study 's' was made with epochs 2, now 3"),
 ]
 ANSWERS = [
