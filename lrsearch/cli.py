@@ -232,6 +232,8 @@ def _main(arguments: list[str]) -> int:
         raise UsageError(
             f"unknown command {words[0]!r}{question} (commands: {', '.join(COMMANDS)})"
         )
+    if arguments and arguments[0].partition("=")[0][2:].replace("-", "_") in SETTINGS:
+        raise UsageError(f"{arguments[0]} goes behind a command: lrsearch run {arguments[0]} ...")
     args, strange = parser.parse_known_args(arguments)
     if strange:
         raise _unrecognized(strange, parser.prog, args)

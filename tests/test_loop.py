@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -21,6 +22,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
+from lrsearch.search.run import run
 from lrsearch.search.study import open_study
 from lrsearch.storage import new_owner, slots, trials
 from lrsearch.storage.history import load_history
@@ -464,6 +466,14 @@ def test_timeout_starts_no_new_trial(bench: Bench) -> None:
     worker = bench.worker(5, FakeRunner(), baselines=False, interrupt=Interrupt(), deadline=0.0)
     worker.run()
     assert bench.trials == []
+
+
+def test_families_in_another_order_are_the_same_parameter(in_tmp: Path) -> None:
+    base = {"task": "digits", "epochs": 2, "fuse": "off", "workers": 1, "baselines": False}
+    run(make({**base, "trials": 2, "schedules": "LinearLR,PolynomialLR"}))
+    outcome = run(make({**base, "trials": 4, "schedules": "PolynomialLR,LinearLR"}))
+    asked = {trial.distributions["scheduler"] for trial in outcome.study.trials}
+    assert asked == {CategoricalDistribution(("LinearLR", "PolynomialLR"))}
 
 
 @pytest.mark.parametrize("sampler", ["trace", "tpe", "random", "gp", "cmaes", "qmc"])

@@ -373,6 +373,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": nn.CrossEntropyLoss},
         r"loss is a class; give an object, CrossEntropyLoss\(\)",
     ),
+    "loss is nothing": ({"loss": None}, "loss must be a function, got None"),
     "loss is a word": ({"loss": "mse"}, "loss must be a function, got 'mse'"),
     "loss is a number": (
         {"loss": lambda z, y: 1.0},

@@ -157,6 +157,7 @@ ANSWERS = [
     ("tasks extra", "unrecognized arguments: extra"),
     ("repot s", "unknown command 'repot' — did you mean report?"),
     ("--nix", "unrecognized arguments: --nix"),
+    ("--trials 3", "--trials goes behind a command: lrsearch run --trials ..."),
 ]
 FAILED = [
     (

@@ -17,6 +17,7 @@ from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
+from lrsearch.search.study import ATTR
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
@@ -260,6 +261,17 @@ def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
         batch_size=config.batch_size,
         device=device,
     )
+
+
+def ordered(plan: Plan, study: optuna.Study) -> Plan:
+    """The plan with the families in the order in which the study has them.
+
+    Samplers of Optuna take the same families in another order for another parameter.
+    """
+    stored = study.user_attrs[ATTR]["identity"]["schedules"]
+    if stored is None or tuple(stored) == plan.space.families:
+        return plan
+    return dataclasses.replace(plan, space=dataclasses.replace(plan.space, families=tuple(stored)))
 
 
 def with_lr_range(plan: Plan, study: optuna.Study, storage: Storage) -> tuple[Plan, str]:

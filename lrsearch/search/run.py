@@ -26,7 +26,7 @@ from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, with_lr_range
+from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.saving import Saves
@@ -125,7 +125,7 @@ def run(
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         display = display or make_display(quiet=quiet)
-        plan, ranged = with_lr_range(plan, study, storage)
+        plan, ranged = with_lr_range(ordered(plan, study), study, storage)
         for line in [*header(plan, config, cluster), ranged, clipped(plan)]:
             if line:
                 display.note(line)

@@ -60,7 +60,7 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
-        from lrsearch.search.plan import make_plan, with_lr_range
+        from lrsearch.search.plan import make_plan, ordered, with_lr_range
         from lrsearch.search.run import make_worker
         from lrsearch.search.study import make_pruner, open_study
         from lrsearch.storage import open_storage
@@ -87,7 +87,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
         worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
     else:
         study = open_study(storage, config, plan.to_dict())
-        plan, _ = with_lr_range(plan, study, storage)
+        plan, _ = with_lr_range(ordered(plan, study), study, storage)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         worker = make_worker(plan, study, storage, folder, interrupt, note)
     say(owner=worker.owner)

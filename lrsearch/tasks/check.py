@@ -260,7 +260,7 @@ def _check_functions(task: Task) -> None:
         given = getattr(task, name)
         if isinstance(given, type):
             raise _wrong(task, f"{name} is a class; give an object, {given.__name__}()")
-        if given is not None and not callable(given):
+        if not callable(given) and (given is not None or name == "loss"):
             raise _wrong(task, f"{name} must be a function, got {given!r:.60}")
 
 
