@@ -9,6 +9,7 @@ ours writes with torch, and each epoch too.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.backend import backend
 from lrsearch.errors import UsageError, did_you_mean
+from lrsearch.files import check_folder, results_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -58,18 +60,21 @@ def parse_log(raw: Any) -> str:
 
 
 def check_log(log: str | None) -> None:
-    """Make sure that what a tracker needs is installed, before any trial runs.
+    """Make sure that what a tracker needs is there, before any trial runs.
 
     Raises:
-        UsageError: Names what to install.
+        UsageError: Names what to install, or the folder that is a file.
+        LrsearchError: This user may not write to the folder.
     """
     if log is None:
         return
-    kind = log.partition(":")[0]
+    kind, _, where = log.partition(":")
     missing = [name for name in NEEDS[kind] if not _installed(name)]
     if missing:
         packages = " ".join(name.replace("_", "-") for name in missing)
         raise UsageError(f"--log {log} needs more packages: pip install {packages}")
+    if kind == "tensorboard":
+        check_folder(Path(os.path.expanduser(where)), "--log")
 
 
 def _installed(name: str) -> bool:
@@ -123,8 +128,6 @@ class TensorBoard:
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write one trial."""
         from torch.utils.tensorboard import SummaryWriter
-
-        from lrsearch.files import results_folder
 
         folder = results_folder(str(self.folder), study.study_name) / f"trial-{trial.number}"
         with SummaryWriter(str(folder)) as writer:

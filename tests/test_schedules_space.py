@@ -278,6 +278,7 @@ def test_floor_below_its_range_means_zero() -> None:
         ({"StepLR.gamma": None}, r"expected a number, \[low, high\] or"),
         ({"StepLR.step_size": 2.5}, r"StepLR.step_size: whole epochs only, got 2.5"),
         ({"StepLR.step_size": (5, 100)}, r"at least 1 and at most 30 epochs, got 100"),
+        ({"CyclicLR.step_size_down": 0}, r"step_size_down: must be at least 0.0001 and .*, got 0"),
         ({"OneCycleLR.max_momentum": (0.9, 1)}, r"max_momentum: .* at most 0.9999, got 1"),
         ({"ReduceLROnPlateau.threshold": 1}, r"threshold: .* at most 0.9999, got 1"),
         ({"LambdaLR.lr_lambda": "rexx"}, r"unknown choice 'rexx' — did you mean rex\?"),

@@ -112,6 +112,7 @@ RUN = [
     ("--workers x", "--workers: needs auto or a number from 1 to 4096, got 'x'"),
     ("--log foo", "--log: 'foo' — one of tensorboard:DIR, mlflow:URI, wandb:PROJECT"),
     ("--log tensorboard:", "--log: needs tensorboard:DIR, got 'tensorboard:'"),
+    ("--log tensorboard:noise/x", "noise is no folder; choose another --log"),
     ("--study-file nix.yaml", "nix.yaml: cannot be read (No such file or directory)"),
     ("--study-file folder", "folder: cannot be read (Is a directory)"),
     ("--study-file noise", "noise: not valid YAML: "),

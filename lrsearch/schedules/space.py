@@ -324,6 +324,7 @@ def _dim(arg: Arg) -> Dim:
     """The widest range of an argument that is not searched by default."""
     if arg.kind == "choice":
         return Choice(arg.choices)
+    least = arg.low + 1e-4 if arg.above_low else arg.low
     most = arg.high - 1e-4 if arg.below_high else arg.high
     high = min(most, 1.0 if arg.kind == "number" else MAX_EPOCHS)
-    return Range(arg.low, high, integer=arg.kind == "epochs", limits=(arg.low, most))
+    return Range(least, high, integer=arg.kind == "epochs", limits=(least, most))
