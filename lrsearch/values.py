@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,10 +33,10 @@ def short_name(raw: Any) -> str:
 def integer(low: int, high: int) -> Callable[[Any], int]:
     def parse(raw: Any) -> int:
         try:
-            value = int(raw) if isinstance(raw, str) else raw
-        except ValueError:
+            value = int(raw) if isinstance(raw, str) else operator.index(raw)
+        except (TypeError, ValueError):
             value = None
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(raw, bool) or value is None:
             raise ValueError(f"needs a whole number, got {raw!r}")
         if not low <= value <= high:
             raise ValueError(f"must be from {low:,} to {high:,}, got {value!s:.60}")
@@ -148,7 +149,11 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
                 f"{{StepLR: {{gamma: [0.1, 0.5]}}, OneCycleLR: null}}, got {raw!r:.60}"
             )
         raw = {str(name): None for name in raw}
-    if not isinstance(raw, Mapping) or not raw:
+    if not isinstance(raw, Mapping):
+        raise ValueError(
+            f"needs A,B,..., a list, or family: {{parameter: range}}, got {raw!r:.60}"
+        )
+    if not raw:
         raise ValueError("needs at least one family name (lrsearch schedules lists all)")
     mistakes: list[tuple[str, str]] = []
     by_lower = {name.lower(): name for name in FAMILIES}

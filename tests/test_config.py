@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -61,6 +62,7 @@ def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         ({"schedules": {"StepLR": {"gamma": 0.1}, "steplr": {}}}, r"StepLR stands there twice"),
         ({"schedules": [{"StepLR": {"gamma": 1}}, "LinearLR"]}, r"schedules: a list holds names"),
         ({"schedules": "StepLRR"}, r"unknown schedule family 'StepLRR' — did you mean StepLR\?"),
+        ({"schedules": {"StepLR", "LinearLR"}}, r"schedules: needs A,B,\.\.\., a list, or family"),
         ({"schedules": []}, r"schedules: needs at least one family"),
         ({"baselines": 3}, r"baselines: needs true, false, or name: \{family: \.\.\.,"),
         ({"baselines": {}}, r"baselines: has no recipe; write false for none"),
@@ -98,6 +100,7 @@ def test_bad_value_is_one_clear_line(values: dict[str, object], message: str) ->
     ("values", "key", "expected"),
     [
         ({"trials": "50"}, "trials", 50),
+        ({"seed": np.int64(3)}, "seed", 3),
         ({"lr": "1e-3,1"}, "lr", (0.001, 1.0)),
         ({"lr": ["1e-3", 1]}, "lr", (0.001, 1.0)),
         ({"lr": "auto"}, "lr", "auto"),
