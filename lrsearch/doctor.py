@@ -67,6 +67,8 @@ def _devices() -> Iterator[Finding]:
     """A tiny training step on each device."""
     import torch
 
+    from lrsearch.report.words import count
+
     names = ["cpu"]
     if torch.cuda.is_available():
         names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -82,7 +84,7 @@ def _devices() -> Iterator[Finding]:
             yield Finding(f"device {name}", False, first, "check its driver, or --device cpu")
             continue
         label = torch.cuda.get_device_name(name) if name.startswith("cuda") else platform.machine()
-        cores = f", {torch.get_num_threads()} threads" if name == "cpu" else ""
+        cores = f", {count(torch.get_num_threads(), 'thread')}" if name == "cpu" else ""
         yield Finding(f"device {name}", total == 128.0, f"{label}{cores}: a step ran")
     if len(names) == 1:
         yield Finding(
