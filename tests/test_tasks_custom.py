@@ -621,7 +621,8 @@ def test_a_task_that_goes_elsewhere_at_import_takes_neither_database_nor_results
     go = "import os\nos.chdir(os.path.join(os.path.dirname(__file__), 'data'))\n"
     Path("goes.py").write_text(go + HEAD + FORMS["task"])
     words = "run --task goes.py:mine --trials 2 --epochs 1 --device cpu --confirm 2 --quiet"
-    assert main([*words.split(), "--workers", workers]) == 0
+    assert main([*words.split(), "--workers", workers, "--log", "tensorboard:runs"]) == 0
+    assert (in_tmp / "runs" / "mine" / "trial-0").is_dir()
     assert Path.cwd() == in_tmp / "data"
     assert list(Path.cwd().iterdir()) == []
     results = in_tmp / "lrsearch-results" / "mine"

@@ -231,16 +231,17 @@ def _usual(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
 
 
 def _placed(config: StudyConfig, cwd: Path) -> StudyConfig:
-    """The configuration, whose storage and folder for results are seen from ``cwd``."""
+    """The configuration, whose storage and folders for results are seen from ``cwd``."""
     if Path.cwd() == cwd:
         return config
     url = parse_storage_url(config.storage)
     storage, file = config.storage, sqlite_file(url)
     if file is not None:
         storage = url.set(database=str(cwd / file)).render_as_string(hide_password=False)
-    return dataclasses.replace(
-        config, storage=storage, out=str(cwd / os.path.expanduser(config.out))
-    )
+    out = str(cwd / os.path.expanduser(config.out))
+    kind, _, where = (config.log or "").partition(":")
+    log = f"{kind}:{cwd / os.path.expanduser(where)}" if kind == "tensorboard" else config.log
+    return dataclasses.replace(config, storage=storage, out=out, log=log)
 
 
 def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
