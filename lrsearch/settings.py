@@ -146,8 +146,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "optimizer": Setting(
         values.optimizer,
-        "any class of torch.optim; its arguments: --optimizer-arg momentum=0.95 "
-        "(default: the task's)",
+        "any class of torch.optim, or file.py:Class of your own; its arguments: "
+        "--optimizer-arg momentum=0.95 (default: the task's)",
         "NAME",
         True,
         {"oneOf": [_STR, {"type": "object", "properties": {"name": _STR}}]},
