@@ -195,6 +195,14 @@ class Trims(nn.Linear):
             lambda: Deep(lambda: float(np.random.rand())),
             "Deep: it draws random numbers of Python or numpy",
         ),
+        (  # of which numpy makes two at a time
+            lambda: Deep(lambda: abs(float(np.random.normal()))),
+            "Deep: it draws random numbers of Python or numpy",
+        ),
+        (  # a whole turn of numpy's generator, which ends where it began
+            lambda: Deep(lambda: float(np.random.rand(312)[0])),
+            "Deep: it draws random numbers of Python or numpy",
+        ),
         (lambda: Trims(6, 3), "Trims: vmap: It looks like you're calling .item() on a Tensor"),
     ],
 )

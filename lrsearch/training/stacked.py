@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -237,17 +238,22 @@ class _Reads(TorchFunctionMode):
 def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers = _numbers(model.train())
-    drawn = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]
+    drawn = _generators()
     with _Reads() as reads:
         _plain_step(task, stack, model, x, y)
     for (name, key), value in _numbers(model).items():
         if numbers.get((name, key)) != value:
             return f"it keeps a number from batch to batch ({name}.{key})".replace("(.", "(")
-    if drawn != (random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]):
+    if drawn != _generators():
         return "it draws random numbers of Python or numpy"
     if stack.random and reads.any:  # what it skips at one step has no gradient
         return "it decides by random numbers"
     return None
+
+
+def _generators() -> tuple[Any, bytes]:
+    """Where those of Python and numpy stand: all of it, for numpy keeps every other normal number."""
+    return random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _numbers(model: nn.Module) -> dict[tuple[str, str], float]:
