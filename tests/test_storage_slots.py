@@ -350,11 +350,20 @@ def test_only_ended_processes_of_this_machine_are_known_to_be_dead() -> None:
     assert not is_dead("somebody else's words")
     if sys.platform.startswith("linux"):
         assert is_dead(f"{host}:{machine}:{pid}:1:{random}"), "the number was given to another"
-        child = subprocess.Popen([sys.executable, "-c", "pass"])
-        name = f"{host}:{machine}:{child.pid}:0:{random}"
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        name = f"{host}:{machine}:{child.pid}:{owners._process(child.pid)}:{random}"
+        assert not is_dead(name)
+        child.kill()
         while not is_dead(name):  # a zombie counts as dead
             time.sleep(0.01)
-        child.wait()
+        child.communicate()
+
+
+def test_where_a_machine_has_no_proc_its_workers_are_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(owners, "_process", lambda pid: None)
+    assert not is_dead(new_owner())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

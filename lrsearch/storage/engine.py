@@ -90,7 +90,7 @@ def persist(
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _clock() -> float:
+def _ahead() -> float:
     """How far the wall clock is ahead of the one that stands still while the machine sleeps."""
     return time.time() - time.monotonic()
 
@@ -138,7 +138,7 @@ class Storage(RDBStorage):
         self.patience = PATIENCE_SECONDS
         self.has_history = True
         self.recovered_at: float | None = None
-        self._clock = _clock()
+        self._ahead = _ahead()
         # Optuna formats the URL as a template: {SCHEMA_VERSION}.
         template = url.replace("{", "{{").replace("}", "}}")
         super().__init__(
@@ -161,9 +161,10 @@ class Storage(RDBStorage):
             with reading(read):
                 return call()
 
-        before, self._clock = self._clock, _clock()
-        if self._clock - before > _LEAP_SECONDS:
+        ahead = _ahead()
+        if ahead - self._ahead > _LEAP_SECONDS:
             self.recovered_at = time.monotonic()
+        self._ahead = ahead  # not before: the heartbeat's thread comes here, too
         result, waited = persist(
             once, self.url, patience=lambda: self.patience, on_wait=self.on_wait
         )

@@ -50,7 +50,7 @@ def is_dead(owner: str) -> bool:
         return True
     except OSError:  # another user's: /proc may be mounted so that it shows none of them
         return False
-    return system == "Linux"  # a zombie
+    return system == "Linux" and fields[3] != "0"  # a zombie, where there is a /proc
 
 
 def _machine() -> str:
