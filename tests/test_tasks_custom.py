@@ -295,13 +295,14 @@ class TwoInputs(nn.Linear):
 
 
 class Fixed(nn.Linear):
-    """Takes batches of ten samples."""
+    """Takes batches of so many samples."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(4, 2)
+        self.size = size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.view(10, 4))
+        return super().forward(x.view(self.size, 4))
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -329,10 +330,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"validation": Split(torch.randn(9, 7), torch.zeros(9).long())},
         r"on a validation batch \(9, 7\) float32 fails",
     ),
-    "a fixed number of samples": (
-        {"model": Fixed, "validation": Split(X[:20], Y[:20]), "batch_size": 10},
-        r"Fixed on a validation batch \(2, 4\) float32, which may have any number of .* fails",
-    ),
+    **{
+        f"a fixed number of samples, {size}": (
+            {
+                "model": lambda size=size: Fixed(size),
+                "validation": Split(X[:20], Y[:20]),
+                "batch_size": size,
+            },
+            rf"Fixed on a validation batch \({other}, 4\) float32, which may have any .* fails",
+        )
+        for size, other in ((1, 2), (2, 3), (3, 2), (10, 3))
+    },
     "labels for a regression": (
         {"loss": nn.functional.mse_loss},
         r"loss of outputs \(40, 2\) float32 and targets \(40,\) int64 fails",

@@ -335,9 +335,9 @@ def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, out
         return
     size = evaluation_size(task.batch_size, x[0].numel(), outputs, x.device)
     if {min(size, len(data)), len(data) % size} - {0} != {task.batch_size}:
-        other = 3 if task.batch_size == 2 else 2
+        other = torch.cat([x, x])[: 2 if task.batch_size == 3 else 3]
         note = ", which may have any number of samples whatever training has,"
-        _outputs(task, model, x[:other], data, part, note)
+        _outputs(task, model, other, data, part, note)
 
 
 def _check_length(task: Task) -> None:
