@@ -77,16 +77,16 @@ def _is_array(part: Any) -> bool:
 
 def _unpacked(loader: DataLoader[Any], shuffle: bool) -> tuple[Split, int] | None:
     """The tensors behind a loader that only slices and shuffles them: many times faster."""
-    dataset, sampler = loader.dataset, loader.sampler
-    tensors = _tensors(dataset)
-    usual = loader.collate_fn is default_collate and loader.batch_size is not None
-    if tensors is None or len(tensors[0]) == 0 or not usual:
-        return None
+    sampler = loader.sampler
     random = type(sampler) is RandomSampler and not sampler.replacement
-    random = random and getattr(sampler, "num_samples", None) == len(tensors[0])
-    if not (random if shuffle else random or type(sampler) is SequentialSampler):
+    plain = random or (type(sampler) is SequentialSampler and not shuffle)
+    if not plain or loader.collate_fn is not default_collate or loader.batch_size is None:
         return None
-    assert loader.batch_size is not None
+    tensors = _tensors(loader.dataset)
+    if tensors is None or len(tensors[0]) == 0:
+        return None
+    if random and getattr(sampler, "num_samples", None) != len(tensors[0]):
+        return None
     return Split(*tensors), loader.batch_size
 
 
