@@ -22,6 +22,7 @@ from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.training.optimizers import build_optimizer
+from lrsearch.training.results import EpochResult
 from lrsearch.training.stacked import fusable
 from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors
 
@@ -239,6 +240,84 @@ def test_test_data_see_the_buffers_that_a_state_dict_leaves_out(fused: bool) -> 
     result = [one.epoch()[0] for _ in range(2)][-1]
     loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
     assert loss == pytest.approx(result.val_loss, rel=1e-5)
+
+
+class Late(nn.Linear):
+    """Makes a buffer when it first runs."""
+
+    persistent = False
+    cache: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("cache", None, persistent=self.persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cache is None:
+            self.cache = x.std(0).detach()
+        return super().forward(x / self.cache)
+
+
+class LateAndSaved(Late):
+    persistent = True
+
+
+class Undeclared(nn.Linear):
+    """Makes one that nobody has heard of."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "cache"):
+            self.register_buffer("cache", x.std(0).detach(), persistent=False)
+        return super().forward(x / self.cache)
+
+
+class Grows(nn.Linear):
+    """Makes a larger one for longer inputs, as the positions of language models are kept."""
+
+    cache: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("cache", torch.ones(2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.cache) < x.shape[1]:
+            self.register_buffer("cache", x.std(0).detach(), persistent=False)
+        return super().forward(x / self.cache)
+
+
+@pytest.mark.parametrize("model", [Late, LateAndSaved, Undeclared, Grows])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_buffers_that_a_model_makes_when_it_runs_are_kept(
+    model: type[nn.Module], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    task, schedule = vectors(model), Schedule("ConstantLR", 0.05, 3)
+
+    def single() -> SingleRunner:
+        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+        return SingleRunner(task, **options, compile=compiled)
+
+    one = single()
+    one.add(0, schedule)
+    results = [one.epoch()[0]]
+    state = one.state(0)
+    results += [one.epoch()[0] for _ in range(2)]
+    loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
+    assert loss == pytest.approx(results[-1].val_loss, rel=1e-5)
+    again = single()
+    again.add(0, schedule, state)
+    assert [losses(again.epoch()[0]) for _ in range(2)] == [*map(losses, results[1:])]
+    one.remove(0)
+    one.add(0, schedule)
+    assert losses(one.epoch()[0]) == losses(results[0])
+
+
+def losses(result: EpochResult) -> tuple[float, float, float]:
+    return result.train_loss, result.val_loss, result.avg_val_loss
 
 
 class Pair(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.copies import copied
+from lrsearch.training.copies import copied, match_buffers
 
 SHARE = 0.2
 """The horizon of the average is this share of the elapsed steps,"""
@@ -31,7 +31,7 @@ class WeightAverage:
 
     Floating-point buffers (the statistics of batch norm) follow in the same way; other buffers,
     and sparse ones, are copied when the average is looked at. Tensors that a model replaces by new
-    ones at every step are followed, too.
+    ones at every step are followed, too, and so are buffers that it makes when it first runs.
 
     Args:
         model: The model that is trained.
@@ -44,7 +44,7 @@ class WeightAverage:
         for parameter in self.model.parameters():
             parameter.grad = None
         self.steps_per_epoch = steps_per_epoch
-        self._replaced: bool | None = None  # not known before the first step
+        self._replaces = True  # whether it did so at the last step
         self.refresh()
 
     def refresh(self) -> None:
@@ -52,7 +52,11 @@ class WeightAverage:
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._others: list[tuple[Tensor, Tensor]] = []
         self._followed = _tensors(self.source)
-        for mine, theirs in zip(_tensors(self.model), self._followed, strict=True):
+        averages = _tensors(self.model)
+        if [t.shape for t in averages] != [t.shape for t in self._followed]:
+            match_buffers(self.model, self.source)
+            averages = _tensors(self.model)
+        for mine, theirs in zip(averages, self._followed, strict=True):
             real = mine.is_floating_point() or mine.is_complex()
             if real and mine.layout is torch.strided:
                 self._pairs[0].append(mine.detach())
@@ -62,11 +66,11 @@ class WeightAverage:
 
     def update(self, step: int) -> None:
         """Follow the model after optimizer step number ``step`` (from 1), without autograd."""
-        if self._replaced is None:
+        if self._replaces:
             now = _tensors(self.source)
-            self._replaced = any(a is not b for a, b in zip(self._followed, now, strict=True))
-        if self._replaced:
-            self.refresh()
+            self._replaces = [*map(id, now)] != [*map(id, self._followed)]
+            if self._replaces:
+                self.refresh()
         weight = 1.0 / horizon(step, self.steps_per_epoch)
         with torch.no_grad():
             torch._foreach_lerp_(*self._pairs, weight)

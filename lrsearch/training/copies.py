@@ -33,11 +33,37 @@ def unsaved(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def set_unsaved(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Set them to what they were."""
-    buffers = dict(model.named_buffers())
-    for name, value in values.items():
-        buffers[name].copy_(value)
+def load_state(model: nn.Module, state: Mapping[str, Any], left_out: Mapping[str, Tensor]) -> None:
+    """Load a state_dict, and the buffers that it leaves out.
+
+    Buffers that a model makes, or makes larger, only when it runs are made here.
+    """
+    modules, device = dict(model.named_modules()), next(model.parameters()).device
+    for name, value in {**state, **left_out}.items():
+        path, _, key = name.rpartition(".")
+        buffers = modules[path]._buffers if path in modules else {}
+        if name in left_out or key in buffers:
+            own = buffers.get(key)
+            if own is None or own.shape != value.shape:
+                fresh = torch.empty_like(value, device=device)
+                modules[path].register_buffer(key, fresh, persistent=name not in left_out)
+    model.load_state_dict(dict(state))
+    found = dict(model.named_buffers())
+    for name, value in left_out.items():
+        found[name].copy_(value)
+
+
+def match_buffers(model: nn.Module, other: nn.Module) -> None:
+    """Give a model those buffers, in that size, which another of its kind has."""
+    for mine, theirs in zip(model.modules(), other.modules(), strict=True):
+        for name in mine._buffers.keys() - theirs._buffers.keys():
+            delattr(mine, name)
+        for name, value in theirs._buffers.items():
+            own = mine._buffers.get(name)
+            if value is None or own is None or own.shape != value.shape:
+                fresh = None if value is None else value.detach().clone()
+                persistent = name not in theirs._non_persistent_buffers_set
+                mine.register_buffer(name, fresh, persistent=persistent)
 
 
 def snapshot(value: Any) -> Any:

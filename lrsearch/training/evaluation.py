@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lrsearch.tasks.task import Data, Task
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
-from lrsearch.training.copies import set_unsaved
+from lrsearch.training.copies import load_state
 
 Batches = Callable[[], Iterator[tuple[Any, Any]]]
 
@@ -44,8 +44,7 @@ def evaluate(
     task = devices.on_device(task, device)
     with torch.random.fork_rng(devices=[]):
         model = task.model()
-    model.load_state_dict(dict(weights))
-    set_unsaved(model, unsaved or {})
+    load_state(model, weights, unsaved or {})
     model = devices.place(model, device)
     batches = evaluation_batches(task, data, device)
     numbers = measure(task, model, batches, device, precision)

@@ -25,7 +25,7 @@ from lrsearch.training.batches import (
     seeded_model,
     training_batches,
 )
-from lrsearch.training.copies import lay_out, set_unsaved, snapshot, unsaved
+from lrsearch.training.copies import lay_out, load_state, match_buffers, snapshot, unsaved
 from lrsearch.training.evaluation import as_float, count, measure
 from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.results import EpochResult
@@ -188,8 +188,9 @@ class SingleRunner:
         if self._compiled is None:
             self._compiled = fresh, torch.compile(fresh)
         else:  # compiling takes far longer than copying
+            old = self._compiled[0]
+            match_buffers(old, fresh)
             with torch.no_grad():
-                old = self._compiled[0]
                 for target, source in zip(_tensors(old), _tensors(fresh), strict=True):
                     target.copy_(source)
         return self._compiled
@@ -310,12 +311,9 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
     """
     try:
         copied = snapshot(dict(state))  # optimizers keep the tensors that they are given
-        trial.model.load_state_dict(copied["model"])
-        trial.average.model.load_state_dict(copied["average"])
-        for model, values in zip(
-            (trial.model, trial.average.model), copied.get("unsaved", ()), strict=False
-        ):
-            set_unsaved(model, values)
+        unsaved_of_model, unsaved_of_average = copied.get("unsaved") or ({}, {})
+        load_state(trial.model, copied["model"], unsaved_of_model)
+        load_state(trial.average.model, copied["average"], unsaved_of_average)
         trial.optimizer.load_state_dict(copied["optimizer"])
         lay_out(trial.optimizer)
         if copied["scheduler"] is not None:

@@ -252,7 +252,7 @@ def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) ->
 
 
 def _generators() -> tuple[Any, bytes]:
-    """Where those of Python and numpy stand: all of it, for numpy keeps every other normal number."""
+    """Where those of Python and numpy stand; numpy keeps every other normal number, too."""
     return random.getstate(), pickle.dumps(np.random.get_state())
 
 
