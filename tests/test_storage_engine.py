@@ -7,6 +7,7 @@ import errno
 import inspect
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -113,9 +115,16 @@ def test_unreachable_server_is_one_line_without_the_password(url: str) -> None:
         assert spelling not in str(caught.value)
 
 
-def test_a_name_that_is_gone_for_now_is_waited_for_like_any_outage() -> None:
+def test_a_name_that_is_gone_for_now_is_waited_for_like_any_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A database's container that restarts has none meanwhile."""
     pytest.importorskip("psycopg")
+
+    def unknown(*_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     told: list[str] = []
     with pytest.raises(LrsearchError, match="cannot be reached: failed to resolve host"):
         open_storage("postgresql://me:pw@db.invalid/x", patience=2.5, on_wait=told.append)

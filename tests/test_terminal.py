@@ -279,7 +279,7 @@ def test_a_terminal_that_goes_away_in_mid_run_costs_no_results(
 def test_a_line_that_nobody_reads_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     os.close(read)
-    with os.fdopen(write, "w", buffering=1) as stream:
+    with os.fdopen(write, "w", buffering=1) as stream, open(os.devnull, "w") as nowhere:
         monkeypatch.setattr(sys, "stderr", stream)
         note("ConstantLR seed 1001  completed")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), write)
+        os.dup2(nowhere.fileno(), write)  # what is left of the line goes there as it closes
