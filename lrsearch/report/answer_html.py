@@ -78,12 +78,8 @@ def key_figures(
             )
         if strongest is not None and gain is not None:
             name = words.baseline(str(strongest.baseline))
-            by = words.difference(-gain.difference)
-            if gain.relative:
-                much = -gain.difference > words.MOST_HIGHER
-                by = words.percent(-gain.difference, 1, sign=True)
-                by = f"over +{100 * words.MOST_HIGHER:,}%" if much else by
-            cells.append((by, f"against {name}, {seeds}"))
+            by = words.change if gain.relative else words.difference
+            cells.append((by(-gain.difference), f"against {name}, {seeds}"))
     elif found is not None:
         cells.append((words.loss(found.best.value), "validation loss"))
         if found.best.metric is not None:

@@ -171,10 +171,19 @@ def against(value: float, other: float) -> str:
         'over +1,000%'
     """
     if value > 0 and other > 0:
-        part = value / other - 1
-        much = part > MOST_HIGHER
-        return f"over +{100 * MOST_HIGHER:,}%" if much else percent(part, 1, sign=True)
+        return change(value / other - 1)
     return difference(value - other)
+
+
+def change(part: float) -> str:
+    """A change as a part of what it was, with its sign.
+
+    Example:
+        >>> change(-0.25), change(12.5)
+        ('−25.0%', 'over +1,000%')
+    """
+    much = part > MOST_HIGHER
+    return f"over +{100 * MOST_HIGHER:,}%" if much else percent(part, 1, sign=True)
 
 
 def difference(value: float) -> str:
