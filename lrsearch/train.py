@@ -198,7 +198,7 @@ def _train(plan: Plan, schedule: Schedule, runner: Any, note: Note) -> list[Epoc
         if last or time.monotonic() - said > SAY_SECONDS:
             said = time.monotonic()
             metric, name = result.val_metric, plan.task.metric_name
-            shown = "" if metric is None else f"  {name} {_metric(metric, name)}"
+            shown = "" if metric is None else f"  {name} {words.metric(metric, name)}"
             note(
                 f"epoch {result.epoch:>4}/{schedule.epochs}  lr {result.lr:<9.3g} "
                 f"train {words.loss(result.train_loss)}  val {words.loss(result.val_loss)}{shown}"
@@ -206,20 +206,16 @@ def _train(plan: Plan, schedule: Schedule, runner: Any, note: Note) -> list[Epoc
     return done
 
 
-def _metric(value: float, name: str) -> str:
-    return words.percent(value, 1) if name == "accuracy" else words.number(value, 4)
-
-
 def lines(result: Trained) -> list[str]:
     """The end of a training for a person."""
-    last = result.epochs[-1]
+    last, name = result.epochs[-1], result.metric_name
     rows = [f"validation  loss {words.loss(last.val_loss)}"]
     if last.val_metric is not None:
-        rows[0] += f"  {result.metric_name} {_metric(last.val_metric, result.metric_name)}"
+        rows[0] += f"  {name} {words.metric(last.val_metric, name)}"
     if result.test_loss is not None:
         rows.append(f"test        loss {words.loss(result.test_loss)}")
         if result.test_metric is not None:
-            rows[1] += f"  {result.metric_name} {_metric(result.test_metric, result.metric_name)}"
+            rows[1] += f"  {name} {words.metric(result.test_metric, name)}"
     return [*rows, "Files       " + "  ".join(str(path) for path in result.files)]
 
 

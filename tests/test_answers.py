@@ -389,8 +389,8 @@ def test_a_task_that_has_changed_is_another_study(
         Path("own.py").write_text(TASK.format(**{**given, **changes}))
         assert main([*words, "--trials", trials]) == code
     error = capsys.readouterr().err
-    way = r"Keep what it has, choose another --name, or lrsearch delete it"
-    assert re.search(rf"study 'own' {told}\. {way}", error)
+    way = r"Keep what it has, choose another --name, or lrsearch delete own$"
+    assert re.search(rf"study 'own' {told}\. {way}", error, re.MULTILINE)
     if "most" not in change:
         other_data = "smooth" in change  # which an unseeded split would be, too: it is told
         assert main(["confirm", "own", "--seeds", "2"]) == (0 if other_data else 2)

@@ -152,7 +152,7 @@ def test_a_task_that_has_changed_needs_another_name(capsys: pytest.CaptureFixtur
         ({"train": (x, 1 - y)}, loss.format("train")),
         ({"validation": (x + 1, y)}, loss.format("validation")),
     ):
-        way = r"Keep what it has, choose another name=\.\.\., or lrsearch delete it$"
+        way = r"Keep what it has, choose another name=\.\.\., or lrsearch delete net$"
         message = rf"'net' was made with {told}\. {way}"
         with pytest.raises(UsageError, match=message):
             lrsearch.search(own(**changes), **words | {"trials": 3})

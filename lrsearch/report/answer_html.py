@@ -83,10 +83,8 @@ def key_figures(
     elif found is not None:
         cells.append((words.loss(found.best.value), "validation loss"))
         if found.best.metric is not None:
-            name = f"validation {table.metric_name}"
-            share = table.metric_name == "accuracy"
-            metric = found.best.metric
-            cells.append((words.percent(metric, 1) if share else words.number(metric, 4), name))
+            value = words.metric(found.best.metric, table.metric_name)
+            cells.append((value, f"validation {table.metric_name}"))
         if found.strongest is not None and not found.best.baseline:
             against = f"against {words.baseline(found.strongest.name)}"
             cells.append((effect(found, found.strongest), against))

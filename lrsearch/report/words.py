@@ -134,6 +134,16 @@ def higher_by(value: float | None, relative: bool) -> str:
     return text.replace("under −", "over ").replace("−", "")
 
 
+def metric(value: float, name: str) -> str:
+    """A metric; accuracies in percent.
+
+    Example:
+        >>> metric(0.987, "accuracy"), metric(-0.25, "mae")
+        ('98.7%', '−0.25')
+    """
+    return percent(value, 1) if name == "accuracy" else number(value, 4)
+
+
 def metric_mean(found: Summary, name: str) -> str:
     """A metric over seeds: mean ± standard deviation; accuracies in percent."""
     if name != "accuracy":

@@ -151,6 +151,4 @@ def _metric(outcome: Outcome, best: Row) -> str:
     task = outcome.plan.task
     if best.metric is None or not task.metric_name:
         return ""
-    share = task.metric_name == "accuracy"
-    shown = words.percent(best.metric, 1) if share else words.number(best.metric, 4)
-    return f", {task.metric_name} {shown}"
+    return f", {task.metric_name} {words.metric(best.metric, task.metric_name)}"

@@ -19,6 +19,7 @@ from lrsearch import __version__
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import results_folder
+from lrsearch.report.command import typed
 from lrsearch.schedules import Space
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
@@ -166,7 +167,8 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         raise UsageError(
             f"study {config.study_name!r} was made with {'; '.join(rows)}. "
-            f"Keep what it has, choose another {name}, or lrsearch delete it"
+            f"Keep what it has, choose another {name}, or "
+            f"{typed('delete', config.study_name, storage.label)}"
         )
     if config.trials > stored["config"]["trials"]:  # it goes on, to more
         kept = {**stored["config"], "trials": config.trials}
