@@ -30,7 +30,8 @@ from lrsearch import cli
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.check import check
-from lrsearch.tasks.task import Augment, Split, Task
+from lrsearch.tasks.images import Augment
+from lrsearch.tasks.task import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.tasks.task import Augment, Split, Task, accuracy
+from lrsearch.tasks.images import Augment
+from lrsearch.tasks.task import Split, Task, accuracy
 from lrsearch.training.batches import epoch_plan, epoch_seed
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.results import EpochResult

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import load_task
+from lrsearch.tasks.images import Augment
 from lrsearch.tasks.models import convnet, net, resnet18, resnet20
-from lrsearch.tasks.task import Augment, Split, Task
+from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.results import EpochResult, Runner

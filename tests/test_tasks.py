@@ -19,9 +19,10 @@ from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Normalize, Split, Task, load_task
 from lrsearch.tasks import files as task_files
 from lrsearch.tasks.check import check
+from lrsearch.tasks.images import Augment
 from lrsearch.tasks.models import resnet18, resnet20, square_net
 from lrsearch.tasks.splits import stratified_order, validation_size
-from lrsearch.tasks.task import Augment, auto_loss
+from lrsearch.tasks.task import auto_loss
 from tests.datafiles import write_cifar10, write_fashion_mnist
 
 

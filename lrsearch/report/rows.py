@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,7 @@ import numpy as np
 from lrsearch.attributes import averaged_losses, budget_of, other_params, schedule_of
 from lrsearch.backend import backend
 from lrsearch.divergence import HUGE, blown_up
-from lrsearch.report.tables import (
-    HISTORY,
-    History,
-    StudyTable,
-    TrialRow,
-    status_of,
-    with_last_loss,
-)
+from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow, status_of
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.history import load_history
 
@@ -52,7 +45,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
     if not budget:
         budget = max((max(t.budget, t.epochs) for t in trials), default=0)
-    filled = with_last_loss(
+    filled = _with_last_loss(
         [t if t.budget else replace(t, budget=int(budget)) for t in trials], history
     )
     metric = str(plan.get("metric_name") or "metric")
@@ -177,3 +170,21 @@ def _history(
         if kept["val_loss"][end] >= HUGE:  # an older study has it at that
             kept["val_loss"][end] = np.inf
     return History(epoch, kept, spans)
+
+
+def _with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
+    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history.
+
+    One that is complete and has told no epoch of its own has run them all.
+    """
+    losses = history.columns["val_loss"]
+    filled = []
+    for trial in trials:
+        start, stop = history.spans.get(trial.trial_id, (0, 0))
+        if stop > start:
+            last, epochs = float(losses[stop - 1]), int(history.epoch[stop - 1])
+            trial = replace(trial, last_loss=last, epochs=trial.epochs or epochs)
+        elif trial.status == "complete" and not trial.epochs:
+            trial = replace(trial, epochs=trial.budget)
+        filled.append(trial)
+    return tuple(filled)

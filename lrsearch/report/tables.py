@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -333,21 +333,3 @@ def pruning(table: StudyTable) -> PruningTable:
 def finite(values: Iterable[float]) -> list[float | None]:
     """NaN and infinities as None, which plotly leaves out."""
     return [float(v) if math.isfinite(v) else None for v in values]
-
-
-def with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
-    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history.
-
-    One that is complete and has told no epoch of its own has run them all.
-    """
-    losses = history.columns["val_loss"]
-    filled = []
-    for trial in trials:
-        start, stop = history.spans.get(trial.trial_id, (0, 0))
-        if stop > start:
-            last, epochs = float(losses[stop - 1]), int(history.epoch[stop - 1])
-            trial = replace(trial, last_loss=last, epochs=trial.epochs or epochs)
-        elif trial.status == "complete" and not trial.epochs:
-            trial = replace(trial, epochs=trial.budget)
-        filled.append(trial)
-    return tuple(filled)

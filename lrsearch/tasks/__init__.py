@@ -17,8 +17,8 @@ from lrsearch.errors import UsageError, unknown
 if TYPE_CHECKING:
     import torch
 
-    from lrsearch.tasks.task import Augment as Augment
-    from lrsearch.tasks.task import Normalize as Normalize
+    from lrsearch.tasks.images import Augment as Augment
+    from lrsearch.tasks.images import Normalize as Normalize
     from lrsearch.tasks.task import Split as Split
     from lrsearch.tasks.task import Task as Task
 
@@ -206,6 +206,8 @@ def _ready(
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Augment", "Normalize", "Split", "Task"):
+    if name in ("Split", "Task"):
         return getattr(import_module("lrsearch.tasks.task"), name)
+    if name in ("Augment", "Normalize"):
+        return getattr(import_module("lrsearch.tasks.images"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lrsearch.errors import UsageError
 from lrsearch.tasks import files, models
+from lrsearch.tasks.images import Augment, Normalize
 from lrsearch.tasks.splits import stratified_order, validation_size
-from lrsearch.tasks.task import Augment, Normalize, Split, Task
+from lrsearch.tasks.task import Split, Task
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 

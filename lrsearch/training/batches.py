@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrsearch.tasks.task import Augment, Data, Split, Task, TransformFn, batches_per_epoch
+from lrsearch.tasks.images import Augment
+from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
 
 CHUNK_ELEMENTS = 1 << 19
 """Input elements gathered at once on a CPU: a few small batches, or one large one."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrsearch.tasks.task import Augment, Split, TransformFn, batches_per_epoch
+from lrsearch.tasks.images import Augment
+from lrsearch.tasks.task import Split, TransformFn, batches_per_epoch
 from lrsearch.training.batches import (
     CHUNK_ELEMENTS,
     DEVICE_CHUNK_ELEMENTS,
