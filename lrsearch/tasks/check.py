@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import UsageError
 from lrsearch.schedules.convert import set_rates
-from lrsearch.tasks.data import brief
+from lrsearch.tasks.mistakes import call, shape, wrong
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.training.batches import elements, evaluation_size, to_device
 from lrsearch.training.device import on_device
@@ -53,12 +52,12 @@ def check(task: Task, device: torch.device | None = None) -> None:
         outputs = _outputs(task, model, x, task.train, "train")
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
         if not loss.requires_grad:
-            raise _wrong(
+            raise wrong(
                 task,
                 "the loss does not depend on the model's parameters (is a detach() "
                 "or no_grad() in the way?)",
             )
-        _call(task, "the backward pass", loss.backward)
+        call(task, "the backward pass", loss.backward)
         _check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
@@ -76,7 +75,7 @@ def load_test(task: Task) -> Data | None:
     """
     if task.test is None:
         return None
-    data: Data = _call(task, "loading the test data", task.test)
+    data: Data = call(task, "loading the test data", task.test)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _evaluate(task, _made(task, None), data, "test", None)
@@ -99,53 +98,18 @@ def _evaluate(
         _scalar(task, "metric", task.metric, outputs, y)
 
 
-def _wrong(task: Task, why: str) -> LrsearchError:
-    return LrsearchError(f"task {task.name}: {why}")
-
-
-def _call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """``function(*args)``; what it raises, and a silent broadcast of targets, is the user's."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Using a target size")
-            return function(*args)
-    except LrsearchError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise _wrong(task, f"{what} fails: {brief(error)}{_advice(error)}") from error
-
-
-_ADVICE = {
-    "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
-    "expected target dtype to be Long": "convert the targets with .long()",
-    "expected scalar type Long": "convert the targets with .long()",
-    "same dtype": "convert the data with .float(), or in transform",
-    "should be the same": "convert the data with .float(), or in transform",
-    "expected m1 and m2": "convert the data with .float(), or in transform",
-    "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
-    "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
-    "them with register_buffer",
-    "required positional argument": "the model is called with x of a batch as it is, a tuple too",
-}
-"""What torch says of the commonest mistakes -> what to do."""
-
-
-def _advice(error: Exception) -> str:
-    return next((f"; {tip}" for said, tip in _ADVICE.items() if said in str(error)), "")
-
-
 def _made(task: Task, device: torch.device | None) -> nn.Module:
-    model = _call(task, "making the model", task.model)
+    model = call(task, "making the model", task.model)
     if not isinstance(model, nn.Module):
-        raise _wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
+        raise wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
     if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise _wrong(
+        raise wrong(
             task,
             f"the model {type(model).__name__} has lazy modules, whose parameters are made by the "
             "first batch; write their sizes out, or run a batch through it in the model function",
         )
     if not any(p.requires_grad for p in model.parameters()):
-        raise _wrong(task, f"the model {type(model).__name__} has no trainable parameters")
+        raise wrong(task, f"the model {type(model).__name__} has no trainable parameters")
     return model.to(device or _CPU).train()
 
 
@@ -154,19 +118,19 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
     if isinstance(data, Split):
         x, y = data.x[: task.batch_size], data.y[: task.batch_size]
         if task.augment is not None and part == "train" and x.dim() != 4:
-            raise _wrong(task, f"augment needs images (n, C, H, W), got x {tuple(data.x.shape)}")
+            raise wrong(task, f"augment needs images (n, C, H, W), got x {tuple(data.x.shape)}")
     else:
-        batches = iter(_call(task, f"going through {part}", iter, data))
-        batch = _call(task, f"loading the first batch of {part}", next, batches, None)
+        batches = iter(call(task, f"going through {part}", iter, data))
+        batch = call(task, f"loading the first batch of {part}", next, batches, None)
         if batch is None:
             dataset = getattr(data, "dataset", None)
             short = isinstance(dataset, Sized) and len(dataset) > 0
             few = "; has it fewer samples than a batch, and drop_last?" if short else ""
-            raise _wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch{few}")
+            raise wrong(task, f"{part} is empty: its {type(data).__name__} gives no batch{few}")
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__
             size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
-            raise _wrong(
+            raise wrong(
                 task,
                 f"{part} must give batches (x, y), got a {kind}{size}; make pairs of them (in the "
                 "Dataset or its collate_fn), or keep your own loop and use lrsearch.suggest",
@@ -174,10 +138,10 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         x, y = batch
     x, y = to_device((x, y), device or _CPU)
     if task.transform is not None:
-        what = f"transform of {_shape(x)}"
+        what = f"transform of {shape(x)}"
         given, x = x, _unchanged(task, what, task.transform, x, data)
-        if isinstance(data, Split) and not _same(x, _call(task, what, task.transform, given)):
-            raise _wrong(
+        if isinstance(data, Split) and not _same(x, call(task, what, task.transform, given)):
+            raise wrong(
                 task,
                 "transform gives something else when it is called again, and samples that are "
                 "tensors are transformed once; what is random belongs into augment or a Dataset",
@@ -186,7 +150,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
 
 
 def _outputs(task: Task, model: nn.Module, x: Any, data: Data, part: str, note: str = "") -> Any:
-    what = f"the model {type(model).__name__} on a {part} batch {_shape(x)}{note}"
+    what = f"the model {type(model).__name__} on a {part} batch {shape(x)}{note}"
     return as_float(_unchanged(task, what, model, x, data))
 
 
@@ -196,11 +160,11 @@ def _unchanged(task: Task, what: str, function: Callable[[Any], Any], x: Any, da
     A DataLoader gives copies of them.
     """
     if not isinstance(x, Tensor) or isinstance(data, DataLoader):
-        return _call(task, what, function, x)
+        return call(task, what, function, x)
     given = x.clone()
-    result = _call(task, what, function, given)
+    result = call(task, what, function, given)
     if not _same(given, x):
-        raise _wrong(
+        raise wrong(
             task,
             f"{what} changes its inputs in place; let it make new ones (x - 1, not x -= 1 or "
             "x.sub_(1))",
@@ -227,19 +191,19 @@ def _scalar(
     y: Any,
     culprit: str = "look at the data and the model",
 ) -> Tensor:
-    what = f"the {name} of outputs {_shape(outputs)} and targets {_shape(y)}"
-    value = _call(task, what, function, outputs, y)
+    what = f"the {name} of outputs {shape(outputs)} and targets {shape(y)}"
+    value = call(task, what, function, outputs, y)
     if isinstance(value, (int, float)) and name == "metric":
         value = torch.tensor(float(value))
     if not isinstance(value, Tensor):
-        raise _wrong(task, f"{name} must give a scalar tensor, got a {type(value).__name__}")
+        raise wrong(task, f"{name} must give a scalar tensor, got a {type(value).__name__}")
     if value.numel() != 1 or value.dim() > 1:
         mean = "; take its mean over the batch" if "loss" in name else ""
-        raise _wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
+        raise wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
     if not math.isfinite(value.item()):
-        raise _wrong(task, f"the first {name} is {value.item()}; {culprit}")
+        raise wrong(task, f"the first {name} is {value.item()}; {culprit}")
     if "loss" in name and value.item() >= DIVERGED_LOSS:
-        raise _wrong(
+        raise wrong(
             task,
             f"the first {name} is {value.item():.3g}; from {DIVERGED_LOSS:g} on a loss counts as "
             "diverged: scale the targets, or divide the loss",
@@ -259,25 +223,25 @@ def _check_functions(task: Task) -> None:
     for name in ("loss", "validation_loss", "metric", "transform"):
         given = getattr(task, name)
         if isinstance(given, type):
-            raise _wrong(task, f"{name} is a class; give an object, {given.__name__}()")
+            raise wrong(task, f"{name} is a class; give an object, {given.__name__}()")
         if not callable(given) and (given is not None or name == "loss"):
-            raise _wrong(task, f"{name} must be a function, got {given!r:.60}")
+            raise wrong(task, f"{name} must be a function, got {given!r:.60}")
 
 
 def _check_groups(task: Task, model: nn.Module) -> None:
     """What an optimizer would refuse in every trial, and groups of another model's parameters."""
     if task.param_groups is None:
         return
-    groups = _call(task, "param_groups", task.param_groups, model)
+    groups = call(task, "param_groups", task.param_groups, model)
     optimizer: Any = without_compiler(torch.optim.SGD)
-    built = _call(task, "an optimizer of param_groups", optimizer, groups, task.lr)
+    built = call(task, "an optimizer of param_groups", optimizer, groups, task.lr)
     try:
         set_rates(built, task.lr, keep_lr=False)
     except UsageError as error:
-        raise _wrong(task, f"param_groups: {error}") from error
+        raise wrong(task, f"param_groups: {error}") from error
     own = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     if not any(id(p) in own for group in built.param_groups for p in group["params"]):
-        raise _wrong(
+        raise wrong(
             task,
             "param_groups gives none of the model's trainable parameters; take them from the "
             "model that it is called with",
@@ -290,9 +254,9 @@ def _check_targets(task: Task, y: Any) -> None:
         return
     shares = y.dim() > 1 and y.shape[1] > 1 and bool((y >= 0).all())
     if not shares or not torch.allclose(y.sum(1), y.new_ones(()), atol=1e-3):
-        raise _wrong(
+        raise wrong(
             task,
-            f"targets {_shape(y)} are numbers, and the loss is cross-entropy, for classes; give "
+            f"targets {shape(y)} are numbers, and the loss is cross-entropy, for classes; give "
             "loss = torch.nn.functional.mse_loss, or whole numbers as targets",
         )
 
@@ -305,7 +269,7 @@ def _check_labels(task: Task, outputs: Any) -> None:
         if isinstance(data, Split) and not data.y.is_floating_point():
             labels = data.y[data.y != -100]  # what cross_entropy ignores
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
-                raise _wrong(
+                raise wrong(
                     task,
                     f"{part} labels go from {int(labels.min())} to {int(labels.max())}, "
                     f"but the model gives {outputs.shape[1]} classes",
@@ -326,7 +290,7 @@ def _check_last(task: Task, model: nn.Module, x: Any) -> None:
             f"drop_last=True, or another batch size), and the model {type(model).__name__} on it"
         )
         with torch.no_grad():
-            _call(task, what, model, x[:1])
+            call(task, what, model, x[:1])
 
 
 def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, outputs: int) -> None:
@@ -342,11 +306,4 @@ def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, out
 
 def _check_length(task: Task) -> None:
     if task.steps_per_epoch < 1:
-        raise _wrong(task, f"train is empty: its {type(task.train).__name__} has length 0")
-
-
-def _shape(value: Any) -> str:
-    """``(64, 10) float32`` for messages."""
-    if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    return f"of type {type(value).__name__}"
+        raise wrong(task, f"train is empty: its {type(task.train).__name__} has length 0")

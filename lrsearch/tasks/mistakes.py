@@ -1,0 +1,56 @@
+"""What is wrong with a task, in one line: whatever the user's own functions may raise."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from lrsearch.errors import LrsearchError
+from lrsearch.tasks.data import brief
+from lrsearch.tasks.task import Task
+
+
+def wrong(task: Task, why: str) -> LrsearchError:
+    """The error that says so, by the task's name."""
+    return LrsearchError(f"task {task.name}: {why}")
+
+
+def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """``function(*args)``; what it raises, and a silent broadcast of targets, is the user's."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")
+            return function(*args)
+    except LrsearchError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise wrong(task, f"{what} fails: {brief(error)}{_advice(error)}") from error
+
+
+_ADVICE = {
+    "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
+    "expected target dtype to be Long": "convert the targets with .long()",
+    "expected scalar type Long": "convert the targets with .long()",
+    "same dtype": "convert the data with .float(), or in transform",
+    "should be the same": "convert the data with .float(), or in transform",
+    "expected m1 and m2": "convert the data with .float(), or in transform",
+    "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
+    "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
+    "them with register_buffer",
+    "required positional argument": "the model is called with x of a batch as it is, a tuple too",
+}
+"""What torch says of the commonest mistakes -> what to do."""
+
+
+def _advice(error: Exception) -> str:
+    return next((f"; {tip}" for said, tip in _ADVICE.items() if said in str(error)), "")
+
+
+def shape(value: Any) -> str:
+    """``(64, 10) float32`` for messages."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"of type {type(value).__name__}"
