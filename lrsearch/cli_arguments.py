@@ -52,9 +52,10 @@ def silent(text: str) -> None:
     """Nothing."""
 
 
-def study_argument(sub: argparse.ArgumentParser) -> None:
+def study_argument(sub: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """``STUDY``: its name."""
-    sub.add_argument("study", metavar="STUDY", help="its name (lrsearch studies lists them)")
+    told = "its name (lrsearch studies lists them)"
+    sub.add_argument("study", metavar="STUDY", nargs=nargs, help=told)
 
 
 def storage_argument(sub: argparse.ArgumentParser) -> None:

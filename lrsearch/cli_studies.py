@@ -56,9 +56,7 @@ def _studies(args: argparse.Namespace) -> int:
 
 
 def _add_delete(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument(
-        "studies", metavar="STUDY", nargs="+", help="its name (lrsearch studies lists them)"
-    )
+    study_argument(sub, nargs="+")
     storage_argument(sub)
     sub.add_argument("--yes", action="store_true", help="do not ask")
     return _delete
@@ -70,7 +68,7 @@ def _delete(args: argparse.Namespace) -> int:
 
     url = redact(args.storage)
     storage = open_storage(args.storage, create=False)
-    doomed = with_confirmations(storage, args.studies, url)
+    doomed = with_confirmations(storage, args.study, url)
     what = printable(", ".join(map(told, doomed)))
     if not args.yes:
         if not sys.stdin.isatty():
