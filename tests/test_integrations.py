@@ -139,6 +139,12 @@ def test_a_training_may_have_millions_of_steps(steps: int) -> None:
     assert steps <= scheduler.total_steps <= steps * (1 + 2e-6)
 
 
+def test_a_training_without_steps_has_no_schedule() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(UsageError, match="must be whole, from 1 to 1,000,000, got 0"):
+        build_for_steps(SCHEDULES[0], optimizer, 0)
+
+
 def test_lightning_steps_an_epoch_schedule_over_the_epochs_that_are_run() -> None:
     module = lightning_model(SCHEDULES[0].rescaled(30))
     fit(module, max_epochs=30, max_steps=10)

@@ -23,11 +23,14 @@ def build_for_steps(schedule: Schedule, optimizer: Optimizer, steps: int) -> LRS
     Args:
         schedule: Rescaled from its own budget.
         optimizer: As for ``Schedule.build``.
-        steps: Optimizer steps of the whole training, at least 1.
+        steps: Optimizer steps of the whole training.
+
+    Raises:
+        UsageError: There are none.
     """
     schedule = dataclasses.replace(schedule, interval="step")
     per_epoch, rest = divmod(steps, schedule.epochs)
     if rest or not per_epoch:  # its epochs are no whole number of steps: durations are in steps
-        per_epoch = -(-steps // MAX_EPOCHS)
+        per_epoch = max(1, -(-steps // MAX_EPOCHS))
         schedule = schedule.rescaled(-(-steps // per_epoch))
     return schedule.build(optimizer, steps_per_epoch=per_epoch)
