@@ -310,7 +310,7 @@ def test_a_database_that_is_waited_for_no_longer_ends_an_interrupted_run_as_inte
         raise LrsearchError("the storage cannot be reached")
 
     monkeypatch.setattr("lrsearch.storage.history.record_epochs", away)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted), interrupt.listening():
         bench.worker(2, interrupt=interrupt).run()
 
 

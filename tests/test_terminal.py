@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import io
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,7 @@ from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule
 from lrsearch.search.closing import _metric
 from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line
-from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage
@@ -283,3 +285,22 @@ def test_a_line_that_nobody_reads_ends_no_command(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stderr", stream)
         note("ConstantLR seed 1001  completed")
         os.dup2(nowhere.fileno(), write)  # what is left of the line goes there as it closes
+
+
+def test_a_run_that_waits_for_the_database_before_it_begins_says_so_and_can_be_left(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrsearch.storage.engine._FIRST_PAUSE", 0.6)  # told at once
+    interrupt, screen = Interrupt(), io.StringIO()
+
+    class Leaves(LineDisplay):
+        def note(self, line: str) -> None:
+            super().note(line)
+            interrupt._handle(signal.SIGINT, None)
+
+    open_storage("sqlite:///lrsearch.db")
+    with contextlib.closing(sqlite3.connect("lrsearch.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Interrupted):
+            run(make({"trials": 1}), display=Leaves(screen), interrupt=interrupt)
+    assert screen.getvalue() == "waiting for sqlite:///lrsearch.db: database is locked\n"

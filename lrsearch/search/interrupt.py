@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lrsearch.errors import LrsearchError
+
 GRACE_SECONDS = 2.0
 
 
@@ -69,7 +71,12 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals while inside; only the main thread can."""
+        """Handle the signals while inside; only the main thread can.
+
+        Raises:
+            Interrupted: In the place of an error that came after a signal: it may be but the end
+                of a wait that was cut short.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -80,6 +87,9 @@ class Interrupt:
             before[alarm] = signal.signal(alarm, self._break_off)
         try:
             yield
+        except LrsearchError:
+            self.check()
+            raise
         finally:
             if alarm is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)

@@ -110,10 +110,8 @@ class Worker:
                     else:
                         self._tidy()
                         return
-            except BaseException as error:
+            except BaseException:
                 self._hand_back()
-                if isinstance(error, LrsearchError):
-                    self.interrupt.check()  # it waited no longer, for somebody wants to leave
                 raise
 
     def _timed_out(self) -> bool:

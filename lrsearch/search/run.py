@@ -121,18 +121,18 @@ def run(
         baselines_of(plan)  # their mistakes, before anything is made
         config = dataclasses.replace(config, storage=plan.config.storage, out=plan.config.out)
         folder = results_folder(config.out, config.study_name)
-        storage = open_storage(config.storage)
+        display = display or make_display(quiet=quiet)
+        storage = open_storage(config.storage, on_wait=display.note)
+        storage.on_wait = display.note
+        interrupt.hurry.append(storage.hurry)
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
-        display = display or make_display(quiet=quiet)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
         for line in [*header(plan, config, cluster), ranged, clipped(plan)]:
             if line:
                 display.note(line)
         for line in [*storage.warnings, *other_ways(study, config)]:
             display.note(line)
-        storage.on_wait = display.note
-        interrupt.hurry.append(storage.hurry)
         interrupt.check()
 
         # With a cache of its own the display leaves the worker's view of the study alone.

@@ -41,20 +41,20 @@ def main() -> int:
             words.write(json.dumps(message) + "\n")
 
     interrupt = Interrupt()
-    with interrupt.listening():
-        line = sys.stdin.readline()
-        if not line:
-            return 0  # whoever made us has no work for us
-        order = json.loads(line)
-        end = os.dup(sys.stdin.fileno())
-        threading.Thread(target=_leave_with, args=(end,), daemon=True).start()
-        try:
+    try:
+        with interrupt.listening():
+            line = sys.stdin.readline()
+            if not line:
+                return 0  # whoever made us has no work for us
+            order = json.loads(line)
+            end = os.dup(sys.stdin.fileno())
+            threading.Thread(target=_leave_with, args=(end,), daemon=True).start()
             _work(order, interrupt, say)
-        except Interrupted as stop:
-            return stop.exit_code
-        except LrsearchError as error:
-            say(error=str(error))
-            return 1
+    except Interrupted as stop:
+        return stop.exit_code
+    except LrsearchError as error:
+        say(error=str(error))
+        return 1
     return 0
 
 
