@@ -197,6 +197,7 @@ def test_a_large_study_is_thinned_to_what_the_dashboard_can_hold() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Some regimes")  # Optuna's own importance plot says so
+@pytest.mark.filterwarnings("ignore:PedAnovaImportanceEvaluator")  # of older dashboards
 @pytest.mark.skipif(find_chromium() is None, reason="no Chromium: install chromium")
 def test_a_browser_shows_figures_and_note(served: Dashboard, tmp_path: Path) -> None:
     with Browser(1400, 1000) as browser:

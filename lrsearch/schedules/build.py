@@ -61,12 +61,16 @@ def sequential(
     if hasattr(LRScheduler, "_update_lr") and not from_peak:
         return SequentialLR(optimizer, legs, milestones)
 
+    # As numbers: torch 2.8 writes the rates of a tensor over the initial ones.
+    peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
+
     class Own(SequentialLR):
         def step(self) -> None:  # type: ignore[override]
             if self.last_epoch + 1 not in self._milestones:
                 return super().step()
-            for group in self.optimizer.param_groups if from_peak else ():
-                set_rate(group, group["initial_lr"])
+            if from_peak:
+                for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+                    set_rate(group, peak)
             with warnings.catch_warnings():  # torch itself uses the argument it deprecates
                 warnings.filterwarnings("ignore", message="The epoch parameter")
                 return super().step()
