@@ -211,19 +211,27 @@ def baselines(raw: Any) -> bool | dict[str, dict[str, Any]]:
 
 
 def _range_problem(given: Any) -> str | None:
-    """What is wrong with a parameter's range: a value, [low, high], or a list of choices."""
+    """What is wrong with a parameter's range: a value, [low, high], or a list of choices.
+
+    Two numbers to choose from are {choices: [a, b]}.
+    """
     from lrsearch.schedules.ranges import as_number
 
-    values = given if isinstance(given, (list, tuple)) else [given]
+    named = isinstance(given, Mapping) and set(given) == {"choices"}
+    values = given["choices"] if named else given
+    values = values if isinstance(values, (list, tuple)) else [values]
     if not values:
         return "is empty: give a value, [low, high], or a list of choices"
     for value in values:
         if not isinstance(value, (int, float, str, bool)):
-            return f"needs a value, [low, high], or a list of choices, got {value!r:.60}"
+            return (
+                "needs a value, [low, high], a list of choices, or {choices: [a, b]}, "
+                f"got {value!r:.60}"
+            )
         if not isinstance(value, (str, bool)) and as_number(value) is None:
             return f"needs finite numbers, got {value!r:.60}"
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    if len(values) == 2 and numbers and values[0] > values[1]:
+    if len(values) == 2 and numbers and values[0] > values[1] and not named:
         return f"low {values[0]:g} is above high {values[1]:g}"
     return None
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from lrsearch.config import StudyConfig, difference, load, make
 from lrsearch.errors import ConfigError, LrsearchError, UsageError
+from lrsearch.schedules import Space
 from lrsearch.settings import PRUNERS, SETTINGS, json_schema
 
 
@@ -169,6 +171,19 @@ def test_numbers_of_a_file_are_what_they_are_in_a_shell(tmp_path: Path) -> None:
 def test_file_that_is_no_study_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load(write(tmp_path, text), {})
+
+
+def test_two_numbers_are_a_range_or_named_as_choices() -> None:
+    """A list of two is a range, from low to high; of {choices: ...} each is a value."""
+    given = {"gamma": {"choices": [0.5, 0.1]}, "step_size": [1, 2]}
+    config = make({"schedules": {"StepLR": given}})
+    assert config.schedules == {"StepLR": given}
+    overrides = {f"StepLR.{name}": value for name, value in given.items()}
+    space = Space(("StepLR",), epochs=8, lr=(0.01, 1.0), overrides=overrides)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.suggest(study.ask()).params for _ in range(20)]
+    assert {params["gamma"] for params in drawn} == {0.5, 0.1}
+    assert {params["step_size"] for params in drawn} == {1, 2}
 
 
 def test_missing_file_is_one_line(tmp_path: Path) -> None:
