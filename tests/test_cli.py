@@ -267,6 +267,11 @@ def test_the_environment_names_the_database_where_nothing_else_does(
     assert main(["show", "digits"]) == 0
     for storage in (lrsearch.open_storage(), lrsearch.report("digits").storage):
         assert getattr(storage, "label", None) == "sqlite:///mine.db"
+    monkeypatch.setenv("LRSEARCH_STORAGE", "mine.db")
+    assert main(["show", "digits"]) == 2
+    assert "(it stands in $LRSEARCH_STORAGE)" in capsys.readouterr().err
+    assert main(["show", "digits", "--storage", "other.db"]) == 2
+    assert "LRSEARCH_STORAGE" not in capsys.readouterr().err
     monkeypatch.setenv("LRSEARCH_STORAGE", "")
     assert main(["show", "digits"]) == 1
     assert "storage lrsearch.db does not exist" in capsys.readouterr().err

@@ -53,6 +53,7 @@ QUOTED = "s3cr%2Ft%40p%3Aw"
         ("sqlite:////no/such/folder/a.db", r"/no/such/folder does not exist; make it: mkdir -p"),
         ("sqlite:////tmp", r"is a folder; name a file in it"),
         ("postgresql://u:pw@h:port/x", r"cannot be read; special characters"),
+        ("postgresql://u:a@pw@h/x", r"//u:\*\*\*@h/x cannot be read; special characters"),
         ("postgresql://u:pw@h", r"names no database"),
     ],
 )
@@ -94,6 +95,13 @@ def test_driver_text_is_cleared_of_the_password_in_every_spelling() -> None:
     text = redact_text(f"dsn {url}; tried '{SECRET}', {QUOTED} and password={QUOTED}", url)
     assert SECRET not in text
     assert QUOTED not in text
+
+
+def test_a_short_password_leaves_the_words_that_contain_it() -> None:
+    url = "postgresql://me:se@db/x"
+    assert redact_text("no service for user me, password se", url) == (
+        "no service for user me, password ***"
+    )
 
 
 @pytest.mark.parametrize(

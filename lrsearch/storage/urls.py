@@ -102,7 +102,8 @@ def redact_text(text: str, url: str) -> str:
                 secrets += [value] if isinstance(value, str) else list(value)
         for secret in secrets:
             for spelling in sorted({secret, quote(secret), quote_plus(secret)}, key=len)[::-1]:
-                text = text.replace(spelling, "***")
+                edge = r"\b" if spelling.isalnum() and len(spelling) < 6 else ""  # "se" in "user"
+                text = re.sub(f"{edge}{re.escape(spelling)}{edge}", "***", text)
     return redact(text)
 
 
@@ -117,6 +118,15 @@ def parse_storage_url(url: str) -> URL:
         UsageError: If it is no URL, of a database that is not supported, or its driver is not
             installed.
     """
+    try:
+        return _parsed(url)
+    except UsageError as error:
+        if url and url == os.environ.get("LRSEARCH_STORAGE"):
+            raise UsageError(f"{error} (it stands in $LRSEARCH_STORAGE)") from None
+        raise
+
+
+def _parsed(url: str) -> URL:
     examples = "sqlite:///lrsearch.db, postgresql+psycopg://..., mysql+pymysql://..."
     if not isinstance(url, str):
         raise UsageError(f"storage must be a URL, got {url!r:.60} ({examples})")
@@ -136,10 +146,12 @@ def parse_storage_url(url: str) -> URL:
     try:
         parsed = make_url(scheme + "://" + url.split("://", 1)[1])
     except (ArgumentError, NoSuchModuleError, ValueError):
+        parsed = None
+    if parsed is None or "@" in (parsed.host or ""):
         raise UsageError(
             f"storage URL {redact(url)} cannot be read; special characters in a password are "
             "written as %XX (@ is %40, / is %2F, : is %3A)"
-        ) from None
+        )
     if scheme in _SQLITE:
         if parsed.database in (None, "", ":memory:"):
             raise UsageError(
