@@ -13,7 +13,7 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
-from lrsearch.search.judging import Judge
+from lrsearch.search.judging import Judge, Memory
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.search.surrogate import Array, trace_features
 
@@ -101,6 +101,21 @@ def test_two_workers_with_their_own_memory_decide_alike() -> None:
         if isinstance(pruner, SchedulePruner)
     ]
     np.testing.assert_allclose(chances[0], chances[1], rtol=1e-6)
+
+
+def test_a_judge_that_saw_the_study_grow_and_one_that_comes_late_learn_the_same() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(40)])
+    curves = np.array([losses_of(row) for row in lr])
+    curves[::3] *= 1e3  # bad enough to be capped, at a value that every further trial moves
+    state, full = np.full(40, COMPLETE), np.full(40, EPOCHS)
+    trials = Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
+    memory = Memory()
+    for ended in (16, 17, 18, 19):  # their predictors learn from the first 16, 16, 18, 18
+        grown = Judge(trials.take(np.arange(ended)), memory)
+        late = Judge(trials.take(np.arange(ended)))
+        for epoch in (3, 10):
+            chances = [judge.chance(trials, epoch) for judge in (grown, late)]
+            assert np.array_equal(*chances), (ended, epoch)
 
 
 def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now() -> None:

@@ -247,9 +247,7 @@ class Judge:
         """The predictors from ended trials only; they are kept until another trial ends."""
         if epoch not in self._memory.rungs:
             known = self._known
-            raw, avg = self._losses(epoch, known)
-            caps = cap(raw), cap(avg), cap(self._final[known])
-            rung = Rung(caps, (), np.zeros(0), max(3.0, len(known) - 2.0))
+            rung = Rung(self._caps(epoch, known), (), np.zeros(0), max(3.0, len(known) - 2.0))
             rung = replace(rung, thetas=self._learnt(epoch, rung))
             rung = self._fitted(epoch, rung, known, self._final)
             errors, sds = np.array([each.leave_one_out() for each in rung.processes]).swapaxes(
@@ -258,7 +256,8 @@ class Judge:
             record = -(0.5 * (errors / sds) ** 2 + np.log(sds)).sum(axis=1)
             weights = np.exp(record - record.max())
             weights /= weights.sum()
-            final = np.minimum(self._final[known], caps[2])
+            final = np.minimum(self._final[known], rung.caps[2])
+            avg = self._losses(epoch, known)[1]
             best = np.argsort(final, kind="stable")[: max(4, 2 * len(final) // 3)]
             foretold = agreement((final - weights @ errors)[best], final[best])
             follow = agreement(avg[best], final[best]) >= foretold
@@ -267,10 +266,15 @@ class Judge:
             )
         return self._memory.rungs[epoch]
 
+    def _caps(self, epoch: int, rows: NDArray[np.int64]) -> tuple[float, float, float]:
+        raw, avg = self._losses(epoch, rows)
+        return cap(raw), cap(avg), cap(self._final[rows])
+
     def _learnt(self, epoch: int, rung: Rung) -> list[Array]:
         """Hyperparameters of each predictor; those of the trace alone serve every epoch.
 
-        They are learnt from a set of ended trials that changes ever more rarely.
+        They are learnt from a set of ended trials that changes ever more rarely, and follow from
+        these alone, whenever they are first asked for.
         """
         n = len(self._ended)
         step = max(1, n // 8)
@@ -278,6 +282,7 @@ class Judge:
         rows = rows[spread(self._final[rows], LEARNT)]
         values, thetas = self._final[rows].tobytes(), self._memory.thetas
         if (values, epoch) not in thetas:
+            rung = replace(rung, caps=self._caps(epoch, rows))
             out = thetas.get((values, 0), [])[:]
             for x, y, linear in self._inputs(epoch, rung, rows, self._final)[len(out) :]:
                 start = out[0] if out else None
