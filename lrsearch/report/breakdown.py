@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,15 +143,14 @@ def pruning_figure(rows: PruningTable, title: str = "") -> Figure:
     everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
     gone = [0] * (len(epochs) + 1)
     for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
-        stops = [e for family in rows.stops[status].values() for e in family]
+        stops = Counter(e for family in rows.stops[status].values() for e in family)
         if not stops:
             continue
-        heights = [stops.count(e) for e in epochs]
-        for e in stops:
-            gone[min(e, len(epochs))] += 1
+        for e, count in stops.items():
+            gone[min(e, len(epochs))] += count
         figure.add_bar(
             x=epochs,
-            y=heights,
+            y=[stops[e] for e in epochs],
             name=status,
             marker={"color": color, "line": {"width": 0}},
             hovertemplate="after epoch %{x}: %{y} " + status + "<extra></extra>",

@@ -124,20 +124,14 @@ def worth(table: StudyTable) -> dict[int, float]:
     Returns:
         Trial number -> place.
     """
-    losses = {t.number: table.history.of(t.trial_id, "val_loss") for t in table.trials}
-    epochs = {t.number: table.history.of(t.trial_id, "epoch") for t in table.trials}
+    losses = {t.number: _by_epoch(table, t) for t in table.trials}
     order = [t.number for t in table.complete]  # best first
     stopped: dict[int, list[tuple[float, int]]] = {}
     for trial in table.having("pruned"):
         last = trial.last_loss if trial.last_loss is not None else math.inf
         stopped.setdefault(trial.epochs, []).append((last, trial.number))
     for epoch in sorted(stopped, reverse=True):
-        going_on = sorted(
-            float(losses[n][i])
-            for n in order
-            if (i := int(np.searchsorted(epochs[n], epoch))) < len(epochs[n])
-            and epochs[n][i] == epoch
-        )
+        going_on = sorted(losses[n][epoch] for n in order if epoch in losses[n])
         behind: dict[int, list[int]] = {}
         for loss, number in sorted(stopped[epoch]):
             place = bisect.bisect_left(going_on, loss) if going_on else len(order)
@@ -154,6 +148,12 @@ def worth(table: StudyTable) -> dict[int, float]:
         numbers = [t.number for t in equal]
         places |= dict.fromkeys(numbers, sum(places[k] for k in numbers) / len(numbers))
     return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
+
+
+def _by_epoch(table: StudyTable, trial: TrialRow) -> dict[int, float]:
+    """A trial's validation losses."""
+    columns = (table.history.of(trial.trial_id, name).tolist() for name in ("epoch", "val_loss"))
+    return dict(zip(*columns, strict=True))
 
 
 def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Importance:

@@ -103,7 +103,8 @@ def spread(table: StudyTable, most: int) -> list[TrialRow]:
     ]
     if len(usable) <= most:
         return usable
-    complete = [t for t in table.complete if t in usable][: most // 2]
+    numbers = {t.number for t in usable}
+    complete = [t for t in table.complete if t.number in numbers][: most // 2]
     taken = {t.number for t in complete}
     others = [t for t in usable if t.number not in taken]
     step = len(others) / (most - len(complete))
