@@ -12,12 +12,14 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import select, update
+from sqlalchemy import event, func, select, update
 
 from lrsearch.errors import LrsearchError
 from lrsearch.storage import (
@@ -31,7 +33,7 @@ from lrsearch.storage import (
     trials,
 )
 from lrsearch.storage.owners import beat, is_dead
-from lrsearch.storage.schema import HISTORY, SLOTS, server_now
+from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.trials import Ending
 from tests.storage_worker import Result, claim_one, create_trial, fill_trial
@@ -598,6 +600,51 @@ def test_studies_in_one_database_do_not_mix_and_a_deleted_one_leaves_nothing(
     assert rows == [first_trial]
     with pytest.raises(LrsearchError, match="study was deleted"):
         second.claim(me)
+
+
+def test_deleting_a_study_empties_every_table_but_those_of_other_studies(place: Place) -> None:
+    def rows() -> dict[str, int]:
+        tables = (*models.BaseModel.metadata.sorted_tables, *metadata.sorted_tables)
+        with place.storage.engine.connect() as connection:
+            return {
+                table.name: connection.execute(select(func.count()).select_from(table)).scalar()
+                for table in tables
+            }
+
+    me, before = new_owner(), rows()
+    other = Place(place.storage, optuna.create_study(storage=place.storage, study_name="second"))
+    _, trial_id = other.begin(me)
+    other.record(trial_id, 1, me)
+    other.finish(trial_id, me)
+    study = optuna.load_study(study_name="second", storage=place.storage)
+    study.set_user_attr("made", "here")
+    place.storage.set_study_system_attr(other.id, "note", "here")
+    ran = study.ask({"lr": FloatDistribution(0, 1)})
+    place.storage.set_trial_system_attr(ran._trial_id, "rung", 1)
+    place.storage.record_heartbeat(ran._trial_id)
+    full = rows()
+    unlike = {name for name, count in full.items() if count == before[name]}
+    assert unlike == {"version_info", "lrsearch_version"}, "a table that this study has not filled"
+    place.storage.delete_study(other.id)
+    assert rows() == before
+    with pytest.raises(KeyError):
+        place.storage.delete_study(other.id)
+
+
+def test_deleting_takes_as_many_statements_for_many_trials_as_for_one(local: Place) -> None:
+    def statements(name: str, count: int) -> int:
+        study = optuna.create_study(storage=local.storage, study_name=name)
+        for _ in range(count):
+            study.ask({"lr": FloatDistribution(0, 1)})
+        seen: list[Any] = []
+        event.listen(
+            local.storage.engine, "before_cursor_execute", lambda *each: seen.append(each)
+        )
+        local.storage.delete_study(study._study_id)
+        return len(seen)
+
+    first, again = statements("one", 1), statements("many", 12)
+    assert again == first
 
 
 def test_plain_optuna_deleting_a_study_on_sqlite_leaves_nothing_for_the_next(

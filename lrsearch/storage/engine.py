@@ -28,7 +28,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from lrsearch.errors import LrsearchError
 from lrsearch.storage.failures import driver_text, explain, is_transient
 from lrsearch.storage.reading import read_trial, read_trials
-from lrsearch.storage.schema import SchemaMismatch, create_schema, is_current, is_optunas
+from lrsearch.storage.schema import (
+    SchemaMismatch,
+    create_schema,
+    delete_study_rows,
+    is_current,
+    is_optunas,
+)
 from lrsearch.storage.tuning import engine_kwargs, reading
 from lrsearch.storage.urls import (
     check_sqlite_file,
@@ -193,6 +199,10 @@ class Storage(RDBStorage):
             raise KeyError(models.NOT_FOUND_MSG)
         return trial
 
+    def delete_study(self, study_id: int) -> None:
+        """A study with its trials and their history."""
+        self.transact(lambda c: delete_study_rows(c, study_id))
+
     def _get_trials(
         self,
         study_id: int,
@@ -238,7 +248,6 @@ READS = (
 )
 WRITES = (
     "create_new_study",
-    "delete_study",
     "set_study_user_attr",
     "set_study_system_attr",
     "_create_new_trial",

@@ -303,3 +303,23 @@ def lock_study(connection: Connection, study_id: int) -> None:
     found = connection.execute(_LOCK, {"study_id": study_id}).first()
     if found is None:
         raise LrsearchError(f"the study was deleted (number {study_id}); start it again")
+
+
+def delete_study_rows(connection: Connection, study_id: int) -> None:
+    """Delete a study and all that hangs on it, a statement a table.
+
+    Optuna makes an object of each row first: 0.7 GB for 5,000 trials of 100 epochs.
+
+    Raises:
+        KeyError: There is no such study, as of Optuna.
+    """
+    if connection.execute(_LOCK, {"study_id": study_id}).first() is None:
+        raise KeyError(models.NOT_FOUND_MSG)
+    there = set(inspect(connection).get_table_names())
+    mine = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
+    every = (*models.BaseModel.metadata.sorted_tables, *metadata.sorted_tables)
+    for table in reversed([table for table in every if table.name in there]):
+        if "study_id" in table.c:
+            connection.execute(table.delete().where(table.c.study_id == study_id))
+        elif "trial_id" in table.c:
+            connection.execute(table.delete().where(table.c.trial_id.in_(mine)))
