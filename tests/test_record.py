@@ -17,7 +17,6 @@ from lrsearch.errors import UsageError
 from lrsearch.report import save
 from lrsearch.report.confirmed import ATTR, SUFFIX
 from lrsearch.report.record import (
-    FIELDS,
     make_record,
     to_json,
     write_record,
@@ -28,6 +27,8 @@ from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, make_study
 
+FIELDS = ("study", "date", "hardware", "versions", "commit", "commands", "settings", "search")
+"""What every record has; ``confirm`` too, where it was run."""
 EPOCHS = 300
 LOSSES = {"low": [0.1, 0.2, 0.3, 2.0], "high": [0.2, 0.25, 0.29, 2.0]}
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from lrsearch.config import load
-from lrsearch.report.record import FIELDS, to_json
+from lrsearch.report.record import to_json
 from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule
 from lrsearch.search.run import run
 from lrsearch.settings import json_schema
 from tests.datafiles import write_cifar10, write_fashion_mnist
+from tests.test_record import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "studies"

@@ -19,11 +19,11 @@ FAINT = "rgba(127,127,127,0.55)"
 NAMES = {"scheduler": "scheduler", "lr": "learning rate", "warmup": "warmup"}
 
 
-def importance_figure(rows: Importance, title: str = "") -> Figure:
+def importance_figure(rows: Importance) -> Figure:
     """Level one: what family, rate and warmup explain, over all trials and the better half."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     if rows.overall is None:
         return figure
     names = list(rows.overall.share)[::-1]
@@ -83,14 +83,14 @@ def _share_axis(figure: Figure) -> None:
     )
 
 
-def within_figure(rows: Importance, title: str = "") -> Figure:
+def within_figure(rows: Importance) -> Figure:
     """Level two: within each family, its own parameters.
 
     A family's name stands above its bars, not beside them, where it would take their room.
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     bars: list[tuple[str, str]] = []
     places: list[int] = []  # rows from the top, counted downwards
     row = 0
@@ -134,11 +134,11 @@ def within_figure(rows: Importance, title: str = "") -> Figure:
     return figure
 
 
-def pruning_figure(rows: PruningTable, title: str = "") -> Figure:
+def pruning_figure(rows: PruningTable) -> Figure:
     """How many trials were stopped after each epoch, and how many were still training."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     epochs = list(range(1, max(1, rows.budget) + 1))
     everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
     gone = [0] * (len(epochs) + 1)

@@ -101,14 +101,14 @@ def best_courses(table: StudyTable, most: int = 8) -> list[Course]:
     return courses_table(table, best_of_each_family(table)[:most])
 
 
-def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False) -> Figure:
+def courses_figure(rows: Sequence[Course]) -> Figure:
     """lr(t) above, validation loss below, over the same epochs; a line per trial."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.42, 0.58]
     )
-    layout = figure_layout(title)
+    layout = figure_layout()
     axis = layout.pop("xaxis")
     layout.pop("yaxis")
     figure.update_layout(layout, height=540 + legend_height(len(rows)))
@@ -122,7 +122,7 @@ def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False
         number = row.trial.number
         figure.add_scatter(
             x=row.x,
-            y=[v if v > 0 or not log_lr else None for v in row.lr],
+            y=row.lr,
             mode="lines",
             line=line | {"shape": "hv" if row.level else "linear"},
             name=name,
@@ -143,9 +143,7 @@ def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False
             row=2,
             col=1,
         )
-    rates = [v for r in rows for v in r.lr]
-    rate_axis = log_ticks(rates) if log_lr else {"rangemode": "tozero", "nticks": 5}
-    figure.update_yaxes(title="learning rate", row=1, col=1, **rate_axis)
+    figure.update_yaxes(title="learning rate", rangemode="tozero", nticks=5, row=1, col=1)
     losses = [v for r in rows for v in r.loss]
     figure.update_yaxes(title="validation loss", row=2, col=1, **loss_axis(losses))
     figure.update_xaxes(title="epoch", row=2, col=1)
@@ -154,11 +152,11 @@ def courses_figure(rows: Sequence[Course], title: str = "", log_lr: bool = False
     return figure
 
 
-def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
+def winner_figure(rows: Sequence[Course]) -> Figure:
     """The winning curve as an area; a second course, the best usual recipe, dashed over it."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     for i, row in enumerate(rows[:2]):
         style = family_style(row.trial.family)
         name = html.escape(row.trial.family)
@@ -185,11 +183,11 @@ def winner_figure(rows: Sequence[Course], title: str = "") -> Figure:
     return figure
 
 
-def paths_figure(rows: Sequence[Course], title: str = "") -> Figure:
+def paths_figure(rows: Sequence[Course]) -> Figure:
     """The way each trial took: validation loss against the rate of that epoch, epoch by epoch."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     floor = min((r.trial.lr for r in rows), default=1.0) / 1000
     for row in rows:
         style = family_style(row.trial.family)

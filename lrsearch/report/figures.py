@@ -92,7 +92,7 @@ def lr_vs_val_loss_table(table: StudyTable) -> LrVsLoss:
     return LrVsLoss(marks, table.best, [t for t in table.complete if t.baseline])
 
 
-def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
+def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
     """Peak lr (log axis) against validation loss: colour and symbol say the family.
 
     Trials trained to the end are filled, pruned ones hollow at the loss they had when they were
@@ -100,7 +100,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss, title: str = "") -> Figure:
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure(layout=figure_layout(title))
+    figure = go.Figure(layout=figure_layout())
     crowd = sum(len(m.lr) for m in rows.marks)
     shrink = 1.0 if crowd <= 400 else 0.75 if crowd <= 2500 else 0.55
     for status in ("pruned", "diverged", "complete"):

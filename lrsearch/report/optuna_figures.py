@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MOST_LINES = 150
+MOST_BARS = 400
 
 
 def _drawn(plot: Callable[..., Any], *arguments: Any, **options: Any) -> Figure:
@@ -141,11 +142,11 @@ def slice_figure(table: StudyTable, family: str) -> Figure | None:
     return figure
 
 
-def timeline_figure(table: StudyTable, most: int = 400) -> Figure | None:
+def timeline_figure(table: StudyTable) -> Figure | None:
     """When each trial ran (``plot_timeline``), the last 400; None where they ran one by one."""
     from optuna.visualization import plot_timeline
 
-    rows = [t for t in table.trials if t.started and t.finished][-most:]
+    rows = [t for t in table.trials if t.started and t.finished][-MOST_BARS:]
     times = sorted((t.started, t.finished) for t in rows if t.started and t.finished)
     if not any(b[0] < a[1] for a, b in pairwise(times)):
         return None

@@ -60,7 +60,7 @@ def overview_table(table: StudyTable, most: int = MOST_LINES) -> Overview:
     return Overview(courses_table(table, rest), courses_table(table, recipes), winner, len(ended))
 
 
-def overview_figure(rows: Overview, title: str = "") -> Figure:
+def overview_figure(rows: Overview) -> Figure:
     """Left the rate, right the validation loss, over the epochs; a line for every trial.
 
     Colour says the family. A line that ends in a dot was stopped there. The best is bold, the
@@ -69,7 +69,7 @@ def overview_figure(rows: Overview, title: str = "") -> Figure:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
-    layout = figure_layout(title)
+    layout = figure_layout()
     axis = layout.pop("xaxis")
     layout.pop("yaxis")
     figure.update_layout(layout, height=430, showlegend=False, margin={"t": 36})

@@ -24,6 +24,7 @@ from lrsearch.report import (
     sections,
     words,
 )
+from lrsearch.report.command import command_line
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.html import document, escape, figure
@@ -286,15 +287,9 @@ def _again(report: Report) -> str:
     ]
     parts = [sections.facts(rows)]
     if table.config:
-        parts.insert(0, sections.snippet("command", "command", command(table)))
+        made = command_line(table.name, table.config)
+        parts.insert(0, sections.snippet("command", "command", made))
     return sections.section("again", "Do it again", *parts)
-
-
-def command(table: StudyTable) -> str:
-    """The command that makes this study: what differs from the defaults."""
-    from lrsearch.report.command import command_line
-
-    return command_line(table.name, table.config)
 
 
 def write_report(

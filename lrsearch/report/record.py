@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
 
-FIELDS = ("study", "date", "hardware", "versions", "commit", "commands", "settings", "search")
-"""What every record has; ``confirm`` too, where it was run."""
 MACHINE = ("storage", "data_dir", "out", "device", "fuse", "workers", "log", "compile")
 """Settings that say where a study ran, not what it is."""
 MOST_ARMS = 4

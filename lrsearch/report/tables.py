@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 FINISHED = ("complete", "pruned", "diverged")
+CLOSE = 0.02
+"""A loss is near the best where it is at most this part of it above."""
 HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
 
 
@@ -228,7 +230,7 @@ class Answer:
         return next((g for g in self.gains if g.value is not None), None)
 
 
-def answer(table: StudyTable, close: float = 0.02) -> Answer | None:
+def answer(table: StudyTable) -> Answer | None:
     """The best schedule and what it gains over each baseline; None before a trial is complete."""
     best = table.best
     if best is None or best.value is None:
@@ -241,7 +243,7 @@ def answer(table: StudyTable, close: float = 0.02) -> Answer | None:
         gain = 1 - best.value / trial.value if usable and trial.value else None
         gains.append(Gain(trial.baseline, trial, trial.value, gain))
     gains.sort(key=lambda g: (g.value is None, g.value or 0.0))
-    limit = best.value * (1 + close) if best.value > 0 else -math.inf
+    limit = best.value * (1 + CLOSE) if best.value > 0 else -math.inf
     near = [
         t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
     ]
