@@ -84,14 +84,12 @@ class StudyConfig:
 def make(
     raw_values: Mapping[str, Any],
     *,
-    source: str | None = None,
     where: Callable[[str], str] = lambda path: f"{path}: ",
 ) -> StudyConfig:
     """Check raw values and make a :class:`StudyConfig`.
 
     Args:
         raw_values: Setting name -> raw value; settings left out keep their default.
-        source: The file they came from, for the message.
         where: Prefix of a mistake for a path such as ``schedules.StepLR.gamma``.
 
     Raises:
@@ -121,7 +119,7 @@ def make(
     if checked.get("gpus_per_worker") is not None and checked.get("launcher") != "ray":
         mistakes.append(f"{where('gpus_per_worker')}goes with launcher ray only")
     if mistakes:
-        raise ConfigError(mistakes, source)
+        raise ConfigError(mistakes)
     return StudyConfig(**checked)
 
 

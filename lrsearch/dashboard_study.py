@@ -216,6 +216,3 @@ class Pictures:
 
     def remove(self, artifact_id: str) -> None:
         """Nothing is kept, so nothing is removed."""
-
-
-# server

@@ -28,7 +28,6 @@ class ConfigError(UsageError):
 
     def __init__(self, mistakes: Iterable[str], source: str | None = None) -> None:
         self.mistakes = list(mistakes)
-        self.source = source
         if len(self.mistakes) == 1:
             text = f"{source}: {self.mistakes[0]}" if source else self.mistakes[0]
         else:

@@ -71,13 +71,12 @@ def test_without_divergence_the_task_s_range_is_searched() -> None:
     found = run(least_squares(), last=1e-3)
     assert found.diverges_at is None
     assert (found.low, found.high) == (1e-3, 1.0)
-    assert "no divergence" in found.describe()
 
 
 def test_it_goes_through_json_even_when_a_loss_is_not_finite() -> None:
     found = lr_range(np.geomspace(1e-3, 1, 30), [1.0] * 29 + [math.inf], (0.1, 1.0))
     assert found.diverges_at == pytest.approx(1.0)
-    assert LrRange.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert LrRange(**json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
 
 
 def test_noise_alone_is_no_divergence() -> None:

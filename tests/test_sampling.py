@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
-from lrsearch.search.candidates import Drawn, candidate_lr
+from lrsearch.search.candidates import Drawn, candidate_lr, driven_lr, nearest_losses
 from lrsearch.search.curves import COMPLETE, load_curves
 from lrsearch.search.sampling import (
     EARLY,
@@ -216,16 +216,11 @@ def test_a_curve_that_was_run_promises_nothing_but_a_lucky_one_nearby_does() -> 
 
 
 def test_the_same_curve_under_another_name_is_the_same_candidate() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
-    add(study, sampler, TrialState.COMPLETE)
-    curves = load_curves(study)
     polynomial = Schedule("PolynomialLR", 0.1, EPOCHS, {"power": 1.0, "total_iters": EPOCHS})
     linear = Schedule(
         "LinearLR", 0.1, EPOCHS, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": EPOCHS}
     )
-    np.testing.assert_allclose(
-        candidate_lr(polynomial, curves), candidate_lr(linear, curves), atol=1e-12
-    )
+    np.testing.assert_allclose(candidate_lr(polynomial), candidate_lr(linear), atol=1e-12)
 
 
 def test_plateau_is_guessed_from_the_losses_of_a_trial_of_nearly_its_rate() -> None:
@@ -235,7 +230,7 @@ def test_plateau_is_guessed_from_the_losses_of_a_trial_of_nearly_its_rate() -> N
     attrs = {"schedule": constant.to_dict()}
     study.add_trial(create_trial(value=1.0, intermediate_values=flat, user_attrs=attrs))
     plateau = Schedule("ReduceLROnPlateau", 0.1, EPOCHS, {"factor": 0.1, "patience": 3})
-    lr = candidate_lr(plateau, load_curves(study))
+    lr = driven_lr(plateau, nearest_losses(plateau, load_curves(study)))
     assert lr[0] == pytest.approx(0.1)
     assert lr[-1] < 0.011
 

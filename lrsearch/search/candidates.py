@@ -16,7 +16,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule
 from lrsearch.schedules.trace import dummy
 from lrsearch.search.curves import COMPLETE, Curves, lr_per_epoch
@@ -106,29 +105,21 @@ class Candidates:
         for i in chosen.tolist():
             if (schedule := self._follow.get(i)) is None:
                 continue
-            losses = _nearest_losses(schedule, curves)
+            losses = nearest_losses(schedule, curves)
             if self._followed.get(i) != (followed := losses.tobytes()):
                 self._followed[i] = followed
-                self._features[i] = trace_features(_driven(schedule, losses))[0]
+                self._features[i] = trace_features(driven_lr(schedule, losses))[0]
         return self._features[chosen]
 
 
-def candidate_lr(schedule: Schedule, curves: Curves | None = None) -> Array:
-    """Rates of a schedule that was not run, by epoch.
-
-    ``ReduceLROnPlateau`` is stepped on the losses of the completed trial with the nearest peak
-    rate: what it would have done there.
-    """
-    if not FAMILIES[schedule.family].needs_metric:
-        short = schedule.epochs > LONGEST_TRACE
-        return lr_per_epoch(schedule.rescaled(LONGEST_TRACE) if short else schedule)
-    if curves is None:
-        raise UsageError(f"{schedule.family} has no trace: give the curves of other trials")
-    return _driven(schedule, _nearest_losses(schedule, curves))
+def candidate_lr(schedule: Schedule) -> Array:
+    """Rates of a schedule that was not run, by epoch; of one that has a trace."""
+    short = schedule.epochs > LONGEST_TRACE
+    return lr_per_epoch(schedule.rescaled(LONGEST_TRACE) if short else schedule)
 
 
-def _driven(schedule: Schedule, losses: Array) -> Array:
-    """Rates of a schedule that these losses drive, by epoch."""
+def driven_lr(schedule: Schedule, losses: Array) -> Array:
+    """Rates of a schedule that these losses drive, by epoch: what it would have done there."""
     optimizer = dummy("sgd", 0.0)
     scheduler: Any = schedule.build(optimizer)
     lr = np.empty(len(losses))
@@ -138,7 +129,7 @@ def _driven(schedule: Schedule, losses: Array) -> Array:
     return _shrunk(lr)
 
 
-def _nearest_losses(schedule: Schedule, curves: Curves) -> Array:
+def nearest_losses(schedule: Schedule, curves: Curves) -> Array:
     """Losses of the completed trial with the nearest peak rate, (E,)."""
     complete = np.flatnonzero(curves.state == COMPLETE)
     if not len(complete):

@@ -40,11 +40,6 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
-def loss(value: float | None) -> str:
-    """A loss for the screen: four significant digits."""
-    return words.loss(value)
-
-
 class QuietDisplay:
     """Shows nothing."""
 
@@ -96,7 +91,7 @@ def finished_line(row: Row, count: int, progress: Progress, best: Row | None) ->
     width = len(str(progress.target))
     star = "  best so far" if best is not None and best.number == row.number else ""
     what = f"{row.baseline} baseline" if row.baseline else row.description
-    result = row.error if row.stopped == "failed" else f"val loss {loss(row.value)}"
+    result = row.error if row.stopped == "failed" else f"val loss {words.loss(row.value)}"
     if row.stopped == "diverged" and (row.value is None or row.value >= DIVERGED_LOSS):
         result = "loss not finite"
     return (
@@ -168,9 +163,9 @@ class LiveDisplay:
 
     def _best(self, best: Row, progress: Progress) -> Text:
         text = Text(f"#{best.number} {best.family}  lr {best.lr:.3g}  {best.description}  ")
-        text.append(f"val loss {loss(best.value)}", style="bold green")
+        text.append(f"val loss {words.loss(best.value)}", style="bold green")
         others = [
-            f"{name} {loss(value)}"
+            f"{name} {words.loss(value)}"
             for name, value in progress.baselines.items()
             if name != best.baseline
         ]
@@ -189,7 +184,7 @@ class LiveDisplay:
         numbers = {
             "epoch": [f"{row.epochs}/{progress.budget}" for row in shown],
             "lr": [f"{row.lr:.3g}" for row in shown],
-            "val loss": [loss(row.value) for row in shown],
+            "val loss": [words.loss(row.value) for row in shown],
         }
         room = self._console.width - BAR - GAP
         room -= sum(max(map(cell_len, (head, *cells))) + GAP for head, cells in numbers.items())

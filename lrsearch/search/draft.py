@@ -91,11 +91,9 @@ class Draft:
         """As :meth:`optuna.trial.Trial.suggest_float`."""
         return float(self._suggest(name, FloatDistribution(low, high, log=log)))
 
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """As :meth:`optuna.trial.Trial.suggest_int`."""
-        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+        return int(self._suggest(name, IntDistribution(low, high, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """As :meth:`optuna.trial.Trial.suggest_categorical`."""

@@ -47,7 +47,6 @@ class Interrupt:
         self.at_once: list[Callable[[], None]] = []
         self._code: int | None = None
         self._breakable = False
-        self._event = threading.Event()
 
     def check(self) -> None:
         """Raise :class:`Interrupted` if a signal has come."""

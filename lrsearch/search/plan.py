@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
+from lrsearch.report.lr_range import ATTR as LR_RANGE_ATTR
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
 from lrsearch.search.study import ATTR
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     import optuna
 
     from lrsearch.storage import Storage
-
-
-LR_RANGE_ATTR = "lr_range_test"
-"""The study attribute that keeps the range test of ``lr: auto``."""
 
 
 @dataclass(frozen=True)
@@ -293,8 +289,6 @@ def with_lr_range(plan: Plan, study: optuna.Study, storage: Storage) -> tuple[Pl
             device=plan.device,
             precision=plan.choice.precision,
         ).to_dict()
-        for key in ("losses", "smoothed"):  # JSON has no infinity
-            found[key] = [v if math.isfinite(v) else None for v in found[key]]
         stored = set_once(storage, study._study_id, LR_RANGE_ATTR, found)
     low, high = float(stored["low"]), float(stored["high"])
     at = stored["diverges_at"]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from optuna.storages._rdb import models
-from sqlalchemy import Table, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
 from lrsearch.storage.engine import Storage
-from lrsearch.storage.schema import lock_study
-
-_ATTRIBUTES: Table = models.StudyUserAttributeModel.__table__
+from lrsearch.storage.schema import STUDY_ATTRIBUTES, lock_study
 
 
 def set_once(storage: Storage, study_id: int, key: str, value: Any) -> Any:
@@ -35,14 +32,15 @@ def set_once(storage: Storage, study_id: int, key: str, value: Any) -> Any:
     def work(connection: Connection) -> Any:
         lock_study(connection, study_id)
         found = connection.execute(
-            select(_ATTRIBUTES.c.value_json).where(
-                _ATTRIBUTES.c.study_id == study_id, _ATTRIBUTES.c.key == key
+            select(STUDY_ATTRIBUTES.c.value_json).where(
+                STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key == key
             )
         ).scalar()
         if found is not None:
             return json.loads(found)
         text = json.dumps(value)
-        connection.execute(insert(_ATTRIBUTES).values(study_id=study_id, key=key, value_json=text))
+        row = {"study_id": study_id, "key": key, "value_json": text}
+        connection.execute(insert(STUDY_ATTRIBUTES).values(row))
         return json.loads(text)
 
     return storage.transact(work)

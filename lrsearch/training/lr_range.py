@@ -37,7 +37,8 @@ class LrRange:
 
     Attributes:
         lrs: Rate of each step.
-        losses: Training loss of each step's batch, before the step.
+        losses: Training loss of each step's batch, before the step; one that is not finite as
+            the largest, or a million.
         smoothed: Exponential average of the losses.
         diverges_at: Rate at which half of what was learnt was lost again; None if at none.
         low: Lowest rate to search.
@@ -54,25 +55,6 @@ class LrRange:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LrRange:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**data)
-
-    def describe(self) -> str:
-        """One line for the screen.
-
-        Example:
-            >>> LrRange([], [], [], 1.9, 0.0019, 0.95).describe()
-            'diverges above 1.9, searching 0.0019 to 0.95'
-        """
-        where = (
-            "no divergence"
-            if self.diverges_at is None
-            else f"diverges above {self.diverges_at:.2g}"
-        )
-        return f"{where}, searching {self.low:.2g} to {self.high:.2g}"
 
 
 def lr_range_test(
