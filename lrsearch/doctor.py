@@ -68,12 +68,9 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     from lrsearch.report.words import count
+    from lrsearch.training.device import available
 
-    names = ["cpu"]
-    if torch.cuda.is_available():
-        names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
+    names = available()
     for name in names:
         try:
             weight = torch.ones(4, 4, device=name, requires_grad=True)

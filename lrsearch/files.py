@@ -59,8 +59,12 @@ def check_folder(folder: Path, option: str) -> None:
 
 def may_write(folder: Path) -> bool:
     """Whether this user may make files in a folder."""
-    effective = os.access in os.supports_effective_ids
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+    return may(folder, os.W_OK | os.X_OK)
+
+
+def may(path: Path, mode: int) -> bool:
+    """Whether this user has an access (``os.R_OK``, ...), by the rights that the process has."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def results_folder(out: str, name: str) -> Path:

@@ -271,7 +271,7 @@ def test_the_doctor_names_a_fix_that_fits_the_database(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _storage("postgresql://u@127.0.0.1:1/db").fix == "mend the URL or start the server"
-    monkeypatch.setattr("lrsearch.storage.urls._may", lambda path, mode: False)
+    monkeypatch.setattr("lrsearch.storage.urls.may_write", lambda folder: False)
     finding = _storage("sqlite:///a.db")
     assert not finding.ok
     assert "is read-only for this user; choose a file elsewhere with --storage" in finding.found

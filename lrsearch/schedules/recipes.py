@@ -23,10 +23,11 @@ from lrsearch.schedules.schedule import Schedule
 KEYS = ("family", "lr", "warmup", "interval")
 """What a recipe says beside the arguments of its family."""
 
-_USUAL: dict[str, dict[str, Any]] = {
+USUAL: dict[str, dict[str, Any]] = {
     "StepLR": {"step_size": 1 / 3, "gamma": 0.1},
     "OneCycleLR": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
 }
+"""What the usual recipes of these families say; of others it is their defaults."""
 
 
 def checked_recipe(name: str, given: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -52,7 +53,7 @@ def checked_recipe(name: str, given: Any) -> tuple[dict[str, Any], list[tuple[st
             hint = "" if near or "family" in found else "; or give {family: StepLR, ...}"
             return {}, [("family" if "family" in found else "", f"{error}{hint}")]
     if found == {}:
-        found = dict(_USUAL.get(str(known), {}))
+        found = dict(USUAL.get(str(known), {}))
     found = {"family": known, **{k: v for k, v in found.items() if k != "family"}}
     try:
         make_recipe(found, epochs=MAX_EPOCHS, lr=MAX_LR)

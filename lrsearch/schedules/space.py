@@ -11,6 +11,7 @@ from lrsearch.errors import ConfigError, UsageError, did_you_mean, unknown
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, OPTIONAL, Arg
 from lrsearch.schedules.family import FAMILIES, Draw, Family, Interval, get_family, unknown_family
 from lrsearch.schedules.ranges import Choice, Dim, Range, Trial, applies, as_number, override
+from lrsearch.schedules.recipes import USUAL
 from lrsearch.schedules.schedule import Schedule
 
 WARMUP_SHARE = 0.1
@@ -18,9 +19,9 @@ WARMUP_SHARE = 0.1
 
 _BASELINES: dict[str, dict[str, Any]] = {
     "ConstantLR": {},
-    "StepLR": {"step_size": 1 / 3, "gamma": 0.1},
+    "StepLR": USUAL["StepLR"],
     "CosineAnnealingLR": {"T_max": 1.0, "eta_min_ratio": 0.0},
-    "OneCycleLR": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+    "OneCycleLR": USUAL["OneCycleLR"],
 }
 
 

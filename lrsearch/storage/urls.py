@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.files import may, may_write
 
 #: Dialect -> (driver, module of the driver, extra of this package that installs it).
 _DRIVERS: dict[str, tuple[str, str, str]] = {
@@ -209,13 +210,13 @@ def check_sqlite_file(path: Path, *, create: bool) -> None:
             raise LrsearchError(
                 f"storage {path} does not exist; lrsearch run makes one, --storage names another"
             )
-        if not _may(folder, os.W_OK | os.X_OK):
+        if not may_write(folder):
             raise LrsearchError(
                 f"storage: the folder {folder} is read-only for this user; choose a file "
                 "elsewhere with --storage sqlite:////PATH/lrsearch.db"
             )
         return
-    if not _may(path, os.R_OK):
+    if not may(path, os.R_OK):
         raise LrsearchError(f"storage {path} cannot be read: permission denied")
     if not _is_sqlite(path):
         raise LrsearchError(
@@ -223,7 +224,7 @@ def check_sqlite_file(path: Path, *, create: bool) -> None:
             "with --storage"
         )
     if create and not is_writable(path):
-        what = f"the folder {folder}" if _may(path, os.W_OK) else f"the file {path}"
+        what = f"the folder {folder}" if may(path, os.W_OK) else f"the file {path}"
         raise LrsearchError(
             f"storage: {what} is read-only for this user; make it writable (SQLite also writes "
             "beside its file), or choose another with --storage"
@@ -261,11 +262,7 @@ def _look(path: Path, mode: str) -> None:
 
 def is_writable(path: Path) -> bool:
     """Whether this user may write the SQLite file ``path`` and the files beside it."""
-    return _may(path, os.W_OK) and _may(path.resolve().parent, os.W_OK | os.X_OK)
-
-
-def _may(path: Path, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+    return may(path, os.W_OK) and may_write(path.resolve().parent)
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:

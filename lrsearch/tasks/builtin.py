@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lrsearch.errors import UsageError
 from lrsearch.tasks import files, models
-from lrsearch.tasks.images import Augment, Normalize
+from lrsearch.tasks.images import Augment, Normalize, rows
 from lrsearch.tasks.splits import stratified_order, validation_size
 from lrsearch.tasks.task import Split, Task
 
@@ -136,16 +136,9 @@ def _divide(
     train = train[: _part(train_samples, len(train))].sort().values
     validation = order[: validation_size(full_validation, train_samples)].sort().values
     return (
-        Split(_rows(everything.x, train), everything.y[train]),
-        Split(_rows(everything.x, validation), everything.y[validation]),
+        Split(rows(everything.x, train), everything.y[train]),
+        Split(rows(everything.x, validation), everything.y[validation]),
     )
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """``x[index]`` for images (n, C, H, W) that are stored channels last, and stay so."""
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return x[index]
-    return x.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
 
 
 def _part(train_samples: int | None, available: int) -> int:

@@ -1,4 +1,4 @@
-"""What is done to a batch of images on the device."""
+"""What is done to images, and to a batch of them on the device."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 from lrsearch.errors import UsageError
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]``; images (n, C, H, W) that are stored channels last stay so."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] > 1:
+        return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return x.index_select(0, index)
 
 
 @dataclass(frozen=True)

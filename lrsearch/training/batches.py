@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrsearch.tasks.images import Augment
+from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
 
 CHUNK_ELEMENTS = 1 << 19
@@ -305,13 +305,6 @@ def _outputs(task: Task, data: Split, device: torch.device) -> int:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model = task.model().to(device).eval()
         return elements(model(task.transform(x) if task.transform else x)) // len(x)
-
-
-def rows(x: Tensor, index: Tensor) -> Tensor:
-    """``x[index]``; images (n, C, H, W) that are stored channels last stay so."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and x.shape[1] > 1:
-        return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
-    return x.index_select(0, index)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrsearch.tasks.images import Augment
+from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Split, TransformFn, batches_per_epoch
 from lrsearch.training.batches import (
     CHUNK_ELEMENTS,
@@ -18,7 +18,6 @@ from lrsearch.training.batches import (
     EpochPlan,
     crop_and_flip,
     epoch_plan,
-    rows,
 )
 
 KEPT_SAMPLES = 1 << 22
