@@ -91,6 +91,7 @@ class PruningCallback:
 
         Raises:
             optuna.TrialPruned: The pruner says stop, or the loss is not finite.
+            UsageError: As of :meth:`report`.
         """
         import optuna
 

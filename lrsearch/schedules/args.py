@@ -143,6 +143,17 @@ def check_args(
     return out, mistakes
 
 
+def unknown_keys(where: str, data: Mapping[Any, Any], valid: tuple[str, ...]) -> list[str]:
+    """A line for each key of a block of a file that means nothing there."""
+    out = []
+    for key in data:
+        if key not in valid:
+            near = did_you_mean(str(key), valid)
+            hint = f"did you mean {near}?" if near else f"valid: {', '.join(valid)}"
+            out.append(f"{where}.{key}: unknown key — {hint}")
+    return out
+
+
 def _check(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str | None]:
     """(value in torch's type, None) or (None, mistake)."""
     match arg.kind:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lrsearch.errors import ConfigError, UsageError, did_you_mean
-from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args
+from lrsearch.errors import ConfigError, UsageError
+from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args, unknown_keys
 from lrsearch.schedules.build import behind_warmup
 from lrsearch.schedules.built import remember
 from lrsearch.schedules.convert import has_momentum, in_steps, rescaled, round_half_up, set_rates
@@ -43,7 +43,8 @@ class Schedule:
             curve is the same, finer.
 
     Raises:
-        ConfigError: All mistakes at once.
+        UsageError: There is no such family.
+        ConfigError: All other mistakes at once.
 
     Example:
         >>> schedule = Schedule("CosineAnnealingLR", lr=0.1, epochs=20, warmup=1)
@@ -171,7 +172,7 @@ class Schedule:
         """
         if not isinstance(data, Mapping):
             raise ConfigError([f"schedule: expected keys and values, got {data!r:.60}"], source)
-        mistakes = _unknown_keys("schedule", data, _KEYS)
+        mistakes = unknown_keys("schedule", data, _KEYS)
         mistakes += [
             f"schedule.{key}: missing" for key in ("family", "lr", "epochs") if key not in data
         ]
@@ -180,7 +181,7 @@ class Schedule:
             warmup = {}
         elif not isinstance(warmup, Mapping):
             warmup = {"epochs": warmup}
-        mistakes += _unknown_keys("schedule.warmup", warmup, _WARMUP_KEYS)
+        mistakes += unknown_keys("schedule.warmup", warmup, _WARMUP_KEYS)
         if mistakes:
             raise ConfigError(mistakes, source)
         params = data.get("params")
@@ -209,6 +210,9 @@ class Schedule:
             points: Pairs, epochs rising; the highest lr becomes the peak.
             epochs: Budget.
             interval: When the scheduler is stepped.
+
+        Raises:
+            ConfigError: All mistakes at once.
 
         Example:
             >>> Schedule.from_points([(0, 0.01), (5, 0.1), (30, 0.0)], epochs=30).lr
@@ -245,6 +249,9 @@ class Schedule:
 
         Args:
             epochs: New budget, at least 1.
+
+        Raises:
+            UsageError: It is no whole number from 1 to 1,000,000.
         """
         target = as_number(epochs)
         if target is None or target != int(target) or not 1 <= target <= MAX_EPOCHS:
@@ -320,26 +327,16 @@ class Schedule:
         """Rate and momentum of every optimizer step, from the real scheduler on a dummy optimizer.
 
         Args:
-            steps_per_epoch: Optimizer steps in an epoch.
-            momentum: The optimizer's own momentum, or beta1.
+            steps_per_epoch: Optimizer steps in an epoch, at least 1.
+            momentum: The optimizer's own momentum, or beta1; 0 to below 1.
             kind: ``sgd`` (has ``momentum``), ``adam`` (has ``betas``).
 
         Raises:
-            UsageError: ReduceLROnPlateau, which needs the loss.
+            UsageError: ReduceLROnPlateau, which needs the loss; ``steps_per_epoch`` is below 1.
         """
         from lrsearch.schedules.trace import trace
 
         return trace(self, steps_per_epoch, momentum, kind)
-
-
-def _unknown_keys(where: str, data: Mapping[Any, Any], valid: tuple[str, ...]) -> list[str]:
-    out = []
-    for key in data:
-        if key not in valid:
-            near = did_you_mean(str(key), valid)
-            hint = f"did you mean {near}?" if near else f"valid: {', '.join(valid)}"
-            out.append(f"{where}.{key}: unknown key — {hint}")
-    return out
 
 
 def _short(value: Any) -> str:

@@ -181,6 +181,10 @@ class Space:
 
         Args:
             trial: An Optuna trial, :class:`FixedParams` or :class:`RandomParams`.
+
+        Raises:
+            UsageError: Of known values one is missing, or names a family that is not searched.
+            ConfigError: Known values make no schedule.
         """
         name = trial.suggest_categorical("scheduler", self.names)
         if name not in self.names:
@@ -277,6 +281,9 @@ def schedules_table(epochs: int, families: Iterable[str] | None = None) -> list[
     Args:
         epochs: Budget.
         families: Only these.
+
+    Raises:
+        UsageError: An unknown family, or a budget that is none.
     """
     space = Space(None, epochs, (1e-4, 1.0))
     wanted = None if families is None else {get_family(name).name for name in families}

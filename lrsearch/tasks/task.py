@@ -120,7 +120,7 @@ class Task:
         unit: What one sample is called on the screen.
 
     Raises:
-        UsageError: A number out of range.
+        UsageError: A number out of range, or an optimizer that is none.
 
     Example:
         >>> x, y = torch.randn(256, 8), torch.randint(0, 2, (256,))
