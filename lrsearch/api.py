@@ -126,7 +126,7 @@ def search(
     given = {key: value for key, value in locals().items() if key in SETTINGS}
     given = {key: value for key, value in given.items() if value is not None}
     if isinstance(optimizer, type):
-        from lrsearch.training.optimizers import optimizer_name
+        from lrsearch.tasks.optimizers import optimizer_name
 
         given["optimizer"] = optimizer_name("optimizer", optimizer)
     for key in ("data_dir", "out"):

@@ -16,12 +16,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
+from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.results import EpochResult
 from lrsearch.training.stacked import fusable
 from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors

@@ -18,11 +18,11 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import Split, Task, load_task
 from lrsearch.tasks.models import convnet
+from lrsearch.tasks.optimizers import resolve_optimizer
 from lrsearch.training import checkpoint
 from lrsearch.training.batches import epoch_plan
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.optimizers import resolve_optimizer
 from lrsearch.training.results import EpochResult, Runner
 from tests.datafiles import write_cifar10
 
@@ -297,7 +297,7 @@ def test_evaluation_does_not_depend_on_the_size_of_its_batches(
     x, y = digits.validation.x, digits.validation.y  # type: ignore[union-attr]
     want = F.cross_entropy(outputs(x), y).item()
     whole = evaluate(digits, weights, digits.validation, device=CPU)
-    monkeypatch.setattr("lrsearch.training.batches.EVALUATION_ELEMENTS", 64 * 41)
+    monkeypatch.setattr("lrsearch.tasks.batch.EVALUATION_ELEMENTS", 64 * 41)
     parts = evaluate(digits, weights, digits.validation, device=CPU)
     assert whole[0] == pytest.approx(want, rel=1e-5)
     assert parts == pytest.approx(whole, rel=1e-5)

@@ -21,19 +21,9 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.search.plan import baselines_of, clipped, make_plan
 from lrsearch.search.run import make_runner
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
+from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp
-from lrsearch.training import device as devices
-from lrsearch.training.averaging import WeightAverage, horizon
-from lrsearch.training.batches import (
-    EVALUATION_BATCHES,
-    LoaderBatches,
-    SplitBatches,
-    crop_and_flip,
-    epoch_plan,
-    evaluation_batches,
-    to_device,
-)
-from lrsearch.training.optimizers import (
+from lrsearch.tasks.optimizers import (
     FUSED,
     build_optimizer,
     optimizer_names,
@@ -41,6 +31,15 @@ from lrsearch.training.optimizers import (
     usual_lr,
     usual_range,
     without_compiler,
+)
+from lrsearch.training import device as devices
+from lrsearch.training.averaging import WeightAverage, horizon
+from lrsearch.training.batches import (
+    LoaderBatches,
+    SplitBatches,
+    crop_and_flip,
+    epoch_plan,
+    evaluation_batches,
 )
 from lrsearch.training.products import as_torch, multiplier, product
 
@@ -183,7 +182,7 @@ def test_a_loader_gives_the_same_batches_in_the_same_epoch(options: dict[str, An
 
 def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(torch.arange(20.0).view(10, 2), torch.arange(10))
-    monkeypatch.setattr("lrsearch.training.batches.EVALUATION_ELEMENTS", 6)
+    monkeypatch.setattr("lrsearch.tasks.batch.EVALUATION_ELEMENTS", 6)
     task = Task("t", lambda: nn.Linear(2, 1), split, split, batch_size=2)
     batches = evaluation_batches(replace(task, transform=lambda x: x + 1), split, CPU)
     for _ in range(2):

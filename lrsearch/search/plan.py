@@ -22,15 +22,15 @@ from lrsearch.storage.studies import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.initial import initial
-from lrsearch.training import device as devices
-from lrsearch.training.auto import Choice, choose
-from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.optimizers import (
+from lrsearch.tasks.optimizers import (
     build_optimizer,
     resolve_optimizer,
     usual_lr,
     usual_range,
 )
+from lrsearch.training import device as devices
+from lrsearch.training.auto import Choice, choose
+from lrsearch.training.lr_range import lr_range_test
 
 if TYPE_CHECKING:
     import optuna

@@ -15,12 +15,10 @@ from torch.utils.data import DataLoader
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
 from lrsearch.schedules.convert import set_rates
+from lrsearch.tasks.batch import as_float, elements, evaluation_size, to_device
 from lrsearch.tasks.mistakes import call, shape, wrong
-from lrsearch.tasks.task import Data, Split, Task
-from lrsearch.training.batches import elements, evaluation_size, to_device
-from lrsearch.training.device import on_device
-from lrsearch.training.evaluation import as_float
-from lrsearch.training.optimizers import without_compiler
+from lrsearch.tasks.optimizers import without_compiler
+from lrsearch.tasks.task import Data, Split, Task, on_device
 
 _CPU = torch.device("cpu")
 

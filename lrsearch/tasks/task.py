@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks.images import Augment
-from lrsearch.training.optimizers import optimizer_name, usual_lr, usual_range
+from lrsearch.tasks.optimizers import optimizer_name, usual_lr, usual_range
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 MetricFn = Callable[[Tensor, Tensor], Tensor]
@@ -105,11 +106,11 @@ class Task:
         optimizer: A class of ``torch.optim``, or its name; or a subclass of ``Optimizer`` of your
             own, or its place as ``package.module:Class``.
         optimizer_args: Its arguments, without ``lr``; those left out are the usual ones
-            (:data:`lrsearch.training.optimizers.USUAL`).
+            (:data:`lrsearch.tasks.optimizers.USUAL`).
         lr: The rate a usual recipe has; the baselines run at it. None = the optimizer's
-            (:func:`lrsearch.training.optimizers.usual_lr`).
+            (:func:`lrsearch.tasks.optimizers.usual_lr`).
         lr_range: Bounds of the search for the peak rate, low < high. None = around ``lr``
-            (:func:`lrsearch.training.optimizers.usual_range`).
+            (:func:`lrsearch.tasks.optimizers.usual_range`).
         transform: Applied to inputs on the device, a batch or all at once, in training and
             validation; it draws no random numbers.
         augment: Applied before it, in training only; needs a Split of images (n, C, H, W).
@@ -247,6 +248,19 @@ class Task:
         train, validation = (_count(data) for data in (self.train, self.validation))
         counts = f"{train or '?'} train / {validation or '?'} validation {self.unit}"
         return f"{self.model_name} {_short(self.parameters)} parameters, {counts}"
+
+
+def on_device(task: Task, device: torch.device) -> Task:
+    """The task with those of its functions on the device that are modules, with class weights."""
+    if device.type == "cpu":
+        return task
+    names = ("loss", "validation_loss", "metric", "transform")
+    moved: dict[str, Any] = {
+        name: copy.deepcopy(found).to(device)
+        for name in names
+        if isinstance(found := getattr(task, name), nn.Module)
+    }
+    return replace(task, **moved) if moved else task
 
 
 def batches_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:

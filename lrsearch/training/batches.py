@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
 
@@ -19,14 +20,6 @@ DEVICE_CHUNK_ELEMENTS = 1 << 25
 """The same on an accelerator, where one launch for many batches counts more than a cache."""
 READY_ELEMENTS = 1 << 24
 """Inputs of at most this size are transformed once and kept as floats, not at every step."""
-EVALUATION_ELEMENTS = 3 << 17
-"""Input elements of a validation batch on a CPU (128 images of CIFAR-10: larger ones leave the
-cache and are slower); 64 times as many on an accelerator."""
-EVALUATION_BATCHES = 16
-"""Training batches in a validation batch, at most."""
-EVALUATION_OUTPUTS = 1 << 24
-"""Output elements of a validation batch, at most: the logits of a language model are far larger
-than its inputs, and 16 training batches of them may not fit where training does."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -145,9 +138,9 @@ class SplitBatches:
         self.x, self.y = to_device((data.x, data.y), device)
         if augment is None and transform is not None and self.x.numel() <= READY_ELEMENTS:
             self.x, self.transform = transform(self.x), None
-        elements = self.batch_size * max(1, self.x[0].numel())
+        size = self.batch_size * max(1, self.x[0].numel())
         most = CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-        self.steps_per_chunk = max(1, most // elements)
+        self.steps_per_chunk = max(1, most // size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches (x, y) of an epoch, counted from 0."""
@@ -276,28 +269,6 @@ def evaluation_batches(
     return from_parts
 
 
-def evaluation_size(batch: int, inputs: int, outputs: int, device: torch.device) -> int:
-    """Samples of a validation batch: no fewer than of a training batch.
-
-    Args:
-        batch: Samples of a training batch.
-        inputs: Elements of a sample.
-        outputs: Elements of what all models that see a batch at once give for a sample.
-        device: Where.
-    """
-    most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
-    fit = most // max(1, inputs), EVALUATION_OUTPUTS // max(1, outputs)
-    return max(batch, min(*fit, EVALUATION_BATCHES * batch))
-
-
-def elements(value: Any) -> int:
-    """Of all tensors in tuples, lists and dicts together."""
-    if isinstance(value, Tensor):
-        return value.numel()
-    parts = value.values() if isinstance(value, Mapping) else value
-    return sum(map(elements, parts)) if isinstance(value, (Mapping, tuple, list)) else 0
-
-
 @torch.no_grad()
 def _outputs(task: Task, data: Split, device: torch.device) -> int:
     """Elements of what the model gives for a sample, from those of a training batch."""
@@ -305,25 +276,6 @@ def _outputs(task: Task, data: Split, device: torch.device) -> int:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model = task.model().to(device).eval()
         return elements(model(task.transform(x) if task.transform else x)) // len(x)
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """What can be moved, inside tuples, lists and dicts as well, on the device; all else as it is.
-
-    Besides tensors these are packed sequences, graphs and all that has a ``to`` of its own.
-    """
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if callable(move := getattr(value, "to", None)):
-        return move(device)
-    if isinstance(value, tuple):
-        parts = (to_device(part, device) for part in value)
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if isinstance(value, list):
-        return [to_device(part, device) for part in value]
-    if isinstance(value, Mapping):
-        return {key: to_device(part, device) for key, part in value.items()}
-    return value
 
 
 def seeded_model(task: Task, seed: int) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
 import platform
@@ -11,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,19 +148,6 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on the device, in the memory format that suits both."""
     return model.to(device).to(memory_format=memory_format(model, device))
-
-
-def on_device(task: Task, device: torch.device) -> Task:
-    """The task with those of its functions on the device that are modules, with class weights."""
-    if device.type == "cpu":
-        return task
-    names = ("loss", "validation_loss", "metric", "transform")
-    moved: dict[str, Any] = {
-        name: copy.deepcopy(found).to(device)
-        for name in names
-        if isinstance(found := getattr(task, name), nn.Module)
-    }
-    return replace(task, **moved) if moved else task
 
 
 def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:

@@ -20,13 +20,13 @@ from torch import Tensor
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.family import get_family, is_builtin
 from lrsearch.schedules.trace import Course, dummy
-from lrsearch.tasks.task import Split, Task
+from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.averaging import MOST_EPOCHS, SHARE
 from lrsearch.training.batches import epoch_seed, seeded_model
 from lrsearch.training.loop import build_scheduler
-from lrsearch.training.optimizers import build_optimizer
 from lrsearch.training.products import as_torch
 from lrsearch.training.results import EpochResult
 from lrsearch.training.slots import Slot
@@ -73,7 +73,7 @@ class EnsembleRunner:
     ) -> None:
         if k < 1:
             raise UsageError(f"fuse must be at least 1 trial, got {k}")
-        task = devices.on_device(task, device)
+        task = on_device(task, device)
         if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
             raise LrsearchError(f"task {task.name} cannot be fused: its data come from a loader")
         devices.prepare(device)

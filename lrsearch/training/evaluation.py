@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrsearch.tasks.task import Data, Task
+from lrsearch.tasks.batch import as_float, like, parts_of
+from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
 from lrsearch.training.copies import load_state
@@ -41,7 +41,7 @@ def evaluate(
         The loss (``task.validation_loss`` where there is one), and the metric or None.
     """
     devices.prepare(device)
-    task = devices.on_device(task, device)
+    task = on_device(task, device)
     with torch.random.fork_rng(devices=[]):
         model = task.model()
     load_state(model, weights, unsaved or {})
@@ -95,15 +95,6 @@ def measure(
     return [number.detach().float().reshape(()) for number in numbers]
 
 
-def as_float(outputs: Any) -> Any:
-    """Outputs of autocast as float32, in which losses are computed; in tuples and dicts, too."""
-    if isinstance(outputs, Tensor):
-        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
-    if isinstance(outputs, (tuple, list, dict)):
-        return _like(outputs, [as_float(part) for part in _parts(outputs)])
-    return outputs
-
-
 def scalar(value: Any, device: torch.device) -> Tensor:
     """What a metric gave, a number or a tensor of one, as float32 on the device: ()."""
     if isinstance(value, Tensor):
@@ -137,20 +128,6 @@ def _joined(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return first
     if isinstance(first, (tuple, list, dict)):
-        columns = zip(*map(_parts, batches), strict=True)
-        return _like(first, [_joined(list(column)) for column in columns])
+        columns = zip(*map(parts_of, batches), strict=True)
+        return like(first, [_joined(list(column)) for column in columns])
     return torch.cat(batches)
-
-
-def _parts(value: Any) -> list[Any]:
-    return list(value.values() if isinstance(value, dict) else value)
-
-
-def _like(value: Any, parts: list[Any]) -> Any:
-    """A tuple, list or dict of the same kind with other parts."""
-    if isinstance(value, dict):
-        made = copy.copy(value)
-        for key, part in zip(value, parts, strict=True):
-            made[key] = part
-        return made
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

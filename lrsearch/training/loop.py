@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.tasks.task import Task
+from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.averaging import WeightAverage
 from lrsearch.training.batches import (
@@ -26,8 +28,7 @@ from lrsearch.training.batches import (
     training_batches,
 )
 from lrsearch.training.copies import lay_out, load_state, match_buffers, snapshot, unsaved
-from lrsearch.training.evaluation import as_float, count, measure
-from lrsearch.training.optimizers import build_optimizer
+from lrsearch.training.evaluation import count, measure
 from lrsearch.training.results import EpochResult
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class SingleRunner:
         compile: bool = False,
     ) -> None:
         devices.prepare(device)
-        self._task = task = devices.on_device(task, device)
+        self._task = task = on_device(task, device)
         self._optimizer = optimizer
         self._optimizer_args = dict(optimizer_args)
         self._seed = seed

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError
-from lrsearch.tasks.task import Task
+from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import epoch_seed, seeded_model, training_batches
-from lrsearch.training.evaluation import as_float
-from lrsearch.training.optimizers import build_optimizer
 
 SMOOTHING = 0.9
 MARGIN = 2.0
@@ -95,7 +95,7 @@ def lr_range_test(
             f"got {first=}, {last=}, {steps=}"
         )
     devices.prepare(device)
-    task = devices.on_device(task, device)
+    task = on_device(task, device)
     model = devices.place(seeded_model(task, seed), device)
     model.train()
     groups = None if task.param_groups is None else task.param_groups(model)

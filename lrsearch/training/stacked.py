@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lrsearch.tasks.task import Split, Task
+from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.copies import copied
@@ -132,7 +132,7 @@ def fusable(
         'optimizer LBFGS has no stacked form (SGD, Adam and AdamW have)'
     """
     device = device or torch.device("cpu")
-    task = devices.on_device(task, device)
+    task = on_device(task, device)
     arguments = task.optimizer_args if optimizer_args is None else optimizer_args
     if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
         return "its data come from a loader, not as tensors"

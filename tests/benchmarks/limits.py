@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.tasks import Split, Task, load_task
+from lrsearch.tasks.batch import EVALUATION_ELEMENTS
 from lrsearch.training import device as devices
-from lrsearch.training.batches import EVALUATION_ELEMENTS
 from lrsearch.training.products import as_torch, product
 from lrsearch.training.stacked_mlp import CHUNK_FLOATS, layers_of
 from tests.benchmarks.training import CPU, ours

@@ -1,0 +1,83 @@
+"""A batch of whatever kind: moved, counted, as floats; and how large one is that is validated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EVALUATION_ELEMENTS = 3 << 17
+"""Input elements of a validation batch on a CPU (128 images of CIFAR-10: larger ones leave the
+cache and are slower); 64 times as many on an accelerator."""
+EVALUATION_BATCHES = 16
+"""Training batches in a validation batch, at most."""
+EVALUATION_OUTPUTS = 1 << 24
+"""Output elements of a validation batch, at most: the logits of a language model are far larger
+than its inputs, and 16 training batches of them may not fit where training does."""
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """What can be moved, inside tuples, lists and dicts as well, on the device; all else as it is.
+
+    Besides tensors these are packed sequences, graphs and all that has a ``to`` of its own.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if callable(move := getattr(value, "to", None)):
+        return move(device)
+    if isinstance(value, tuple):
+        parts = (to_device(part, device) for part in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return [to_device(part, device) for part in value]
+    if isinstance(value, Mapping):
+        return {key: to_device(part, device) for key, part in value.items()}
+    return value
+
+
+def elements(value: Any) -> int:
+    """Of all tensors in tuples, lists and dicts together."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    parts = value.values() if isinstance(value, Mapping) else value
+    return sum(map(elements, parts)) if isinstance(value, (Mapping, tuple, list)) else 0
+
+
+def evaluation_size(batch: int, inputs: int, outputs: int, device: torch.device) -> int:
+    """Samples of a validation batch: no fewer than of a training batch.
+
+    Args:
+        batch: Samples of a training batch.
+        inputs: Elements of a sample.
+        outputs: Elements of what all models that see a batch at once give for a sample.
+        device: Where.
+    """
+    most = EVALUATION_ELEMENTS * (1 if device.type == "cpu" else 64)
+    fit = most // max(1, inputs), EVALUATION_OUTPUTS // max(1, outputs)
+    return max(batch, min(*fit, EVALUATION_BATCHES * batch))
+
+
+def as_float(outputs: Any) -> Any:
+    """Outputs of autocast as float32, in which losses are computed; in tuples and dicts, too."""
+    if isinstance(outputs, Tensor):
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+    if isinstance(outputs, (tuple, list, dict)):
+        return like(outputs, [as_float(part) for part in parts_of(outputs)])
+    return outputs
+
+
+def parts_of(value: Any) -> list[Any]:
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def like(value: Any, parts: list[Any]) -> Any:
+    """A tuple, list or dict of the same kind with other parts."""
+    if isinstance(value, dict):
+        made = copy.copy(value)
+        for key, part in zip(value, parts, strict=True):
+            made[key] = part
+        return made
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
