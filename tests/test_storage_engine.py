@@ -197,8 +197,7 @@ def test_a_wait_for_a_locked_file_is_told_and_ends_soon_when_somebody_wants_to_l
         began = time.monotonic()
         with pytest.raises(LrsearchError, match="was locked by another process for too long"):
             storage.set_study_user_attr(study_id, "x", 1)
-    assert told[0] - began < 15
-    assert time.monotonic() - told[0] < 5
+    assert time.monotonic() - began < engine.PATIENCE_SECONDS / 10
 
 
 def test_opening_waits_for_a_file_that_is_locked(tmp_path: Path) -> None:
