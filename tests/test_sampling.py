@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search.candidates import Drawn, candidate_lr, driven_lr, nearest_losses
 from lrsearch.search.curves import COMPLETE, load_curves
+from lrsearch.search.draft import Draft
 from lrsearch.search.sampling import (
     EARLY,
     LEAST_KNOWN,
@@ -260,3 +261,19 @@ def test_what_was_asked_before_changes_no_promise() -> None:
     promise(features[:16], target[:16], variance[:16], candidates, learnt)
     again = promise(features, target, variance, candidates, learnt)
     assert again.tolist() == promise(features, target, variance, candidates).tolist()
+
+
+def test_a_draft_shows_samplers_what_ended_since_the_last() -> None:
+    """Optuna's samplers read the trials through a cache of the thread, which only ask empties."""
+    seen: list[int] = []
+
+    class Cached(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+            seen.append(len(study._get_trials(deepcopy=False, use_cache=True)))
+
+    study = optuna.create_study(sampler=Cached(), study_name="s")
+    study.ask()
+    other = optuna.load_study(study_name="s", storage=study._storage)
+    other.add_trial(create_trial(value=1.0))
+    Draft(study, other.trials[0])
+    assert seen == [1, 2]
