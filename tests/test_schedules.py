@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler as torch_lr
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
+from lrsearch.schedules.built import steps_taken
 from lrsearch.schedules.code import python_code
 
 BUDGETS = (1, 2, 3, 5, 8, 20, 30, 90)
@@ -532,3 +533,13 @@ def test_thousand_epoch_traces_take_about_a_second() -> None:
     for schedule in schedules:
         schedule.trace(20)
     assert time.process_time() - start < 4.0  # measured 0.5 s; slack for a busy machine
+
+
+@pytest.mark.parametrize("family", SEARCHED)
+def test_the_steps_of_every_familys_scheduler_are_counted(family: str) -> None:
+    for schedule in draws(family, 8, "auto", 3):
+        optimizer = make_optimizer(0.1)
+        scheduler = schedule.build(optimizer, 4)
+        assert steps_taken(schedule) == (0, 4 if schedule.interval == "step" else 1)
+        train(schedule, optimizer, scheduler, 4, end=2)
+        assert steps_taken(schedule) == ((8, 4) if schedule.interval == "step" else (2, 1))
