@@ -21,8 +21,8 @@ import optuna
 from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
 from lrsearch.report.confirmed import SUFFIX
+from lrsearch.report.status import studies
 from lrsearch.report.tables import load
-from lrsearch.search.study import ATTR
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
@@ -86,7 +86,7 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
         warnings.simplefilter("ignore")
         from optuna_dashboard import wsgi
 
-    studies = [s for s in storage.get_all_studies() if name in (None, s.study_name)]
+    named = [s for s in storage.get_all_studies() if s.study_name == name]
     pictures = Pictures(storage)
     filler = _Filler(storage, pictures, name)
     app = guarded(wsgi(storage, artifact_store=pictures))
@@ -101,8 +101,8 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
     filler.fill()
     filler.start()
     url = f"http://127.0.0.1:{server.server_port}/dashboard/"
-    if name is not None and studies:
-        url += f"studies/{studies[0]._study_id}"
+    if named:
+        url += f"studies/{named[0]._study_id}"
     return Dashboard(url, server, filler.closed)
 
 
@@ -118,12 +118,17 @@ class _Filler(threading.Thread):
 
     def fill(self) -> None:
         """Whatever is wrong with one is told, once, and the others are filled."""
-        for study in self._storage.get_all_studies():
-            name = study.study_name
-            if self._name not in (None, name) or ATTR not in study.user_attrs:
+        rows = studies(self._storage)  # counts alone: to read all trials takes a second
+        finished = {r["study"]: r["complete"] + r["pruned"] + r["failed"] for r in rows}
+        for name in (row["study"] for row in rows if row["ours"]):
+            now = finished[name], finished.get(f"{name}{SUFFIX}", 0)
+            before = self._seen.get(name, (-1, -1))
+            news = any(a > 1.1 * b for a, b in zip(now, before, strict=True))
+            if self._name not in (None, name) or not news:
                 continue
             try:
                 self._fill(name)
+                self._seen[name] = now
             except Exception as error:  # noqa: BLE001 - told below; a dashboard must not end by it
                 self._tell(name, f"study {name} is shown without our figures: {_said(error)}")
 
@@ -137,23 +142,8 @@ class _Filler(threading.Thread):
             study = optuna.load_study(study_name=name, storage=self._storage)
         except KeyError:  # deleted, perhaps in this dashboard
             return
-        trials = study.get_trials(deepcopy=False)
-        finished = sum(t.state.is_finished() for t in trials)
-        confirmed = self._confirmed(name)
-        before, confirmed_before = self._seen.get(name, (-1, -1))
-        if finished <= 1.1 * before and confirmed <= 1.1 * confirmed_before:
-            return
         prepare(study, self._storage)
         self._pictures.add(study._study_id, load(study, self._storage))
-        self._seen[name] = finished, confirmed
-
-    def _confirmed(self, name: str) -> int:
-        """Finished trials of its confirmation."""
-        try:
-            again = optuna.load_study(study_name=f"{name}{SUFFIX}", storage=self._storage)
-        except KeyError:  # there is none
-            return 0
-        return sum(t.state.is_finished() for t in again.get_trials(deepcopy=False))
 
     def run(self) -> None:
         while not self.closed.wait(REFRESH_SECONDS):
