@@ -161,8 +161,20 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def export_text(study: optuna.Study, *, trial: int | None = None, python: bool = False) -> str:
+def export_text(
+    study: optuna.Study,
+    *,
+    trial: int | None = None,
+    python: bool = False,
+    name: str = "best.yaml",
+) -> str:
     """The configuration of a trial as YAML or as Python code; of :func:`answer_trial` by default.
+
+    Args:
+        study: The study.
+        trial: Its number.
+        python: As code that needs torch alone.
+        name: Of the file that it is for.
 
     Raises:
         LrsearchError: If there is no completed trial, or no such trial.
@@ -183,12 +195,12 @@ def export_text(study: optuna.Study, *, trial: int | None = None, python: bool =
         return python_code(schedule, found.get("optimizer"), found.get("param_groups", ()))
     content = configuration(study, chosen)
     value = content["result"]["value"]
-    name = " ".join(study.study_name.split())
+    study_name = " ".join(study.study_name.split())
     loss = "none" if value is None else f"{value:#.4g}"
     seed = f" (seed {content['study']['seed']})" if "seed" in content["study"] else ""
     head = (
-        f"# study {name} · trial {chosen.number} · validation loss {loss}{seed}\n"
-        f"{_use('best.yaml', content['schedule'])}"
+        f"# study {study_name} · trial {chosen.number} · validation loss {loss}{seed}\n"
+        f"{_use(name, content['schedule'])}"
     )
     return head + _yaml(content)
 
@@ -197,6 +209,21 @@ def write_best(study: optuna.Study, path: Path) -> Path:
     """Write the best configuration of the search as YAML; returns ``path``."""
     write_text(path, export_text(study, trial=best_trial(study).number))
     return path
+
+
+def write_gentler(study: optuna.Study, trial: int | None, path: Path) -> list[Path]:
+    """Write a gentler schedule than the best as YAML; with None, take away one of an earlier run.
+
+    Args:
+        study: The search.
+        trial: The number of :func:`lrsearch.report.gentler.gentler`.
+        path: The file.
+    """
+    if trial is None:
+        path.unlink(missing_ok=True)
+        return []
+    write_text(path, export_text(study, trial=trial, name=path.name))
+    return [path]
 
 
 def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:

@@ -63,6 +63,18 @@ class Result:
         return Schedule.from_dict(chosen.user_attrs["schedule"])
 
     @property
+    def gentler(self) -> Schedule | None:
+        """A schedule that only luck may have put behind the best of the search, at a lower peak.
+
+        None where the best is that itself, or too few trials are complete to tell.
+        """
+        from lrsearch.schedules import Schedule
+
+        found = self.tables.found
+        milder = None if found is None else found.gentler
+        return None if milder is None else Schedule.from_dict(milder.schedule)
+
+    @property
     def value(self) -> float:
         """Validation loss of :attr:`schedule` in the search.
 

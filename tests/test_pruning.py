@@ -15,7 +15,7 @@ from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
 from lrsearch.search.judging import Judge, Memory
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
-from lrsearch.search.surrogate import Array, trace_features
+from lrsearch.surrogate import Array, trace_features
 
 EPOCHS = 20
 

@@ -12,7 +12,7 @@ import pytest
 
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
-from lrsearch.search.surrogate import Array, trace_features
+from lrsearch.surrogate import Array, trace_features
 from tests.benchmarks import across, frontier, live, record, tasks
 from tests.benchmarks.recorded import Record, read
 from tests.benchmarks.replay import Score, score

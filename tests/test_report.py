@@ -285,8 +285,8 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
-    written, mattered = standalone.write_figures(study, storage, tmp_path)
-    whole = standalone.importance(standalone.load(study, storage))
+    written, mattered = standalone.write_figures(study, load(study, storage), tmp_path)
+    whole = standalone.importance(load(study, storage))
     assert mattered.overall is not None
     assert whole.overall is not None
     assert mattered.overall.share == whole.overall.share  # the report says the same numbers

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import check_grad
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from lrsearch.search import surrogate
-from lrsearch.search.surrogate import fit, trace_features
+from lrsearch import surrogate
+from lrsearch.surrogate import fit, trace_features
 
 
 def data(n: int = 25, d: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,14 +24,15 @@ def test_the_first_seeds_choose_and_the_others_judge() -> None:
     arms = [
         arm("winner", 0.5, 0.1),
         arm("chosen", 0.2, 0.4),
+        arm("gentler", 0.6, 0.5),
         arm("a recipe", 0.3, 0.8, "StepLR"),
         arm("another", 0.4, 0.2, "ConstantLR"),
     ]
-    found = winners.judged({"arms": arms})
-    assert [set(losses) for losses in found.values()] == [{0.1}, {0.4}, {0.8}]
+    row = {"task": "t", "seed": 0, "arms": arms, "gentler": 2}
+    found = winners.judged(row)
+    assert [set(losses) for losses in found.values()] == [{0.1}, {0.5}, {0.4}, {0.8}]
     assert all(len(losses) == winners.JUDGE for losses in found.values())
-    row = {"task": "t", "seed": 0, "arms": arms}
-    first, second, third = winners.table([row, row])[2:]
+    first, _, second, third = winners.table([row, row])[2:]
     assert "| 0.1000 ± 0.0000 | -87.5 ± 0.0% | 0 of 2 | 0 of 20 |" in first
     assert "| 0.4000 ± 0.0000 | -50.0 ± 0.0% | 0 of 2 | 0 of 20 |" in second
     assert "| 0.8000 ± 0.0000 |  |  | 0 of 20 |" in third
@@ -44,6 +45,7 @@ def test_a_study_is_searched_and_confirmed(in_tmp: Path, monkeypatch: pytest.Mon
     row = winners.run_study(replace(task, epochs=2), 3, trials=6)
     assert set(row["recipes"]) == {a["baseline"] for a in row["arms"]} - {None}
     assert all(len(a["losses"]) == 3 for a in row["arms"])
+    assert row["gentler"] < len(row["arms"])
 
 
 def test_the_page_is_what_the_record_says() -> None:

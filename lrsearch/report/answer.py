@@ -25,7 +25,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     if found is None:
         return _none(table)
     if confirmed is None or confirmed.winner.trial != found.best.number:
-        return [_what(found.best), _how_good(table, found)]
+        return [_what(found.best), _how_good(table, found), *_gentler(table, found)]
     lines = [_what(found.best, confirmed), _how_good(table, found, confirmed)]
     if confirmed.held is not confirmed.winner:
         lines.insert(1, of_lowest(confirmed))
@@ -122,6 +122,20 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         return f"{text} — measured with one seed, so not certain until {settle}."
     of_arms = sentence if confirmed.held is confirmed.winner else of_winner
     return f"{text}. {of_arms(confirmed)}"
+
+
+def _gentler(table: StudyTable, found: Answer) -> list[str]:
+    if (trial := found.gentler) is None:
+        return []
+    schedule = f"**{trial.family}** at a peak learning rate of **{words.number(trial.lr)}**"
+    command = words.code(
+        f"{typed('export', table.name, table.storage_url)} --trial {trial.number}"
+    )
+    return [
+        f"Gentler: {schedule} (trial {trial.number}, {words.loss(trial.value)}) has the lowest "
+        "peak of all that only luck may have put behind the best. Luck favours high rates, which "
+        f"may fail on another seed. {command} writes it."
+    ]
 
 
 def mattered_line(found: Importance, family: str) -> str:

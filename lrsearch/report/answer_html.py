@@ -119,6 +119,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
             else "This study has a training loop of its own: run the best schedule and the "
             "strongest recipe in it again, with a few other seeds, before you believe it."
         )
+        parts += [text(line) for line in sentences(table, found, None)[2:]]
         parts.append(
             text(
                 "All of this is one seed, and the best of many trials looks better than it is. "

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from lrsearch.report import words
 from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks, loss_axis
 from lrsearch.report.style import family_style, figure_layout, pale
@@ -58,6 +60,18 @@ def _rate(
         return trace_points(Schedule.from_dict(trial.schedule), epochs, rates)
     except LrsearchError:
         return _recorded(epochs, rates)
+
+
+def sampled(table: StudyTable, trial: TrialRow, points: int = 256) -> np.ndarray:
+    """The rate of a trial at even times of its budget, (points,)."""
+    (course,) = courses_table(table, [trial])
+    if not course.x:
+        return np.full(points, trial.lr)
+    times = (np.arange(points) + 0.5) / points * course.x[-1]
+    if not course.level:
+        return np.interp(times, course.x, course.lr)
+    last = np.searchsorted(course.x, times, side="right") - 1
+    return np.asarray(course.lr, dtype=float)[np.clip(last, 0, len(course.lr) - 1)]
 
 
 def trace_points(

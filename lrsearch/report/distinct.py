@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report.courses import courses_table
+from lrsearch.report.courses import sampled
+from lrsearch.report.gentler import gentler
 from lrsearch.report.tables import StudyTable, TrialRow
 
 SAME = 0.2
@@ -20,7 +21,7 @@ three that differ by a twentieth (digits, 12 studies), and level on Fashion-MNIS
 
 
 def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
-    """The schedules to train again: the winner, the next best that differ, every baseline.
+    """The schedules to train again: the winner, a gentler one, the next best that differ, recipes.
 
     Args:
         table: The search.
@@ -40,13 +41,15 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
         )
     chosen: list[TrialRow] = []
     curves: list[np.ndarray] = []
-    for trial in complete:
+    milder = gentler(table)
+    first = complete[:1] if milder is None else [complete[0], milder]
+    for trial in (*first, *complete[1:]):
         if len(chosen) == top:
             break
         if trial.baseline is not None and chosen:
             continue
         curve = sampled(table, trial)
-        if all(difference(curve, other) > SAME for other in curves):
+        if trial is milder or all(difference(curve, other) > SAME for other in curves):
             chosen.append(trial)
             curves.append(curve)
     rest = [t for t in complete if t.baseline is not None and t not in chosen]
@@ -61,18 +64,6 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
         }
         for t in (*chosen, *rest)
     ]
-
-
-def sampled(table: StudyTable, trial: TrialRow, points: int = 256) -> np.ndarray:
-    """The rate of a trial at even times of its budget, (points,)."""
-    (course,) = courses_table(table, [trial])
-    if not course.x:
-        return np.full(points, trial.lr)
-    times = (np.arange(points) + 0.5) / points * course.x[-1]
-    if not course.level:
-        return np.interp(times, course.x, course.lr)
-    last = np.searchsorted(course.x, times, side="right") - 1
-    return np.asarray(course.lr, dtype=float)[np.clip(last, 0, len(course.lr) - 1)]
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from lrsearch.report import (
 from lrsearch.report.command import command_line
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
+from lrsearch.report.gentler import gentler
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.tables import (
@@ -80,6 +81,8 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     """
     table = load(study, storage)
     found = answer(table)
+    if found is not None:
+        found = replace(found, gentler=gentler(table))
     confirmed = read_confirmed(storage or study._storage, table.name)
     mattered = importance(table)
     stopped = pruning(table)

@@ -10,11 +10,10 @@ from lrsearch.report import breakdown, courses, figures
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
-from lrsearch.report.tables import StudyTable, load
+from lrsearch.report.tables import StudyTable
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
 Part = tuple[str, "Figure", str, str]  # id, figure, heading, caption
@@ -34,19 +33,18 @@ WORTH = (
 
 
 def write_figures(
-    study: optuna.Study, storage: BaseStorage | None, folder: Path
+    study: optuna.Study, table: StudyTable, folder: Path
 ) -> tuple[list[Path], Importance]:
     """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
 
     Args:
         study: The study.
-        storage: Its database.
+        table: Its trials.
         folder: An existing folder.
 
     Returns:
         The files, and what mattered.
     """
-    table = load(study, storage)
     written = []
     mattered = importance(table, brief=True)
     drawn = pages(table, mattered)

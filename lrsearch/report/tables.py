@@ -218,11 +218,13 @@ class Answer:
         gains: One row per baseline, the strongest first.
         close: Complete trials that are no baseline, other than the best, within 2% of its loss;
             none where that is not above 0.
+        gentler: What :func:`lrsearch.report.gentler.gentler` found, where it was asked.
     """
 
     best: TrialRow
     gains: tuple[Gain, ...]
     close: tuple[TrialRow, ...]
+    gentler: TrialRow | None = None
 
     @property
     def strongest(self) -> Gain | None:

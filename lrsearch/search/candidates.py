@@ -19,7 +19,7 @@ from optuna.distributions import (
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule
 from lrsearch.schedules.trace import dummy
 from lrsearch.search.curves import COMPLETE, Curves, lr_per_epoch
-from lrsearch.search.surrogate import Array, trace_features
+from lrsearch.surrogate import Array, trace_features
 
 LONGEST_TRACE: Final = 100
 """Epochs of a candidate's trace; a longer schedule is shrunk to it, by its fractions."""

@@ -41,6 +41,14 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
             "metric": best.metric,
             "schedule": outcome.study.trials[best.number].user_attrs["schedule"],
         },
+        "gentler": None
+        if (milder := outcome.gentler) is None
+        else {
+            "trial": milder.number,
+            "value": milder.value,
+            "metric": milder.metric,
+            "schedule": dict(milder.schedule),
+        },
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
@@ -104,6 +112,9 @@ def closing(
     elif not best.baseline and any(row.baseline for row in progress.rows):
         none = "  no usual recipe came to its end: nothing to compare it with"
         print_text(console, none, indent=4)
+    if found is None and (milder := outcome.gentler) is not None:
+        text = f"  gentler, and only luck behind it: {milder.family}, lr {milder.lr:.4g}, "
+        print_text(console, f"{text}val loss {words.loss(milder.value)} (gentler.yaml)", indent=4)
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")

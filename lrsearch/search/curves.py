@@ -18,9 +18,9 @@ from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.closed import rates
-from lrsearch.search.surrogate import Array, trace_features
 from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
+from lrsearch.surrogate import Array, trace_features
 
 RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
 DECIDING = threading.RLock()  # threads (``n_jobs``) share a study's sampler and pruner

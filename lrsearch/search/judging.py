@@ -1,7 +1,7 @@
 """What a study says of a trial's final loss: predictors, weighted by their record on this study.
 
 Several predictors foretell the final loss, each a Gaussian process on the trace features
-(:mod:`lrsearch.search.surrogate`): from the trace alone, from the trace and the averaged loss so
+(:mod:`lrsearch.surrogate`): from the trace alone, from the trace and the averaged loss so
 far, and of how far the final loss will be from the averaged loss now. How well each would have
 foretold every finished trial of the study from the others is its weight. Pruner and sampler share
 what is learnt.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves
-from lrsearch.search.surrogate import Array, GaussianProcess, fit
+from lrsearch.surrogate import Array, GaussianProcess, cap, fit
 
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
@@ -328,14 +328,6 @@ def agreement(one: Array, other: Array) -> float:
     ranks = np.array([np.argsort(np.argsort(each, kind="stable")) for each in (one, other)])
     middle = ranks - ranks.mean()
     return float(middle[0] @ middle[1] / (middle[0] @ middle[0]))
-
-
-def cap(values: Array) -> float:
-    """Losses above it say only "bad": the median plus twice its distance from the best."""
-    middle = float(np.median(values))
-    if not np.isfinite(middle):
-        middle = float(np.max(values[np.isfinite(values)], initial=0.0))
-    return middle + 2.0 * (middle - float(values.min())) + 1e-6
 
 
 def spread(y: Array, most: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
 from lrsearch.search.curves import DECIDING, Curves, Reader, by_end, load_curves
 from lrsearch.search.judging import STARTUP, Judge, Memory
-from lrsearch.search.surrogate import Array
+from lrsearch.surrogate import Array
 
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""

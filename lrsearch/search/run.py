@@ -43,6 +43,7 @@ from lrsearch.training.results import Runner
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
+    from lrsearch.report.tables import TrialRow
 
 
 TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -59,6 +60,7 @@ class Outcome:
         progress: The state at the end.
         files: Result files written.
         mattered: What mattered, over all trials and within each family.
+        gentler: A schedule that only luck may have put behind the best, at a lower peak rate.
     """
 
     study: optuna.Study
@@ -67,6 +69,7 @@ class Outcome:
     progress: Progress
     files: list[Path]
     mattered: Importance
+    gentler: TrialRow | None
 
     @property
     def timed_out(self) -> bool:
@@ -295,22 +298,29 @@ def _optimizer(plan: Plan) -> str:
 
 def write_results(
     study: optuna.Study, storage: Storage, folder: Path
-) -> tuple[list[Path], Importance]:
-    """Write best.yaml and the figures; returns them, and what mattered.
+) -> tuple[list[Path], Importance, TrialRow | None]:
+    """Write best.yaml, gentler.yaml and the figures; returns them and what the last two are of.
 
     Raises:
         LrsearchError: If the folder cannot be written; the study is safe in the database.
     """
-    from lrsearch.export import write_best
+    from lrsearch.export import write_best, write_gentler
+    from lrsearch.report.gentler import gentler
     from lrsearch.report.standalone import write_figures
+    from lrsearch.report.tables import load
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         best = write_best(study, folder / "best.yaml")
-        files, mattered = write_figures(study, storage, folder)
+        table = load(study, storage)
+        found = gentler(table)
+        milder = write_gentler(
+            study, None if found is None else found.number, folder / "gentler.yaml"
+        )
+        files, mattered = write_figures(study, table, folder)
     except OSError as error:
         raise LrsearchError(
             f"results could not be written to {folder} ({error.strerror or error}); the study is "
             f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
         ) from None
-    return [best, *files], mattered
+    return [best, *milder, *files], mattered, found

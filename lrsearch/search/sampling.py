@@ -1,6 +1,6 @@
 """The sampler in trace space: what a cosine has shown speaks for a polynomial of the same curve.
 
-A Gaussian process (:mod:`lrsearch.search.surrogate`) from trace features to the final loss, and
+A Gaussian process (:mod:`lrsearch.surrogate`) from trace features to the final loss, and
 expected improvement over candidates: schedules drawn from the whole space, and neighbours of the
 best so far. Trials that run are believed at their predicted value, stopped ones at what the
 pruner's predictors say of them, diverged ones are as bad as it gets. Where many trials run at
@@ -36,8 +36,8 @@ from lrsearch.search.curves import (
     by_end,
     stack,
 )
-from lrsearch.search.judging import STARTUP, Judge, Memory, cap, spread
-from lrsearch.search.surrogate import Array, GaussianProcess, fit
+from lrsearch.search.judging import STARTUP, Judge, Memory, spread
+from lrsearch.surrogate import Array, GaussianProcess, cap, fit
 
 LEAST_KNOWN: Final = 8
 """Trials something is known of before the process is asked; others are drawn at random."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lrsearch.search.pruning import SHARE
-from lrsearch.search.surrogate import Array
+from lrsearch.surrogate import Array
 from tests.benchmarks import record
 
 CLEARLY = 2.0

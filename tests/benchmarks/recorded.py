@@ -9,8 +9,8 @@ import numpy as np
 import optuna
 
 from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
-from lrsearch.search.surrogate import Array, trace_features
 from lrsearch.storage import open_storage
+from lrsearch.surrogate import Array, trace_features
 
 DIVERGED_LOSS = 1e6
 

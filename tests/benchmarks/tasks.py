@@ -29,7 +29,7 @@ from torch import nn
 
 from lrsearch.schedules import RandomParams, Space
 from lrsearch.search.curves import lr_per_epoch
-from lrsearch.search.surrogate import Array
+from lrsearch.surrogate import Array
 from lrsearch.tasks import builtin, models
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner

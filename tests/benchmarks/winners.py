@@ -1,4 +1,4 @@
-"""What a user gets: the winner of a search, what ``--confirm`` chooses, and the best recipe.
+"""What a user gets: a search's winner or ``gentler.yaml``, what ``--confirm`` chooses, a recipe.
 
     python -m tests.benchmarks.winners --data-dir DIR --seeds 12 --write studies/winners
 
@@ -27,7 +27,7 @@ import lrsearch
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
-from tests.benchmarks import record
+from tests.benchmarks import record, tasks
 from tests.benchmarks.live import GUESSING, NOTHING, percent
 from tests.benchmarks.samplers import TASKS, mean_se
 
@@ -35,13 +35,17 @@ CHOOSE = 5
 """Fresh seeds that choose, as many as ``lrsearch confirm`` takes by default."""
 JUDGE = 10
 """Further seeds, by which the chosen are compared."""
-CHOICES = ("winner of the search", "lowest on 5 fresh seeds", "best recipe on 5 fresh seeds")
+RECIPE = "best recipe on 5 fresh seeds"
+CHOICES = ("winner of the search", "gentler one of the search", "lowest on 5 fresh seeds", RECIPE)
 
 
 def make_task(name: str, data_dir: Path) -> Task:
-    """``digits``, the built-in task as it is; the others as in ``tests.benchmarks.samplers``."""
-    task = load_task("digits") if name == "digits" else TASKS[name](data_dir)
-    return replace(task, test=None)
+    """``digits``, the built-in task as it is; the others of ``samplers`` and ``tasks`` here."""
+    if name == "digits":
+        return replace(load_task("digits"), test=None)
+    return replace(
+        tasks.TASKS[name]() if name in tasks.TASKS else TASKS[name](data_dir), test=None
+    )
 
 
 def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
@@ -60,12 +64,14 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
         )
         found = result.confirmed
         assert found is not None
-        value, recipes = result.value, result.baselines
+        value, recipes = result.tables.table.complete[0].value, result.baselines
+        milder = result.tables.found.gentler if result.tables.found is not None else None
     arms = [
         {"label": a.name, "baseline": a.baseline, "losses": losses(found, a.key)}
         for a in found.arms
     ]
-    return {"value": value, "recipes": recipes, "arms": arms}
+    gentler = 0 if milder is None else [a.trial for a in found.arms].index(milder.number)
+    return {"value": value, "recipes": recipes, "arms": arms, "gentler": gentler}
 
 
 def losses(found: Confirmed, key: str) -> list[float]:
@@ -82,7 +88,8 @@ def judged(row: Mapping[str, Any]) -> dict[str, Any]:
         return list(best["losses"][CHOOSE:])
 
     recipes = [arm for arm in arms if arm["baseline"] is not None]
-    picks = (arms[0]["losses"][CHOOSE:], chosen(arms), chosen(recipes))
+    two = (arms[i]["losses"][CHOOSE:] for i in (0, row["gentler"]))
+    picks = (*two, chosen(arms), chosen(recipes))
     return dict(zip(CHOICES, picks, strict=True))
 
 
@@ -95,16 +102,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for task in dict.fromkeys(row["task"] for row in rows):
         found = [judged(row) for row in rows if row["task"] == task]
-        recipe = np.array([np.mean(each[CHOICES[2]]) for each in found])
+        recipe = np.array([np.mean(each[RECIPE]) for each in found])
         for name in CHOICES:
             own = np.array([each[name] for each in found])
             mean = own.mean(axis=1)
             gain = (
-                ""
-                if name == CHOICES[2]
-                else "{:+.1f} ± {:.1f}%".format(*percent(mean / recipe - 1))
+                "" if name == RECIPE else "{:+.1f} ± {:.1f}%".format(*percent(mean / recipe - 1))
             )
-            worse = "" if name == CHOICES[2] else f"{int((mean > recipe).sum())} of {len(mean)}"
+            worse = "" if name == RECIPE else f"{int((mean > recipe).sum())} of {len(mean)}"
             cells = ["{:.4f} ± {:.4f}".format(*mean_se(mean)), gain, worse]
             lost = f"{int((own > NOTHING).sum())} of {own.size}"
             lines.append(f"| {task} | {name} | {' | '.join(cells)} | {lost} |")

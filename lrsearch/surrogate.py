@@ -1,7 +1,7 @@
 """A small exact Gaussian process in numpy, and what it sees of a schedule: features of its trace.
 
-Sampler and pruner share it. Its covariance is a Matern-5/2 over the trace features, with a length
-for each, plus a linear part for each loss seen so far; the evidence sets how much of either.
+Sampler, pruner and report share it. Its covariance is a Matern-5/2 over the trace features, with a
+length for each, and a linear part for each loss seen so far; the evidence sets how much of each.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ class GaussianProcess:
         variance = np.maximum(prior + noise - half.sum(axis=0), _JITTER)
         sd = self.scales[2]
         return self.centres[2] + sd * (cross @ self.alpha), sd * np.sqrt(variance)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of an observation's own luck, in units of the targets."""
+        return float(self.scales[2] * np.exp(self.theta[-1]))
 
     @functools.cached_property
     def _side(self) -> tuple[Array, Array, Array, Array]:
@@ -291,6 +296,14 @@ def fit(
     alpha = _solve(chol, t)
     centres, scales = (x_mid, line_mid, y_mid), (x_scale, line_scale, y_scale)
     return GaussianProcess(z, seen, centres, scales, theta, chol, alpha, lengths)
+
+
+def cap(values: Array) -> float:
+    """Losses above it say only "bad": the median plus twice its distance from the best."""
+    middle = float(np.median(values))
+    if not np.isfinite(middle):
+        middle = float(np.max(values[np.isfinite(values)], initial=0.0))
+    return middle + 2.0 * (middle - float(values.min())) + 1e-6
 
 
 def _standard(x: Array) -> tuple[Array, Array]:

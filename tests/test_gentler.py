@@ -1,0 +1,113 @@
+"""The gentler schedule: the lowest peak of all that only luck may have put behind the best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import lrsearch
+from lrsearch.cli import main
+from lrsearch.report.distinct import choose_arms
+from lrsearch.report.gentler import LEAST, gentler
+from lrsearch.report.tables import StudyTable, load
+from lrsearch.schedules import Schedule
+from lrsearch.storage import open_storage
+from tests.synthetic import make_study
+from tests.test_confirm import EPOCHS, found
+
+RATES = np.geomspace(0.01, 1.0, 16)
+LUCK = np.tile([-0.02, -0.02, 0.05, -0.05], 4)  # of the log loss
+
+
+def table_of(folder: Path, losses: np.ndarray, baseline: int = -1) -> StudyTable:
+    made = [
+        found(
+            Schedule("ConstantLR", float(lr), EPOCHS),
+            float(loss),
+            baseline="constant" if i == baseline else None,
+        )
+        for i, (lr, loss) in enumerate(zip(RATES, losses, strict=False))
+    ]
+    storage = open_storage(f"sqlite:///{folder}/gentler.db")
+    return load(make_study(name="s", made=made, epochs=EPOCHS, storage=storage), storage)
+
+
+def test_of_losses_that_differ_by_luck_alone_the_lowest_peak_is_taken(tmp_path: Path) -> None:
+    losses = 0.2 * np.exp(LUCK)
+    losses[11] = 0.2 * np.exp(-0.06)
+    table = table_of(tmp_path, losses)
+    assert table.best is not None
+    assert table.best.number == 11
+    milder = gentler(table)
+    assert milder is not None
+    assert milder.number == 0
+    arms = choose_arms(table, top=3)
+    assert [arm["trial"] for arm in arms[:2]] == [11, 0]
+
+
+def test_what_is_worse_by_more_than_luck_is_no_answer(tmp_path: Path) -> None:
+    losses = 0.2 * np.exp(LUCK)
+    losses[:4] *= 1.5
+    losses[11] = 0.2 * np.exp(-0.06)
+    milder = gentler(table_of(tmp_path, losses))
+    assert milder is not None
+    assert milder.number == 4
+
+
+def test_a_recipe_is_not_the_gentler_one(tmp_path: Path) -> None:
+    losses = 0.2 * np.exp(LUCK)
+    losses[11] = 0.2 * np.exp(-0.06)
+    milder = gentler(table_of(tmp_path, losses, baseline=0))
+    assert milder is not None
+    assert milder.number == 1
+
+
+@pytest.mark.parametrize(("trials", "baseline"), [(LEAST - 1, -1), (16, 3)])
+def test_few_trials_or_a_recipe_that_won_have_none(
+    tmp_path: Path, trials: int, baseline: int
+) -> None:
+    losses = 0.2 * np.exp(LUCK[:trials])
+    losses[3] = 0.18
+    assert gentler(table_of(tmp_path, losses, baseline)) is None
+
+
+def test_losses_may_be_negative(tmp_path: Path) -> None:
+    losses = LUCK.copy()
+    losses[11] = -0.06
+    milder = gentler(table_of(tmp_path, losses))
+    assert milder is not None
+    assert milder.number == 0
+
+
+def test_a_loop_of_the_users_own_is_compared_at_the_same_other_parameters(tmp_path: Path) -> None:
+    losses = 0.2 * np.exp(LUCK)
+    losses[11] = 0.2 * np.exp(-0.06)
+    table = table_of(tmp_path, losses)
+    decayed = [
+        replace(t, others={"weight_decay": 0.1 if t.number in (5, 11) else 0.0})
+        for t in table.trials
+    ]
+    milder = gentler(replace(table, trials=tuple(decayed)))
+    assert milder is not None
+    assert milder.number == 5
+
+
+def test_a_run_writes_it_beside_the_best_and_says_so(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--task", "digits", "--epochs", "4", "--trials", "40", "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    result = lrsearch.report("digits")
+    milder = result.gentler
+    folder = in_tmp / "lrsearch-results" / "digits"
+    assert (milder is not None) == (folder / "gentler.yaml").exists() == ("gentler" in said)
+    if milder is not None:
+        assert lrsearch.load(folder / "gentler.yaml") == milder
+        kept = yaml.safe_load((folder / "gentler.yaml").read_text())
+        assert kept["result"]["value"] >= result.value
+        assert 'lrsearch.load("gentler.yaml")' in (folder / "gentler.yaml").read_text()
