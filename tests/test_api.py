@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -315,6 +317,24 @@ def test_confirm_takes_the_task_object_again() -> None:
     assert repr(found).startswith("tiny-confirm, 2 fresh seeds: ")
     assert f"{found.winner.val.mean:.3f}"[:4] in found._repr_html_()
     assert "<table" in found._repr_html_()
+
+
+def test_what_a_report_of_a_task_object_says_to_call_can_be_called(place: Path) -> None:
+    result = lrsearch.search(tiny(), sampler="random", **SMALL | {"lr": (0.01, 0.5)})
+    [path, *_] = result.write()
+    said = html.unescape(path.read_text())
+    again = "lrsearch.search(task, name='tiny', trials=6, epochs=3, lr=[0.01, 0.5]"
+    for call in ("lrsearch.confirm('tiny', task=task)", again, ".rescaled(100)"):
+        assert call in said
+    assert "lrsearch confirm" not in said
+    assert "lrsearch run" not in said
+    assert "lrsearch train" not in said
+    [call] = re.findall(r"lrsearch\.search\([^<]*\)", said)
+    assert eval(call, {"lrsearch": lrsearch, "task": tiny()}).study.trials == result.study.trials
+    found = lrsearch.confirm(result.study, task=tiny(), seeds=2, top=1, quiet=True)
+    assert "<code>lrsearch.confirm(&#x27;tiny&#x27;, task=task, seeds=10)</code>" in (
+        found._repr_html_()
+    )
 
 
 def test_search_confirms_what_it_found() -> None:

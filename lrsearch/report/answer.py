@@ -7,7 +7,7 @@ import math
 import re
 
 from lrsearch.report import words
-from lrsearch.report.command import typed
+from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
@@ -117,7 +117,7 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         if other := [words.code(k) for k, v in found.best.others.items() if theirs.get(k) != v]:
             text += f", which ran with other values of {words.listing(other)}"
     if confirmed is None:
-        settle = words.code(typed("confirm", table.name, table.storage_url))
+        settle = words.code(confirming(table.config, table.name, table.storage_url))
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
         return f"{text} — measured with one seed, so not certain until {settle}."
     of_arms = sentence if confirmed.held is confirmed.winner else of_winner

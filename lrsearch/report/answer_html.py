@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrsearch.report import words
 from lrsearch.report.answer import sentences, to_html
-from lrsearch.report.command import typed
+from lrsearch.report.command import confirming
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
@@ -111,7 +111,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         word += f", of {words.count(len(others) + 1, 'family', 'families')}" if others else ""
         parts.append(text(f"{word}: take the exact parameters with a grain of salt.", kind="note"))
     if confirmed is None:
-        confirm = words.code(typed("confirm", table.name, table.storage_url))
+        confirm = words.code(confirming(table.config, table.name, table.storage_url))
         again = (
             f"{confirm} trains the best schedules and every baseline again on fresh seeds, and "
             "looks at the test data for the first time."

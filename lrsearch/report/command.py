@@ -16,7 +16,7 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     """``lrsearch run`` with every setting that differs from its default.
 
     Recipes of the study's own, and ranges of its families, fit in a file only: it is then
-    ``--study-file study.yaml``.
+    ``--study-file study.yaml``. Of a task that is a Python object it is a call.
 
     Args:
         name: The study's name.
@@ -25,8 +25,12 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     Example:
         >>> command_line("digits", {"task": "digits", "trials": 50})
         'lrsearch run --task digits --trials 50'
+        >>> command_line("net", {"task": "python:net", "trials": 50})
+        "lrsearch.search(task, name='net', trials=50)"
     """
     defaults = StudyConfig(storage=redact(default_storage())).to_dict()
+    if from_python(config):
+        return _call(name, config, defaults)
     needs_file = False
     words = ["lrsearch", "run", "--task", str(config.get("task", "digits"))]
     for key in SETTINGS:
@@ -63,6 +67,18 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
+def _call(name: str, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """``lrsearch.search`` with every setting that differs from its default."""
+    given = ["task", f"name={name!r}"]
+    for key in SETTINGS:
+        value = config.get(key, defaults[key])
+        if key not in ("task", "name", "data_dir") and value not in (defaults[key], None):
+            shown = redact(value) if isinstance(value, str) else value
+            url = key == "storage" and "***" in shown
+            given.append(f"{key}={'URL' if url else repr(shown)}")
+    return f"lrsearch.search({', '.join(given)})"
+
+
 def typed(command: str, name: str, storage: str = "") -> str:
     """A command about a study as it is typed: with its database, where that is not the default.
 
@@ -77,6 +93,37 @@ def typed(command: str, name: str, storage: str = "") -> str:
     """
     where = option(storage, default_storage()) if storage else ""
     return f"lrsearch {command} {shlex.quote(name)}{where}"
+
+
+def confirming(config: Mapping[str, Any], name: str, storage: str = "", **numbers: int) -> str:
+    """How a study is confirmed: the command, or the call where its task is a Python object.
+
+    Args:
+        config: The study's stored configuration.
+        name: Of the study.
+        storage: As for :func:`typed`.
+        **numbers: ``top`` and ``seeds``, where they are told.
+
+    Example:
+        >>> confirming({"task": "digits"}, "digits", seeds=10)
+        'lrsearch confirm digits --seeds 10'
+        >>> confirming({"task": "python:net"}, "digits", seeds=10)
+        "lrsearch.confirm('digits', task=task, seeds=10)"
+    """
+    if not from_python(config):
+        given = "".join(f" --{key} {value}" for key, value in numbers.items())
+        return typed("confirm", name, storage) + given
+    given = "".join(f", {key}={value}" for key, value in numbers.items())
+    if storage and option(storage, default_storage()):
+        given += f", storage={'URL' if '***' in storage else repr(storage)}"
+    return f"lrsearch.confirm({name!r}, task=task{given})"
+
+
+def from_python(config: Mapping[str, Any]) -> bool:
+    """Whether a study's task was a Python object, which no command can find again."""
+    from lrsearch.tasks import FROM_PYTHON
+
+    return str(config.get("task", "")).startswith(FROM_PYTHON)
 
 
 def import_options(places: Sequence[str]) -> str:

@@ -95,6 +95,7 @@ class Confirmed:
         loss: The winner's validation loss against every other arm.
         file: Where :attr:`lowest` was written as YAML; None where it was but read.
         storage: The database, for commands that are told.
+        task: As the study's configuration names it, likewise.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Confirmed:
     metric_name: str
     file: Path | None = None
     storage: str = ""
+    task: str = ""
 
     def __repr__(self) -> str:
         arms = "; ".join(
@@ -292,6 +294,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         loss=tuple(compare(key, {a.key: a.losses for a in arms})),
         metric_name=table.metric_name,
         storage=table.storage_url,
+        task=str(table.config.get("task", "")),
     )
 
 

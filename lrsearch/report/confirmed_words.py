@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lrsearch.report import words
-from lrsearch.report.command import typed
+from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
 from lrsearch.stats import ENOUGH_SEEDS, Comparison
 
@@ -23,7 +23,7 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
     """
     text = ""
     if best not in (None, found.winner.trial):
-        again = words.code(_typed("confirm", found))
+        again = words.code(_again(found))
         text = (
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
             f"; {again} runs the new best on the same seeds. "
@@ -43,7 +43,7 @@ def other(found: Confirmed, best: int) -> str:
     """
     if best != found.winner.trial or found.lowest is found.winner:
         return ""
-    export = _typed("export", found)
+    export = typed("export", found.name.removesuffix(SUFFIX), found.storage)
     if found.held is found.winner:
         number = found.lowest.trial
         return (
@@ -56,9 +56,10 @@ def other(found: Confirmed, best: int) -> str:
     )
 
 
-def _typed(command: str, found: Confirmed) -> str:
-    """A command about the search that was confirmed."""
-    return typed(command, found.name.removesuffix(SUFFIX), found.storage)
+def _again(found: Confirmed, **numbers: int) -> str:
+    """How the search is confirmed once more."""
+    name = found.name.removesuffix(SUFFIX)
+    return confirming({"task": found.task}, name, found.storage, **numbers)
 
 
 def of_lowest(found: Confirmed) -> str:
@@ -182,7 +183,7 @@ def _alone(found: Confirmed, baselines: list[Arm]) -> str:
 
 def _more(found: Confirmed) -> str:
     """So few seeds tell nothing; what to type for enough."""
-    again = words.code(f"{_typed('confirm', found)} --seeds {ENOUGH_SEEDS}")
+    again = words.code(_again(found, seeds=ENOUGH_SEEDS))
     return (
         " So few seeds allow no interval and no test that would say anything: "
         f"{again} adds to them."

@@ -24,7 +24,7 @@ from lrsearch.report import (
     sections,
     words,
 )
-from lrsearch.report.command import command_line
+from lrsearch.report.command import command_line, from_python
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.gentler import gentler
@@ -244,7 +244,7 @@ def _use(report: Report) -> str:
     if not report.yaml:
         return ""
     another = "`lrsearch train best.yaml --epochs 100` trains it on another budget."
-    if not report.table.config:
+    if not report.table.config or from_python(report.table.config):
         another = 'On another budget it is `lrsearch.load("best.yaml").rescaled(100)`.'
     parts = [
         sections.text(

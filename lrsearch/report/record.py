@@ -12,7 +12,6 @@ import json
 import math
 import platform
 import re
-import shlex
 import statistics
 import subprocess
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
-from lrsearch.report.command import command_line
+from lrsearch.report.command import command_line, confirming
 from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import StudyTable, answer, load, pruning
@@ -74,7 +73,7 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     commands = [command_line(table.name, config)]
     if confirmed is not None:
         seeds = len(confirmed.seeds)
-        commands.append(f"lrsearch confirm {shlex.quote(table.name)} --top {top} --seeds {seeds}")
+        commands.append(confirming(config, table.name, top=top, seeds=seeds))
     out: dict[str, Any] = {
         "study": table.name,
         "date": f"{max(ended):%Y-%m-%d}" if ended else None,

@@ -71,8 +71,9 @@ def import_place(target: str) -> ModuleType:
     """
     if target.startswith(FROM_PYTHON):
         raise UsageError(
-            f"task {target.removeprefix(FROM_PYTHON)} was given as a Python object: pass it again "
-            "as task=, or put it in a file and give --task file.py:name"
+            f"task {target.removeprefix(FROM_PYTHON)} was given as a Python object, which no "
+            "command finds: pass it again as task= of lrsearch.search or lrsearch.confirm, or put "
+            "it in a file and search with --task file.py:name"
         )
     return import_module(target.partition(":")[0])
 
