@@ -398,6 +398,19 @@ def test_trainer_searches_with_its_own_hp_space() -> None:
     assert made.rates[: EPOCHS * STEPS] == pytest.approx(first.trace(STEPS).lr.tolist())
 
 
+def test_trainer_that_would_be_judged_by_the_sum_of_its_metrics_is_told_so() -> None:
+    made = trainer(None)
+    from lrsearch.integrations.transformers import eval_loss, hp_space
+
+    made.compute_metrics = lambda prediction: {"accuracy": 0.5}
+    words = {"n_trials": 1, "direction": "minimize", "backend": "optuna"}
+    with pytest.raises(UsageError, match=r"sum of the metrics, no loss: give .*=eval_loss"):
+        made.hyperparameter_search(hp_space(made), **words)
+    assert not made.rates
+    best = made.hyperparameter_search(hp_space(made), compute_objective=eval_loss, **words)
+    assert best.objective != 0.5
+
+
 def test_trainer_of_another_class_is_told_what_to_use() -> None:
     transformers = pytest.importorskip("transformers")
     from lrsearch.integrations.transformers import ScheduleMixin, hp_space

@@ -14,6 +14,7 @@ from lrsearch.schedules.family import get_family
 
 try:
     from transformers import Trainer
+    from transformers.trainer_utils import default_compute_objective
 except ImportError:
     raise LrsearchError(
         "transformers is not installed: pip install 'lrsearch[transformers]'"
@@ -146,7 +147,8 @@ def hp_space(
         **space: As for :func:`lrsearch.suggest`: ``schedules``, ``lr``, ``warmup``.
 
     Raises:
-        UsageError: The trainer takes no schedule.
+        UsageError: The trainer takes no schedule. At the first trial: it would be judged by the
+            sum of its metrics, which is the trainer's own objective.
 
     Example:
         >>> trainer.hyperparameter_search(  # doctest: +SKIP
@@ -160,6 +162,12 @@ def hp_space(
         )
 
     def suggested(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        judge = getattr(trainer, "compute_objective", None)
+        if judge is default_compute_objective and getattr(trainer, "compute_metrics", None):
+            raise UsageError(
+                "with compute_metrics the trainer's own objective is the sum of the metrics, no "
+                "loss: give hyperparameter_search(compute_objective=eval_loss)"
+            )
         trainer.schedule = suggest(trial, _validations(trainer), **space)
         trainer._pruning = PruningCallback(trial)
         return {"learning_rate": trainer.schedule.lr}
