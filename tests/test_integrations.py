@@ -186,6 +186,80 @@ def test_lightning_reports_the_last_validation_of_an_epoch() -> None:
     assert len(module.rates) == EPOCHS * STEPS
 
 
+def test_lightning_counts_validations_that_come_every_so_many_batches() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    losses = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    words = {"val_check_interval": 3, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    study = optuna.create_study()
+    trial = study.ask()
+    module = lightning_model(lrsearch.suggest(trial, 4), loss=lambda epoch: next(losses))
+    trainer = fit(module, PruningCallback(trial), **words)
+    assert study.trials[0].intermediate_values == {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    assert study.trials[0].user_attrs["stopped"] == "completed"
+    trainer.validate(module, DataLoader(data(), 32), verbose=False)  # of no epoch
+    assert len(study.trials[0].intermediate_values) == 4
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=1.5))
+    trial, losses = study.ask(), iter([1.0, 2.0])
+    module = lightning_model(lrsearch.suggest(trial, 4), loss=lambda epoch: next(losses))
+    with pytest.raises(optuna.TrialPruned, match="stopped after epoch 2"):
+        fit(module, PruningCallback(trial), **words)
+    assert len(module.rates) == 6
+
+
+def test_lightning_runs_the_epochs_that_the_schedule_was_suggested_for() -> None:
+    pytest.importorskip("lightning")
+    from lrsearch.integrations.lightning import PruningCallback
+
+    for epochs, words in ((EPOCHS + 1, {}), (2, {}), (EPOCHS, {"max_steps": 2 * STEPS})):
+        trial = optuna.create_study().ask()
+        module = lightning_model(lrsearch.suggest(trial, epochs))
+        runs = 2 if words else EPOCHS
+        with pytest.raises(
+            UsageError, match=f"trainer are {runs}, those of the schedule {epochs}"
+        ):
+            fit(module, PruningCallback(trial), **words)
+        assert not module.rates
+
+
+def test_lightning_notices_a_scheduler_that_manual_optimization_never_steps() -> None:
+    pl = pytest.importorskip("lightning.pytorch")
+    from lrsearch.integrations.lightning import PruningCallback, configure
+
+    class Manual(pl.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, schedule: Schedule, steps: bool) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.network, self.schedule, self.steps = nn.Linear(4, 2), schedule, steps
+
+        def training_step(self, batch: list[Tensor], index: int) -> None:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(F.cross_entropy(self.network(batch[0]), batch[1]))
+            optimizer.step()
+            if self.steps:
+                self.lr_schedulers().step()
+
+        def validation_step(self, batch: list[Tensor], index: int) -> None:
+            self.log("val_loss", 1.0)
+
+        def configure_optimizers(self) -> dict[str, Any]:
+            optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9)
+            return configure(self.schedule, optimizer, self.trainer)
+
+    study = optuna.create_study()
+    for steps in (True, False):
+        trial = study.ask()
+        module = Manual(lrsearch.suggest(trial, EPOCHS, schedules="StepLR"), steps)
+        if steps:
+            fit(module, PruningCallback(trial))
+        else:
+            with pytest.raises(UsageError, match=r"call self.lr_schedulers\(\).step\(\) yourself"):
+                fit(module, PruningCallback(trial))
+    assert [len(t.intermediate_values) for t in study.trials] == [EPOCHS, 1]
+
+
 def test_lightning_ends_a_diverged_trial_and_completes_a_good_one() -> None:
     pytest.importorskip("lightning")
     from lrsearch.integrations.lightning import PruningCallback

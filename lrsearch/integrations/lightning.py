@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.callback import PruningCallback as Pruning
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.integrations.steps import build_for_steps
+from lrsearch.objective import asked
 from lrsearch.schedules.family import get_family
 
 try:
@@ -48,10 +49,7 @@ def configure(
         ...     return configure(self.schedule, optimizer, self.trainer)
     """
     total = trainer.estimated_stepping_batches  # of the optimizer; -1 where it is not known
-    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
-    epochs = trainer.max_epochs
-    if 0 < total < math.inf and math.isfinite(batches):
-        epochs = math.ceil(total / max(1, math.ceil(batches)))  # max_steps may end it before
+    epochs = _epochs(trainer) or trainer.max_epochs
     if schedule.interval == "epoch" and epochs is not None and epochs > 0:
         if epochs != schedule.epochs:
             schedule = schedule.rescaled(epochs)
@@ -67,11 +65,22 @@ def configure(
     return {"optimizer": optimizer, "lr_scheduler": plan}
 
 
+def _epochs(trainer: pl.Trainer) -> int | None:
+    """Epochs that will be run, which ``max_steps`` may end before; None where nothing says it."""
+    total = trainer.estimated_stepping_batches
+    batches = float(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    if 0 < total < math.inf and math.isfinite(batches):
+        return math.ceil(float(total) / max(1, math.ceil(batches)))
+    return None
+
+
 class PruningCallback(pl.Callback):  # type: ignore[misc]
     """Reports the validation loss of every epoch to Optuna, and ends trials not worth more.
 
     As :class:`lrsearch.PruningCallback`: a loss that is not finite ends the trial as pruned. Of an
-    epoch with several validations (``val_check_interval`` below 1) the last one counts.
+    epoch with several validations (``val_check_interval`` below 1) the last one counts. Where
+    validations come every so many batches, whatever the epoch (``check_val_every_n_epoch=None``),
+    each of them ends an epoch of the schedule: give :func:`lrsearch.suggest` their number.
 
     Args:
         trial: The Optuna trial.
@@ -80,6 +89,8 @@ class PruningCallback(pl.Callback):  # type: ignore[misc]
 
     Raises:
         optuna.TrialPruned: Out of ``trainer.fit``, where the trial shall end.
+        UsageError: The trainer runs another number of epochs than the schedule was suggested for,
+            ``monitor`` is not logged, or no scheduler is stepped under manual optimization.
 
     Example:
         >>> pl.Trainer(max_epochs=30, callbacks=[PruningCallback(trial)])  # doctest: +SKIP
@@ -94,24 +105,45 @@ class PruningCallback(pl.Callback):  # type: ignore[misc]
         self._metric = metric
         self._latest: tuple[float, float | None] | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The rest of a curve that is not trained says nothing of how a trial will end."""
+        schedule, runs = asked(self._pruning.trial), _epochs(trainer)
+        counted = pl_module.automatic_optimization or trainer.max_steps < 0  # of each optimizer
+        if schedule is None or runs is None or _by_batches(trainer) or not counted:
+            return
+        if runs != schedule.epochs:
+            raise UsageError(
+                f"the epochs of the trainer are {runs}, those of the schedule {schedule.epochs}: "
+                f"give suggest(trial, epochs={runs})"
+            )
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing is known of this epoch yet."""
         self._latest = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was logged: another validation of this epoch may follow."""
-        if not trainer.sanity_checking:
-            metric = None if self._metric is None else self._logged(trainer, self._metric)
-            self._latest = self._logged(trainer, self._monitor), metric
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metric = None if self._metric is None else self._logged(trainer, self._metric)
+        self._latest = self._logged(trainer, self._monitor), metric
+        if _by_batches(trainer):
+            self._report(trainer, pl_module, self._pruning.epoch + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the epoch's last validation; on every process the same decision."""
+        """Report the epoch's last validation."""
+        epoch = trainer.current_epoch + 1
+        if self._latest is not None and not _by_batches(trainer) and epoch > self._pruning.epoch:
+            self._report(trainer, pl_module, epoch)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        """On every process the same decision."""
         import optuna
 
-        epoch = trainer.current_epoch + 1
-        if self._latest is None or epoch <= self._pruning.epoch:
-            return
+        assert self._latest is not None
         loss, metric = self._latest
+        if epoch > 1 and not pl_module.automatic_optimization:
+            _check_stepped(trainer)
         stop = trainer.is_global_zero and self._pruning.report(
             loss, epoch=epoch, val_metric=metric
         )
@@ -126,3 +158,18 @@ class PruningCallback(pl.Callback):  # type: ignore[misc]
                 f"validation_step (it logs {logged})"
             )
         return float(trainer.callback_metrics[name])
+
+
+def _by_batches(trainer: pl.Trainer) -> bool:
+    """Whether it validates every so many batches, also across epochs."""
+    return trainer.check_val_every_n_epoch is None
+
+
+def _check_stepped(trainer: pl.Trainer) -> None:
+    """Under manual optimization Lightning steps no scheduler."""
+    steps = [getattr(each.scheduler, "last_epoch", 1) for each in trainer.lr_scheduler_configs]
+    if steps and not any(steps):
+        raise UsageError(
+            "no scheduler was stepped: under manual optimization call self.lr_schedulers().step() "
+            "yourself, after every step of the optimizer or every epoch, as schedule.interval says"
+        )
