@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from lrsearch import values
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FAMILIES, Schedule, Space
-from lrsearch.schedules.ranges import as_number
+from lrsearch.schedules.ranges import Choice, Range, as_number
 
 if TYPE_CHECKING:
     import optuna
@@ -71,8 +71,9 @@ def suggest(
     Raises:
         ConfigError: An unknown family or an impossible range, all mistakes at once.
         UsageError: No trial; its study maximises, has several objectives, or was searched with
-            other families; the trial was asked for another schedule before, or has queued values
-            that make none.
+            other families; the trial was asked for another schedule before, or for an ``lr``,
+            ``warmup`` or ``scheduler`` of its objective's own, or has queued values that make
+            none.
 
     Example:
         >>> import optuna
@@ -89,10 +90,37 @@ def suggest(
             "this trial was asked for a schedule with other arguments before, and has but one: "
             "build that one for each optimizer"
         )
+    if key not in _ASKED:
+        _check_names(trial, space)
     schedule = _suggested(trial, space)
     trial.set_user_attr("schedule", schedule.to_dict())
     _ASKED[key] = weakref.ref(trial, lambda _: _ASKED.pop(key, None)), space, schedule
     return schedule
+
+
+def _check_names(trial: Any, space: Space) -> None:
+    """Optuna would give what the objective asked for before, of whatever range, with a warning."""
+    if not hasattr(trial, "study") or "schedule" in trial.user_attrs:
+        return  # finished or fixed, or asked already, by another process
+    ours: dict[str, Range | Choice] = {
+        "scheduler": Choice(space.names),
+        "lr": space.lr_dim,
+        "warmup": space.warmup_dim,
+    }
+    for name, given in trial.distributions.items():
+        if name in ours and not _same(given, ours[name]):
+            raise UsageError(
+                f"the objective asks for {name!r} itself, in a range of its own: leave that out, "
+                "as the schedule brings one, or give it another name"
+            )
+
+
+def _same(given: Any, dim: Range | Choice) -> bool:
+    """Whether Optuna's distribution is that of a range or choice of ours."""
+    if isinstance(dim, Choice):
+        return bool(getattr(given, "choices", None) == dim.options)
+    range_ = [getattr(given, key, None) for key in ("low", "high", "log")]
+    return range_ == [dim.low, dim.high, dim.log]
 
 
 def _suggested(trial: optuna.trial.BaseTrial, space: Space) -> Schedule:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -275,6 +275,30 @@ def test_a_trial_has_one_schedule() -> None:
     with pytest.raises(UsageError, match="with other arguments before, and has but one: build"):
         ask(trial, EPOCHS + 1)
     assert trial.user_attrs["schedule"] == schedule.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("lr", lambda trial: trial.suggest_float("lr", 1e-6, 10.0, log=True)),
+        ("lr", lambda trial: trial.suggest_float("lr", 1e-4, 1.0)),
+        ("warmup", lambda trial: trial.suggest_int("warmup", 0, 500)),
+        ("scheduler", lambda trial: trial.suggest_categorical("scheduler", ["cosine", "step"])),
+    ],
+)
+def test_a_parameter_of_the_objective_under_a_name_of_ours_is_named(
+    name: str, own: Callable[[optuna.Trial], Any]
+) -> None:
+    trial = make().ask()
+    own(trial)
+    with pytest.raises(UsageError, match=f"the objective asks for '{name}' itself.*another name"):
+        ask(trial)
+
+
+def test_a_parameter_of_the_same_range_is_shared_with_the_objective() -> None:
+    trial = make().ask()
+    lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
+    assert ask(trial).lr == lr
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter")  # Optuna's, of a value out of its range
