@@ -30,7 +30,13 @@ from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule
 from lrsearch.search.closing import _metric
-from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line
+from lrsearch.search.display import (
+    Display,
+    LineDisplay,
+    LiveDisplay,
+    finished_line,
+    make_display,
+)
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.run import run
@@ -214,11 +220,37 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
         assert "CosineAnnealingWarmRestarts" in lines[2], "the description gives way first"
 
 
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_study_s_bar_gives_way_to_its_counts(width: int) -> None:
+    ends = ["pruned"] * 41 + ["diverged"] * 3 + ["completed"] * 19
+    rows = [
+        Row(n, "StepLR", "gamma 0.5", 0.1, 2, 0.3, None, end, None, None)
+        for n, end in enumerate(ends)
+    ]
+    display = LiveDisplay(io.StringIO())
+    display._console = out = console(width)
+    display._first = (0, 0)
+    display._began -= 63 * 120
+    out.print(display._render(Progress(100, 30, tuple(rows))))
+    (line,) = [line for line in told(out).splitlines() if line.startswith("trials")]
+    bar, _, counts = line.rstrip().partition("  63/100")
+    assert "━━━" in bar
+    assert counts.startswith(" · 41 pruned · 3 diverged · 19 complete  eta 1:14:")
+
+
 class Screen(io.StringIO):
     """What is written to a terminal."""
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(("kind", "of"), [("xterm", LiveDisplay), ("dumb", LineDisplay)])
+def test_a_terminal_that_cannot_redraw_gets_a_line_per_trial(
+    kind: str, of: type[Display], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", kind)
+    assert isinstance(make_display(quiet=False, stream=Screen()), of)
 
 
 def test_a_second_interrupt_shows_the_cursor_before_it_ends_the_process(

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Protocol, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lrsearch.divergence import DIVERGED_LOSS
@@ -23,6 +24,7 @@ from lrsearch.search.progress import Progress, Row
 
 MAX_RUNNING_ROWS = 12
 BAR, GAP = 10, 2  # columns of a trial's progress bar, and between all columns
+WIDEST_BAR = 34  # of the study's; in a narrow terminal it gives way to the counts
 LEAST_TOLD = 8  # a description cut to less says nothing
 UNSEEN = contextlib.suppress(OSError)  # the terminal is gone, or nobody reads: the study goes on
 
@@ -135,7 +137,7 @@ class LiveDisplay:
         if done < 3 or left <= 0:
             return ""
         seconds = (time.monotonic() - self._began) / done * left
-        return f"eta {int(seconds // 60)}:{int(seconds % 60):02d}"
+        return f"eta {timedelta(seconds=int(seconds))}"
 
     def _render(self, progress: Progress) -> Group:
         grid = Table.grid(padding=(0, 2))
@@ -145,11 +147,14 @@ class LiveDisplay:
         for name in ("pruned", "diverged", "failed", "completed"):
             if n := progress.count(name):
                 parts.append(f"{n} {'complete' if name == 'completed' else name}")
-        line = Table.grid(padding=(0, 2))
+        ended, eta = " · ".join(parts), self._eta(progress)
+        bar = self._console.width - sum(cell_len(text) + GAP for text in ("trials", ended, eta))
+        bar = min(WIDEST_BAR, max(BAR, bar))
+        line = Table.grid("", "", Column(no_wrap=True), padding=(0, GAP))
         line.add_row(
-            ProgressBar(total=max(1, progress.target), completed=progress.finished, width=34),
-            " · ".join(parts),
-            self._eta(progress),
+            ProgressBar(total=max(1, progress.target), completed=progress.finished, width=bar),
+            ended,
+            eta,
         )
         grid.add_row("trials", line)
         epochs = f"{progress.epochs_run:,} of {progress.budget * len(progress.rows):,}"
@@ -210,13 +215,17 @@ class LiveDisplay:
 
 
 def make_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
-    """Live where ``stream`` (stderr by default) is a terminal, HTML in a notebook, else lines."""
+    """Live where ``stream`` (stderr by default) is a terminal, HTML in a notebook, else lines.
+
+    A terminal that cannot move its cursor (``TERM=dumb``) gets lines, too.
+    """
     if quiet:
         return QuietDisplay()
     if stream is None and in_notebook():
         return NotebookDisplay()
     stream = stream or sys.stderr
-    return LiveDisplay(stream) if stream.isatty() else LineDisplay(stream)
+    live = stream.isatty() and Console(file=stream).is_interactive
+    return LiveDisplay(stream) if live else LineDisplay(stream)
 
 
 @contextlib.contextmanager
