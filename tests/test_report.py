@@ -466,10 +466,42 @@ def test_overview_is_asked_for_by_a_picture_s_name(
 
 def test_a_single_trial_has_axes_that_can_be_read() -> None:
     """One decade of rates on either side, and no loss below 0."""
-    rows = figures.lr_vs_val_loss_table(load(make_study(made=fakes(1))))
-    figure = figures.lr_vs_val_loss_figure(rows)
+    table = load(make_study(made=fakes(1)))
+    figure = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     assert figure.layout.xaxis.dtick == "D2"
     assert figure.layout.yaxis.rangemode == "tozero"
+    assert optuna_figures.history_figure(table).layout.yaxis.rangemode == "tozero"
+
+
+def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
+    tmp_path: Path,
+) -> None:
+    standalone.write_figures(make_study(3), None, tmp_path)
+    text = (tmp_path / "importance.html").read_text(encoding="utf-8")
+    assert "Too few trials have finished to say what mattered (12 are needed)." in text
+    assert '<script type="application/json"' not in text
+    assert '<script type="application/json"' in (tmp_path / "curves.html").read_text("utf-8")
+
+
+def test_a_long_name_of_a_parameter_leaves_its_bar_room() -> None:
+    names = [f"weight_decay_of_all_layers_behind_the_{n}_block" for n in ("first", "second")]
+    shares = Shares({"lr": 0.5, names[0]: 0.2, names[1]: 0.1}, {}, 20)
+    found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, {}, {})
+    figure = breakdown.importance_figure(found)
+    assert list(figure.data[0].y) == list(figure.data[0].customdata)[:3] != []
+    assert set(names) < set(figure.data[0].customdata), "hovering shows the whole"
+    assert "learning rate" in figure.layout.yaxis.ticktext
+    for drawn in (figure, breakdown.within_figure(found)):
+        assert max(map(len, drawn.layout.yaxis.ticktext)) <= 24
+
+
+def test_a_choice_stands_below_its_points_in_plain_words() -> None:
+    table = load(make_study(30, families=["LambdaLR"], prune=False))
+    figure = optuna_figures.slice_figure(table, "LambdaLR")
+    assert figure is not None
+    (axis,) = (axis for axis in figure.select_xaxes() if axis.type == "category")
+    assert set(axis.ticktext) == {"inverse_sqrt", "trapezoid", "rex"}
+    assert axis.range == (-0.5, 2.5), "no choice is cut off at the end"
 
 
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:

@@ -88,6 +88,17 @@ def test_the_filter_keeps_the_rows_that_match(opened: Browser) -> None:
     assert {text.replace("MultiStepLR", "StepLR") for text in families} == {"StepLR pruned"}
 
 
+def test_the_table_of_a_small_study_is_as_high_as_its_rows(
+    browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.html"
+    path.write_text(page(make_report(make_study(1))), encoding="utf-8")
+    browser.resize(1280, 900)
+    browser.open(path, READY)
+    assert browser.run("document.getElementById('shown').textContent") == "1 trial"
+    assert 60 < browser.run("document.getElementById('grid').clientHeight") < 120
+
+
 def test_only_the_rows_in_view_exist(opened: Browser) -> None:
     assert opened.run("document.querySelectorAll('.trials tbody tr').length") < 60
     opened.run("document.getElementById('grid').scrollTop = 1e6")

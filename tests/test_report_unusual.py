@@ -99,6 +99,17 @@ def test_where_all_trials_diverged_the_report_says_what_to_do_and_claims_nothing
     assert "That took 24 of 240 epochs." in text
 
 
+def test_an_axis_without_a_loss_has_no_numbers() -> None:
+    drawn = make_report(make_study(12, made=lost())).figures
+    assert drawn["scatter"][0].layout.yaxis.tickvals == ()
+    assert drawn["scatter"][0].layout.yaxis2.ticktext == ("diverged",)
+    made = lost()
+    for fake in made:
+        fake.losses = np.array([math.inf])
+    drawn = make_report(make_study(12, made=made)).figures
+    assert drawn["overview"][0].layout.yaxis2.tickvals == ()
+
+
 @pytest.mark.parametrize("trials", [0, 12])
 def test_links_of_a_page_lead_to_sections_that_are_there(trials: int) -> None:
     text = visible(page(make_report(make_study(12, made=lost(trials)))))

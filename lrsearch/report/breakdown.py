@@ -19,6 +19,11 @@ FAINT = "rgba(127,127,127,0.55)"
 NAMES = {"scheduler": "scheduler", "lr": "learning rate", "warmup": "warmup"}
 
 
+def _short(name: str) -> str:
+    """A parameter's name beside its bar, cut in its middle where it would take the bars' room."""
+    return html.escape(name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}")
+
+
 def importance_figure(rows: Importance) -> Figure:
     """Level one: what family, rate and warmup explain, over all trials and the better half."""
     import plotly.graph_objects as go
@@ -27,6 +32,7 @@ def importance_figure(rows: Importance) -> Figure:
     if rows.overall is None:
         return figure
     names = list(rows.overall.share)[::-1]
+    labels = [NAMES.get(n, html.escape(n)) for n in names]
     for shares, label, color in (
         (rows.better, "among the better half", SKY),
         (rows.overall, f"over all {rows.overall.trials:,} trials", BLUE),
@@ -36,14 +42,17 @@ def importance_figure(rows: Importance) -> Figure:
         values = [shares.share.get(n, 0.0) for n in names]
         figure.add_bar(
             x=values,
-            y=[NAMES.get(n, html.escape(n)) for n in names],
+            y=labels,
             orientation="h",
             name=label,
+            customdata=labels,
             marker={"color": color, "line": {"width": 0}},
             error_x=_whiskers(values, [shares.spread.get(n, 0.0) for n in names]),
-            hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
+            hovertemplate="%{customdata}: %{x:.0%}<extra>" + label + "</extra>",
         )
-    figure.update_yaxes(ticks="")
+    figure.update_yaxes(
+        ticks="", tickvals=labels, ticktext=[NAMES.get(n, _short(n)) for n in names]
+    )
     _share_axis(figure)
     figure.update_layout(height=120 + 58 * len(names))
     return figure
@@ -126,7 +135,7 @@ def within_figure(rows: Importance) -> Figure:
         )
     _share_axis(figure)
     figure.update_xaxes(title="share it explains in its family")
-    names = [html.escape(name) for _, name in bars]
+    names = [_short(name) for _, name in bars]
     figure.update_yaxes(
         ticks="", tickvals=places, ticktext=names, range=[row + 0.4, 0.6], showgrid=False
     )

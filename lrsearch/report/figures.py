@@ -141,6 +141,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
             "domain": [0, 0.9 if rail else 1],
             **(loss_axis(values) if wide else {}),
             **({"rangemode": "tozero"} if len(set(values)) == 1 and values[0] > 0 else {}),
+            **({} if values else {"tickvals": []}),
         },
         height=470 + legend_height(entries),
         legend=LEGEND_BELOW,
@@ -179,7 +180,7 @@ def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
     usable = [v for v in values if v is not None and math.isfinite(v) and v > 0]
     ratio = max(usable) / min(usable) if usable else 1.0
     # a single value is drawn with a decade on either side of it
-    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 8 or ratio == 1 else None
+    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 5 or ratio == 1 else None
     return {
         "type": "log",
         "exponentformat": "power",

@@ -52,11 +52,14 @@ def history_figure(table: StudyTable) -> Figure:
     for trace in figure.data:
         if trace.mode == "markers":
             trace.update(name="trained to the end", marker={"color": BLUE, "size": 7})
+            trace.update(cliponaxis=False)
         else:
             trace.update(name="best so far", line={"color": VERMILION, "width": 2, "shape": "hv"})
     values = [t.value for t in table.complete if t.value is not None]
     if values and min(values) > 0 and max(values) / min(values) > 6:
         figure.update_yaxes(log_ticks(values))
+    elif len(set(values)) == 1 and values[0] > 0:  # plotly would go as far below 0 as above
+        figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title="trial", rangemode="tozero")
     figure.update_yaxes(title="validation loss")
     figure.update_layout(
@@ -138,6 +141,10 @@ def slice_figure(table: StudyTable, family: str) -> Figure | None:
         axis.title = {"text": html.escape(param.removeprefix(f"{family}."))}
         if axis.type == "log":
             axis.update(log_ticks([t.params.get(param) for t in mine]))
+        elif axis.type == "category":  # Optuna quotes its choices, and plotly halves the last
+            choices = list(axis.categoryarray)
+            said = [html.escape(choice.strip("'")) for choice in choices]
+            axis.update(tickvals=choices, ticktext=said, range=[-0.5, len(choices) - 0.5])
     figure.update_layout(height=330, showlegend=False, coloraxis_showscale=False)
     return figure
 

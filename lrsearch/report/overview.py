@@ -138,7 +138,7 @@ def _axis(values: Sequence[float | None], floor: float) -> dict[str, object]:
     """A log axis over the positive values, from ``floor`` times the largest at the least."""
     usable = [v for v in values if v is not None and math.isfinite(v) and v > 0]
     if not usable:
-        return {}
+        return {"tickvals": []}
     low, high = max(min(usable), floor * max(usable)), max(usable)
     pad = 0.04 * math.log10(high / low) + 0.01
     return log_ticks([low, high]) | {"range": [math.log10(low) - 3 * pad, math.log10(high) + pad]}

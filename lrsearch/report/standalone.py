@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.files import write_text
-from lrsearch.report import breakdown, courses, figures
+from lrsearch.report import answer, breakdown, courses, figures
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import optuna
     from plotly.graph_objects import Figure
 
-Part = tuple[str, "Figure", str, str]  # id, figure, heading, caption
+Part = tuple[str, "Figure | None", str, str]  # id, figure, heading, caption
 
 MARKS = (
     "Filled marks were trained to the end. Hollow ones were stopped early and stand at the loss "
@@ -65,9 +65,10 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     best = courses.best_courses(table)
-    matter: list[Part] = [
-        ("importance", breakdown.importance_figure(mattered), "What mattered", WORTH)
-    ]
+    matter: list[Part] = [("importance", None, "What mattered", answer.mattered(mattered)[0])]
+    if mattered.overall is not None:
+        drawn = breakdown.importance_figure(mattered)
+        matter = [("importance", drawn, "What mattered", WORTH)]
     if mattered.within:
         text = "Each family's own parameters; lrsearch report has its better half beside it."
         matter.append(("within", breakdown.within_figure(mattered), "Within each family", text))
@@ -93,8 +94,8 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     }
 
 
-def _section(name: str, drawn: Figure, heading: str, caption: str) -> str:
+def _section(name: str, drawn: Figure | None, heading: str, caption: str) -> str:
     return (
         f"<section><h2>{escape(heading)}</h2><p class='note'>{escape(caption)}</p>"
-        f"{figure(name, drawn, heading)}</section>"
+        f"{'' if drawn is None else figure(name, drawn, heading)}</section>"
     )

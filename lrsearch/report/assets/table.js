@@ -123,8 +123,8 @@
         column.key !== key ? "none" : sort.up ? "ascending" : "descending");
     });
     document.getElementById("shown").textContent =
-      order.length === count ? count.toLocaleString("en") + " trials"
-        : order.length.toLocaleString("en") + " of " + count.toLocaleString("en") + " trials";
+      (order.length === count ? "" : order.length.toLocaleString("en") + " of ") +
+      count.toLocaleString("en") + (count === 1 ? " trial" : " trials");
     first = -1;
     fill();
   }
