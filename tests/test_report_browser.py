@@ -143,6 +143,26 @@ def test_the_printed_page_has_every_trial(opened: Browser) -> None:
     assert opened.run(rows) < 150
 
 
+def test_on_paper_a_dark_page_is_light_and_its_bars_and_keys_have_their_colours(
+    opened: Browser,
+) -> None:
+    words = "document.getElementById('scatter').layout.font.color"
+    light = opened.run(words)
+    opened.scheme(dark=True)
+    opened.wait(f"{words} !== '{light}'")
+    dark = opened.run(words)
+    opened.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(words) == light
+    opened.call("Emulation.setEmulatedMedia", media="print")
+    adjust = "getComputedStyle(document.querySelector('{}')).printColorAdjust"
+    for place in (".key i", "td.bar i"):
+        assert opened.run(adjust.replace("{}", place)) == "exact"
+    opened.call("Emulation.setEmulatedMedia", media="")
+    opened.scheme(dark=True)
+    opened.run("window.dispatchEvent(new Event('afterprint'))")
+    assert opened.run(words) == dark
+
+
 @pytest.mark.parametrize("width", [340, 1100])
 def test_the_longest_name_stays_within_its_column(opened: Browser, width: int) -> None:
     opened.resize(width, 900)

@@ -128,4 +128,10 @@
   next();
   dark.addEventListener("change", again);
   narrow.addEventListener("change", again);
+  ["beforeprint", "afterprint"].forEach(function (moment) {
+    window.addEventListener(moment, function () {
+      document.documentElement.classList.toggle("paper", moment === "beforeprint");
+      if (dark.matches) { again(); }
+    });
+  });
 })();
