@@ -366,7 +366,12 @@ def test_csv_files_hold_every_trial_and_epoch(
     with written["trials"].open(newline="") as file:
         trials = list(csv.DictReader(file))
     assert len(trials) == 150
-    assert float(trials[0]["lr"]) == table.trials[0].lr
+    assert float(trials[0]["lr"]) == float(trials[0]["params_lr"]) == table.trials[0].lr
+    for path in written.values():
+        with path.open(newline="") as file:
+            head, *rows = csv.reader(file)
+        assert len(set(head)) == len(head), "no column twice"
+        assert not any("'" in row for row in rows), "what is empty stays empty"
     with written["history"].open(newline="") as file:
         assert sum(1 for _ in file) - 1 == len(table.history.epoch)
 

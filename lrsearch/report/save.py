@@ -109,7 +109,8 @@ def write_csv(report: Report, folder: Path) -> list[Path]:
     _make(folder)
     params = sorted({name for t in table.trials for name in t.params})
     head = ["number", "status", "family", "lr", "warmup", "baseline", "val_loss", "last_val_loss"]
-    head += ["val_metric", "epochs", "seconds", "device", "stopped", *params]
+    head += ["val_metric", "epochs", "seconds", "device", "stopped"]
+    head += [f"params_{name}" if name in head else name for name in params]  # no column twice
     trials = [
         [
             t.number, t.status, t.family, t.lr, t.warmup, t.baseline, t.value, t.last_loss,
@@ -181,7 +182,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text_like = isinstance(value, str) and value[:1] in "=+-@\t\r"
+    text_like = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
     return f"'{value}" if text_like else value  # a spreadsheet must not run it
 
 
