@@ -115,7 +115,8 @@ def make(
         except values.MistakesError as error:
             mistakes += [f"{where(f'{key}.{path}')}{text}" for path, text in error.rows]
         except ValueError as error:
-            mistakes.append(f"{where(key)}{error}")
+            line = " ".join(map(str.strip, str(error).splitlines()))  # an object's may be many
+            mistakes.append(f"{where(key)}{line}")
     if checked.get("gpus_per_worker") is not None and checked.get("launcher") != "ray":
         mistakes.append(f"{where('gpus_per_worker')}goes with launcher ray only")
     if mistakes:

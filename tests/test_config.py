@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,16 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_field_of_the_configuration_is_a_setting() -> None:
     assert set(SETTINGS) == set(StudyConfig.__dataclass_fields__)
+
+
+def test_an_object_of_many_lines_in_the_place_of_a_setting_is_told_in_one() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert "\n" in repr(optimizer)
+    with pytest.raises(
+        ConfigError, match=r"^optimizer: needs a name, .* got SGD \( Param.*$"
+    ) as e:
+        make({"optimizer": optimizer})
+    assert len(str(e.value).splitlines()) == 1
 
 
 def test_all_mistakes_of_a_file_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
