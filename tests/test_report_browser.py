@@ -212,6 +212,14 @@ def test_page_and_figures_follow_dark_mode_without_a_reload(opened: Browser) -> 
     assert sum(_rgb(opened.run(ink))) > 450
 
 
+def test_a_screen_reader_tells_what_each_button_copies(opened: Browser) -> None:
+    told = opened.run(
+        "[...document.querySelectorAll('[data-copy]')].map(button => document"
+        ".getElementById(button.getAttribute('aria-describedby')).textContent)"
+    )
+    assert told == ["best.yaml", "the same in plain torch", "command"]
+
+
 def test_copy_puts_the_yaml_where_it_can_be_pasted(opened: Browser) -> None:
     opened.run("document.querySelector('[data-copy=yaml]').click()")
     opened.wait("document.querySelector('[data-copy=yaml]').textContent !== 'copy'")

@@ -183,9 +183,10 @@ def _short(value: float | None) -> float | None:
 
 def snippet(name: str, label: str, content: str) -> str:
     """Text to copy, with a button."""
+    of = f"{name}-of"  # three buttons say copy: a screen reader tells what
     return (
-        f'<div class="snippet"><div class="bar"><span>{escape(label)}</span>'
-        f'<button type="button" data-copy="{name}">copy</button></div>'
+        f'<div class="snippet"><div class="bar"><span id="{of}">{escape(label)}</span>'
+        f'<button type="button" data-copy="{name}" aria-describedby="{of}">copy</button></div>'
         f'<pre id="{name}" tabindex="0">{escape(content)}</pre></div>'
     )
 
