@@ -19,6 +19,7 @@ from lrsearch.cli_arguments import (
     silent,
     storage_argument,
     study_argument,
+    whole,
 )
 from lrsearch.settings import default_storage
 
@@ -98,13 +99,13 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
     storage_argument(sub)
     sub.add_argument(
         "--top",
-        type=int,
+        type=whole,
         default=3,
         metavar="N",
         help="best distinct schedules beside the baselines (default: 3; 0: the baselines only)",
     )
     sub.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="fresh seeds for each (default: 5)"
+        "--seeds", type=whole, default=5, metavar="N", help="fresh seeds for each (default: 5)"
     )
     _machine_arguments(sub)
     import_argument(sub)
@@ -161,8 +162,10 @@ def _confirm(args: argparse.Namespace) -> int:
 
 def _add_train(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("file", metavar="FILE.yaml", help="what lrsearch run or export wrote")
-    sub.add_argument("--epochs", type=int, metavar="N", help="another budget; the curve stretches")
-    sub.add_argument("--seed", type=int, metavar="N", help="default: the study's")
+    sub.add_argument(
+        "--epochs", type=whole, metavar="N", help="another budget; the curve stretches"
+    )
+    sub.add_argument("--seed", type=whole, metavar="N", help="default: the study's")
     sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
     _machine_arguments(sub)
     import_argument(sub)
@@ -231,7 +234,7 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
     study_argument(sub)
     storage_argument(sub)
     sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
-    sub.add_argument("--trial", type=int, metavar="N", help="this trial instead of the answer")
+    sub.add_argument("--trial", type=whole, metavar="N", help="this trial instead of the answer")
     sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
     import_argument(sub)
     return _export

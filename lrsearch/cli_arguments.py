@@ -52,6 +52,14 @@ def silent(text: str) -> None:
     """Nothing."""
 
 
+def whole(text: str) -> int:
+    """An argument that is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs a whole number, got {text!r}") from None
+
+
 def study_argument(sub: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """``STUDY``: its name."""
     told = "its name (lrsearch studies lists them)"

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from lrsearch.cli_arguments import Call, Commands, import_argument, out, pairs, storage_argument
+from lrsearch.cli_arguments import (
+    Call,
+    Commands,
+    import_argument,
+    out,
+    pairs,
+    storage_argument,
+    whole,
+)
 from lrsearch.errors import UsageError
 
 
 def _add_schedules(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
+    sub.add_argument("--epochs", type=whole, default=30, metavar="N", help="budget (default: 30)")
     import_argument(sub)
     return _schedules
 
@@ -36,8 +45,10 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
         metavar="LR[,LR...]",
         help="peak learning rate (default: 0.1); several are those of parameter groups",
     )
-    sub.add_argument("--epochs", type=int, default=30, metavar="N", help="budget (default: 30)")
-    sub.add_argument("--warmup", type=int, default=0, metavar="N", help="epochs of linear warmup")
+    sub.add_argument("--epochs", type=whole, default=30, metavar="N", help="budget (default: 30)")
+    sub.add_argument(
+        "--warmup", type=whole, default=0, metavar="N", help="epochs of linear warmup"
+    )
     sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto")
     sub.add_argument(
         "--log", action=argparse.BooleanOptionalAction, default=False, help="log axis of the lr"
@@ -55,11 +66,13 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
 def _curves(args: argparse.Namespace) -> int:
     from lrsearch.report.curves import write_curves
 
-    values = {
-        key: value if isinstance(value, list) and text.partition("=")[2][:1] != "[" else [value]
-        for text in args.params
-        for key, value in pairs([text], "a parameter").items()
-    }
+    values: dict[str, Any] = {}
+    for text in args.params:
+        for key, value in pairs([text], "a parameter").items():
+            if key in values:
+                raise UsageError(f"{key} is given twice; several values draw lines: {key}=A,B")
+            several = isinstance(value, list) and text.partition("=")[2][:1] != "["
+            values[key] = value if several else [value]
     try:
         rates = [float(text) for text in args.lr.split(",")]
     except ValueError:

@@ -36,6 +36,7 @@ from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.search.study import METRIC, changed, stored_config, versions
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
+from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
     from lrsearch.search.run import Outcome
@@ -92,6 +93,8 @@ def confirm(
         raise UsageError(f"--top must be at least 0 (the baselines only), got {top}")
     if seeds < 2:
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
+    if seeds > MOST_SEEDS:
+        raise UsageError(f"--seeds must be at most {MOST_SEEDS:,}, got {seeds:,}")
     if ATTR in study.user_attrs:
         more = typed("confirm", study.user_attrs[ATTR]["of"], storage.label)
         raise UsageError(

@@ -45,8 +45,12 @@ def integer(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+MOST_SEEDS = 10_000
+"""Of a confirmation."""
+
+
 def seeds(raw: Any) -> int:
-    count = integer(0, 10_000)(raw)
+    count = integer(0, MOST_SEEDS)(raw)
     if count == 1:
         raise ValueError("must be at least 2 to compare anything, or 0 for none, got 1")
     return count
