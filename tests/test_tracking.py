@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import Event
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ from lrsearch import tracking
 from lrsearch.cli import main
 from lrsearch.errors import UsageError
 from lrsearch.report.tables import load
-from tests.bench import Bench, FakeRunner
+from lrsearch.search import telling
+from tests.bench import EPOCHS, Bench, FakeRunner
 
 RUN = ["run", "--trials", "6", "--epochs", "3", "--train-samples", "200", "--workers", "1"]
 
@@ -206,6 +208,39 @@ def test_tracker_that_fails_is_left_out_and_the_study_goes_on(tmp_path: Path) ->
     assert len(told) == 3
     assert bench.notes.count("tracking stopped: ConnectionError: no route to host") == 1
     assert [t.state.name for t in bench.trials] == ["COMPLETE"] * 8
+
+
+def test_slow_tracker_does_not_hold_training_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trained, told = Event(), []
+
+    def hook(key: int, schedule: lrsearch.Schedule, epoch: int) -> None:
+        if key == 6 and epoch == EPOCHS:
+            trained.set()
+
+    def slow(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        told.append((trial.number, trained.wait(10)))
+
+    worker = bench.worker(6, FakeRunner(1, hook=hook))
+    worker.tracker = slow
+    worker.run()
+    assert told == [(number, True) for number in range(6)]
+
+
+def test_tracker_without_an_answer_does_not_hold_the_end_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(telling, "LEAVE_SECONDS", 0.1)
+    bench = Bench(tmp_path)
+    answer = Event()
+    worker = bench.worker(3, FakeRunner(1))
+    worker.tracker = lambda study, trial: trial.number == 0 or answer.wait(60)
+    worker.run()
+    answer.set()
+    assert bench.notes[0].startswith("tracking stopped: no answer for")
+    assert bench.notes[0].endswith("2 trials are not logged")
+    assert [t.state.name for t in bench.trials] == ["COMPLETE"] * 3
 
 
 def test_failed_trials_are_tracked_as_such(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.saving import Saves
 from lrsearch.search.study import uid_of
+from lrsearch.search.telling import Telling
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
@@ -89,6 +90,7 @@ class Worker:
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
     uid: str | None = None
+    telling: Telling = field(init=False)
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -98,7 +100,8 @@ class Worker:
             LrsearchError: After several failing trials in a row.
         """
         self.uid = uid_of(self.storage, self.study._study_id)
-        with Heartbeat(self.storage, self.owner), as_torch():
+        self.telling = Telling(self.tracker, self.study, self.note)
+        with Heartbeat(self.storage, self.owner), as_torch(), self.telling:
             try:
                 while True:
                     self.interrupt.check()
@@ -109,6 +112,7 @@ class Worker:
                         self.interrupt.sleep(WAIT_SECONDS)
                     else:
                         self._tidy()
+                        self.telling.finish(self.interrupt)
                         return
             except BaseException:
                 self._hand_back()
@@ -258,17 +262,7 @@ class Worker:
         mine = trials.finish_all(self.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
             self.saves.forget(key)
-            self._track(key)
-
-    def _track(self, key: int) -> None:
-        """Tell the tracker of an ended trial; where it fails, the study goes on without it."""
-        if self.tracker is None:
-            return
-        try:
-            self.tracker(self.study, self.storage.get_trial(key))
-        except Exception as error:  # noqa: BLE001 - a server far away must not end the study
-            self.tracker = None
-            self.note(f"tracking stopped: {type(error).__name__}: {error}"[:300])
+            self.telling.add(key)
 
     def _fail(self, key: int, error: Exception) -> None:
         """Record a trial that raised; several in a row end the study."""
@@ -288,7 +282,7 @@ class Worker:
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
         if mine:  # and not of a worker that has taken it over
             self.saves.forget(key)
-            self._track(key)
+            self.telling.add(key)
         if self.failures >= FAILURES_IN_A_ROW:
             raise LrsearchError(
                 f"{self.failures} trials in a row failed, the last with {text.splitlines()[0]}. "
