@@ -12,14 +12,15 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.backend import backend
-from lrsearch.errors import UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import check_folder, results_folder
 
 if TYPE_CHECKING:
@@ -60,14 +61,33 @@ def parse_log(raw: Any) -> str:
 
 
 def check_log(log: str | None) -> None:
-    """Make sure that what a tracker needs is there, before any trial runs.
+    """Make sure that a tracker can be told of trials, before any trial runs.
+
+    Weights & Biases may ask for a key here, where there is a terminal.
 
     Raises:
         UsageError: Names what to install, or the folder that is a file.
-        LrsearchError: This user may not write to the folder.
+        LrsearchError: This user may not write to the folder, or the tracker refuses.
     """
     if log is None:
         return
+    _check_here(log)
+    kind, _, where = log.partition(":")
+    try:
+        if kind == "mlflow":
+            with _defaults(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="10"):
+                client = import_module("mlflow").MlflowClient(tracking_uri=where)
+                client.search_experiments(max_results=1)
+        elif kind == "wandb" and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+            import_module("wandb").login(force=True)
+    except Exception as error:  # a package or a server may raise anything
+        from lrsearch.storage.urls import redact
+
+        text = " ".join(str(error).split())
+        raise LrsearchError(redact(f"--log {log}: {text}")) from error
+
+
+def _check_here(log: str) -> None:
     kind, _, where = log.partition(":")
     missing = [name for name in NEEDS[kind] if not _installed(name)]
     if missing:
@@ -75,6 +95,18 @@ def check_log(log: str | None) -> None:
         raise UsageError(f"--log {log} needs more packages: pip install {packages}")
     if kind == "tensorboard":
         check_folder(Path(os.path.expanduser(where)), "--log")
+
+
+@contextmanager
+def _defaults(**words: str) -> Iterator[None]:
+    """Environment variables that are set only inside, and only where the user has not."""
+    ours = {name: value for name, value in words.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
 
 
 def _installed(name: str) -> bool:
@@ -99,18 +131,22 @@ def make_tracker(log: str) -> Tracker:
         kind, _, where = parse_log(log).partition(":")
     except ValueError as error:
         raise UsageError(f"log: {error}") from None
-    check_log(log)
+    _check_here(log)
     if kind == "tensorboard":
         return TensorBoard(Path(where))
     with warnings.catch_warnings():  # they move to another package one day
         warnings.simplefilter("ignore")
         if kind == "mlflow":
+            # Two lines a trial, in the middle of the answer.
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             module = import_module("optuna_integration.mlflow")
             made: Tracker = module.MLflowCallback(tracking_uri=where, metric_name=METRIC)
         else:
             module = import_module("optuna_integration.wandb")
             made = module.WeightsAndBiasesCallback(
-                metric_name=METRIC, wandb_kwargs={"project": where}, as_multirun=True
+                metric_name=METRIC,
+                wandb_kwargs={"project": where, "settings": {"silent": True, "console": "off"}},
+                as_multirun=True,
             )
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pytest
 import lrsearch
 from lrsearch import tracking
 from lrsearch.cli import main
-from lrsearch.errors import UsageError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.report.tables import load
 from lrsearch.search import telling
 from tests.bench import EPOCHS, Bench, FakeRunner
@@ -106,11 +107,17 @@ def test_mlflow_gets_each_trial_through_optunas_callback(
         yield
 
     mlflow.start_run = start_run
+    mlflow.MlflowClient = lambda tracking_uri: SimpleNamespace(
+        search_experiments=lambda max_results: mlflow.calls.append(("asked", tracking_uri))
+    )
     validation = SimpleNamespace(MAX_TAG_VAL_LENGTH=5000)
     mlflow.utils = SimpleNamespace(validation=validation)
     put(fresh, mlflow)
+    fresh.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
     assert main([*RUN, "--quiet", "--log", "mlflow:http://127.0.0.1:5000"]) == 0
+    assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
     study = lrsearch.report("digits").study
+    assert mlflow.calls[0] == ("asked", "http://127.0.0.1:5000")
     assert ("set_tracking_uri", "http://127.0.0.1:5000") in mlflow.calls
     assert ("set_experiment", "digits") in mlflow.calls
     order = [int(value) for name, value in mlflow.calls if name == "start_run"]
@@ -138,6 +145,7 @@ def test_wandb_gets_each_trial_through_optunas_callback(
 
     wandb.sdk = SimpleNamespace(wandb_run=SimpleNamespace(Run=Run))
     wandb.run = None
+    wandb.login = lambda force: wandb.calls.append(("login", force))
     wandb.init = lambda **words: (wandb.calls.append(("init", words)), Run())[1]
     put(fresh, wandb)
     assert main([*RUN, "--quiet", "--log", "wandb:rates"]) == 0
@@ -146,8 +154,37 @@ def test_wandb_gets_each_trial_through_optunas_callback(
     logged.sort(key=lambda row: row["trial_number"])
     assert [row["validation loss"] for row in logged] == [t.value for t in study.trials]
     assert [row["scheduler"] for row in logged] == [t.params["scheduler"] for t in study.trials]
-    assert wandb.calls.count(("init", {"project": "rates"})) == 6
+    assert wandb.calls[0] == ("login", True)  # no choice that workers could not know of
+    quiet = {"silent": True, "console": "off"}
+    assert wandb.calls.count(("init", {"project": "rates", "settings": quiet})) == 6
     assert wandb.calls.count(("finish", None)) == 6
+
+
+@pytest.mark.parametrize("log", ["mlflow:http://me:secret@127.0.0.1:5000", "wandb:rates"])
+def test_tracker_that_refuses_is_said_before_anything_is_made(
+    fresh: pytest.MonkeyPatch, in_tmp: Path, capsys: pytest.CaptureFixture[str], log: str
+) -> None:
+    def refuse(*args: Any, **words: Any) -> None:
+        raise ConnectionError(f"no such place\nas {log}")
+
+    package: Any = Recorder(log.partition(":")[0])
+    package.MlflowClient = package.login = refuse
+    put(fresh, package)
+    assert main([*RUN, "--log", log]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no such place as" in said
+    assert "secret" not in said
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_wandb_that_is_offline_is_not_asked_for_a_key(fresh: pytest.MonkeyPatch) -> None:
+    put(fresh, Recorder("wandb"))  # it has no login
+    fresh.setenv("WANDB_MODE", "offline")
+    tracking.check_log("wandb:rates")
+    fresh.setenv("WANDB_MODE", "online")
+    with pytest.raises(LrsearchError, match="login"):
+        tracking.check_log("wandb:rates")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def run(
     """
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
-        check_log(config.log)
+        with interrupt.may_break():  # it may ask for a key, or wait for a server
+            check_log(config.log)
         check_folder(results_folder(config.out, config.study_name), "--out")
         check_storage(config.storage)
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
