@@ -223,6 +223,30 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(
     assert not Path("lrsearch.db").exists()
 
 
+@needs_ray
+def test_workers_on_the_nodes_reach_the_tracker_as_this_machine_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    sent: list[dict[str, str]] = []
+    actor = SimpleNamespace(news=SimpleNamespace(remote=lambda: None))
+
+    def remote(order: dict[str, Any]) -> SimpleNamespace:
+        sent.append(order["environment"])
+        return actor
+
+    host = SimpleNamespace(options=lambda **words: SimpleNamespace(remote=remote))
+    monkeypatch.setattr(ray, "remote", lambda cls: host)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    monkeypatch.setenv("OTHER_TOKEN", "of this machine alone")
+    ray_launcher.Cluster([], gpus=0, workers=1, asked="auto").start({})
+    assert sent[0]["WANDB_MODE"] == "offline"
+    assert sent[0]["MLFLOW_TRACKING_TOKEN"] == "secret"
+    assert "OTHER_TOKEN" not in sent[0]
+
+
 def test_without_ray_one_line_says_what_to_install(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

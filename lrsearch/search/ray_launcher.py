@@ -29,6 +29,7 @@ from lrsearch.storage.urls import parse_storage_url, redact, sqlite_file
 from lrsearch.training import device as devices
 
 CPUS = 1  # of a worker; its threads
+SENT = ("LRSEARCH_", "MLFLOW_", "WANDB_")  # environment variables of these go to the nodes
 REACH_SECONDS = 5.0
 PLACE_SECONDS = 15.0  # then a line says that a worker waits for a place
 Node = Mapping[str, Any]
@@ -157,7 +158,7 @@ class Cluster:
         """Start a worker wherever the cluster has a place for it."""
         import ray
 
-        environment = {k: v for k, v in os.environ.items() if k.startswith("LRSEARCH_")}
+        environment = {k: v for k, v in os.environ.items() if k.startswith(SENT)}
         full = {**order, "environment": environment}
         actor = ray.remote(Host).options(
             num_cpus=CPUS, num_gpus=self.gpus, scheduling_strategy="SPREAD", max_restarts=0
