@@ -53,6 +53,27 @@ def test_end_of_a_process_waits_and_calls_but_takes_nothing_apart() -> None:
     assert done.stdout.splitlines() == ["the program", "a thread", "registered"]
 
 
+def test_database_file_is_whole_at_the_end_whoever_used_finalizers_before(tmp_path: Path) -> None:
+    program = f"""
+import weakref
+class Kept: pass
+kept = Kept()
+weakref.finalize(kept, print)  # as a profiler in a .pth file may
+from lrsearch.ending import run_and_leave
+
+def main():
+    from lrsearch.storage import open_storage
+    global storage
+    storage = open_storage("sqlite:///{tmp_path / "a.db"}")
+    return 0
+
+run_and_leave(main)
+"""
+    done = _python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]  # and no a.db-wal
+
+
 def test_an_exception_is_shown_as_ever() -> None:
     done = _run("raise ValueError('wrong')")
     assert done.returncode == 1

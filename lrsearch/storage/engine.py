@@ -6,6 +6,7 @@ methods wait for a server that went away. `Storage.transact` runs our own statem
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import random
@@ -153,6 +154,7 @@ class Storage(RDBStorage):
         file = sqlite_file(self.engine.url)
         self._file = None if file is None else file.resolve()
         self.close = weakref.finalize(self, _close, self.engine, os.getpid())
+        atexit.register(self.close)  # weakref's own place at the end may be behind `run_and_leave`
 
     def hurry(self) -> None:
         """Wait no longer than a moment for a database that is away: somebody wants to leave."""
