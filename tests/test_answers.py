@@ -426,3 +426,15 @@ def test_names_are_read_where_the_locale_knows_no_utf8(storage: Storage) -> None
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert b"trials ended" in shown.stdout
+
+
+def test_folder_is_found_where_the_locale_knows_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "学习"
+    folder.mkdir()
+    make_study(8, storage=open_storage(f"sqlite:///{folder / 'lrsearch.db'}"))
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "lrsearch", "show", "digits"],
+        cwd=folder, env={**os.environ, **plain}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr

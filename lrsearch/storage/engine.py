@@ -346,7 +346,7 @@ def _read_only_url(url: URL, path: Path) -> URL:
 
     It cannot where a log was kept and this user may not make the files that go with it.
     """
-    read = url.set(database=f"file:{quote(str(path.resolve()))}").update_query_dict(
+    read = url.set(database=f"file:{quote(os.fsencode(path.resolve()))}").update_query_dict(
         {"mode": "ro", "uri": "true"}
     )
     return read if is_shared(path) else read.update_query_dict({"immutable": "1"})

@@ -255,7 +255,7 @@ def is_shared(path: Path) -> bool:
 
 
 def _look(path: Path, mode: str) -> None:
-    uri = f"file:{quote(str(path.resolve()))}?mode={mode}"
+    uri = f"file:{quote(os.fsencode(path.resolve()))}?mode={mode}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
         connection.execute("PRAGMA schema_version")
 
