@@ -310,3 +310,34 @@ def test_too_few_trials_give_no_answer_instead_of_a_wrong_one() -> None:
     assert found.overall is None
     assert found.within == {}
     assert sum(found.too_few.values()) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_parameter_that_hardly_any_trial_has_may_be_missing_from_the_sample(seed: int) -> None:
+    """Of more than 200 trials of a family 200 are looked at."""
+    rng = np.random.default_rng(seed)
+    spaces: dict[str, BaseDistribution] = {
+        "lr": FloatDistribution(1e-3, 1, log=True),
+        "LambdaLR.decay": FloatDistribution(0, 1),
+    }
+    made = []
+    for number in range(600):
+        params = {"lr": float(10 ** rng.uniform(-3, 0))}
+        params |= {"LambdaLR.decay": 0.5} if number == 300 else {}
+        schedule = {"family": "LambdaLR", "lr": params["lr"], "epochs": 1}
+        losses = np.array([params["lr"]])
+        made.append(
+            Fake(params, {k: spaces[k] for k in params}, schedule, np.array([0.1]), losses)
+        )
+    found = importance(load(make_study(made=made, epochs=1)), seed, brief=True)
+    assert found.within["LambdaLR"].trials == 200
+    assert found.within["LambdaLR"].share["lr"] > 0.9
+
+
+def test_pruned_trials_that_told_no_loss_come_last() -> None:
+    study = optuna.create_study()
+    for value in (2.0, 1.0):
+        study.add_trial(optuna.create_trial(value=value))
+    for _ in range(2):
+        study.add_trial(optuna.create_trial(state=TrialState.PRUNED))
+    assert worth(load(study)) == {1: 0.125, 0: 0.375, 2: 0.625, 3: 0.875}

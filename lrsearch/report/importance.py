@@ -169,8 +169,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
     done = [
         t
         for t in table.trials
-        if t.status in FINISHED
-        and t.number in places
+        if t.number in places
         and (t.baseline is None or "scheduler" in t.params)  # else of a family not searched
     ]
     counts = {status: sum(t.status == status for t in done) for status in FINISHED}
@@ -224,12 +223,12 @@ def _of_trials(
     Where all trials are of one family, its prefix is taken off the names of its own.
     """
     rows = [t for t in trials if any(n in t.params for n in names)]
-    used = [n for n in names if rows and len({repr(t.params.get(n)) for t in rows}) > 1]
-    if len(rows) < LEAST_TRIALS or not used:
-        return None
     if len(rows) > (most := 200 if of_family else MOST_TRIALS):
         keep = np.random.default_rng(seed).choice(len(rows), most, replace=False)
         rows = [rows[i] for i in sorted(keep)]
+    used = [n for n in names if len({repr(t.params.get(n)) for t in rows}) > 1]
+    if len(rows) < LEAST_TRIALS or not used:
+        return None
     distributions = {n: next(t for t in rows if n in t.params).distributions[n] for n in used}
     columns = {n: [t.params.get(n, _absent(n, distributions[n])) for t in rows] for n in used}
     values = np.array([places[t.number] for t in rows])
