@@ -276,7 +276,7 @@ def compare(
     own = arms[reference]
     others = {k: v for k, v in arms.items() if k != reference and set(v) & set(own)}
     relative = all_positive(*arms.values())
-    among = among or max(1, len(others))
+    among = among or len(others)
     return [
         paired(own, values, name, relative=relative, among=among)
         for name, values in others.items()

@@ -50,6 +50,11 @@ def test_formula_of_what_is_not_searched(family: str, params: dict[str, Any]) ->
         _close(Schedule(family, 0.1, 12, params), per_epoch)
 
 
+@pytest.mark.parametrize("decay", ["CosineAnnealingLR", "LinearLR", "ExponentialLR"])
+def test_a_hold_of_the_whole_of_one_epoch_has_a_formula(decay: str) -> None:
+    _close(Schedule("SequentialLR", 0.1, 1, {"hold": 1, "decay": decay, "end_factor": 0.1}), 1)
+
+
 def test_no_formula_is_none() -> None:
     plateau = Schedule("ReduceLROnPlateau", 0.1, 12, {"factor": 0.5, "patience": 2})
     assert rates(plateau, 1) is None

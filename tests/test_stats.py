@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lrsearch.stats import FEWEST_SEEDS, RANKED, compare, paired, summary
+from lrsearch.stats import FEWEST_SEEDS, RANKED, Summary, compare, paired, summary, with_lost
 
 A = {1: 0.41, 2: 0.43, 3: 0.40, 4: 0.44, 5: 0.42}
 B = {1: 0.45, 2: 0.46, 3: 0.45, 4: 0.46, 5: 0.47}
@@ -114,6 +114,15 @@ def test_one_seed_gives_a_difference_and_no_p_value() -> None:
     assert (found.p, found.low, found.verdict()) == (None, None, "unclear")
 
 
+def test_arms_without_a_common_seed_are_not_compared() -> None:
+    assert compare("a", {"a": A, "b": {9: 0.1}}) == []
+    assert math.isnan(paired(A, {9: 0.1}).difference)
+
+
+def test_one_value_has_no_standard_deviation() -> None:
+    assert summary([0.3]) == Summary(1, 0.3, None, 0.3)
+
+
 def test_summary_equals_numpy() -> None:
     values = [0.3, 0.9, 0.4, 0.8]
     found = summary(values)
@@ -124,7 +133,7 @@ def test_summary_equals_numpy() -> None:
 
 def test_arms_with_the_same_values_are_equal() -> None:
     (found,) = compare("a", {"a": A, "same": dict(A)})
-    assert found.verdict() == "equal"
+    assert (found.verdict(), found.p, found.difference) == ("equal", 1.0, 0.0)
 
 
 def test_a_constant_difference_is_a_difference() -> None:
@@ -196,6 +205,12 @@ def test_a_lost_seed_counts_as_above_all_others() -> None:
     assert (row.verdict(), row.lower, row.n) == ("better", 12, 12)
 
 
+def test_a_lost_seed_counts_as_far_above_losses_that_may_be_negative() -> None:
+    arms = {"a": {1: -1.0, 2: math.inf}, "b": {1: 1.0, 2: 0.0}}
+    assert with_lost(arms)["a"] == {1: -1.0, 2: 1.0 + 10 * 2.0}
+    assert with_lost({"a": {1: -1.0, 2: math.inf}})["a"][2] > -1.0
+
+
 def test_ranks_are_used_where_they_can_be_significant() -> None:
     """Ten seeds that differ, and no more comparisons than 2 ** -9 allows."""
     a, b = drawn(10)
@@ -233,13 +248,17 @@ def test_equal_arms_are_seldom_told_apart_however_coarse_their_losses() -> None:
     assert told < 50  # 5%; it was 90 when the equal ones were left out
 
 
-@pytest.mark.parametrize(("seeds", "verdict"), [(5, "unclear"), (7, "better")])
+@pytest.mark.parametrize(
+    ("seeds", "among", "verdict"), [(5, 1, "unclear"), (7, 1, "better"), (7, 4, "unclear")]
+)
+@pytest.mark.parametrize("low", [0.0, 0.5])  # of the losses, and of their logarithms
 def test_differences_that_are_all_the_same_are_judged_by_their_signs(
-    seeds: int, verdict: str
+    seeds: int, among: int, verdict: str, low: float
 ) -> None:
-    found = paired(dict.fromkeys(range(seeds), 0.0), dict.fromkeys(range(seeds), 0.5))
+    arms = dict.fromkeys(range(seeds), low), dict.fromkeys(range(seeds), 1.0)
+    found = paired(*arms, among=among)
     assert (found.p, found.verdict()) == (2.0 ** (1 - seeds), verdict)
-    assert (found.low is None) == (verdict == "unclear")
+    assert (found.low is None) == (found.high is None) == (verdict == "unclear")
 
 
 def test_a_difference_beyond_all_numbers_is_still_one() -> None:
