@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from scipy.stats import norm, spearmanr, t
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
-from lrsearch.search.judging import Judge, Memory
+from lrsearch.search.judging import Judge, Memory, Rung, agreement
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.surrogate import Array, trace_features
 
@@ -188,6 +191,8 @@ def test_a_stopped_trial_that_was_worse_than_all_that_ended_is_believed_to_end_w
     curves[12:, :, at:] = np.nan
     judge = Judge(Curves(lr, curves[:, 0], curves[:, 1], reached, state, trace_features(lr)))
     final, stopped = np.log(curves[:12, 0, -1]), judge.beliefs()[0][12:]
+    _, sd = judge._alone(at).moments(trace_features(lr[12:]), np.log(curves[12:, 1, at - 1]))
+    np.testing.assert_allclose(judge.beliefs()[1][12:], sd**2)
     ahead = np.log(2.3) - np.log(curves[:12, :, at - 1].max(axis=0)).max()
     assert stopped[0] == pytest.approx(final.max() + ahead)
     assert final.min() <= stopped[1] < final.max()  # others looked as bad, and ended well
@@ -212,7 +217,14 @@ def test_losses_may_be_negative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "expected"), [(1, ()), (2, (1,)), (10, (1, 2, 3, 4, 5, 6, 8)), (3, (1, 2))]
+    ("epochs", "expected"),
+    [
+        (1, ()),
+        (2, (1,)),
+        (10, (1, 2, 3, 4, 5, 6, 8)),
+        (3, (1, 2)),
+        (60, (2, 4, 6, 8, 10, 13, 17, 22, 29, 38, 49)),
+    ],
 )
 def test_rungs_leave_the_last_epochs_alone(epochs: int, expected: tuple[int, ...]) -> None:
     assert rungs(epochs) == expected
@@ -231,6 +243,62 @@ def test_each_rung_is_judged_once_whatever_the_validation_interval(every: int) -
     assert judged == len(
         {-(-r // every) for r in rungs(budget) if -(-r // every) * every < budget}
     )
+
+
+def test_a_trial_that_has_run_its_budget_is_not_judged() -> None:
+    passed = optuna.trial.create_trial(value=1.0, intermediate_values={10: 1.0, 20: 1.0})
+    assert is_due(passed, 21)  # rungs at 13 and 17
+    assert not is_due(passed, 20)
+
+
+@pytest.mark.parametrize(
+    ("raw", "avg", "epoch", "others", "stopped"),
+    [
+        (3.1, 3.1, 7, 5, True),
+        (3.0, 3.1, 7, 5, False),  # as good as half of them, by one of the two
+        (3.1, 3.0, 7, 5, False),
+        (3.1, 3.1, 6, 5, False),  # before a third of 20 epochs
+        (3.1, 3.1, 7, 4, True),
+        (3.0, 3.1, 7, 4, False),
+        (9.0, 9.0, 7, 2, False),  # too few came so far
+    ],
+)
+def test_before_anything_is_known_one_is_hopeless_that_is_worse_than_half(
+    raw: float, avg: float, epoch: int, others: int, stopped: bool
+) -> None:
+    known, own = finished(7), finished(1)
+    rank = np.repeat(np.arange(1.0, 8.0)[:, None], EPOCHS, axis=1)
+    reached = np.where(np.arange(7) < others, 7, 5)  # the worst did not come so far
+    known = replace(known, raw=rank, avg=rank, reached=reached)
+    own = replace(own, raw=np.full((1, EPOCHS), raw), avg=np.full((1, EPOCHS), avg))
+    assert pruning.hopeless(own, epoch, known).tolist() == [stopped]
+
+
+def test_the_first_that_may_be_stopped_is_the_fourth() -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    kept = random_schedules(1)[0].to_dict()
+    stopped = []
+    for loss in (1.0, 2.0, 9.0, 9.5):
+        trial = study.ask()
+        trial.set_user_attr("schedule", kept)
+        for epoch in range(1, EPOCHS + 1):
+            trial.report(loss, epoch)
+            if trial.should_prune():
+                stopped.append((trial.number, epoch))
+                break
+    assert stopped == [(3, 8)]
+
+
+def test_a_trial_that_ends_while_others_run_is_seen_at_their_next_decision() -> None:
+    study, pruner = optuna.create_study(), SchedulePruner()
+    one, other = study.ask(), study.ask()
+    for trial in (one, other):
+        trial.set_user_attr("schedule", random_schedules(1)[0].to_dict())
+        trial.report(1.0, 1)
+    _, before = pruner._look(study, EPOCHS)
+    study.tell(one, 1.0)
+    _, after = pruner._look(study, EPOCHS)
+    assert (before.finished, after.finished) == (0, 1)
 
 
 def test_a_trial_without_a_schedule_is_never_stopped() -> None:
@@ -292,14 +360,75 @@ def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
 
 
 def test_where_the_averaged_loss_ranks_as_well_as_the_predictors_more_leaders_go_on() -> None:
-    lr = np.stack([s.trace().lr for s in random_schedules(24)])
+    """Of 19 that came to epoch 10, and itself: those with fewer than 3 better ones, or 12."""
+    lr = np.stack([s.trace().lr for s in random_schedules(19)])
     curves = np.array([losses_of(row) for row in lr])
     full, state = np.full(len(lr), EPOCHS), np.full(len(lr), COMPLETE)
+    luck = np.random.default_rng(0).permutation(len(lr))
 
-    def leaders(avg: Array) -> int:
+    def leaders(at_ten: Array) -> int:
+        avg = curves[luck, 1]
+        avg[:, 9] = at_ten  # no other epoch tells
         settled = Curves(lr, curves[:, 0], avg, full, state, trace_features(lr))
         return int(Judge(settled).leads(settled, 10).sum())
 
-    telling = np.repeat(curves[:, 0, -1:], EPOCHS, axis=1)
-    luck = np.random.default_rng(0).permutation(len(lr))
-    assert leaders(telling) > 2 * leaders(telling[luck])
+    final = curves[:, 0, -1]
+    assert (leaders(final), leaders(final[luck])) == (12, 3)
+
+
+def finished(n: int) -> Curves:
+    lr = np.stack([s.trace().lr for s in random_schedules(n)])
+    curves = np.array([losses_of(row) for row in lr])
+    full, state = np.full(n, EPOCHS), np.full(n, COMPLETE)
+    return Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
+
+
+def test_predictors_are_weighted_by_how_well_each_foretold_the_finished_from_the_others() -> None:
+    rung = Judge(finished(20))._alone(10)
+    foretold = [process.leave_one_out() for process in rung.processes]
+    evidence = np.array([norm.logpdf(error, scale=sd).sum() for error, sd in foretold])
+    expected = np.exp(evidence - evidence.max())
+    np.testing.assert_allclose(rung.weights, expected / expected.sum())
+    assert rung.weights.min() > 0
+
+
+def test_a_loss_that_always_falls_by_the_same_part_from_its_average_is_foretold_by_that() -> None:
+    known = finished(20)
+    known = replace(known, raw=np.repeat(0.8 * known.avg[:, 9:10], EPOCHS, axis=1))
+    rung = Judge(known.take(np.arange(18)))._alone(10)
+    new = known.take(np.arange(18, 20))
+    means, _ = rung.predict(new.features, np.log(new.avg[:, 9]))
+    np.testing.assert_allclose(means[2], np.log(new.raw[:, -1]), atol=1e-6)
+
+
+def test_the_predictors_together_are_a_mixture() -> None:
+    class Sure:
+        def __init__(self, mean: float, sd: float) -> None:
+            self.told = np.array([mean]), np.array([sd])
+
+        def predict(self, x: Array, linear: Array) -> tuple[Array, Array]:
+            return self.told
+
+    three: Any = Sure(1.0, 0.1), Sure(2.0, 0.2), Sure(3.0, 0.3)
+    rung = Rung((0.5, 9.0), three, np.array([0.5, 0.3, 0.2]), freedom=7.0)
+    own = np.zeros((1, 2)), np.array([0.7])  # above the cap of 0.5, where the third starts from
+    mean, sd = rung.moments(*own)
+    second = 0.5 * (1 + 0.01) + 0.3 * (4 + 0.04) + 0.2 * (3.5**2 + 0.09)
+    assert mean[0] == pytest.approx(0.5 + 0.6 + 0.7)
+    assert sd[0] == pytest.approx(np.sqrt(second - 1.8**2))
+    below = 0.5 * t.cdf(10, 7) + 0.3 * t.cdf(0, 7) + 0.2 * t.cdf(-5, 7)
+    assert rung.chance(*own, best=2.0)[0] == pytest.approx(below)
+
+
+def test_what_is_learnt_is_learnt_anew_when_an_eighth_more_have_ended() -> None:
+    every = finished(18)
+    learnt = [Judge(every.take(np.arange(n)))._alone(10).thetas for n in (16, 17, 18)]
+    assert [theta.tolist() for theta in learnt[0]] == [theta.tolist() for theta in learnt[1]]
+    assert learnt[1][0].tolist() != learnt[2][0].tolist()
+
+
+def test_agreement_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=12)
+    other = one + rng.normal(size=12)
+    assert agreement(one, other) == pytest.approx(spearmanr(one, other).statistic)

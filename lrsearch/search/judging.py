@@ -30,19 +30,19 @@ LARGEST_FIT: Final = 150
 LEARNT: Final = 60
 """Of these, those that their hyperparameters are learnt from, at most."""
 
-_Inputs = Callable[[Array, Array], tuple[Array, Array]]
+_Inputs = Callable[[Array], tuple[Array, Array]]
 
 
-def _nothing(raw: Array, avg: Array) -> tuple[Array, Array]:
-    return np.zeros((len(raw), 0)), np.zeros(len(raw))
+def _nothing(avg: Array) -> tuple[Array, Array]:
+    return np.zeros((len(avg), 0)), np.zeros(len(avg))
 
 
-def _averaged(raw: Array, avg: Array) -> tuple[Array, Array]:
-    return avg[:, None], np.zeros(len(raw))
+def _averaged(avg: Array) -> tuple[Array, Array]:
+    return avg[:, None], np.zeros(len(avg))
 
 
-def _from_averaged(raw: Array, avg: Array) -> tuple[Array, Array]:
-    return np.zeros((len(raw), 0)), avg
+def _from_averaged(avg: Array) -> tuple[Array, Array]:
+    return np.zeros((len(avg), 0)), avg
 
 
 PREDICTORS: Final[dict[str, _Inputs]] = {
@@ -50,40 +50,40 @@ PREDICTORS: Final[dict[str, _Inputs]] = {
     "trace and averaged loss": _averaged,
     "what is left from the averaged loss": _from_averaged,
 }
-"""Name -> (losses that are inputs, offset of the target), from the losses at a rung."""
+"""Name -> (losses that are inputs, offset of the target), from the averaged losses at a rung."""
 
 
 @dataclass(frozen=True)
 class Rung:
     """The predictors of the final loss at one epoch, fitted, with their weights."""
 
-    caps: tuple[float, float, float]  # of raw, averaged and final loss
+    caps: tuple[float, float]  # of averaged and final loss
     processes: tuple[GaussianProcess, ...]
     weights: Array  # (predictors,)
     freedom: float  # degrees of freedom of the predictive t distribution
     leaders: float = LEADERS[0]  # share of the trials, best by averaged loss, to let run
     thetas: Sequence[Array] = ()  # hyperparameters to keep, one for each predictor
 
-    def predict(self, features: Array, raw: Array, avg: Array) -> tuple[Array, Array]:
+    def predict(self, features: Array, avg: Array) -> tuple[Array, Array]:
         """Means and sds of the final (log) loss by each predictor: two of (predictors, m)."""
-        raw, avg = np.minimum(raw, self.caps[0]), np.minimum(avg, self.caps[1])
+        avg = np.minimum(avg, self.caps[0])
         means, sds = [], []
         for inputs, process in zip(PREDICTORS.values(), self.processes, strict=True):
-            linear, offset = inputs(raw, avg)
+            linear, offset = inputs(avg)
             mean, sd = process.predict(np.concatenate([features, linear], axis=1), linear)
             means.append(mean + offset)
             sds.append(sd)
         return np.array(means), np.array(sds)
 
-    def moments(self, features: Array, raw: Array, avg: Array) -> tuple[Array, Array]:
+    def moments(self, features: Array, avg: Array) -> tuple[Array, Array]:
         """Mean and sd of the weighted mixture: two of (m,)."""
-        means, sds = self.predict(features, raw, avg)
+        means, sds = self.predict(features, avg)
         mean = self.weights @ means
         return mean, np.sqrt(np.maximum(self.weights @ (sds**2 + means**2) - mean**2, 0.0))
 
-    def chance(self, features: Array, raw: Array, avg: Array, best: float) -> Array:
+    def chance(self, features: Array, avg: Array, best: float) -> Array:
         """Chance that the final loss is below ``best``, (m,)."""
-        means, sds = self.predict(features, raw, avg)
+        means, sds = self.predict(features, avg)
         return np.asarray(self.weights @ stdtr(self.freedom, (best - means) / sds))
 
 
@@ -94,16 +94,14 @@ class Memory:
     Attributes:
         ended: Final values of the ended trials that ``rungs`` and ``beliefs`` are from.
         rungs: Predictors from ended trials alone, by epoch.
-        beliefs: Predicted final value and its variance, by features, epoch and losses of a
-            stopped trial.
+        beliefs: Predicted final value and its variance, by features, epoch and averaged loss of
+            a stopped trial.
         thetas: Hyperparameters, by what they were learnt from.
     """
 
     ended: bytes = b""
     rungs: dict[int, Rung] = field(default_factory=dict)
-    beliefs: dict[tuple[bytes, int, float, float], tuple[float, float]] = field(
-        default_factory=dict
-    )
+    beliefs: dict[tuple[bytes, int, float], tuple[float, float]] = field(default_factory=dict)
     thetas: dict[tuple[bytes, int], list[Array]] = field(default_factory=dict)
 
 
@@ -145,8 +143,8 @@ class Judge:
 
     def chance(self, running: Curves, epoch: int) -> Array:
         """Chance that each running trial will beat the best finished one, (m,)."""
-        raw, avg = self.scaled(running.raw[:, epoch - 1]), self.scaled(running.avg[:, epoch - 1])
-        return self.rung(epoch).chance(running.features, raw, avg, self.best)
+        avg = self.scaled(running.avg[:, epoch - 1])
+        return self.rung(epoch).chance(running.features, avg, self.best)
 
     def chance_of_best(self, epoch: int) -> float:
         """What chance the curve of the best finished trial would be given to be as good again.
@@ -156,9 +154,8 @@ class Judge:
         """
         if epoch not in self._of_best:
             rows = self._ended[[int(np.argmin(self._final[self._ended]))]]
-            raw, avg = self._losses(epoch, rows)
-            features = self._settled.features[rows]
-            self._of_best[epoch] = float(self.rung(epoch).chance(features, raw, avg, self.best)[0])
+            avg, features = self._averaged(epoch, rows), self._settled.features[rows]
+            self._of_best[epoch] = float(self.rung(epoch).chance(features, avg, self.best)[0])
         return self._of_best[epoch]
 
     def leads(self, running: Curves, epoch: int) -> NDArray[np.bool_]:
@@ -201,16 +198,16 @@ class Judge:
     def _foretell(self, mean: Array, variance: Array) -> None:
         """Put the predicted final values of stopped trials, and their variance, in their place."""
         settled, kept, stopped = self._settled, self._memory.beliefs, self._stopped
-        ends = zip(stopped, *self._losses(settled.epochs, stopped), strict=True)
+        ends = zip(stopped, self._averaged(settled.epochs, stopped), strict=True)
         keys = {
-            i: (settled.features[i].tobytes(), int(settled.reached[i]), float(raw), float(avg))
-            for i, raw, avg in ends
+            i: (settled.features[i].tobytes(), int(settled.reached[i]), float(avg))
+            for i, avg in ends
         }
         new = np.array([i for i, key in keys.items() if key not in kept], dtype=np.int64)
         for epoch in np.unique(settled.reached[new]):
             rows = new[settled.reached[new] == epoch]
             moments = self._alone(int(epoch)).moments(
-                settled.features[rows], *self._losses(int(epoch), rows)
+                settled.features[rows], self._averaged(int(epoch), rows)
             )
             for i, m, s in zip(rows, *moments, strict=True):
                 kept[keys[i]] = float(m), float(s) ** 2
@@ -238,10 +235,10 @@ class Judge:
         beyond = final.max() + np.fmin.reduce(worse, axis=1)
         return np.asarray(np.where(np.isfinite(alike), alike, beyond))
 
-    def _losses(self, epoch: int, rows: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Raw and averaged at an epoch, or at the last of a trial that diverged before."""
+    def _averaged(self, epoch: int, rows: NDArray[np.int64]) -> Array:
+        """Averaged losses at an epoch, or at the last of a trial that diverged before."""
         column = np.minimum(epoch, self._settled.reached[rows]) - 1
-        return self._raw[rows, column], self._avg[rows, column]
+        return np.asarray(self._avg[rows, column])
 
     def _alone(self, epoch: int) -> Rung:
         """The predictors from ended trials only; they are kept until another trial ends."""
@@ -256,8 +253,7 @@ class Judge:
             record = -(0.5 * (errors / sds) ** 2 + np.log(sds)).sum(axis=1)
             weights = np.exp(record - record.max())
             weights /= weights.sum()
-            final = np.minimum(self._final[known], rung.caps[2])
-            avg = self._losses(epoch, known)[1]
+            final, avg = np.minimum(self._final[known], rung.caps[1]), self._averaged(epoch, known)
             best = np.argsort(final, kind="stable")[: max(4, 2 * len(final) // 3)]
             foretold = agreement((final - weights @ errors)[best], final[best])
             follow = agreement(avg[best], final[best]) >= foretold
@@ -266,9 +262,8 @@ class Judge:
             )
         return self._memory.rungs[epoch]
 
-    def _caps(self, epoch: int, rows: NDArray[np.int64]) -> tuple[float, float, float]:
-        raw, avg = self._losses(epoch, rows)
-        return cap(raw), cap(avg), cap(self._final[rows])
+    def _caps(self, epoch: int, rows: NDArray[np.int64]) -> tuple[float, float]:
+        return cap(self._averaged(epoch, rows)), cap(self._final[rows])
 
     def _learnt(self, epoch: int, rung: Rung) -> list[Array]:
         """Hyperparameters of each predictor; those of the trace alone serve every epoch.
@@ -311,10 +306,9 @@ class Judge:
         self, epoch: int, rung: Rung, rows: NDArray[np.int64], final: Array
     ) -> list[tuple[Array, Array, Array]]:
         """(features, target, losses with a linear effect) for each predictor."""
-        raw, avg = self._losses(epoch, rows)
-        raw, avg = np.minimum(raw, rung.caps[0]), np.minimum(avg, rung.caps[1])
-        y, features = np.minimum(final[rows], rung.caps[2]), self._settled.features[rows]
-        parts = [inputs(raw, avg) for inputs in PREDICTORS.values()]
+        avg = np.minimum(self._averaged(epoch, rows), rung.caps[0])
+        y, features = np.minimum(final[rows], rung.caps[1]), self._settled.features[rows]
+        parts = [inputs(avg) for inputs in PREDICTORS.values()]
         return [
             (np.concatenate([features, linear], axis=1), y - offset, linear)
             for linear, offset in parts
@@ -322,9 +316,7 @@ class Judge:
 
 
 def agreement(one: Array, other: Array) -> float:
-    """Rank correlation (Spearman's) of two arrays; 0 for fewer than two values."""
-    if len(one) < 2:
-        return 0.0
+    """Rank correlation (Spearman's) of two arrays of at least two values."""
     ranks = np.array([np.argsort(np.argsort(each, kind="stable")) for each in (one, other)])
     middle = ranks - ranks.mean()
     return float(middle[0] @ middle[1] / (middle[0] @ middle[0]))

@@ -147,8 +147,8 @@ def replay_informed(course: Course, workers: int, chance: float) -> None:
         if epoch not in at or not np.isfinite(best):
             return False
         own = course.curves(np.array([i]))
-        raw, avg = judge.scaled(own.raw[:, epoch - 1]), judge.scaled(own.avg[:, epoch - 1])
-        return bool(judge.rung(epoch).chance(own.features, raw, avg, best)[0] < chance)
+        avg = judge.scaled(own.avg[:, epoch - 1])
+        return bool(judge.rung(epoch).chance(own.features, avg, best)[0] < chance)
 
     def told(i: int, state: int) -> None:
         nonlocal best
