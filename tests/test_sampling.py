@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lrsearch.schedules import FixedParams, Schedule, Space
-from lrsearch.search.candidates import Drawn, candidate_lr, driven_lr, nearest_losses
+from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
 from lrsearch.search.curves import COMPLETE, load_curves
 from lrsearch.search.draft import Draft
 from lrsearch.search.sampling import (
@@ -23,6 +23,7 @@ from lrsearch.search.sampling import (
     believed,
     promise,
 )
+from lrsearch.surrogate import trace_features
 
 EPOCHS = 12
 SPACE = Space(None, EPOCHS, (1e-3, 1.0))
@@ -226,14 +227,21 @@ def test_the_same_curve_under_another_name_is_the_same_candidate() -> None:
 
 def test_plateau_is_guessed_from_the_losses_of_a_trial_of_nearly_its_rate() -> None:
     study = optuna.create_study()
-    constant = Schedule("ConstantLR", 0.1, EPOCHS, {"factor": 1.0, "total_iters": EPOCHS})
-    flat = dict.fromkeys(range(1, EPOCHS + 1), 1.0)
-    attrs = {"schedule": constant.to_dict()}
-    study.add_trial(create_trial(value=1.0, intermediate_values=flat, user_attrs=attrs))
-    plateau = Schedule("ReduceLROnPlateau", 0.1, EPOCHS, {"factor": 0.1, "patience": 3})
-    lr = driven_lr(plateau, nearest_losses(plateau, load_curves(study)))
-    assert lr[0] == pytest.approx(0.1)
-    assert lr[-1] < 0.011
+    flat, falling = [1.0] * EPOCHS, np.linspace(1, 0.5, EPOCHS).tolist()
+    for rate, losses in ((0.001, falling), (0.1, flat), (3.0, falling)):
+        schedule = Schedule("ConstantLR", rate, EPOCHS, {"factor": 1.0, "total_iters": EPOCHS})
+        values = dict(enumerate(losses, start=1))
+        attrs = {"schedule": schedule.to_dict()}
+        study.add_trial(
+            create_trial(value=losses[-1], intermediate_values=values, user_attrs=attrs)
+        )
+    args = {"factor": 0.1, "patience": 3}
+    stops, holds = (Schedule("ReduceLROnPlateau", lr, EPOCHS, args) for lr in (0.1, 0.9))
+    curves, drawn = load_curves(study), Drawn(np.random.default_rng(0))
+    candidates = Candidates([drawn, drawn], [stops, holds], curves.features.shape[1])
+    found = candidates.features(np.arange(2), curves)
+    lr = np.array([[0.1] * 5 + [0.01] * 4 + [0.001] * 3, [0.9] * EPOCHS])
+    np.testing.assert_allclose(found, trace_features(lr))
 
 
 def test_a_neighbour_is_near_and_in_range() -> None:

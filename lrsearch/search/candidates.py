@@ -83,6 +83,9 @@ class Drawn(RandomParams):
 class Candidates:
     """Schedules that may be proposed, with what the process sees of them.
 
+    ``ReduceLROnPlateau`` is stepped on the losses of the completed trial with the nearest peak
+    rate: what it would have done there.
+
     Args:
         drawn: Their values.
         schedules: What these make.
