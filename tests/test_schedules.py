@@ -416,6 +416,14 @@ def test_a_rescaled_step_size_adds_no_decay(old: int, size: int, new: int, expec
         assert schedule.rescaled(new).trace().lr[-1] == pytest.approx(schedule.trace().lr[-1])
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(31, 11), (29, 10), (60, 20)])
+def test_rescaled_cycles_do_not_begin_once_more_at_the_very_end(epochs: int, first: int) -> None:
+    cycles = {"T_0": 10, "T_mult": 2, "eta_min": 0.0}
+    other = Schedule("CosineAnnealingWarmRestarts", 0.1, 30, cycles).rescaled(epochs)
+    assert other.params["T_0"] == first
+    assert other.trace().lr[-1] < 0.01
+
+
 def test_a_patience_rescaled_is_an_epoch_at_least_unless_it_was_none() -> None:
     for patience, expected in ((3, 1), (0, 0), (12, 2)):
         params = {"factor": 0.5, "patience": patience, "cooldown": 1}

@@ -350,6 +350,65 @@ def test_table_names_every_family_with_its_ranges_for_the_budget() -> None:
     short = {row.family: row.note for row in schedules_table(2)}
     assert short["ChainedScheduler"] == "needs at least 3 epochs, the budget is 2"
     assert set(short) == TORCH
+    assert [row.family for row in schedules_table(30, ["OneCycleLR"])] == ["OneCycleLR"]
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("ConstantLR", ""),
+        ("StepLR", "step_size 17 to 50 epochs; gamma 0.05 to 0.8, log"),
+        (
+            "MultiStepLR",
+            "count 1 to 3; first 20 to 95 epochs; gap_2 5 to 40 epochs; gap_3 5 to 40 epochs; "
+            "gamma 0.05 to 0.5, log",
+        ),
+        ("ExponentialLR", "gamma 0.912 to 0.9931 per epoch, log"),
+        ("LinearLR", "end_factor 0 to 0.1 of lr"),
+        ("PolynomialLR", "power 0.5 to 4, log"),
+        (
+            "CosineAnnealingLR",
+            "T_max 50 to 100 epochs; eta_min_ratio 0 or 1e-05 to 0.1 of lr, log",
+        ),
+        (
+            "CosineAnnealingWarmRestarts",
+            "cycles 1 to 4; T_mult 1 to 2; eta_min_ratio 0 or 1e-05 to 0.1 of lr, log",
+        ),
+        (
+            "OneCycleLR",
+            "pct_start 0.1 to 0.45; div_factor 5 to 50, log; final_div_factor 100 to 1e+04, log",
+        ),
+        (
+            "CyclicLR",
+            "cycles 1 to 4; base_lr_ratio 0.1 to 0.3333 of lr, log; mode triangular, triangular2",
+        ),
+        (
+            "LambdaLR",
+            "lr_lambda inverse_sqrt, trapezoid, rex; timescale 1 to 33.33 epochs, log; "
+            "decay 10 to 60 epochs",
+        ),
+        ("MultiplicativeLR", "factor 0.912 to 0.9931 per epoch, log"),
+        (
+            "ReduceLROnPlateau",
+            "factor 0.1 to 0.5, log; patience 3 to 15 epochs; "
+            "min_lr_ratio 0 or 1e-05 to 0.01 of lr, log",
+        ),
+        (
+            "SequentialLR",
+            "hold 10 to 70 epochs; decay CosineAnnealingLR, LinearLR, ExponentialLR; "
+            "end_factor 0.0001 to 0.1 of lr, log",
+        ),
+        (
+            "ChainedScheduler",
+            "factor 0.05 to 0.5, log; total_iters 1 to 10 epochs; "
+            "gamma 0.912 to 0.9931 per epoch, log",
+        ),
+    ],
+)
+def test_what_is_searched_of_each_family_in_a_hundred_epochs(family: str, expected: str) -> None:
+    """A study that goes on with other ranges is another study."""
+    (row,) = schedules_table(100, [family])
+    assert "; ".join(row.parameters) == expected
 
 
 LIMITED = Arg("epochs", low=1, high=30)
@@ -367,6 +426,13 @@ def test_what_a_user_adds_to_cyclic_reaches_the_schedule() -> None:
     assert params["base_momentum"] == 0.7
     assert 0.8 <= params["max_momentum"] <= 0.95
     assert (params["step_size_up"], params["step_size_down"]) == (8.0, 2.0)
+
+
+def test_a_way_down_that_is_longer_than_a_cycle_leaves_a_tenth_for_the_way_up() -> None:
+    longer = {"CyclicLR.step_size_down": 30.0, "CyclicLR.cycles": 2}
+    space = Space(["CyclicLR"], 20, (1e-3, 1.0), overrides=longer)
+    params = space.suggest(RandomParams(0)).params
+    assert (params["step_size_up"], params["step_size_down"]) == (1.0, 9.0)
 
 
 @pytest.mark.parametrize(

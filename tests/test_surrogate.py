@@ -61,6 +61,22 @@ def test_prediction_and_leave_one_out_are_those_of_refits() -> None:
     assert np.corrcoef(mean, y)[0, 1] > 0.95
 
 
+def test_prediction_of_new_points_is_the_conditional_normal_distribution() -> None:
+    (x, linear, y), (new, seen, _) = data(), data(7, seed=1)
+    gp = fit(x, y, linear=linear)
+    z, line = (
+        (np.concatenate([one, two]) - one.mean(axis=0)) / one.std(axis=0)
+        for one, two in ((x, new), (linear, seen))
+    )
+    cov = surrogate._matern(z, z, gp.theta) + surrogate._line(line, line, gp.theta)
+    cov += np.exp(2 * gp.theta[-1]) * np.eye(32)
+    solved = np.linalg.solve(cov[:25, :25], cov[:25, 25:])
+    mean, sd = gp.predict(new, seen)
+    np.testing.assert_allclose(mean, y.mean() + solved.T @ (y - y.mean()), atol=1e-6)
+    variance = (cov[25:, 25:] - cov[25:, :25] @ solved).diagonal()
+    np.testing.assert_allclose(sd, y.std() * np.sqrt(variance), atol=1e-6)
+
+
 def test_uncertain_targets_count_less() -> None:
     x, _, y = data()
     wrong, variance = y.copy(), np.zeros(len(y))
@@ -70,6 +86,25 @@ def test_uncertain_targets_count_less() -> None:
     trusted = fit(x, wrong, theta=theta).predict(x[3:4])[0]
     doubted = fit(x, wrong, variance=variance, theta=theta).predict(x[3:4])[0]
     assert abs(doubted[0] - y[3]) < abs(trusted[0] - y[3])
+
+
+def test_units_of_features_and_targets_do_not_matter() -> None:
+    (x, linear, y), (new, seen, _) = data(), data(7, seed=1)
+    variance, rough = np.where(np.arange(25) < 20, 0.0, 0.3), np.array([0.1, 0.2, 0.3])
+    theta = fit(x, y, linear=linear).theta
+    one = fit(x, y, linear=linear, variance=variance, theta=theta, rough=rough)
+    other = fit(
+        5 * x + 3,
+        7 * y - 2,
+        linear=3 * linear,
+        variance=49 * variance,
+        theta=theta,
+        rough=5 * rough,
+    )
+    mean, sd = one.predict(new, seen)
+    means, sds = other.predict(5 * new + 3, 3 * seen)
+    np.testing.assert_allclose(means, 7 * mean - 2)
+    np.testing.assert_allclose(sds, 7 * sd)
 
 
 def test_features_depend_on_the_curve_and_scale_with_the_rate() -> None:

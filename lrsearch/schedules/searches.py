@@ -106,7 +106,7 @@ def decode_cyclic(values: dict[str, Any], draw: Draw) -> dict[str, Any]:
     """Whole cycles, so that the run ends in a trough."""
     cycles = values["cycles"]
     if draw.interval == "epoch":  # a half cycle of one epoch would end the run on the peak
-        cycles = min(cycles, max(1, draw.epochs // 4))
+        cycles = min(cycles, draw.epochs // 4)  # stepped so it needs 4 epochs
     cycle = draw.epochs / cycles
     out = {k: value for k, value in values.items() if k not in ("cycles", "base_lr_ratio")}
     if "step_size_down" in out:  # asked for by the user; the way up is the rest of the cycle
