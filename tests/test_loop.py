@@ -194,7 +194,7 @@ def test_fused_failure_falls_back_to_one_trial_at_a_time(
 
     bench.work(6, FakeRunner(4, fail))
     assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 6
-    assert any(f"fused training failed ({told})" in n for n in bench.notes)
+    assert bench.notes == [f"fused training failed ({told}); going on with one trial at a time"]
 
 
 def test_fused_trials_that_need_too_much_memory_go_on_with_half_of_them(bench: Bench) -> None:
@@ -269,7 +269,7 @@ def test_saving_takes_a_small_part_of_the_time(
     worker = bench.worker(2, FakeRunner(2))
     worker.saves.seconds = saving
     worker.run()
-    assert bool(written) == saved
+    assert len(written) > 2 if saved else written == []
 
 
 def test_interrupted_trial_goes_on_from_its_checkpoint_with_its_number(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.schedules.built import steps_taken
 from lrsearch.schedules.code import python_code
+from lrsearch.schedules.trace import Course
 
 BUDGETS = (1, 2, 3, 5, 8, 20, 30, 90)
 SEARCHED = [name for name, family in FAMILIES.items() if family.searched]
@@ -440,6 +441,17 @@ def test_a_span_rescaled_beyond_what_is_allowed_is_the_longest() -> None:
 def test_exponential_keeps_its_final_ratio_when_rescaled() -> None:
     schedule = Schedule("ExponentialLR", 0.1, 30, {"gamma": 0.01 ** (1 / 30)})
     assert schedule.rescaled(90).params["gamma"] ** 90 == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_trace_that_is_asked_for_in_parts_is_the_same(interval: Any) -> None:
+    schedule = Schedule("OneCycleLR", 0.1, 6, warmup=0, interval=interval)
+    course, whole = Course(schedule, 4, 0.9, "adam"), schedule.trace(4, kind="adam")
+    assert whole.momentum is not None
+    for first, last in ((0, 8), (8, 12), (4, 24), (12, 16)):
+        lr, momentum = course.span(first, last)
+        assert lr.tolist() == whole.lr[first:last].tolist()
+        assert momentum.tolist() == whole.momentum[first:last].tolist()
 
 
 def test_plateau_has_no_trace_and_says_so() -> None:

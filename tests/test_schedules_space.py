@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -29,6 +31,7 @@ from lrsearch.schedules import (
     register,
     schedules_table,
 )
+from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.schedules.searches import FINAL_RATIO
 
@@ -275,6 +278,7 @@ def test_floor_below_its_range_means_zero() -> None:
         ({"StepLR.gamma": "big"}, r"expected a finite number, got 'big'"),
         ({"StepLR.gamma": []}, r"list of choices is empty"),
         ({"StepLR.gamma": {"min": 1}}, r"expected a number, \[low, high\] or"),
+        ({"StepLR.gamma": {"low": 0.1, "hig": 0.5}}, r"expected a number, \[low, high\] or"),
         ({"StepLR.gamma": None}, r"expected a number, \[low, high\] or"),
         ({"StepLR.step_size": 2.5}, r"StepLR.step_size: whole epochs only, got 2.5"),
         ({"StepLR.step_size": (5, 100)}, r"at least 1 and at most 30 epochs, got 100"),
@@ -291,6 +295,29 @@ def test_floor_below_its_range_means_zero() -> None:
 def test_impossible_override_is_refused(overrides: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         Space(None, 30, (1e-3, 1.0), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1e20, 1e20),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, None),  # no database takes it
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (" 1e-3 ", 1e-3),  # YAML 1.1 reads it as a word
+        ("1_000", None),
+        ("nan", None),
+        (math.inf, None),
+        (np.float64("nan"), None),
+        (True, None),
+        (np.bool_(True), None),
+        (None, None),
+    ],
+)
+def test_what_counts_as_a_number(given: Any, expected: Any) -> None:
+    found = as_number(given)
+    assert (found, type(found)) == (expected, type(expected))
 
 
 def test_all_mistakes_in_a_space_are_raised_together() -> None:

@@ -71,11 +71,14 @@ class Course:
     def span(
         self, first: int, last: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Rate and momentum of the optimizer steps from ``first`` to before ``last``."""
+        """Rate and momentum of the optimizer steps from ``first`` to before ``last``.
+
+        Where the schedule is stepped once an epoch, both are where an epoch begins.
+        """
         import numpy as np
 
         group, repeat = self._group, self._repeat
-        begin, end = first // repeat, -(-last // repeat)
+        begin, end = first // repeat, last // repeat
         for t in range(self._known, end):
             if t:
                 self._scheduler.step()
@@ -83,10 +86,7 @@ class Course:
             self._values[:, t] = group["lr"], momentum
         self._known = max(self._known, end)
         lr, momenta = self._values[:, begin:end]
-        if repeat > 1:
-            part = slice(first - begin * repeat, last - begin * repeat)
-            return np.repeat(lr, repeat)[part], np.repeat(momenta, repeat)[part]
-        return lr, momenta
+        return np.repeat(lr, repeat), np.repeat(momenta, repeat)
 
 
 def dummy(kind: Kind, momentum: float) -> Optimizer:
