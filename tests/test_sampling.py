@@ -10,20 +10,23 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import norm
 
 from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search import candidates
 from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
-from lrsearch.search.curves import COMPLETE, load_curves
+from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
 from lrsearch.search.draft import Draft
 from lrsearch.search.sampling import (
     EARLY,
     LEAST_KNOWN,
+    ROUGH,
     SHARED_BY,
     TraceSampler,
     believed,
     promise,
 )
-from lrsearch.surrogate import trace_features
+from lrsearch.surrogate import fit, trace_features
 
 EPOCHS = 12
 SPACE = Space(None, EPOCHS, (1e-3, 1.0))
@@ -192,6 +195,44 @@ def test_a_stopped_trial_is_never_believed_better_than_the_best() -> None:
     assert (variance[complete] == 0).all()
 
 
+@pytest.mark.parametrize("shift", [0.0, 30.0])  # losses that are positive, and some that are not
+def test_before_any_is_complete_the_losses_after_a_tenth_of_the_budget_have_to_do(
+    shift: float,
+) -> None:
+    avg = 1.0 + np.arange(100.0).reshape(4, 25) - shift
+    reached, state = np.array([2, 3, 25, 1]), np.array([RUNNING, STOPPED, COMPLETE, DIVERGED])
+    curves = Curves(np.ones((4, 25)), avg + 5, avg, reached, state, np.ones((4, 2)))
+    at_three = avg[:, 2] if shift else np.log(avg[:, 2])
+    avg[0, 2] = np.nan  # of epochs 1 and 2 alone nothing is believed
+    target, variance = believed(curves)
+    np.testing.assert_array_equal(target, [np.nan, *at_three[1:3], np.inf])
+    assert not variance.any()
+
+
+def test_what_is_promised_is_the_expected_improvement() -> None:
+    rng = np.random.default_rng(0)
+    features, candidates = rng.uniform(-1, 1, size=(30, 2)), rng.uniform(-1, 1, size=(6, 2))
+    target = (features**2).sum(axis=1) + 0.1 * rng.standard_normal(30)
+    learnt: dict[bytes, np.ndarray] = {}
+    gain = promise(features, target, np.zeros(30), candidates, learnt)
+    (theta,) = learnt.values()
+    rough = ROUGH * candidates.std(axis=0)
+    process = fit(features, target, variance=np.zeros(30), theta=theta, rough=rough)
+    mean, sd = process.predict(candidates)
+    values = mean + sd * norm.ppf((np.arange(100_000) + 0.5) / 100_000)[:, None]
+    expected = np.maximum(target.min() - values, 0).mean(axis=0)
+    np.testing.assert_allclose(gain, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_two_that_are_asked_for_at_once_differ() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    for _ in range(LEAST_KNOWN + 4):
+        add(study, sampler, TrialState.COMPLETE)
+    first = 4 * SHARED_BY  # they share their candidates
+    asked = [sampler.propose(study, number) for number in range(first, first + 4)]
+    assert len({params["lr"] for params in asked}) > 1
+
+
 def test_running_trials_keep_others_from_the_same_place() -> None:
     rng = np.random.default_rng(0)
     features = rng.uniform(-1, 1, size=(20, 2))
@@ -242,6 +283,27 @@ def test_plateau_is_guessed_from_the_losses_of_a_trial_of_nearly_its_rate() -> N
     found = candidates.features(np.arange(2), curves)
     lr = np.array([[0.1] * 5 + [0.01] * 4 + [0.001] * 3, [0.9] * EPOCHS])
     np.testing.assert_allclose(found, trace_features(lr))
+
+
+def test_a_long_schedule_is_looked_at_in_a_hundred_epochs() -> None:
+    cosine = Schedule("CosineAnnealingLR", 0.1, 300)
+    np.testing.assert_allclose(candidate_lr(cosine), cosine.trace().lr[::3], rtol=1e-9)
+    assert candidates._shrunk(np.arange(300.0)).tolist() == list(range(0, 300, 3))
+
+
+def test_a_neighbour_keeps_a_value_or_moves_it_by_about_a_tenth_of_its_range() -> None:
+    rng = np.random.default_rng(0)
+    moved = []
+    for _ in range(2000):
+        drawn = Drawn(rng, {"even": 5.0, "log": 0.1, "whole": 1050})
+        even = (drawn.suggest_float("even", 0.0, 10.0) - 5.0) / 10
+        log = math.log10(drawn.suggest_float("log", 1e-3, 10.0, log=True) / 0.1) / 4
+        moved.append((even, log, (drawn.suggest_int("whole", 1000, 1100) - 1050) / 100))
+    distance = np.abs(np.array(moved).round(6))
+    share = (distance > 0).mean(axis=0)  # a tenth anew, and six of ten of the others
+    np.testing.assert_allclose(share, 0.64, atol=0.05)
+    for column in distance.T:
+        assert np.median(column[column > 0]) == pytest.approx(0.078, abs=0.01)
 
 
 def test_a_neighbour_is_near_and_in_range() -> None:
