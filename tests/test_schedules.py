@@ -298,9 +298,12 @@ def test_exported_python_needs_torch_alone_and_gives_the_same_trace(family: str)
             assert used == train(schedule, again, schedule.build(again, 2), 2), source
 
 
-def exported(schedule: Schedule, optimizer: torch.optim.Optimizer, *steps: int) -> Any:
+def exported(
+    schedule: Schedule, optimizer: torch.optim.Optimizer, *steps: int, groups: Any = ()
+) -> Any:
     scope: dict[str, Any] = {"__name__": "exported"}
-    exec(compile(python_code(schedule), "exported.py", "exec", dont_inherit=True), scope)
+    source = python_code(schedule, groups=groups)
+    exec(compile(source, "exported.py", "exec", dont_inherit=True), scope)
     return scope["make_scheduler"](optimizer, *steps)
 
 
@@ -342,6 +345,14 @@ def test_exported_one_cycle_may_rise_in_one_step_of_an_epoch(steps: int) -> None
     optimizer = make_optimizer(0.1)
     used = train(schedule, optimizer, exported(schedule, optimizer, steps), steps)
     assert [row[0] for row in used] == pytest.approx(schedule.trace(steps).lr.tolist(), rel=1e-6)
+
+
+def test_exported_one_cycle_of_two_rates_may_rise_in_one_step() -> None:
+    schedule = Schedule("OneCycleLR", 0.1, 5, {"pct_start": 0.2}, interval="epoch")
+    groups = [{"lr": 0.1, "parameters": 2}, {"lr": 0.01, "parameters": 2}]
+    ours, theirs = make_optimizer(0.1, groups=2), make_optimizer(0.1, groups=2)
+    used = train(schedule, theirs, exported(schedule, theirs, groups=groups), 2)
+    assert used == train(schedule, ours, schedule.build(ours), 2)
 
 
 def test_exported_python_of_points_gives_the_same_trace() -> None:

@@ -166,6 +166,11 @@ def _sources(family: Family, schedule: Schedule) -> dict[str, str]:
             out[name] = f"{value!r} ** (1 / {_PER_EPOCH})"
         else:
             out[name] = repr(value)
+    if schedule.family == "OneCycleLR":
+        share, epochs = schedule.params["pct_start"], schedule.params["total_steps"]
+        k = 1 if schedule.interval == "epoch" else round(1 / max(share * epochs, 1e-12))
+        if share * (epochs * k) == 1:  # a rise of one step: torch would divide by zero
+            out["pct_start"] = repr(share * (1 + 1e-9))
     return out
 
 
@@ -176,16 +181,8 @@ def _call(name: str, args: dict[str, str]) -> str:
 
 def _legs(schedule: Schedule, args: dict[str, str]) -> Legs:
     match schedule.family:
-        case "OneCycleLR":
-            share, epochs = schedule.params["pct_start"], schedule.params["total_steps"]
-            k = 1 if schedule.interval == "epoch" else round(1 / max(share * epochs, 1e-12))
-            if share * (epochs * k) == 1:  # a rise of one step: torch would divide by zero
-                args = args | {"pct_start": repr(share * (1 + 1e-9))}
-            leg = _call("OneCycleLR", {"max_lr": repr(schedule.lr)} | args | _CYCLE)
-            return [leg], {"OneCycleLR"}, None
-        case "CyclicLR":
-            leg = _call("CyclicLR", {"max_lr": repr(schedule.lr)} | args | _CYCLE)
-            return [leg], {"CyclicLR"}, None
+        case "OneCycleLR" | "CyclicLR" as name:
+            return [_call(name, {"max_lr": repr(schedule.lr)} | args | _CYCLE)], {name}, None
         case "LambdaLR":
             shape, source = _lambda(args)
             return [f"LambdaLR(optimizer, {source})"], {"LambdaLR"}, shape
