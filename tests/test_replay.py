@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
+from lrsearch.storage import open_storage
 from lrsearch.surrogate import Array, trace_features
 from tests.benchmarks import across, frontier, live, record, tasks
 from tests.benchmarks.recorded import Record, read
@@ -47,6 +49,23 @@ def test_a_third_of_the_epochs_finds_one_of_the_best_on_recorded_curves(
     found = [score(read(str(file)), "ours", "both", 2, 100, 4) for file in files]
     assert np.mean([each.epochs for each in found]) < 1 / 3
     assert np.mean([each.regret for each in found]) < 0.015
+
+
+@pytest.mark.parametrize(
+    ("source", "study", "message"),
+    [
+        ("nothere.npz", None, "nothere.npz does not exist; give a curve file"),
+        ("sqlite:///nothere.db", "mine", "nothere.db does not exist"),
+        ("sqlite:///there.db", "yours", "name one of the studies with --study: mine"),
+        ("sqlite:///there.db", "mine", "study 'mine' has no completed trial to replay"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_in_one_line(
+    in_tmp: Path, source: str, study: str | None, message: str
+) -> None:
+    optuna.create_study(study_name="mine", storage=open_storage("sqlite:///there.db"))
+    with pytest.raises(SystemExit, match=message):
+        read(source, study)
 
 
 def test_a_smaller_share_takes_more_epochs_and_keeps_more_of_the_best(made_up: Record) -> None:

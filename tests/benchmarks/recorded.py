@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from lrsearch.errors import LrsearchError
 from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
 from lrsearch.storage import open_storage
 from lrsearch.surrogate import Array, trace_features
@@ -37,7 +38,12 @@ class Record:
 def read(source: str, study: str | None = None) -> Record:
     """A curve file (``.npz``), or the completed trials of a study in a database (a URL)."""
     if not source.endswith(".npz"):
-        return _read_study(source, study)
+        try:
+            return _read_study(source, study)
+        except LrsearchError as error:
+            raise SystemExit(str(error)) from None
+    if not Path(source).is_file():
+        raise SystemExit(f"{source} does not exist; give a curve file (.npz) or a database's URL")
     with np.load(source) as z:
         arrays = {
             k: np.asarray(z[k], dtype=np.float64) for k in ("lr", "val_loss", "avg_val_loss")
@@ -54,6 +60,8 @@ def _read_study(url: str, name: str | None) -> Record:
         raise SystemExit(f"name one of the studies with --study: {', '.join(names)}")
     curves = load_curves(optuna.load_study(study_name=name, storage=storage))
     full = curves.take(np.isin(curves.state, (COMPLETE, DIVERGED)))
+    if not (full.state == COMPLETE).any():
+        raise SystemExit(f"study {name!r} has no completed trial to replay")
     raw, avg = _diverged(full.raw), _diverged(full.avg)
     return Record(str(name), full.lr, raw, avg, full.features)
 
