@@ -1,4 +1,4 @@
-"""The replay of recorded curves: a bar, in small, below which our pruner may not fall."""
+"""The replay of recorded curves: bars, in small, below which pruner and sampler may not fall."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
 from lrsearch.storage import open_storage
 from lrsearch.surrogate import Array, trace_features
-from tests.benchmarks import across, frontier, live, record, tasks
+from tests.benchmarks import across, frontier, live, pool, record, tasks
 from tests.benchmarks.recorded import Record, read
 from tests.benchmarks.replay import Score, score
 
@@ -82,6 +82,39 @@ def test_who_knows_the_task_needs_fewer_epochs_and_loses_less(made_up: Record) -
     assert known.regret <= learnt.regret + 0.01
     with pytest.raises(SystemExit, match="beyond the replayed, has 0"):
         score(made_up, "informed:0.02", "both", 1, 1000, 4)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", ["trace", "tpe", "qmc"])
+def test_any_sampler_is_replayed_over_recorded_schedules(made_up: Record, sampler: str) -> None:
+    some, raw = slice(0, 24), made_up.raw[:24].copy()
+    raw[::5, -1] = np.inf
+    record = Record("some", made_up.lr[some], raw, made_up.avg[some], made_up.features[some])
+    begin = pool.by_promise if sampler == "trace" else pool.by_name(sampler)
+    found = pool.regrets(record, begin, 24, workers=4, seed=0)
+    assert (np.diff(found) <= 0).all()
+    assert found[-1] == 0  # each was chosen, once
+
+
+def test_the_sampler_finds_a_better_one_of_the_pool_than_random_names(made_up: Record) -> None:
+    trace, random = (
+        np.mean([pool.regrets(made_up, begin, 30, 4, seed)[-1] for seed in range(5)])
+        for begin in (pool.by_promise, pool.by_name("random"))
+    )
+    assert trace < 0.7 * random
+
+
+def test_a_pool_is_replayed_from_the_command_line(
+    tmp_path: Path, made_up: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = {"lr": made_up.lr[:9], "val_loss": made_up.raw[:9], "avg_val_loss": made_up.avg[:9]}
+    np.savez(tmp_path / "few.npz", **arrays)
+    pool.main([str(tmp_path / "few.npz"), "--orders", "1", "--samplers", "trace", "random"])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["few,", "9", "schedules", "regret", "after", "9"]
+    assert [row.split() for row in rows] == [
+        [name, "0.00%", "±", "0.00%"] for name in ("trace", "random")
+    ]
 
 
 def row(pruner: str, epochs: float, regret: float) -> Score:

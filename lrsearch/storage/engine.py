@@ -299,8 +299,7 @@ def open_storage(
     """
     parsed = parse_storage_url(url)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings: list[str] = []
-    path = sqlite_file(parsed)
+    warnings, path = list[str](), sqlite_file(parsed)
     wal = create  # for every program that opens the file, and for good: not of one only read
     if path is not None:
         check_sqlite_file(path, create=create)
@@ -311,8 +310,8 @@ def open_storage(
                 f"{path} lies on a network file system ({kind}), where SQLite's locks are not "
                 "safe: use one process, or a postgresql:// storage"
             )
-    if path is not None and not create and not is_writable(path):
-        parsed, wal = _read_only_url(parsed, path), False
+        if not create and not is_writable(path):
+            parsed, wal = _read_only_url(parsed, path), False
     full_url = parsed.render_as_string(hide_password=False)
 
     def construct() -> Storage:
@@ -331,8 +330,7 @@ def open_storage(
         storage.has_history = current or create
         return storage
 
-    if path is not None:
-        patience = max(patience, LOCKED_SECONDS)
+    patience = patience if path is None else max(patience, LOCKED_SECONDS)
     try:
         storage, _ = persist(construct, full_url, patience=lambda: patience, on_wait=on_wait)
     except SchemaMismatch as error:
