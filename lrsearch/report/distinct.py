@@ -43,7 +43,7 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
     curves: list[np.ndarray] = []
     milder = gentler(table)
     first = complete[:1] if milder is None else [complete[0], milder]
-    for trial in (*first, *complete[1:]):
+    for trial in (*first, *(t for t in complete[1:] if t is not milder)):
         if len(chosen) == top:
             break
         if trial.baseline is not None and chosen:

@@ -113,7 +113,7 @@ def closing(
         none = "  no usual recipe came to its end: nothing to compare it with"
         print_text(console, none, indent=4)
     if found is None and (milder := outcome.gentler) is not None:
-        text = f"  gentler, and only luck behind it: {milder.family}, lr {milder.lr:.4g}, "
+        text = f"  gentler, and behind by no more than luck: {milder.family}, lr {milder.lr:.4g}, "
         print_text(console, f"{text}val loss {words.loss(milder.value)} (gentler.yaml)", indent=4)
     ended = ", ".join(
         f"{n} {name}"
