@@ -22,9 +22,9 @@ def gentler(table: StudyTable) -> TrialRow | None:
     The lowest of hundreds of losses has been lucky, and luck favours high rates, which may fail on
     another seed. So this is the one-standard-error rule (Breiman, Friedman, Olshen and Stone,
     *Classification and Regression Trees*, 1984): of all that are as good within the error, the
-    simplest; here, the gentlest. The error is sigma sqrt(2 ln n), about the luck of the luckiest
-    of n equal trials, where sigma is the noise of a Gaussian process from their curves to their
-    log losses. What it is worth is in ``studies/winners``.
+    simplest; here, the gentlest. The error is sigma (1 + sqrt(2 ln n)): sqrt(2 ln n) is about the
+    luck of the luckiest of n equal trials, 1 that of another, and sigma the noise of a Gaussian
+    process from the curves to the log losses. What it is worth is in ``studies/winners``.
 
     Returns:
         A complete trial that is no baseline; None where it is the best itself, that is a baseline,
@@ -39,7 +39,7 @@ def gentler(table: StudyTable) -> TrialRow | None:
     curves = np.array([sampled(table, t) for t in complete])
     sigma = fit(trace_features(curves), np.minimum(losses, cap(losses)), steps=30).noise
     tried = len(table.having("complete", "pruned", "diverged"))
-    alike = losses <= losses[0] + sigma * math.sqrt(2.0 * math.log(tried))
+    alike = losses <= losses[0] + sigma * (1.0 + math.sqrt(2.0 * math.log(tried)))
     peaks = curves.max(axis=1)
     others = [
         i
