@@ -33,12 +33,16 @@ def confirmed() -> str:
     recipe = min(arms[name]["mean"] for name in recipes)
     tried = {key: arm["mean"] for key, arm in arms.items() if key not in recipes}
     assert tried.pop(found["confirm"]["winner_of_search"]) > max(arms[r]["mean"] for r in recipes)
-    fresh = 1 - min(tried.values()) / recipe
+    gentler = min(tried, key=lambda key: tried[key])
+    lr = arms[gentler]["schedule"]["lr"]
+    assert f", lr {lr:.4g}, val loss" in (ROOT / "studies" / "digits" / "run.txt").read_text()
     seeds = len(found["confirm"]["seeds"])
     return (
         f"What of these {in_search:.0%} is real? Nothing, says "
         f"`lrsearch confirm digits --seeds {seeds}`: on fresh seeds this winner is worse than "
-        f"every recipe, and another of the search's best {fresh:.0%} better"
+        "every recipe. The lowest of many losses was lucky, and luck favours high rates; so "
+        "`gentler.yaml` has the lowest peak of all that only luck may have put behind it, and is "
+        f"{1 - tried[gentler] / recipe:.0%} below the best recipe"
     )
 
 
@@ -48,16 +52,17 @@ def winners() -> str:
         tasks.setdefault(row["task"], []).append(bench.judged(row))
     gains = {}
     for task, found in tasks.items():
-        winner, chosen, recipe = (
+        *choices, recipe = (
             np.array([np.mean(each[name]) for each in found]) for name in bench.CHOICES
         )
-        gains[task] = np.mean(chosen / recipe - 1), np.mean(winner / recipe - 1)
-    best, bare = gains.pop("digits")
-    assert all(min(pair) > -0.003 for pair in gains.values())
+        gains[task] = [float(np.mean(choice / recipe - 1)) for choice in choices]
+    bare, gentler, best = gains.pop("digits")
+    assert len(gains) == 4
     return (
-        f"in {len(tasks['digits'])} searches of digits, on seeds that had chosen nothing, it was "
-        f"{-best:.0%} below the best recipe, the bare winner {bare:.0%} above it; "
-        "on two tasks of 8 and 10 epochs no search beats the recipes"
+        f"In {len(tasks['digits'])} searches of digits, on seeds that had chosen nothing, that "
+        f"was {-best:.0%} below the best recipe, `gentler.yaml` {-gentler:.0%} below it, the bare "
+        f"winner {bare:.0%} above it; on four other tasks no choice is more than "
+        f"{-min(map(min, gains.values())):.1%} below it"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -142,9 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = table(rows)
     print("\n".join(lines))
     if args.write:
-        command = (
-            f"python -m tests.benchmarks.winners --data-dir DIR --tasks {' '.join(args.tasks)}"
-        )
+        names = shlex.join(args.tasks)
+        command = f"python -m tests.benchmarks.winners --data-dir DIR --tasks {names}"
         command += f" --seeds {args.seeds} --trials {args.trials} --write {args.write}"
         record.write(args.write, "winners", lines, rows, command)
 
