@@ -481,7 +481,8 @@ def test_a_single_trial_has_axes_that_can_be_read() -> None:
 def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
     tmp_path: Path,
 ) -> None:
-    standalone.write_figures(make_study(3), load(study), tmp_path)
+    few = make_study(3)
+    standalone.write_figures(few, load(few), tmp_path)
     text = (tmp_path / "importance.html").read_text(encoding="utf-8")
     assert "Too few trials have finished to say what mattered (12 are needed)." in text
     assert '<script type="application/json"' not in text
