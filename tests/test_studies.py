@@ -193,15 +193,8 @@ SENTENCES: list[tuple[str, str, Callable[[Mapping[str, Any]], str]]] = [
     (
         *FOUR,
         lambda r: (
-            f"is below the usual cosine on {least_wins(r, 'CosineAnnealingLR')} of "
-            f"{len(r['confirm']['seeds'])} seeds."
-        ),
-    ),
-    (
-        *FOUR,
-        lambda r: (
-            "it is below each of them on at least "
-            f"{least_wins(r, 'multi-step', 'step', 'exponential', 'ConstantLR')}."
+            "below each of them, and the usual cosine, on at least "
+            f"{least_wins(r, *r['search']['baselines'])} of {len(r['confirm']['seeds'])} seeds."
         ),
     ),
     (*ARMS, lambda r: f"On {100 - len(losses(r)['cosine'])} of the 100 seeds the net is dead"),
