@@ -250,7 +250,8 @@ def _export(args: argparse.Namespace) -> int:
 
     storage = open_storage(args.storage, create=False)
     study = load_study(storage, args.study, redact(args.storage))
-    text = export_text(study, trial=args.trial, python=args.python)
+    name = Path(args.output or "best.yaml").name
+    text = export_text(study, trial=args.trial, python=args.python, name=name)
     if args.output:
         write_text(Path(args.output), text)
         out(args.output)

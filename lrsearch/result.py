@@ -181,7 +181,8 @@ class Result:
         from lrsearch.export import export_text
         from lrsearch.files import write_text
 
-        text = export_text(self.study, trial=trial, python=python)
+        name = Path(path or "best.yaml").name
+        text = export_text(self.study, trial=trial, python=python, name=name)
         if path is not None:
             write_text(Path(path), text)
         return text

@@ -254,6 +254,13 @@ def test_what_to_type_next_names_the_database_that_was_given(
     assert main(["report", "digits", "--storage", url]) == 0
 
 
+def test_an_exported_file_names_itself(in_tmp: Path) -> None:
+    assert main([*SMALL, "--trials", "5"]) == 0
+    assert main(["export", "digits", "-o", "mine.yaml"]) == 0
+    assert 'lrsearch.load("mine.yaml")' in (in_tmp / "mine.yaml").read_text()
+    assert 'lrsearch.load("his.yaml")' in lrsearch.report("digits").export("his.yaml")
+
+
 def test_the_environment_names_the_database_where_nothing_else_does(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
