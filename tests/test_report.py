@@ -478,6 +478,16 @@ def test_a_single_trial_has_axes_that_can_be_read() -> None:
     assert optuna_figures.history_figure(table).layout.yaxis.rangemode == "tozero"
 
 
+def test_the_caption_names_the_rail_only_where_a_trial_lies_on_it() -> None:
+    study = make_study(40)
+    table = load(study)
+    assert table.having("diverged")
+    assert "the rail <strong>diverged</strong>" in page(make_report(study))
+    calm = optuna.create_study()
+    calm.add_trials([t for t in study.trials if t.user_attrs.get("stopped") != "diverged"])
+    assert "the rail" not in page(make_report(calm))
+
+
 def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
     tmp_path: Path,
 ) -> None:

@@ -39,14 +39,15 @@ def hero(
             "; dashed, the best usual recipe" if recipe else ""
         )
     keys = key_figures(table, found, stopped, confirmed)
+    rail = ", marks on the rail **diverged**" if stopped.counts["diverged"] else ""
     return (
         f'<header class="hero"><div class="answer">{head}{lead}</div>'
         f"{figure_block(curve, caption)}</header>{keys}"
         + figure_block(
             scatter,
             "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
-            "**hollow** ones were stopped early and stand at the loss they had then, marks on the "
-            "rail **diverged**. Rings: the best, and the baselines.",
+            f"**hollow** ones were stopped early and stand at the loss they had then{rail}. "
+            "Rings: the best, and the baselines.",
         )
     )
 
