@@ -1,9 +1,9 @@
 """``lrsearch confirm``: is the winner really better? Fresh seeds, paired, and the test data.
 
-The best schedules of a search that differ as curves, and every baseline, are trained again on
-seeds that the search has not seen, the same for all. Each (schedule, seed) is one trial of a study
-``NAME-confirm`` in the same database, so that it is resumed, shared and shown like any other. This
-and ``lrsearch train`` are the only places that look at test data.
+The best schedule of a search, a gentler one, the next best that differ as curves, and every
+baseline are trained again on seeds that the search has not seen, the same for all. Each (schedule,
+seed) is one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared
+and shown like any other. This and ``lrsearch train`` are the only places that look at test data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which schedules of a study are worth training again: the best that differ as curves."""
+"""Which schedules of a study to train again: the best, a gentler one, others that differ."""
 
 from __future__ import annotations
 
