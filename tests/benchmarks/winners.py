@@ -1,6 +1,6 @@
 """What a user gets: a search's winner or ``gentler.yaml``, what ``--confirm`` chooses, a recipe.
 
-    python -m tests.benchmarks.winners --data-dir DIR --seeds 12 --write studies/winners
+    python -m tests.benchmarks.winners --data-dir DIR --seeds 24 --first 300 --write studies/winners
 
 Each study is searched and confirmed by ``lrsearch.search(confirm=...)``. The first fresh seeds
 choose, as they do for a user; the others, which nobody has looked at, judge what was chosen.
@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tasks", nargs="*", default=["digits", "fashion-mnist", "cifar10"])
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first search")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--raw", type=Path, default=Path("winners.jsonl"), help="done runs; grows")
     parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     done = {(row["task"], row["seed"]) for row in rows}
     for name in args.tasks:
         task = make_task(name, args.data_dir)
-        for seed in range(args.seeds):
+        for seed in range(args.first, args.first + args.seeds):
             if (name, seed) in done:
                 continue
             rows.append({"task": name, "seed": seed, **run_study(task, seed, args.trials)})
@@ -145,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.write:
         names = shlex.join(args.tasks)
         command = f"python -m tests.benchmarks.winners --data-dir DIR --tasks {names}"
-        command += f" --seeds {args.seeds} --trials {args.trials} --write {args.write}"
+        command += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
+        command += f" --write {args.write}"
         record.write(args.write, "winners", lines, rows, command)
 
 
