@@ -115,7 +115,7 @@ def train(
     plan = make_plan(make({**config, **{k: v for k, v in given.items() if v is not None}}))
     note(f"task {plan.task.name}: {plan.task.describe()}, {schedule.epochs} epochs")
     note(f"{schedule.describe()}, lr {schedule.lr:.4g}, on {devices.describe(plan.device)}")
-    test = load_test(plan.task)
+    test = load_test(plan.task, plan.device)
     runner = make_runner(plan, 1)
     runner.add(0, schedule)
     done = _train(plan, schedule, runner, note)

@@ -1,11 +1,11 @@
 """A device that is not the CPU, on machines without one, and training on it.
 
 Its tensors are held by CPU tensors and computed by the CPU. It refuses what a GPU refuses: tensors
-of two devices in one operation, random numbers from another device's generator, ``numpy()``,
-and, as MPS does, float64. It
-counts the readings by which a program waits for a device. Autocast reaches it and changes nothing:
-it computes in float32. Registering it changes the whole
-process: hence ``python -m tests.accelerator``, which prints what training gave as JSON.
+of two devices in one operation, random numbers from another device's generator, ``numpy()``, and,
+as MPS does, float64; and copies to the CPU that nobody waits for, which CUDA gives before they have
+come. It counts the readings by which a program waits for a device. Autocast reaches it and changes
+nothing: it computes in float32. Registering it changes the whole process: hence ``python -m
+tests.accelerator``, which prints what training gave as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lrsearch import cli
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.check import check
+from lrsearch.tasks import given_task
+from lrsearch.tasks.check import load_test
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import checkpoint
@@ -99,6 +100,9 @@ def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
             index = name in INDEXING and tensor.dtype in (torch.int64, torch.bool)
             if not isinstance(tensor, Elsewhere) and tensor.dim() > 0 and not index:
                 raise RuntimeError(f"{name}: tensors of two devices, one {tuple(tensor.shape)}")
+    to_cpu = here and name == "aten::_to_copy" and asked is not None and not made_here
+    if to_cpu and kwargs.get("non_blocking"):
+        raise RuntimeError(f"{name}: to the CPU, without waiting for it")
     if kwargs.get("generator") is not None and (here or made_here):
         raise RuntimeError(f"{name}: a generator of another device")
     held = [_held(value) for value in flat]
@@ -227,6 +231,39 @@ class Forgetful(nn.Module):
         return logits
 
 
+class There(nn.Module):
+    """Runs on the device alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x) + torch.zeros(3, device=torch.device(NAME, 0))
+        return logits
+
+
+class Centre(nn.Module):
+    """A transform with a tensor of its own."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((6,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.mean
+
+
+def dropped() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+
+
+def weighted() -> nn.Module:
+    return nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+
+
 def share_right(outputs: Tensor, y: Tensor) -> Any:
     """A metric of numpy's type, which is float64."""
     return np.float64((outputs.argmax(1) == y).sum().item() / len(y))
@@ -284,9 +321,9 @@ MOMENTUM = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 SINGLE: dict[str, Case] = {
     "dense": Case(lambda: vectors(dense), arguments=MOMENTUM),
     "a metric of numpy": Case(lambda: vectors(dense, metric=share_right)),
-    "class weights": Case(
-        lambda: vectors(dense, loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])))
-    ),
+    "class weights": Case(lambda: vectors(dense, loss=weighted())),
+    "class weights, dropout": Case(lambda: vectors(dropped, loss=weighted())),
+    "a transform of tensors": Case(lambda: vectors(dense, transform=Centre())),
     "images, augmented": Case(
         lambda: images(Net, augment=Augment(pad=2, flip=True), transform=lambda x: x * 2.0),
         optimizer="AdamW",
@@ -367,6 +404,7 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
     "two devices": lambda here, there: here + there,
     "a matrix product of two devices": lambda here, there: here @ there,
     "numpy": lambda here, there: here.numpy(),
+    "a copy that nobody waits for": lambda here, there: here.to(CPU, non_blocking=True),
     "float64": lambda here, there: here.double(),
     "its numbers by the CPU's generator": lambda here, there: here.normal_(
         generator=torch.Generator()
@@ -386,11 +424,18 @@ def refusals(device: torch.device) -> dict[str, str]:
     return said
 
 
+def there(task: Task, device: torch.device) -> Task:
+    """Data and class weights on the device already."""
+    assert isinstance(task.train, Split)
+    data = Split(task.train.x.to(device), task.train.y.to(device))
+    loss = weighted().to(device)
+    return replace(task, train=data, validation=data, test=lambda: data, loss=loss)
+
+
 def checked(task: Task, device: torch.device) -> str:
     """What is said of a task before it is trained on the device."""
-    check(task)
     try:
-        check(task, device)
+        load_test(given_task(task, device=device), device)
     except LrsearchError as error:
         return str(error)
     return "nothing"
@@ -408,7 +453,9 @@ def main() -> None:
                 "device": train(case, device, file),
             }
         found["commands"] = commands(folder)
-        found["check"] = [checked(vectors(model), device) for model in (dense, Forgetful)]
+        tasks = {model.__name__: vectors(model) for model in (dense, Forgetful, There)}
+        tasks["data"] = there(tasks["dense"], device)
+        found["check"] = {name: checked(task, device) for name, task in tasks.items()}
     json.dump(found, sys.stdout)
 
 

@@ -59,9 +59,16 @@ def test_the_commands_work_on_the_device(command: str, trained: dict[str, Any]) 
 
 
 def test_a_task_is_tried_on_the_device_before_it_is_trained(trained: dict[str, Any]) -> None:
-    right, wrong = trained["check"]
-    assert right == "nothing"
+    assert trained["check"]["dense"] == "nothing"
+    wrong = trained["check"]["Forgetful"]
     assert "the model Forgetful on a train batch (16, 6) float32 fails" in wrong
+
+
+@pytest.mark.parametrize("name", ["There", "data"])
+def test_model_or_data_that_are_on_the_device_alone_are_taken(
+    name: str, trained: dict[str, Any]
+) -> None:
+    assert trained["check"][name] == "nothing"
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -19,7 +19,7 @@ from lrsearch import tasks
 from lrsearch.cli import main
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
-from lrsearch.tasks.check import check
+from lrsearch.tasks.check import check, here_or_there
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.task import accuracy
 from lrsearch.training.batches import training_batches
@@ -639,3 +639,22 @@ def test_a_task_that_goes_elsewhere_at_import_takes_neither_database_nor_results
     said = capsys.readouterr().out
     assert f"lrsearch train {results}/confirmed.yaml" in said
     assert f"--storage sqlite:///{in_tmp}/lrsearch.db" in said
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ("two devices", "no scalar", "no scalar"),
+        ("label 5 is out of bounds", "CUDA error: device-side assert triggered", "label 5"),
+    ],
+)
+def test_what_fails_on_both_devices_is_told_by_the_one_that_knows(
+    here: str, there: str, said: str
+) -> None:
+    def attempt(where: torch.device) -> None:
+        raise LrsearchError(here if where.type == "cpu" else there)
+
+    with pytest.raises(LrsearchError, match=said):
+        here_or_there(attempt, torch.device("cuda:0"))
+    with pytest.raises(LrsearchError, match=here):
+        here_or_there(attempt, torch.device("cpu"))

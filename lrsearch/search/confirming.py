@@ -99,7 +99,7 @@ class TestData:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._data = load_test(plan.task)
+        self._data = load_test(plan.task, plan.device)
 
     def __call__(self, weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
         """``test_loss`` and ``test_metric`` of a model; nothing for a task without test data."""

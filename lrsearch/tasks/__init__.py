@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -193,15 +194,15 @@ def _ready(
     task: Task, train_samples: int | None, batch_size: int | None, device: torch.device | None
 ) -> Task:
     from lrsearch.tasks import custom
-    from lrsearch.tasks.check import check
+    from lrsearch.tasks.check import check, here_or_there
 
     if train_samples is not None:
         task = custom.take_samples(task, train_samples)
     if batch_size is not None:
         task = custom.with_batch_size(task, batch_size)
-    check(task)
+    here_or_there(partial(check, task), device)
     if device is not None and device.type != "cpu":
-        check(task, device)  # second: a label out of range would take the device down
+        check(task, device)
     return task
 
 

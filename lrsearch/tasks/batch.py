@@ -24,8 +24,8 @@ def to_device(value: Any, device: torch.device) -> Any:
 
     Besides tensors these are packed sequences, graphs and all that has a ``to`` of its own.
     """
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+    if isinstance(value, Tensor):  # to the CPU it would be read before it has come
+        return value.to(device, non_blocking=device.type != "cpu")
     if callable(move := getattr(value, "to", None)):
         return move(device)
     if isinstance(value, tuple):

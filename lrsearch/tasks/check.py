@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import UsageError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.convert import set_rates
 from lrsearch.tasks.batch import as_float, elements, evaluation_size, to_device
 from lrsearch.tasks.mistakes import call, shape, wrong
@@ -62,8 +62,34 @@ def check(task: Task, device: torch.device | None = None) -> None:
     _check_length(task)
 
 
-def load_test(task: Task) -> Data | None:
+def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:
+    """Try something on the CPU, and where that fails on the device: some models run there alone.
+
+    First on the CPU, since what is an error there, as a label out of range, takes CUDA down.
+
+    Raises:
+        LrsearchError: It fails on both; or on the CPU, which is the device.
+    """
+    try:
+        attempt(_CPU)
+    except LrsearchError as error:
+        if device is None or device.type == "cpu":
+            raise
+        here = error
+    else:
+        return
+    try:
+        attempt(device)
+    except LrsearchError as there:
+        raise here if "device-side assert" in str(there) else there from None
+
+
+def load_test(task: Task, device: torch.device | None = None) -> Data | None:
     """The test part of a task, tried on one batch: before hours of training, not after them.
+
+    Args:
+        task: The task.
+        device: Where it will be measured; None = the CPU.
 
     Returns:
         None for a task without one.
@@ -74,9 +100,13 @@ def load_test(task: Task) -> Data | None:
     if task.test is None:
         return None
     data: Data = call(task, "loading the test data", task.test)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        _evaluate(task, _made(task, None), data, "test", None)
+
+    def attempt(where: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _evaluate(on_device(task, where), _made(task, where), data, "test", where)
+
+    here_or_there(attempt, device)
     return data
 
 
@@ -198,12 +228,13 @@ def _scalar(
     if value.numel() != 1 or value.dim() > 1:
         mean = "; take its mean over the batch" if "loss" in name else ""
         raise wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
-    if not math.isfinite(value.item()):
-        raise wrong(task, f"the first {name} is {value.item()}; {culprit}")
-    if "loss" in name and value.item() >= DIVERGED_LOSS:
+    number = call(task, what, value.item)  # what failed on a device is said here
+    if not math.isfinite(number):
+        raise wrong(task, f"the first {name} is {number}; {culprit}")
+    if "loss" in name and number >= DIVERGED_LOSS:
         raise wrong(
             task,
-            f"the first {name} is {value.item():.3g}; from {DIVERGED_LOSS:g} on a loss counts as "
+            f"the first {name} is {number:.3g}; from {DIVERGED_LOSS:g} on a loss counts as "
             "diverged: scale the targets, or divide the loss",
         )
     return value

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from lrsearch.tasks.task import Split, Task
+from lrsearch.tasks.task import Split, Task, on_device
 
 SAMPLES = 32
 """Of each part, spread evenly over it."""
@@ -46,6 +46,7 @@ def initial(task: Task) -> dict[str, Any]:
 def _losses(task: Task) -> tuple[dict[str, float], list[float]]:
     """The losses by part, and the rates of dropout."""
     torch.manual_seed(0)
+    task = on_device(task, torch.device("cpu"))
     model = task.model().to("cpu").eval()
     rates = _dropout(model)
     tensors = [*model.parameters(), *model.buffers()]

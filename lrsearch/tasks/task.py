@@ -252,15 +252,19 @@ class Task:
 
 def on_device(task: Task, device: torch.device) -> Task:
     """The task with those of its functions on the device that are modules, with class weights."""
-    if device.type == "cpu":
-        return task
     names = ("loss", "validation_loss", "metric", "transform")
     moved: dict[str, Any] = {
         name: copy.deepcopy(found).to(device)
         for name in names
         if isinstance(found := getattr(task, name), nn.Module)
+        and (device.type != "cpu" or _is_elsewhere(found))
     }
     return replace(task, **moved) if moved else task
+
+
+def _is_elsewhere(module: nn.Module) -> bool:
+    """Whether something of it is not on the CPU, where a user has put it on a device."""
+    return any(t.device.type != "cpu" for t in (*module.parameters(), *module.buffers()))
 
 
 def batches_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:

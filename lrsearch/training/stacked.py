@@ -158,15 +158,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _sample(task: Task, count: int) -> Tensor:
+def _sample(task: Task, model: nn.Module, count: int) -> Tensor:
+    """Inputs of the model, where it is: a transform may be a module with tensors of its own."""
     assert isinstance(task.train, Split)
-    x = task.train.x[:count]
+    x = task.train.x[:count].to(_device(model))
     return task.transform(x) if task.transform else x
 
 
 def _flat_features(task: Task, model: nn.Module) -> int | None:
     """Features of a sample where the model sees them as one row."""
-    x = _sample(task, 1)
+    x = _sample(task, model, 1)
     flattens = any(isinstance(module, nn.Flatten) for module in model.modules())
     return x.numel() if x.dim() == 2 or flattens else None
 
@@ -181,7 +182,7 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
     """
     plain = copied(model)  # before torch.func leaves its tensors in modules that keep some
     count = min(PROBE_SAMPLES, len(y))
-    x, y = _sample(task, count), y[:count]
+    x, y = _sample(task, model, count), y[:count]
     try:
         _stacked_step(stack, model, x, y, shared=False)
     except Exception as error:
@@ -198,8 +199,8 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
         stack = copy(stack)
         stack.autocast = nullcontext
         if apart:
-            plain = plain.cpu()
-            stack.model = copied(plain)
+            plain, task = plain.cpu(), on_device(task, torch.device("cpu"))
+            stack.model, stack.loss = copied(plain), task.loss
         stepped = _stacked_step(stack, stack.model, x, y)
     buffers = [value.clone() for value in plain.buffers()]
     expected = _plain_step(task, stack, plain, x, y)

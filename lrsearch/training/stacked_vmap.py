@@ -56,7 +56,7 @@ class VmapStack:
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
         self.labels = is_cross_entropy(loss, y)
-        self._losses = vmap(loss)
+        self.loss = loss
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The parameters by name, (n, *shape), as views of (n, width)."""
@@ -84,7 +84,8 @@ class VmapStack:
                 outputs.flatten(0, 1), y.flatten(), reduction="none"
             )
             return flat.view(y.shape).mean(1)
-        return self._losses(outputs, y)
+        losses: Tensor = vmap(self.loss)(outputs, y)
+        return losses
 
     def forward(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, B, ...) for x (n, B, ...), or (1, B, ...) which all trials share."""
