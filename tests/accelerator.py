@@ -2,10 +2,10 @@
 
 Its tensors are held by CPU tensors and computed by the CPU. It refuses what a GPU refuses: tensors
 of two devices in one operation, random numbers from another device's generator, ``numpy()``, and,
-as MPS does, float64; and copies to the CPU that nobody waits for, which CUDA gives before they have
-come. It counts the readings by which a program waits for a device. Autocast reaches it and changes
-nothing: it computes in float32. Registering it changes the whole process: hence ``python -m
-tests.accelerator``, which prints what training gave as JSON.
+as MPS does, float64; and copies to the CPU that nobody waits for, whose numbers CUDA gives too
+early. It counts the readings by which a program waits for a device. Autocast reaches it and
+changes nothing: it computes in float32. Registering it changes the whole process: hence
+``python -m tests.accelerator``, which prints what training gave as JSON.
 """
 
 from __future__ import annotations

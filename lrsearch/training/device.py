@@ -170,6 +170,26 @@ def prepare(device: torch.device) -> None:
         _keep_freed_memory()
 
 
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Convolutions of float32 numbers as they are: CUDA rounds them to 10 bits (TF32) by default.
+
+    Nor are they timed, as :func:`prepare` asks, for a step that is taken once.
+    """
+    cudnn: Any = torch.backends.cudnn
+    named_anew = hasattr(cudnn, "conv")  # from torch 2.9 on; who uses both names gets errors
+    exact = (cudnn.conv, "fp32_precision", "ieee") if named_anew else (cudnn, "allow_tf32", False)
+    settings = [exact, (cudnn, "benchmark", False)]
+    before = [getattr(place, name) for place, name, _ in settings]
+    for place, name, value in settings:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
+
+
 @cache
 def _keep_freed_memory() -> None:
     chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "MALLOC_TRIM_THRESHOLD_" in os.environ
