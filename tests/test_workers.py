@@ -24,7 +24,7 @@ from lrsearch.search.child import LocalChild, death
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.plan import make_plan
 from lrsearch.search.worker_process import _leave_with
-from lrsearch.search.workers import MAX_DEATHS, Crew, spread
+from lrsearch.search.workers import MAX_DEATHS, Crew, idle, spread
 from lrsearch.storage import new_owner, open_storage, slots
 from tests.bench import Bench, FakeRunner
 from tests.crash_runs import (
@@ -237,6 +237,8 @@ def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(
     assert spread("auto", first) == spread("cuda", first) == ["cuda:0", "cuda:1", "cuda:2"]
     assert spread("cuda:0", first) == ["cuda:0"]
     assert spread("auto", torch.device("cpu")) == ["cpu"]
+    assert idle("auto", first, 1) == "1 of 3 GPUs at work; --workers 3 takes them all"
+    assert idle("auto", first, 3) == idle("cuda:0", first, 1) == ""
 
 
 # leaving

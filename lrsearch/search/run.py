@@ -31,7 +31,7 @@ from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.saving import Saves
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
-from lrsearch.search.workers import Crew, LocalLauncher
+from lrsearch.search.workers import Crew, LocalLauncher, idle
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
 from lrsearch.tasks.data import brief
@@ -132,7 +132,9 @@ def run(
         study = open_study(storage, config, plan.to_dict())
         study.pruner = make_pruner(config.pruner, plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
-        for line in [*header(plan, config, cluster), ranged, clipped(plan)]:
+        alone = cluster is not None or task is not None or config.workers != "auto"
+        more = "" if alone else idle(config.device, plan.device, plan.choice.workers)
+        for line in [*header(plan, config, cluster), more, ranged, clipped(plan)]:
             if line:
                 display.note(line)
         for line in [*storage.warnings, *other_ways(study, config)]:
