@@ -622,6 +622,39 @@ def test_what_does_not_fit_into_memory_is_said_in_one_line(
     [
         ({}, 0.1, (1e-3, 2.0)),  # the task's own
         ({"optimizer": {"name": "sgd", "momentum": 0.5}}, 0.1, (1e-3, 2.0)),
+def test_of_fused_trials_that_do_not_fit_into_memory_half_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also a number that was asked for: the data are not what is too large."""
+    real = EnsembleRunner
+
+    def little(task: Any, *, k: int, **settings: Any) -> Any:
+        return full() if k > 3 else real(task, k=k, **settings)
+
+    monkeypatch.setattr("lrsearch.search.run.EnsembleRunner", little)
+    notes: list[str] = []
+    plan = make_plan(make({"trials": 20, "fuse": 12}))
+    assert make_runner(plan, note=notes.append).capacity == 3
+    assert len(notes) == 2
+    assert notes[0].startswith("12 fused trials do not fit into the memory of cpu ")
+    assert notes[0].endswith("Tried to allocate 9 GiB); going on with 6 trials at a time")
+
+
+def test_the_device_is_chosen_before_the_task_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a second GPU what its file puts on "cuda" would be on the first, and never meet."""
+    chosen: list[torch.device] = []
+
+    def load(*args: object, **settings: object) -> None:
+        raise UsageError(f"loaded on {chosen}")
+
+    monkeypatch.setattr(devices, "available", lambda: ["cpu", "cuda:0", "cuda:1"])
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr("lrsearch.search.plan.load_task", load)
+    with pytest.raises(UsageError, match=r"loaded on .*cuda.*1"):
+        make_plan(make({"device": "cuda:1"}))
+
+
         ({"optimizer": {"name": "adamw"}}, 1e-3, (1e-5, 0.1)),
         ({"optimizer": {"name": "Adagrad"}}, 0.01, (1e-4, 1.0)),
         ({"optimizer": {"name": "adamw"}, "lr": (1e-4, 1e-2)}, 1e-3, (1e-4, 1e-2)),

@@ -106,6 +106,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             short for a family asked for.
     """
     device = devices.resolve(config.device)
+    devices.prepare(device)  # first: what a task puts on "cuda" goes there
     cwd = Path.cwd()
     task = _task(config, task, device)
     config = _placed(config, cwd)
