@@ -66,6 +66,9 @@ def test_a_plan_is_a_pure_function_of_seed_and_epoch() -> None:
     assert not torch.equal(first.perm, epoch_plan(3, 6, 100).perm)
     assert not torch.equal(first.perm, epoch_plan(4, 5, 100).perm)
     bare = epoch_plan(0, 0, 10)
+    with torch.device("meta"):  # as scripts do with "cuda"
+        elsewhere = epoch_plan(3, 5, 100, augment)
+    assert torch.equal(elsewhere.perm, first.perm)
     assert (bare.dx, bare.dy, bare.flip) == (None, None, None)
 
 

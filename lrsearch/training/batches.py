@@ -61,14 +61,15 @@ def epoch_plan(seed: int, epoch: int, n: int, augment: Augment | None = None) ->
         True
     """
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-    perm = torch.randperm(n, generator=generator)
+    perm = torch.randperm(n, generator=generator, device="cpu")
     if augment is None:
         return EpochPlan(perm)
     dx = dy = flip = None
     if augment.pad:
-        dx, dy = torch.randint(2 * augment.pad + 1, (2, n), generator=generator).unbind(0)
+        places = 2 * augment.pad + 1
+        dx, dy = torch.randint(places, (2, n), generator=generator, device="cpu").unbind(0)
     if augment.flip:
-        flip = torch.rand(n, generator=generator) < 0.5
+        flip = torch.rand(n, generator=generator, device="cpu") < 0.5
     return EpochPlan(perm, dx, dy, flip)
 
 
