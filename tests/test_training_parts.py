@@ -41,6 +41,7 @@ from lrsearch.training.batches import (
     epoch_plan,
     evaluation_batches,
 )
+from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.products import as_torch, multiplier, product
 
 CPU = torch.device("cpu")
@@ -65,10 +66,10 @@ def test_a_plan_is_a_pure_function_of_seed_and_epoch() -> None:
     assert 25 < int(first.flip.sum()) < 75
     assert not torch.equal(first.perm, epoch_plan(3, 6, 100).perm)
     assert not torch.equal(first.perm, epoch_plan(4, 5, 100).perm)
-    bare = epoch_plan(0, 0, 10)
     with torch.device("meta"):  # as scripts do with "cuda"
         elsewhere = epoch_plan(3, 5, 100, augment)
     assert torch.equal(elsewhere.perm, first.perm)
+    bare = epoch_plan(0, 0, 10)
     assert (bare.dx, bare.dy, bare.flip) == (None, None, None)
 
 
@@ -605,13 +606,14 @@ def test_numpy_multiplies_as_torch_does() -> None:
         assert threads() == before
 
 
+def full(*args: object, **settings: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
 @pytest.mark.parametrize("fuse", [1, 4])
 def test_what_does_not_fit_into_memory_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, fuse: int
 ) -> None:
-    def full(*args: object, **settings: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-
     monkeypatch.setattr("lrsearch.search.run.SingleRunner", full)
     monkeypatch.setattr("lrsearch.search.run.EnsembleRunner", full)
     with pytest.raises(
@@ -620,11 +622,6 @@ def test_what_does_not_fit_into_memory_is_said_in_one_line(
         make_runner(make_plan(make({"trials": 4})), fuse)
 
 
-@pytest.mark.parametrize(
-    ("asked", "lr", "searched"),
-    [
-        ({}, 0.1, (1e-3, 2.0)),  # the task's own
-        ({"optimizer": {"name": "sgd", "momentum": 0.5}}, 0.1, (1e-3, 2.0)),
 def test_of_fused_trials_that_do_not_fit_into_memory_half_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -658,6 +655,11 @@ def test_the_device_is_chosen_before_the_task_is_made(monkeypatch: pytest.Monkey
         make_plan(make({"device": "cuda:1"}))
 
 
+@pytest.mark.parametrize(
+    ("asked", "lr", "searched"),
+    [
+        ({}, 0.1, (1e-3, 2.0)),  # the task's own
+        ({"optimizer": {"name": "sgd", "momentum": 0.5}}, 0.1, (1e-3, 2.0)),
         ({"optimizer": {"name": "adamw"}}, 1e-3, (1e-5, 0.1)),
         ({"optimizer": {"name": "Adagrad"}}, 0.01, (1e-4, 1.0)),
         ({"optimizer": {"name": "adamw"}, "lr": (1e-4, 1e-2)}, 1e-3, (1e-4, 1e-2)),

@@ -64,7 +64,7 @@ def make_confirm_worker(
 
     def of_seed(seed: int, count: int | None = None) -> Runner:
         config = dataclasses.replace(plan.config, seed=seed)
-        return make_runner(dataclasses.replace(plan, config=config, choice=choice), count)
+        return make_runner(dataclasses.replace(plan, config=config, choice=choice), count, note)
 
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan)

@@ -184,8 +184,8 @@ def make_worker(
         study=study,
         storage=storage,
         space=plan.space,
-        runner=make_runner(plan),
-        fallback=lambda count: make_runner(plan, count),
+        runner=make_runner(plan, note=note),
+        fallback=lambda count: make_runner(plan, count, note),
         target=config.trials,
         owner=new_owner(),
         sampler=config.sampler,
@@ -244,12 +244,16 @@ def _unshared(plan: Plan, task: Any) -> str | None:
     return None
 
 
-def make_runner(plan: Plan, fuse: int | None = None) -> Runner:
+def make_runner(
+    plan: Plan, fuse: int | None = None, note: Callable[[str], None] = lambda line: None
+) -> Runner:
     """What trains ``fuse`` trials at once, with plain torch.optim where it is one.
 
     Args:
         plan: What is trained, and how.
-        fuse: Trials at once; None = as many as the plan chose.
+        fuse: Trials at once; None = as many as the plan chose. Half of them, and so on, where so
+            many do not fit into memory.
+        note: Called with one line for the user.
 
     Raises:
         LrsearchError: Model and data do not fit into the memory of the device.
@@ -268,10 +272,15 @@ def make_runner(plan: Plan, fuse: int | None = None) -> Runner:
             return SingleRunner(plan.task, **settings)
         return EnsembleRunner(plan.task, k=fuse, **settings)
     except torch.OutOfMemoryError as error:
+        lacks = f"do not fit into the memory of {devices.describe(plan.device)} ({brief(error)})"
+    if fuse == 1:
         raise LrsearchError(
-            f"model and data do not fit into the memory of {devices.describe(plan.device)} "
-            f"({brief(error)}); take a part of the data (--train-samples), or give a DataLoader"
-        ) from None
+            f"model and data {lacks}; take a part of the data (--train-samples), or give a "
+            "DataLoader"
+        )
+    # Out here the error is gone, and what its traceback kept.
+    note(f"{fuse} fused trials {lacks}; going on with {words.count(fuse // 2, 'trial')} at a time")
+    return make_runner(plan, fuse // 2, note)
 
 
 def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:
