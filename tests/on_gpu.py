@@ -87,4 +87,5 @@ def losses(runner: Runner, *schedules: Schedule) -> list[list[float]]:
 
 if __name__ == "__main__":
     there = torch.cuda.is_available()
+    torch.backends.cudnn.allow_tf32 = False  # kernels round differently: it is not what is asked
     json.dump({k: histories(case) for k, case in CASES.items()} if there else None, sys.stdout)
