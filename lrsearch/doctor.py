@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lrsearch.errors import LrsearchError
 
+DEV = Path("/dev")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 EXTRAS = {
     "postgres": ("psycopg", "PostgreSQL storage"),
@@ -84,9 +87,24 @@ def _devices() -> Iterator[Finding]:
         cores = f", {count(torch.get_num_threads(), 'thread')}" if name == "cpu" else ""
         yield Finding(f"device {name}", total == 128.0, f"{label}{cores}: a step ran")
     if len(names) == 1:
-        yield Finding(
-            "GPU", None, "none found", "fine for digits and square; image tasks are slow on a CPU"
-        )
+        yield _no_gpu()
+
+
+def _no_gpu() -> Finding:
+    """None, or one that torch does not see, and why."""
+    import torch
+
+    if not any([*DEV.glob("nvidia[0-9]*"), *DEV.glob("dxg")]):
+        fix = "fine for digits and square; image tasks are slow on a CPU"
+        return Finding("GPU", None, "none found", fix)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden in ("", "-1"):
+        return Finding("GPU", None, f"hidden by CUDA_VISIBLE_DEVICES={hidden}", "unset it")
+    if torch.version.cuda is None:
+        found = f"torch {torch.__version__} is built without CUDA"
+        return Finding("GPU", None, found, "install a build that has it: pytorch.org, Get Started")
+    found = f"torch finds none that CUDA {torch.version.cuda} can use"
+    return Finding("GPU", None, found, "nvidia-smi shows whether its driver works, and is as new")
 
 
 def _data(data_dir: str | None) -> Iterator[Finding]:

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
-from lrsearch.doctor import _data, _storage
+from lrsearch.doctor import _data, _no_gpu, _storage
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
 from lrsearch.report.confirmed import ATTR
@@ -261,6 +262,36 @@ def test_the_doctor_knows_a_folder_that_is_missing(in_tmp: Path) -> None:
     assert not finding.ok
     assert "no/such does not exist; make it: mkdir -p" in finding.found
     assert _storage("sqlite:///a.db").found == "sqlite:///a.db: will be made"
+
+
+@pytest.mark.parametrize(
+    ("files", "hidden", "cuda", "found"),
+    [
+        ([], "", None, "none found"),
+        (["nvidiactl"], None, None, "none found"),
+        (["nvidia3"], "", "13.0", "hidden by CUDA_VISIBLE_DEVICES="),
+        (["nvidia0"], None, None, "built without CUDA"),
+        (["dxg"], None, "13.0", "torch finds none that CUDA 13.0 can use"),
+    ],
+)
+def test_the_doctor_says_why_torch_does_not_see_a_gpu(
+    files: list[str],
+    hidden: str | None,
+    cuda: str | None,
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lrsearch.doctor.DEV", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    for name in files:
+        (tmp_path / name).touch()
+    finding = _no_gpu()
+    assert found in finding.found
+    assert finding.fix
 
 
 def test_the_doctor_looks_for_data_where_a_run_does(tmp_path: Path) -> None:
