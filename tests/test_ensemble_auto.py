@@ -190,6 +190,7 @@ class Timed:
         ("cuda", 64, {1: 1.0, 4: 1.0, 16: 1.1, 64: 2.0}, 64, "measured 32.0 times the speed"),
         ("cuda", 10, {1: 1.0, 4: 1.0, 10: 5.0}, 4, "measured 4.0 times the speed"),
         ("cuda", 64, {1: 1.0, 4: 2.0, 16: torch.OutOfMemoryError()}, 4, "measured 2.0 times"),
+        ("cuda", 64, {1: 1.0, 4: 2.0, 16: RuntimeError("no engine")}, 4, "measured 2.0 times"),
         ("cuda", 64, {1: 1.0, 4: torch.OutOfMemoryError("full")}, 1, "trying it failed"),
         ("cuda", 64, {1: 1.0, 4: ValueError("odd")}, 1, "not fused: trying it failed (Value"),
         ("cuda", 3, {1: 1.0, 3: 2.9}, 1, "not fused: 3 at once measured 1.0 times the speed"),
@@ -213,7 +214,6 @@ def test_what_measures_fastest_is_fused(
     monkeypatch.setattr("lrsearch.training.loop.SingleRunner", Timed)
     monkeypatch.setattr(auto, "_seconds", timed)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     count, reason = auto._fuse_measured(
         images(Residual), torch.device(kind), "SGD", None, "fp32", most
     )

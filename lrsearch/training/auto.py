@@ -232,10 +232,8 @@ def _fuse_measured(
                 together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
                 gains[count] = count * alone / together
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything
-            if not gains or not isinstance(error, torch.OutOfMemoryError):
+            if not gains:  # more may be too many, for memory or for a kernel
                 return 1, f"not fused: trying it failed ({brief(error)})"
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the memory is the workers'
     count = max(gains, key=lambda many: gains[many])
     if gains[count] < LEAST_GAIN:
         return 1, f"not fused: {count} at once measured {gains[count]:.1f} times the speed"
