@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.search.child import LocalChild, death
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.plan import make_plan
+from lrsearch.search.run import make_crew
 from lrsearch.search.worker_process import _leave_with
 from lrsearch.search.workers import MAX_DEATHS, Crew, idle, spread
 from lrsearch.storage import new_owner, open_storage, slots
@@ -239,6 +241,18 @@ def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(
     assert spread("auto", torch.device("cpu")) == ["cpu"]
     assert idle("auto", first, 1) == "1 of 3 GPUs at work; --workers 3 takes them all"
     assert idle("auto", first, 3) == idle("cuda:0", first, 1) == ""
+
+
+def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dry batch alone leaves as much with torch as a step of the model takes."""
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    plan = make_plan(make({"workers": 2, "train_samples": 100}))
+    there = replace(plan, device=torch.device("cuda:0"))
+    assert make_crew(there, None, tmp_path, None, print) is not None  # type: ignore[arg-type]
+    assert emptied == [True]
 
 
 # leaving

@@ -229,6 +229,7 @@ def make_crew(
             f"workers in other processes cannot share {unshared}, which is an object of this one; "
             "put it into a file of its own, or take one worker"
         )
+    devices.give_back(plan.device)  # of the dry batch and what was timed: it is the workers' now
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
     launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
     return Crew(plan, storage, folder, interrupt, note, launcher, deadline, confirms)

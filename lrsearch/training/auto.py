@@ -234,6 +234,7 @@ def _fuse_measured(
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything
             if not gains:  # more may be too many, for memory or for a kernel
                 return 1, f"not fused: trying it failed ({brief(error)})"
+    devices.give_back(device)
     count = max(gains, key=lambda many: gains[many])
     if gains[count] < LEAST_GAIN:
         return 1, f"not fused: {count} at once measured {gains[count]:.1f} times the speed"
