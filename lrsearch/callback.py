@@ -22,8 +22,10 @@ def _one_number(value: Any, name: str) -> float:
     """``value`` as a float; a metric of the wrong kind must not fail only in the last epoch."""
     try:
         return float(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError) as error:
         shape = getattr(value, "shape", None)
+        if isinstance(error, RuntimeError) and shape is not None and math.prod(shape) == 1:
+            raise  # what went wrong on a device before, which is told when a number is read
         got = f"{value!r:.60}" if shape is None else f"shape {tuple(shape)}; take its mean"
         raise UsageError(f"{name} must be one number, got {got}") from None
 

@@ -356,6 +356,15 @@ def test_a_wrong_argument_is_named_at_once(call: Any, message: str) -> None:
         call(lrsearch.PruningCallback(in_memory().ask()))
 
 
+def test_an_error_that_a_device_tells_late_is_not_taken_for_a_wrong_argument() -> None:
+    class Late(torch.Tensor):
+        def __float__(self) -> float:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        lrsearch.PruningCallback(in_memory().ask())(torch.ones(()).as_subclass(Late))
+
+
 def test_schedule_pruner_uses_the_averaged_losses_of_a_loop_of_ones_own() -> None:
     study = in_memory(SchedulePruner())
 
