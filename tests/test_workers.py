@@ -24,7 +24,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.search.child import LocalChild, death
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import make_crew
+from lrsearch.search.run import header, make_crew
 from lrsearch.search.worker_process import _leave_with
 from lrsearch.search.workers import MAX_DEATHS, Crew, idle, spread
 from lrsearch.storage import new_owner, open_storage, slots
@@ -241,6 +241,11 @@ def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(
     assert spread("auto", torch.device("cpu")) == ["cpu"]
     assert idle("auto", first, 1) == "1 of 3 GPUs at work; --workers 3 takes them all"
     assert idle("auto", first, 3) == idle("cuda:0", first, 1) == ""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    for workers, said in ((1, "cuda:0 (NVIDIA H200): "), (8, "cuda:0 (NVIDIA H200) and 2 more: ")):
+        config = make({"workers": workers, "train_samples": 100})
+        plan = replace(make_plan(config), device=first)
+        assert header(plan, config)[-1].startswith(f"device {said}")
 
 
 def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(

@@ -31,7 +31,7 @@ from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.saving import Saves
 from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
-from lrsearch.search.workers import Crew, LocalLauncher, idle
+from lrsearch.search.workers import Crew, LocalLauncher, idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner
 from lrsearch.tasks.data import brief
@@ -286,13 +286,15 @@ def make_runner(
 
 def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:
     """The lines above the display: what is searched, on what, where it is kept."""
+    others = min(len(spread(config.device, plan.device)), plan.choice.workers) - 1
+    more = f" and {others} more" if others > 0 else ""
     return [
         f"lrsearch {__version__} · study {config.study_name} · {redact(config.storage)} "
         f"· seed {config.seed}",
         f"task {plan.task.name}: {plan.task.describe()}, {plan.epochs} epochs a trial",
         f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
         f"{words.count(len(plan.space.names), 'schedule family', 'schedule families')}",
-        f"device {devices.describe(plan.device)}: {plan.choice.why}"
+        f"device {devices.describe(plan.device)}{more}: {plan.choice.why}"
         if cluster is None
         else cluster.describe(),
     ]
