@@ -208,9 +208,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last door: one line for whatever is our bug
         if debug:
             raise
+        kind = type(error).__name__
+        if kind in ("OutOfMemoryError", "AcceleratorError"):  # torch's, which is not imported here
+            first = f"{kind}: {error}".splitlines()[0]
+            _complain(
+                f"the device failed: {first}; what is finished is kept: mend the cause, or give "
+                "another --device, then run the same command again"
+            )
+            return 1
         _complain(
-            f"internal error, please report it: {type(error).__name__}: {error} "
-            "(--debug shows the traceback)"
+            f"internal error, please report it: {kind}: {error} (--debug shows the traceback)"
         )
         return 1
 

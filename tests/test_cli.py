@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import lrsearch
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
+from lrsearch.search import plan
 from lrsearch.storage.urls import option, redact
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
@@ -423,6 +425,36 @@ def test_any_words_end_in_a_line_and_an_exit_code(
     assert code in (0, 1, 2)
     assert "Traceback" not in text
     assert "internal error" not in text
+
+
+class AcceleratorError(RuntimeError):
+    """As newer versions of torch have it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code_is_ours"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), False),
+        (AcceleratorError("CUDA error: device-side assert triggered\nCompile with"), False),
+        (RuntimeError("no more"), True),
+    ],
+)
+def test_a_device_that_fails_is_no_mistake_of_ours(
+    in_tmp: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code_is_ours: bool,
+) -> None:
+    def fail(*args: object, **settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(plan, "lr_range_test", fail)
+    assert main(["run", "--lr", "auto", "--quiet", "--train-samples", "100"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("internal error, please report it" in line) is code_is_ours
+    assert ("the device failed: " in line) is not code_is_ours
+    assert str(error).splitlines()[0] in line
 
 
 def test_json_is_json_where_a_metric_is_no_number(
