@@ -1,6 +1,6 @@
 """What a user gets: a search's winner or ``gentler.yaml``, what ``--confirm`` chooses, a recipe.
 
-    python -m tests.benchmarks.winners --data-dir DIR --seeds 24 --first 300 --write studies/winners
+    python -m tests.benchmarks.winners --data-dir DIR --seeds 24 --write studies/winners
 
 Each study is searched and confirmed by ``lrsearch.search(confirm=...)``. The first fresh seeds
 choose, as they do for a user; the others, which nobody has looked at, judge what was chosen.
