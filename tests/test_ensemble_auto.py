@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lrsearch.config import make
 from lrsearch.errors import UsageError
+from lrsearch.search.plan import make_plan
 from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from lrsearch.training import auto
@@ -33,6 +35,14 @@ def test_small_linear_nets_are_fused_in_one_worker() -> None:
 
 def test_many_trials_of_a_small_net_get_a_second_worker() -> None:
     assert on_two_cores(load_task("digits"), trials=5000).workers == 2
+
+
+def test_workers_are_as_many_as_the_budget_asked_for_repays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auto, "usable_cores", lambda: 2)
+    asked: list[dict[str, Any]] = [{}, {"epochs": 3000}, {"trials": 5000, "epochs": 1}]
+    assert [make_plan(make(each)).choice.workers for each in asked] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(("trials", "fuse"), [(1, 1), (3, 3), (30, 8), (200, 25), (1000, 64)])

@@ -129,8 +129,8 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             f"--epochs {epochs}: task {task.name} validates every {task.validate_every} epochs; "
             f"give a multiple of {task.validate_every}"
         )
-    if epochs < task.validate_every:
-        task = dataclasses.replace(task, validate_every=epochs)
+    every = min(epochs, task.validate_every)
+    task = dataclasses.replace(task, epochs=epochs, validate_every=every)
     space = Space(
         families=None if config.schedules is None else tuple(config.schedules),
         epochs=epochs,
