@@ -531,6 +531,22 @@ def test_a_model_may_change_the_batches_of_a_loader_in_place() -> None:
     check(as_task({**GOOD, **data, **model}, "t"))
 
 
+class Batches:
+    """Five batches of eight samples, and no DataLoader."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[Any]:
+        return zip(X.split(8), Y.split(8), strict=True)
+
+
+def test_the_number_of_own_batches_is_not_taken_for_that_of_samples() -> None:
+    """A last batch of one sample would be refused; this has none."""
+    norm = {"model": lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))}
+    check(as_task({**GOOD, **norm, "train": Batches(), "batch_size": 4, "drop_last": False}, "t"))
+
+
 def test_outputs_of_float64_stay_so() -> None:
     def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.einsum("bi,bi->", outputs, y)  # takes one dtype only

@@ -308,7 +308,8 @@ def _check_labels(task: Task, outputs: Any) -> None:
 def _check_last(task: Task, model: nn.Module, x: Any) -> None:
     """The last batch of an epoch may be one sample, on which batch norm does not train."""
     data = task.train
-    samples, size, keeps = data, task.batch_size, not task.drop_last
+    samples: Any = data
+    size, keeps = task.batch_size, isinstance(data, Split) and not task.drop_last
     if isinstance(data, DataLoader):
         samples, size, keeps = data.sampler, data.batch_size or 1, not data.drop_last
     if not keeps or not isinstance(samples, Sized) or len(samples) % size != 1:
