@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch import config as configs
 from lrsearch.backend import backend
-from lrsearch.config import StudyConfig
 from lrsearch.errors import UsageError
 from lrsearch.result import Result
 from lrsearch.settings import SETTINGS, default_storage
@@ -137,7 +136,7 @@ def search(
         given["task"] = made[0]
         if study_file is None and made[1].name == "task" and made[1].model_name != "model":
             given.setdefault("name", made[1].model_name)  # neither of the two says anything
-    config = _checked(study_file, given)
+    config = configs.make(given) if study_file is None else configs.load(study_file, given)
     if made is not None and (config.workers not in ("auto", "1") or config.launcher != "local"):
         asked = "launcher ray" if config.launcher != "local" else f"workers {config.workers}"
         raise UsageError(
@@ -276,12 +275,6 @@ def open_storage(url: str | None = None) -> Storage:
 
     with _optuna_as_before():
         return stores.open_storage(default_storage() if url is None else url)
-
-
-def _checked(study_file: str | Path | None, given: Mapping[str, Any]) -> StudyConfig:
-    if study_file is not None:
-        return configs.load(study_file, given)
-    return configs.make(given)
 
 
 def _named(task: Any) -> tuple[str, Task]:

@@ -7,6 +7,7 @@ the rate. Each argument of a family has an :class:`Arg`; all are checked at once
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -208,9 +209,9 @@ def _check_milestones(name: str, given: Any) -> tuple[Any, str | None]:
         if not 1 <= value <= MAX_EPOCHS:
             return None, f"{name}: must be from 1 to {MAX_EPOCHS:,}, got {value:g}"
         out.append(int(value))
-    twice = sorted({value for value in out if out.count(value) > 1}) if len(out) < 1000 else []
-    if twice or len(set(out)) != len(out):
-        shown = twice[0] if twice else "a value"
+    twice = [value for value, count in Counter(out).items() if count > 1]
+    if twice:
+        shown = min(twice)
         return None, f"{name}: {shown} stands twice and would decay twice; give each epoch once"
     return sorted(out), None
 

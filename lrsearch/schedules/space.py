@@ -105,7 +105,7 @@ class Space:
         lr = override(
             "lr",
             Range(1e-9, MAX_LR, log=True, limits=(0, MAX_LR)),
-            _pair(self.lr),
+            self.lr,
             mistakes.append,
         )
         most = math.floor(WARMUP_SHARE * int(epochs) + 0.5) if self.warmup else 0
@@ -288,10 +288,6 @@ def schedules_table(epochs: int, families: Iterable[str] | None = None) -> list[
     space = Space(None, epochs, (1e-4, 1.0))
     wanted = None if families is None else {get_family(name).name for name in families}
     return [row for row in space.describe() if wanted is None or row.family in wanted]
-
-
-def _pair(lr: Any) -> Any:
-    return tuple(lr) if isinstance(lr, (list, tuple)) else lr
 
 
 def _first(dim: Dim) -> Any:

@@ -23,6 +23,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
     best = progress.best
     assert best is not None
     overall = outcome.mattered.overall
+    trials = outcome.study.get_trials(deepcopy=False)
     return {
         "study": outcome.study.study_name,
         "trials": progress.finished,
@@ -39,7 +40,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
             "trial": best.number,
             "value": best.value,
             "metric": best.metric,
-            "schedule": outcome.study.trials[best.number].user_attrs["schedule"],
+            "schedule": trials[best.number].user_attrs["schedule"],
         },
         "gentler": None
         if (milder := outcome.gentler) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ class TestData:
         return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ConfirmWorker(Worker):
     """A worker whose trials are given: every (arm, seed) of a list, test data at the end.
 
@@ -128,10 +128,10 @@ class ConfirmWorker(Worker):
         test: (weights, buffers that they leave out) -> test metrics.
     """
 
-    order: Sequence[Sequence[Any]] = ()
-    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    of_seed: Callable[..., Runner] | None = None
-    test: Callable[..., dict[str, float]] = lambda weights, unsaved: {}
+    order: Sequence[Sequence[Any]]
+    arms: Mapping[str, Mapping[str, Any]]
+    of_seed: Callable[..., Runner]
+    test: Callable[..., dict[str, float]]
     held: tuple[FrozenTrial, dict[str, Any]] | None = None
     most: int | None = None
 
@@ -151,7 +151,6 @@ class ConfirmWorker(Worker):
             if self.residents:
                 self.held = (trial, how)
                 return
-            assert self.of_seed is not None
             del self.runner  # the next one may need its memory
             self.seed, self.runner = seed, self.of_seed(seed, self.most)
             self.fallback = partial(self.of_seed, seed)

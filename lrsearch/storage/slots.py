@@ -10,6 +10,7 @@ its slot.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -175,9 +176,11 @@ def _sweep(
         if row.owner is None or row.owner == but:  # who asks is alive
             continue
         if is_dead(row.owner):
-            _free(connection, row, "its worker's process ended", max_attempts)
+            reason = row.error or "its worker's process ended"
+            _free(connection, row, reason, max_attempts)
         elif trust_beats and row.now - row.beat > stale_seconds:
-            reason = f"its worker was not heard of for {row.now - row.beat:.0f} s"
+            silent = f"its worker was not heard of for {row.now - row.beat:.0f} s"
+            reason = row.error or silent
             _free(connection, row, reason, max_attempts, stale_seconds)
 
 
@@ -207,7 +210,7 @@ def _free(
     if attempts < max_attempts:
         set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
         return
-    error = f"given up after {attempts} workers ended over it; the last: {row.error or reason}"
+    error = f"given up after {attempts} workers ended over it; the last: {reason}"
     attrs = {"error": error, "stopped": "failed"}
     end_trials(connection, [(row, Ending(row.trial_id, TrialState.FAIL, None, attrs))])
 
@@ -234,10 +237,7 @@ def release(storage: Storage, owner: str, *, error: str | None = None) -> list[i
         for row in rows:
             if why is not None:
                 update_slot(connection, row, error=why)
-                reread = connection.execute(
-                    select(SLOTS).where(SLOTS.c.study_id == row.study_id, SLOTS.c.slot == row.slot)
-                ).one()
-                _free(connection, reread, why, MAX_ATTEMPTS)
+                _free(connection, row, why, MAX_ATTEMPTS)
                 continue
             update_slot(connection, row, owner=None)
             if row.trial_id is not None:
@@ -282,13 +282,9 @@ def progress(storage: Storage, study_id: int, target: int | None = None) -> Prog
         rows = connection.execute(
             counted.group_by(SLOTS.c.finished, SLOTS.c.owner.is_(None))
         ).all()
-        counts = {(bool(f), bool(free) and not f): 0 for f, free, _ in rows}
+        counts = Counter[str]()
         for finished, free, count in rows:
-            counts[(bool(finished), bool(free) and not finished)] += count
-        return Progress(
-            finished=counts.get((True, False), 0),
-            running=counts.get((False, False), 0),
-            waiting=counts.get((False, True), 0),
-        )
+            counts["finished" if finished else "waiting" if free else "running"] += count
+        return Progress(counts["finished"], counts["running"], counts["waiting"])
 
     return storage.transact(work, read=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lrsearch.errors import UsageError, unknown
+from lrsearch.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -213,8 +213,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> StackedOptimizer:
             return SGD(**kept)
         case "adam":
             return Adam(**{**kept, "betas": tuple(kept.get("betas", (0.9, 0.999)))})
-        case "adamw":
+        case _:  # AdamW
             decay = kept.pop("weight_decay", 1e-2)
             betas = tuple(kept.pop("betas", (0.9, 0.999)))
             return Adam(betas=betas, weight_decay=decay, decoupled=True, **kept)
-    raise unknown("optimizer", name, ["SGD", "Adam", "AdamW"])
