@@ -84,9 +84,9 @@ class TraceSampler(BaseSampler):
         seed: Of the draws.
 
     Example:
-        >>> sampler = TraceSampler(Space(None, 30, (1e-3, 1.0)), seed=0)
-        >>> sorted(sampler.propose(optuna.create_study(), 0))[:2]  # doctest: +SKIP
-        ['CosineAnnealingLR.T_max', 'CosineAnnealingLR.eta_min']
+        >>> sampler = TraceSampler(Space(["ConstantLR"], 30, (1e-3, 1.0)), seed=0)
+        >>> sorted(sampler.propose(optuna.create_study(), 0))
+        ['lr', 'scheduler', 'warmup']
     """
 
     def __init__(self, space: Space, seed: int = 0) -> None:
@@ -221,9 +221,9 @@ def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array
     settled = curves.state != RUNNING
     judge = Judge(curves.take(settled), memory)
     mean, variance = judge.beliefs()
-    target, spread = np.full(len(curves), np.nan), np.zeros(len(curves))
-    target[settled], spread[settled] = np.maximum(mean, judge.best), variance
-    return target, spread
+    target, variances = np.full(len(curves), np.nan), np.zeros(len(curves))
+    target[settled], variances[settled] = np.maximum(mean, judge.best), variance
+    return target, variances
 
 
 def _early(curves: Curves) -> Array:
