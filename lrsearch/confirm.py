@@ -164,7 +164,7 @@ def after_run(
 
 def _seen_from(cwd: Path, task: str) -> str:
     """The file of a task by its whole name, where the task itself has gone to another folder."""
-    file, colon, name = task.partition(":")
+    file, colon, name = task.rpartition(":")
     return task if cwd == Path.cwd() or not file.endswith(".py") else f"{cwd / file}{colon}{name}"
 
 

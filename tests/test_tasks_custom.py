@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from lrsearch import tasks
 from lrsearch.cli import main
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.schedules import Schedule
+from lrsearch.schedules.code import python_code
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check, here_or_there
 from lrsearch.tasks.custom import as_task
@@ -107,6 +109,14 @@ def test_each_form_of_a_task_is_the_same_task(in_tmp: Path, form: str) -> None:
     assert task.parameters == 10
     assert load_task("my_file:mine", batch_size=16).steps_per_epoch == 5
     assert len(load_task("my_file.py:mine", train_samples=20).train) == 20  # type: ignore[arg-type]
+
+
+def test_a_file_is_found_in_a_folder_with_a_colon_in_its_name(in_tmp: Path) -> None:
+    Path("10:20").mkdir()
+    Path("10:20/my_file.py").write_text(HEAD + FORMS["task"])
+    assert load_task("10:20/my_file.py:mine").name == "name"
+    code = python_code(Schedule("ConstantLR", 0.1, 3), {"name": "10:20/my_file.py:Own"})
+    assert "# optimizer = Own(model.parameters(), lr=0.1)" in code
 
 
 def test_a_module_in_a_package_and_a_name_inside_a_class_are_found(in_tmp: Path) -> None:

@@ -128,7 +128,7 @@ def _usage(
     call = f"scheduler = make_scheduler({first.replace('steps_per_epoch', 'len(loader)')})"
     args = dict(optimizer or {"name": "YourOptimizer"})
     name = str(args.pop("name"))
-    made = name.partition(":")[2] or (f"torch.optim.{name}" if optimizer else name)
+    made = f"torch.optim.{name}" if optimizer and ":" not in name else name.rpartition(":")[2]
     given = ", ".join(f"{key}={value!r}" for key, value in {"lr": schedule.lr, **args}.items())
     lines = []
     if groups:

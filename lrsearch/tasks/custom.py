@@ -43,7 +43,7 @@ def import_task(target: str) -> Task:
         UsageError: There is no such file, module or name.
         LrsearchError: The code raises, or what it gives is no task.
     """
-    place, _, name = target.partition(":")
+    place, _, name = target.rpartition(":")
     if not place or not name:
         raise UsageError(f"task {target!r} must be file.py:name or package.module:name")
     module = import_place(target)
@@ -75,7 +75,7 @@ def import_place(target: str) -> ModuleType:
             "command finds: pass it again as task= of lrsearch.search or lrsearch.confirm, or put "
             "it in a file and search with --task file.py:name"
         )
-    return import_module(target.partition(":")[0])
+    return import_module(target.rpartition(":")[0])
 
 
 def import_module(place: str, what: str = "task") -> ModuleType:
