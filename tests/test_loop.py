@@ -101,6 +101,7 @@ def test_a_given_schedule_is_a_baseline_with_values_that_are_never_searched(benc
 def test_pruned_trial_keeps_its_last_loss_and_says_why(tmp_path: Path) -> None:
     bench = Bench(tmp_path, pruner="median")
     bench.work(30)
+    assert {trial.state for trial in bench.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     for trial in bench.trials:
         last = trial.intermediate_values[max(trial.intermediate_values)]
         assert trial.value == last
