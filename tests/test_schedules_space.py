@@ -279,6 +279,11 @@ def test_floor_below_its_range_means_zero() -> None:
         ({"StepLR.gamma": []}, r"list of choices is empty"),
         ({"StepLR.gamma": {"min": 1}}, r"expected a number, \[low, high\] or"),
         ({"StepLR.gamma": {"low": 0.1, "hig": 0.5}}, r"expected a number, \[low, high\] or"),
+        (
+            {"StepLR.gamma": {"high": 0.5, "log": "no"}},
+            r"gamma: log must be true or false, got 'no'",
+        ),
+        ({"StepLR.step_size": {"low": 2, "log": True}}, r"log must be false for whole numbers"),
         ({"StepLR.gamma": None}, r"expected a number, \[low, high\] or"),
         ({"StepLR.step_size": 2.5}, r"StepLR.step_size: whole epochs only, got 2.5"),
         ({"StepLR.step_size": (5, 100)}, r"at least 1 and at most 30 epochs, got 100"),

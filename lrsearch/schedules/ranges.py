@@ -191,8 +191,12 @@ def override(name: str, dim: Dim, given: Any, mistake: Callable[[str], None]) ->
         mistake(f"{name}: low {first:g} is above high {last:g}; swap them")
         return dim
     log = dim.log
-    if isinstance(given, Mapping) and isinstance(given.get("log"), bool):
-        log = given["log"] and not dim.integer
+    if isinstance(given, Mapping) and "log" in given:
+        log = given["log"]
+        if log not in (True, False) or (log and dim.integer):
+            rule = "false for whole numbers" if dim.integer else "true or false"
+            mistake(f"{name}: log must be {rule}, got {log!r:.60}")
+            return dim
     if first == last:
         return replace(dim, low=first, high=last, log=False, zero_below=0.0)
     if log and first <= 0:
