@@ -19,6 +19,7 @@ from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from lrsearch.training import auto
 from lrsearch.training.auto import Choice, choose, usable_cores
+from lrsearch.training.stacked import fusable
 from tests.test_ensemble import CPU, Odd, Residual, images, mlp, vectors
 
 
@@ -153,6 +154,19 @@ class Extra(nn.Linear):
         return {"seen": 3}
 
 
+class Mixes(nn.Linear):
+    """Mixes its inputs by a sparse matrix, as graph networks do."""
+
+    mix: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("mix", torch.eye(6).to_sparse())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((self.mix @ x.T).T)
+
+
 class Fails(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise ZeroDivisionError
@@ -166,6 +180,7 @@ class Fails(nn.Linear):
             "not fused: its parameters are not all float32",
         ),
         (lambda: Extra(6, 3), "not fused: its state_dict holds more than tensors"),
+        (Mixes, "not fused: its buffers are not all dense"),
         (lambda: nn.Sequential(Fails(6, 3), nn.GELU()), "cannot stack Sequential: ZeroDivisionE"),
     ],
 )
@@ -173,6 +188,12 @@ def test_what_fails_when_it_is_stacked_is_trained_alone(model: Any, why: str) ->
     choice = on_two_cores(vectors(model))
     assert choice.fuse == 1
     assert why in choice.why
+
+
+def test_fp16_is_trained_alone() -> None:
+    assert fusable(load_task("digits"), "SGD", precision="fp16") == (
+        "fp16 would need a loss scale per trial"
+    )
 
 
 def test_a_measurement_that_fails_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
