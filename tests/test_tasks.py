@@ -188,7 +188,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(
             pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]})
         ),
-        "labels from 0 to 10",
+        r"data_batch_3 is damaged \(labels from 10 to 10\)",
     ),
     "code": (
         lambda path: path.write_bytes(pickle.dumps({"data": Harmful(), "labels": []})),
@@ -217,6 +217,11 @@ def test_damaged_cifar_files_are_named(
         ("train-images-idx3-ubyte", b"PK\x03\x04" + b"\x00" * 20, "begin"),
         ("train-labels-idx1-ubyte", b"\x00\x00\x08\x01\x00\x00\x00\x05abc", "3 bytes of data"),
         ("train-labels-idx1-ubyte", b"\x00\x00\x08\x01\x00\x00\x00\x01\x01", "1 labels for 120"),
+        (
+            "train-labels-idx1-ubyte",
+            b"\x00\x00\x08\x01\x00\x00\x00\x78" + b"\x0a" * 120,
+            "labels from 10 to 10",
+        ),
     ],
 )
 def test_damaged_fashion_files_are_named(

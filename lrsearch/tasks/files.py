@@ -61,11 +61,11 @@ def cifar10(data_dir: Path, *, train: bool) -> Split:
             raise _damaged(path, _first_line(error)) from error
         if found != ((len(targets), 3 * 32 * 32), np.uint8, (len(data),)):
             raise _damaged(path, f"data is {found[0]} {found[1]} with {found[2]} labels")
+        _check_labels(path, targets)
         pixels.append(data)
         labels.append(targets)
     x = torch.from_numpy(np.concatenate(pixels)).view(-1, 3, 32, 32)
     y = torch.from_numpy(np.concatenate(labels))
-    _check_labels(folder, y)
     return Split(x.contiguous(memory_format=torch.channels_last), y)
 
 
@@ -80,11 +80,11 @@ def fashion_mnist(data_dir: Path, *, train: bool) -> Split:
     folder = _folder(data_dir, *FASHION, _download_fashion)
     images, labels = FASHION_FILES[train]
     x = torch.from_numpy(_read_idx(folder / images, dimensions=3)).unsqueeze(1)
-    y = torch.from_numpy(_read_idx(folder / labels, dimensions=1)).long()
+    y = _read_idx(folder / labels, dimensions=1)
     if len(x) != len(y):
         raise _damaged(folder / labels, f"{len(y)} labels for {len(x)} images")
-    _check_labels(folder, y)
-    return Split(x, y)
+    _check_labels(folder / labels, y)
+    return Split(x, torch.from_numpy(y).long())
 
 
 def _read_idx(path: Path, dimensions: int) -> Bytes:
@@ -137,9 +137,9 @@ def _damaged(path: Path, why: str) -> LrsearchError:
     )
 
 
-def _check_labels(folder: Path, y: torch.Tensor) -> None:
-    if len(y) and not (int(y.min()) >= 0 and int(y.max()) < CLASSES):
-        raise _damaged(folder / "labels", f"labels from {int(y.min())} to {int(y.max())}")
+def _check_labels(path: Path, y: npt.NDArray[Any]) -> None:
+    if len(y) and not (y.min() >= 0 and y.max() < CLASSES):
+        raise _damaged(path, f"labels from {y.min()} to {y.max()}")
 
 
 def located(data_dir: Path, name: str, files: Sequence[str]) -> Path | None:
