@@ -366,6 +366,45 @@ def test_outputs_may_be_tuples_and_dicts(kind: Any, precision: str) -> None:
     assert means[0] == pytest.approx(means[1], rel=1e-5)
 
 
+class Wave(nn.Module):
+    """Complex outputs of float weights: an amplitude and a phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_complex(self.linear(x).unflatten(1, (3, 2)))
+
+
+class Fine(nn.Linear):
+    """float64 outputs of float32 weights, whose differences float32 would not hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).double() * 1e-3 + 1e5
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [
+        (Wave, lambda z, y: (z - 1j * y[:, None]).abs().square().mean()),
+        (lambda: Fine(6, 3), lambda z, y: ((z - 1e5) * 1e3 - y[:, None]).square().mean()),
+    ],
+)
+def test_outputs_of_other_number_formats_keep_them(
+    model: Callable[[], nn.Module], loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    check(vectors(model, loss=loss, metric=None), mixed())
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_outputs_of_several_tensors_are_not_fused(kind: Any) -> None:
+    why = fusable(vectors(lambda: Structured(kind)), "SGD")
+    assert why == (
+        "cannot stack Structured: its outputs are not one tensor with a row for each sample"
+    )
+
+
 class Layers(nn.Module):
     """Uses a layer of its own only from some step on."""
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
@@ -316,7 +317,7 @@ def _plain_step(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor
     x, y = x.to(device), y.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        loss = task.loss(model(x).float(), y)
+        loss = task.loss(as_float(model(x)), y)
         values = dict(model.named_parameters())
         names = stack.views(torch.empty(1, stack.width, device="meta"))
         grads = torch.autograd.grad(loss, [values[name] for name in names])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.task import LossFn
 from lrsearch.training.stacked_loss import is_cross_entropy
 
@@ -99,8 +100,10 @@ class VmapStack:
 
         stacked = vmap(one, in_dims=(0, 0, None if shared else 0), randomness=randomness)
         with self.autocast():
-            outputs: Tensor = stacked(params, buffers, x[0] if shared else x)
-        return outputs.float()
+            outputs = as_float(stacked(params, buffers, x[0] if shared else x))
+        if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+            raise ValueError("its outputs are not one tensor with a row for each sample")
+        return outputs
 
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode."""
