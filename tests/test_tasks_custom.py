@@ -498,7 +498,40 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no length": ({"train": NoLength()}, "train is a NoLength without a length"),
     "loader of no length": (
         {"train": DataLoader(Stream(), batch_size=8)},
-        "train is a DataLoader without a length; give it __len__",
+        r"train is a DataLoader of a Stream without a length; give Stream __len__ .samples per ep",
+    ),
+    "loader of no length that does not batch": (
+        {"train": DataLoader(Stream(), batch_size=None)},
+        r"train is a DataLoader of a Stream without a length; give Stream __len__ .batches per ep",
+    ),
+    "a stream without a loader": (
+        {"train": Stream()},
+        r"train is a Stream, an IterableDataset, which does not say whether it gives samples or "
+        r"batches; give DataLoader\(..., batch_size=64\), or batch_size=None where they are",
+    ),
+    "no targets": (
+        {"train": DataLoader(TensorDataset(X), 8)},
+        r"got a list of 1; where the loss needs no targets, give the inputs for y, too",
+    ),
+    "None for targets": (
+        {"train": (X, None)},
+        r"got a Tensor of 40; where the loss needs no targets, give the inputs for y, too",
+    ),
+    "whole numbers for shares": (
+        {"loss": nn.BCEWithLogitsLoss(), "metric": None, "train": (X, torch.ones(40, 2).long())},
+        r"desired output type Long; convert the targets with .float\(\)",
+    ),
+    "outputs that cross-entropy does not know": (
+        {"model": lambda: nn.LSTM(4, 2)},
+        r"must be Tensor, not tuple; .* give it one, a function of \(outputs, y\)",
+    ),
+    "two optimizers": (
+        {"optimizer": [torch.optim.SGD(nn.Linear(4, 2).parameters(), 0.1), "Adam"]},
+        "got a list; one optimizer trains a task, several in a loop of your own .lrsearch.suggest",
+    ),
+    "a label to ignore": (
+        {"loss": nn.CrossEntropyLoss(), "train": (X, torch.full((40,), 255))},
+        r"Target 255 is out of bounds; labels go from 0 .*nn.CrossEntropyLoss\(ignore_index=",
     ),
     "empty loader of no length": (
         {"validation": DataLoader(Stream(0), batch_size=8)},

@@ -364,7 +364,7 @@ def test_names_and_arguments_are_completed(
     [
         ("adm", {}, "unknown optimizer 'adm' — did you mean Adam"),
         ("LBFGS", {}, "LBFGS cannot be used: it calls a closure"),
-        ("SparseAdam", {}, "SparseAdam cannot be used"),
+        ("SparseAdam", {}, "SparseAdam cannot be used: .*; SGD and Adagrad take these and others"),
         ("rprop", {}, "Rprop cannot be used: its first step alone has the rate"),
         ("adamw", {"beta": 1}, "AdamW has no argument 'beta' — did you mean betas"),
         ("sgd", {"lr": 0.1}, "lr is what is searched; give --lr LOW,HIGH"),
@@ -393,6 +393,20 @@ def test_what_an_optimizer_cannot_be_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_optimizer(name, args)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])  # those that a message recommends
+def test_sparse_gradients_train_as_dense_ones(name: str) -> None:
+    trained = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 4, sparse=sparse), nn.Flatten(), nn.Linear(8, 1))
+        optimizer = build_optimizer(*resolve_optimizer(name, {}), model, lr=0.01)
+        model(torch.tensor([[1, 2], [2, 5]])).sum().backward()
+        optimizer.step()
+        trained.append([p.detach().clone() for p in model.parameters()])
+    torch.testing.assert_close(*trained)
 
 
 def test_an_optimizer_of_ones_own_may_be_in_a_file(in_tmp: Path) -> None:

@@ -158,10 +158,13 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__
             size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
+            fix = "make pairs of them (in the Dataset or its collate_fn)"
+            if isinstance(batch, Tensor) or size == " of 1":
+                fix = "where the loss needs no targets, give the inputs for y, too"
             raise wrong(
                 task,
-                f"{part} must give batches (x, y), got a {kind}{size}; make pairs of them (in the "
-                "Dataset or its collate_fn), or keep your own loop and use lrsearch.suggest",
+                f"{part} must give batches (x, y), got a {kind}{size}; {fix}, or keep your own "
+                "loop and use lrsearch.suggest",
             )
         x, y = batch
     x, y = to_device((x, y), device or _CPU)

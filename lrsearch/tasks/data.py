@@ -53,7 +53,13 @@ def as_data(
         return as_data(tensors, what, batch_size, shuffle=shuffle)
     if isinstance(data, DataLoader):
         return _unpacked(data, shuffle) or (data, data.batch_size or batch_size)
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+    if isinstance(data, IterableDataset):
+        raise LrsearchError(
+            f"{what} is a {type(data).__name__}, an IterableDataset, which does not say whether "
+            f"it gives samples or batches; give DataLoader(..., batch_size={batch_size}), or "
+            "batch_size=None where they are batches"
+        )
+    if isinstance(data, Dataset):
         size = len(data)  # type: ignore[arg-type]
         if size == 0:
             raise LrsearchError(f"{what} is an empty {type(data).__name__}")

@@ -34,6 +34,11 @@ _ADVICE = {
     "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
     "expected target dtype to be Long": "convert the targets with .long()",
     "expected scalar type Long": "convert the targets with .long()",
+    "desired output type Long": "convert the targets with .float()",
+    "is out of bounds": "labels go from 0 to the model's outputs less one; what shall be ignored, "
+    "say to torch.nn.CrossEntropyLoss(ignore_index=...)",
+    "cross_entropy_loss(): argument 'input'": "the loss is cross-entropy where the task has none "
+    "of its own: give it one, a function of (outputs, y)",
     "same dtype": "convert the data with .float(), or in transform",
     "should be the same": "convert the data with .float(), or in transform",
     "expected m1 and m2": "convert the data with .float(), or in transform",

@@ -25,9 +25,11 @@ OTHER_LR = 1e-3
 """The same where a class has none."""
 
 REFUSED = {
-    "LBFGS": "it calls a closure several times a step, and has no learning-rate schedule",
-    "Rprop": "its first step alone has the rate, and no schedule changes the others",
-    "SparseAdam": "it takes sparse gradients only",
+    "LBFGS": "it calls a closure several times a step, and has no learning-rate schedule; try SGD "
+    "or AdamW",
+    "Rprop": "its first step alone has the rate, and no schedule changes the others; try SGD or "
+    "AdamW",
+    "SparseAdam": "it takes sparse gradients only; SGD and Adagrad take these and others",
 }
 FUSED: dict[str, tuple[str, ...]] = {
     "SGD": ("cpu", "cuda", "mps"),
@@ -65,7 +67,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     by_lower = {each.lower(): each for each in [*names, *REFUSED]}
     found = by_lower.get(name.lower())
     if found in REFUSED:
-        raise UsageError(f"optimizer {found} cannot be used: {REFUSED[found]}; try SGD or AdamW")
+        raise UsageError(f"optimizer {found} cannot be used: {REFUSED[found]}")
     if found is None:
         raise unknown("optimizer", name, names)
     chosen: type[Optimizer] = getattr(torch.optim, found)
@@ -94,6 +96,12 @@ def optimizer_name(said: str, given: Any) -> str:
     """How an optimizer is called everywhere else: its name in torch.optim, or its place."""
     if isinstance(given, str):
         return given
+    if isinstance(given, (list, tuple, Mapping)):
+        raise UsageError(
+            f"{said} must be a class such as torch.optim.AdamW, or its name, got a "
+            f"{type(given).__name__}; one optimizer trains a task, several in a loop of your own "
+            "(lrsearch.suggest)"
+        )
     if not (isinstance(given, type) and issubclass(given, Optimizer)):
         kind = f"{type(given).__name__} already made"
         got = kind if isinstance(given, Optimizer) else f"{given!r:.80}"

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks.images import Augment
@@ -212,9 +213,14 @@ class Task:
         # A loader of an IterableDataset has __len__ in name only.
         with contextlib.suppress(TypeError):
             return len(self.train)  # type: ignore[arg-type]
+        what, lacks, unit = f"a {type(self.train).__name__}", "it", "batches"
+        if isinstance(self.train, DataLoader) and isinstance(self.train.dataset, IterableDataset):
+            lacks = type(self.train.dataset).__name__
+            what += f" of a {lacks}"
+            unit = unit if self.train.batch_size is None else "samples"
         raise LrsearchError(
-            f"task {self.name}: train is a {type(self.train).__name__} without a length; "
-            "give it __len__ (batches per epoch), so that schedules know the steps of an epoch"
+            f"task {self.name}: train is {what} without a length; give {lacks} __len__ "
+            f"({unit} per epoch), so that schedules know the steps of an epoch"
         )
 
     @property
