@@ -86,8 +86,9 @@ class Task:
         name: Name for the screen and the study.
         model: Makes a fresh model; called under a fixed seed, so all trials start alike.
         train: Training samples: a :class:`Split`, or any iterable (DataLoader) of (x, y) batches.
-            A DataLoader's workers start anew for each epoch, ``persistent_workers`` or not, so
-            that what they draw at random is the same in all trials.
+            A DataLoader's workers start anew for each epoch, ``persistent_workers`` or not, and
+            generators that a Dataset or its transform keeps are set, so that what is drawn at
+            random is the same in all trials.
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.

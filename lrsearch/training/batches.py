@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -169,8 +171,8 @@ class SplitBatches:
 class LoaderBatches:
     """Training batches of a user's own loader, moved to the device.
 
-    Its order comes from torch's random numbers, which are set for each epoch; so are those of a
-    generator of its own or of its samplers.
+    Its order comes from torch's random numbers, which are set for each epoch; so are generators
+    that it, its samplers or its data set have of their own.
     """
 
     def __init__(
@@ -197,21 +199,37 @@ class LoaderBatches:
 
 
 def begin(data: Any, seed: int, epoch: int) -> None:
-    """Set the generators of a loader and its samplers for an epoch, and tell them its number.
+    """Set the generators of a loader, its samplers and its data set for an epoch, whose number
+    they are told.
 
     Workers that persist start anew: what they drew in earlier epochs would decide what they draw.
     """
     if getattr(data, "persistent_workers", False):
         data._iterator = None
     batch_sampler = getattr(data, "batch_sampler", None)
-    parts = (data, getattr(data, "sampler", None), batch_sampler)
-    for part in (*parts, getattr(batch_sampler, "sampler", None)):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(epoch_seed(seed, epoch))
+    parts = [data, getattr(data, "sampler", None), batch_sampler]
+    parts.append(getattr(batch_sampler, "sampler", None))
+    while (data := getattr(data, "dataset", None)) is not None:  # a Subset has one, too
+        parts += [data, getattr(data, "transform", None)]
+    for part in parts:
+        for value in getattr(part, "__dict__", {}).values():
+            _set(value, epoch_seed(seed, epoch))
         set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
+
+
+def _set(generator: Any, seed: int) -> None:
+    """Set a generator of torch, numpy or Python; nothing else."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    elif isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(seed).state
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed(seed % (1 << 32))
+    elif type(generator) is random.Random:
+        generator.seed(seed)
 
 
 def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatches | LoaderBatches:
