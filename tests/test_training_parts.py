@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, Subset
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
@@ -182,6 +183,56 @@ def test_a_loader_gives_the_same_batches_in_the_same_epoch(options: dict[str, An
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     assert any(not torch.equal(a[1], b[1]) for a, b in zip(first, other, strict=True))
     assert torch.all(first[0][0].squeeze() / 2 - first[0][1] < 1)
+
+
+class Noisy(Dataset[Tensor]):
+    """Draws from a generator of its own, one of its transform, or one of a part of it."""
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if isinstance(self.generator, torch.Generator):
+            return torch.rand((), generator=self.generator), index
+        return torch.tensor(self.generator.uniform(0, 1)), index
+
+
+class Jitter:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(5)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.rng.uniform(low, high)
+
+
+class Jittered(Noisy):
+    def __init__(self) -> None:
+        super().__init__(Jitter())
+        self.transform = self.generator
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Noisy(torch.Generator()),
+        Noisy(np.random.default_rng(5)),
+        Noisy(np.random.Generator(np.random.MT19937(5))),
+        Noisy(np.random.RandomState(5)),
+        Noisy(random.Random(5)),
+        Subset(Noisy(np.random.default_rng(5)), range(12)),
+        Jittered(),
+    ],
+    ids=["torch", "numpy", "twister", "numpy of old", "python", "part", "transform"],
+)
+def test_a_data_set_draws_the_same_from_its_own_generator_in_the_same_epoch(data: Any) -> None:
+    loader = DataLoader(data, batch_size=4)
+    batches = LoaderBatches(loader, steps=3, seed=7, device=CPU, transform=None)
+    first, other, again = (torch.cat([x for x, _ in batches.epoch(n)]) for n in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_validation_goes_through_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +444,15 @@ def test_what_an_optimizer_cannot_be_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_optimizer(name, args)
+
+
+def test_an_optimizer_that_a_loop_must_switch_is_refused(in_tmp: Path) -> None:
+    Path("free.py").write_text(
+        "import torch\nclass Free(torch.optim.SGD):\n"
+        "    def train(self): pass\n    def eval(self): pass\n"
+    )
+    with pytest.raises(UsageError, match=r"train\(\) and eval\(\) are for a training loop"):
+        resolve_optimizer("free.py:Free", {})
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")

@@ -89,6 +89,11 @@ def _own_class(name: str) -> type[Optimizer]:
     step = inspect.signature(found.step).parameters.get("closure")
     if step is not None and step.default is inspect.Parameter.empty:
         raise UsageError(f"optimizer {name} cannot be used: its step needs a closure")
+    if all(callable(getattr(found, method, None)) for method in ("train", "eval")):
+        raise UsageError(
+            f"optimizer {name} cannot be used: its train() and eval() are for a training loop to "
+            "call (schedule-free?); keep your own and use lrsearch.suggest"
+        )
     return found
 
 
