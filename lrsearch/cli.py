@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lrsearch import __version__
 from lrsearch.cli_answers import COMMANDS as ANSWERS
-from lrsearch.cli_arguments import Call, Commands, import_argument, note, out_json, pairs, silent
+from lrsearch.cli_arguments import (
+    Call,
+    Commands,
+    aside,
+    import_argument,
+    note,
+    out_json,
+    pairs,
+    silent,
+)
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.cli_studies import COMMANDS as STUDIES
 from lrsearch.ending import is_ours
@@ -129,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
         from lrsearch.search.run import run
 
     try:
-        with spares(config) as ready:
+        with spares(config) as ready, aside(args):
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
         found = _confirmed(outcome, config, args) if config.confirm else None
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -144,7 +153,8 @@ def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) 
     from lrsearch.confirm import after_run
 
     try:
-        return after_run(outcome, config, note=silent if args.quiet or args.json else note)
+        with aside(args):
+            return after_run(outcome, config, note=silent if args.quiet or args.json else note)
     except LrsearchError:
         _tell(outcome, None, args)
         raise
@@ -250,7 +260,8 @@ def _main(arguments: list[str]) -> int:
     for place in getattr(args, "imports", []):
         from lrsearch.tasks.custom import import_module
 
-        import_module(place, "--import")
+        with aside(args):
+            import_module(place, "--import")
     code: int = args.call(args)
     return code
 

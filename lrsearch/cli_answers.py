@@ -10,6 +10,7 @@ from pathlib import Path
 from lrsearch.cli_arguments import (
     Call,
     Commands,
+    aside,
     import_argument,
     json_argument,
     named_study,
@@ -128,14 +129,15 @@ def _confirm(args: argparse.Namespace) -> int:
 
     study, storage = named_study(args)
     try:
-        found = confirm(
-            study,
-            storage,
-            top=args.top,
-            seeds=args.seeds,
-            overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
-            note=silent if args.quiet or args.json else note,
-        )
+        with aside(args):
+            found = confirm(
+                study,
+                storage,
+                top=args.top,
+                seeds=args.seeds,
+                overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
+                note=silent if args.quiet or args.json else note,
+            )
     except Interrupted as stop:
         note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
@@ -177,16 +179,17 @@ def _add_train(sub: argparse.ArgumentParser) -> Call:
 def _train(args: argparse.Namespace) -> int:
     from lrsearch.train import lines, train
 
-    result = train(
-        args.file,
-        epochs=args.epochs,
-        seed=args.seed,
-        out=args.output,
-        device=args.device or "auto",
-        precision=args.precision or "auto",
-        data_dir=args.data_dir,
-        note=silent if args.quiet or args.json else note,
-    )
+    with aside(args):
+        result = train(
+            args.file,
+            epochs=args.epochs,
+            seed=args.seed,
+            out=args.output,
+            device=args.device or "auto",
+            precision=args.precision or "auto",
+            data_dir=args.data_dir,
+            note=silent if args.quiet or args.json else note,
+        )
     if args.json:
         out_json(result.to_dict())
     else:

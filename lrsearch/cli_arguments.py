@@ -33,6 +33,13 @@ def out_json(value: Any) -> None:
     out(json.dumps(_finite(value), allow_nan=False))
 
 
+def aside(args: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """Where the answer is JSON, what a user's own files print goes to stderr, as of a worker."""
+    if not getattr(args, "json", False):
+        return contextlib.nullcontext()
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

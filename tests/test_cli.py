@@ -99,6 +99,30 @@ def test_run_finishes_and_the_same_command_completes_what_is_missing(
         assert (in_tmp / name).stat().st_size > 0
 
 
+def test_json_stays_alone_on_stdout_whatever_a_task_prints(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("loud.py").write_text(
+        "import torch\nprint('reading')\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def forward(self, x):\n        print(x.shape)\n        return super().forward(x)\n"
+        "x, y = torch.randn(40, 4), torch.zeros(40).long()\n"
+        "task = dict(model=lambda: Net(4, 2), train=(x, y), validation=(x, y), test=(x, y))\n"
+    )
+    Path("family.py").write_text("print('mine')\n")
+    words = ["--task", "loud.py:task", "--import", "family.py", "--fuse", "off", "--workers", "1"]
+    best = "lrsearch-results/loud/best.yaml"
+    for command, key in (
+        (["run", *words, "--epochs", "1", "--trials", "2", "--confirm", "2"], "best"),
+        (["confirm", "loud", "--seeds", "3"], "arms"),
+        (["train", best, "--import", "family.py"], "val_loss"),
+    ):
+        assert main([*command, "--json"]) == 0
+        told = capsys.readouterr()
+        assert key in json.loads(told.out)
+        assert "torch.Size" in told.err
+
+
 def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
