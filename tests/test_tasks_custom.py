@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -261,6 +262,13 @@ GOOD: dict[str, Any] = {
     "train": Split(X, Y),
     "validation": Split(X, Y),
 }
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still met
+        module: nn.Module = torch.jit.trace(nn.Linear(4, 2), X[:4])
+    return module
 
 
 class NoLength:
@@ -528,6 +536,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "two optimizers": (
         {"optimizer": [torch.optim.SGD(nn.Linear(4, 2).parameters(), 0.1), "Adam"]},
         "got a list; one optimizer trains a task, several in a loop of your own .lrsearch.suggest",
+    ),
+    "a traced part": (
+        {"model": lambda: nn.Sequential(traced(), nn.ReLU())},
+        "the model Sequential is scripted or traced, .* give the plain one .--compile",
     ),
     "a label to ignore": (
         {"loss": nn.CrossEntropyLoss(), "train": (X, torch.full((40,), 255))},

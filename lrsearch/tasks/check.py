@@ -130,6 +130,12 @@ def _made(task: Task, device: torch.device | None) -> nn.Module:
     model = call(task, "making the model", task.model)
     if not isinstance(model, nn.Module):
         raise wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise wrong(
+            task,
+            f"the model {type(model).__name__} is scripted or traced, and torch cannot copy such "
+            "a module for training; give the plain one (--compile compiles it)",
+        )
     if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
         raise wrong(
             task,
