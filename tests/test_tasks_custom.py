@@ -264,6 +264,17 @@ GOOD: dict[str, Any] = {
 }
 
 
+class Heated(nn.CrossEntropyLoss):
+    """With a temperature that shall be learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heat = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return super().forward(outputs / self.heat, y)
+
+
 def traced() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and still met
@@ -537,6 +548,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"optimizer": [torch.optim.SGD(nn.Linear(4, 2).parameters(), 0.1), "Adam"]},
         "got a list; one optimizer trains a task, several in a loop of your own .lrsearch.suggest",
     ),
+    "a loss that learns": (
+        {"loss": Heated()},
+        "the loss Heated has parameters of its own, which no trial would train; make them part of",
+    ),
     "a traced part": (
         {"model": lambda: nn.Sequential(traced(), nn.ReLU())},
         "the model Sequential is scripted or traced, .* give the plain one .--compile",
@@ -578,6 +593,10 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
         check(as_task({**GOOD, **change}, "t"))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("task t")
+
+
+def test_a_loss_may_have_parameters_that_are_fixed() -> None:
+    check(as_task({**GOOD, "loss": Heated().requires_grad_(False)}, "t"))
 
 
 def test_a_model_may_change_the_batches_of_a_loader_in_place() -> None:

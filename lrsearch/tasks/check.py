@@ -264,6 +264,15 @@ def _check_functions(task: Task) -> None:
             raise wrong(task, f"{name} is a class; give an object, {given.__name__}()")
         if not callable(given) and (given is not None or name == "loss"):
             raise wrong(task, f"{name} must be a function, got {given!r:.60}")
+    learns = isinstance(task.loss, nn.Module) and any(
+        parameter.requires_grad for parameter in task.loss.parameters()
+    )
+    if learns:
+        raise wrong(
+            task,
+            f"the loss {type(task.loss).__name__} has parameters of its own, which no trial would "
+            "train; make them part of the model, or fix them with requires_grad_(False)",
+        )
 
 
 def _check_groups(task: Task, model: nn.Module) -> None:
