@@ -155,9 +155,22 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
 def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_that() -> None:
     row = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
     progress = Progress(9, 5, (row,))
-    assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, None)
+    assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, False)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
-    assert finished_line(lost, 1, progress, None).endswith("diverged 2/5  loss not finite")
+    assert finished_line(lost, 1, progress, False).endswith("diverged 2/5  loss not finite")
+
+
+def test_each_trial_below_all_lines_before_it_is_the_best_so_far() -> None:
+    first = Row(0, "StepLR", "", 0.1, 5, 3.0, None, "completed", None, None)
+    losses = (4.0, 2.0, 1.0, 1.5)
+    rows = [dataclasses.replace(first, number=i + 1, value=v) for i, v in enumerate(losses)]
+    rows[2] = dataclasses.replace(rows[2], stopped="pruned")
+    out = io.StringIO()
+    display = LineDisplay(out)
+    display.update(Progress(9, 5, (first,)))  # of an earlier run
+    display.update(Progress(9, 5, (first, *rows)))  # all of these ended at once
+    marked = [line.endswith("best so far") for line in out.getvalue().splitlines()]
+    assert marked == [False, True, False, True]
 
 
 @pytest.mark.parametrize("stopped", ["failed: given up", "pruned", "failed"])
@@ -168,7 +181,7 @@ def test_a_trial_that_was_given_up_counts_among_those_that_failed(stopped: str) 
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attrs))
     progress = read_progress(study, 1, 5)
     assert progress.count("failed") == 1
-    line = finished_line(progress.rows[0], 1, progress, None)
+    line = finished_line(progress.rows[0], 1, progress, False)
     assert line.endswith("failed 0/5  given up after 3 workers ended over it")
 
 

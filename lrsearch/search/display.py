@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -61,19 +62,23 @@ class LineDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._seen: set[int] | None = None
+        self._best = math.inf  # of those seen: several may have ended since the last call
 
     def update(self, progress: Progress) -> None:
         """Print the trials that ended since the last call."""
         ended = [row for row in progress.rows if row.stopped != "running"]
         if self._seen is None:  # a study that goes on: do not repeat what an earlier run printed
             self._seen = {row.number for row in ended}
+            if progress.best is not None and progress.best.value is not None:
+                self._best = progress.best.value
             return
-        best = progress.best
         for row in ended:
             if row.number in self._seen:
                 continue
             self._seen.add(row.number)
-            self._write(finished_line(row, len(self._seen), progress, best))
+            loss = row.value if row.stopped == "completed" and row.value is not None else math.inf
+            self._write(finished_line(row, len(self._seen), progress, loss < self._best))
+            self._best = min(self._best, loss)
 
     def note(self, line: str) -> None:
         """Print the line."""
@@ -88,10 +93,10 @@ class LineDisplay:
             self._stream.flush()
 
 
-def finished_line(row: Row, count: int, progress: Progress, best: Row | None) -> str:
+def finished_line(row: Row, count: int, progress: Progress, best: bool) -> str:
     """``[ 63/200] #62 CosineAnnealingLR  lr 0.21 ...  completed 20/20  val loss 0.4120``."""
     width = len(str(progress.target))
-    star = "  best so far" if best is not None and best.number == row.number else ""
+    star = "  best so far" if best else ""
     what = f"{row.baseline} baseline" if row.baseline else row.description
     result = row.error if row.stopped == "failed" else f"val loss {words.loss(row.value)}"
     if row.stopped == "diverged" and (row.value is None or row.value >= DIVERGED_LOSS):
