@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 import uuid
 import warnings
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+
+from tests.crash_runs import children
 
 MYSQL_URL = os.environ.get("LRSEARCH_TEST_MYSQL_URL")
 SERVERS = ("postgresql", "mysql") if MYSQL_URL else ("postgresql",)
@@ -58,6 +61,27 @@ class Postgres:
         deadline = time.monotonic() + 20
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    @contextmanager
+    def frozen(self, seconds: float) -> Iterator[None]:
+        """Let it say nothing inside, for so long at most: as behind a network that is gone."""
+        processes = [self._server.get_pid()]
+        os.kill(processes[0], signal.SIGSTOP)  # the first: it starts no more of them
+        processes += children(processes[0])
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+
+        def thaw() -> None:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+        thawing = threading.Timer(seconds, thaw)
+        thawing.start()
+        try:
+            yield
+        finally:
+            thawing.cancel()
+            thaw()
 
     def start(self) -> None:
         """Start it again, and wait until it answers."""

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from sqlalchemy import select
 
 from lrsearch.errors import LrsearchError
-from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
+from lrsearch.storage import Storage, history, links, new_owner, open_storage, slots, trials
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.storage.schema import SLOTS
 from tests.servers import SERVERS, Postgres, wait_for
@@ -232,6 +232,37 @@ def test_a_wait_ends_soon_when_somebody_wants_to_leave(postgres: Postgres) -> No
     finally:
         postgres.start()
     assert seconds < PATIENCE_SECONDS / 10
+    storage.close()
+
+
+def test_a_server_that_does_not_answer_does_not_keep_who_wants_to_leave(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "ANSWER_SECONDS", 0.5)
+    storage = open_storage(postgres.new_database())
+    study = optuna.create_study(storage=storage, study_name="s")
+    hurry = threading.Timer(0.5, storage.hurry)
+    hurry.start()
+    with postgres.frozen(30), pytest.raises(LrsearchError, match="cannot be reached"):
+        study.get_trials()  # works when it is frozen no more
+    hurry.join()
+    storage.patience = 20.0
+    assert study.get_trials() == []
+    storage.close()
+
+
+def test_a_pooler_may_give_each_transaction_another_session(postgres: Postgres) -> None:
+    storage = open_storage(postgres.new_database())
+    study = optuna.create_study(storage=storage, study_name="s")
+    owner = new_owner()
+    claim = claim_one(storage, study._study_id, 1, owner)
+    assert claim is not None
+    trial_id = create_trial(storage, claim)
+    for epoch in range(1, 12):
+        history.record_epochs(storage, [(trial_id, Result(epoch))], owner=owner)
+        study.get_trials()
+    kept = "SELECT count(*) FROM pg_prepared_statements"
+    assert storage.transact(lambda c: c.exec_driver_sql(kept).scalar(), read=True) == 0
     storage.close()
 
 

@@ -234,8 +234,9 @@ class Crew:
             child.wait(deadline - time.monotonic())
             self._listen(seat)
             seat.child = None
-            if seat.owner is not None:
-                with contextlib.suppress(LrsearchError):
+        with contextlib.suppress(LrsearchError):  # the database is away: others find them later
+            for seat, _ in running:
+                if seat.owner is not None:
                     slots.release(self.storage, seat.owner)
 
     def _kill(self) -> None:

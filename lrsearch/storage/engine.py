@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lrsearch.errors import LrsearchError
 from lrsearch.storage.failures import driver_text, explain, is_transient
+from lrsearch.storage.links import Links
 from lrsearch.storage.reading import read_trial, read_trials
 from lrsearch.storage.schema import (
     SchemaMismatch,
@@ -79,8 +80,7 @@ def persist(
         LrsearchError: If waiting does not cure it, or did not within ``patience``.
     """
     since: float | None = None
-    pause = _FIRST_PAUSE
-    told = False
+    pause, told = _FIRST_PAUSE, False
     while True:
         try:
             return call(), since is not None
@@ -130,8 +130,7 @@ class Storage(RDBStorage):
         label: The URL without its password, for the screen.
         warnings: Lines a person should see once, such as "on a network file system".
         on_wait: Called with one line when the database went away and the call waits for it.
-        patience: Seconds a call waits for a database that went away; lower it to leave sooner, in
-            a call under way too.
+        patience: Seconds that a call, one under way too, waits for a database that went away.
         has_history: False where our own tables may be missing, as a plain Optuna script leaves it.
         recovered_at: ``time.monotonic()`` when this process last came back from such a wait, or
             from the sleep of its machine, or when the clock was set.
@@ -151,14 +150,15 @@ class Storage(RDBStorage):
         super().__init__(
             template, engine_kwargs, skip_compatibility_check=True, skip_table_creation=True
         )
-        file = sqlite_file(self.engine.url)
-        self._file = None if file is None else file.resolve()
+        self._links = Links(self.engine)
+        self._file = (file := sqlite_file(self.engine.url)) and file.resolve()
         self.close = weakref.finalize(self, _close, self.engine, os.getpid())
         atexit.register(self.close)  # weakref's own place at the end may be behind `run_and_leave`
 
     def hurry(self) -> None:
         """Wait no longer than a moment for a database that is away: somebody wants to leave."""
         self.patience = HURRY_SECONDS
+        self._links.leave()
 
     def attempt(self, call: Callable[[], T], *, read: bool = False) -> T:
         """`persist` with this storage's patience; ``read``: takes no write lock on SQLite."""
@@ -166,7 +166,7 @@ class Storage(RDBStorage):
         def once() -> T:
             if self._file is not None:
                 _check_there(self._file)  # a connection would make one
-            with reading(read):
+            with reading(read), self._links.asking():
                 return call()
 
         ahead = _ahead()

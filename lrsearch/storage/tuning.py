@@ -105,6 +105,8 @@ def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "application_name": "lrsearch",
+            # Behind a pooler (PgBouncer) each transaction may have another session.
+            "prepare_threshold": None,
         }
     else:
         # With READ COMMITTED what is read under a lock is the latest, and no gaps are locked.
