@@ -21,12 +21,23 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import select
+from sqlalchemy import make_url, select
+from sqlalchemy.exc import OperationalError
 
 from lrsearch.errors import LrsearchError
-from lrsearch.storage import Storage, history, links, new_owner, open_storage, slots, trials
+from lrsearch.storage import (
+    Storage,
+    engine,
+    history,
+    links,
+    new_owner,
+    open_storage,
+    slots,
+    trials,
+)
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.storage.schema import SLOTS
+from lrsearch.storage.tuning import engine_kwargs
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
 from tests.storage_worker import EPOCHS, Result, claim_one, create_trial, result, work
@@ -233,6 +244,36 @@ def test_a_wait_ends_soon_when_somebody_wants_to_leave(postgres: Postgres) -> No
         postgres.start()
     assert seconds < PATIENCE_SECONDS / 10
     storage.close()
+
+
+def test_a_wait_is_told_at_the_first_attempt_where_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "NOTICED_SECONDS", 0.1)
+    attempts: list[float] = []
+
+    def call() -> None:
+        attempts.append(time.monotonic())
+        time.sleep(0.2)
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+    told: list[int] = []
+    with pytest.raises(LrsearchError):
+        engine.persist(
+            call,
+            "sqlite:///a.db",
+            patience=lambda: 1.0,
+            on_wait=lambda line: told.append(len(attempts)),
+        )
+    assert told == [1]
+    assert len(attempts) > 1
+
+
+def test_a_network_that_is_gone_without_a_word_is_noticed_within_a_minute() -> None:
+    given = engine_kwargs(make_url("postgresql+psycopg://me@db/x"), wal=False)["connect_args"]
+    asked = given["keepalives_idle"] + given["keepalives_count"] * given["keepalives_interval"]
+    assert asked <= 60  # where an answer is waited for
+    assert 0 < given["tcp_user_timeout"] <= 60_000  # where not even the question came through
 
 
 def test_a_server_that_does_not_answer_does_not_keep_who_wants_to_leave(

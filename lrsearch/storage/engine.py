@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 900.0  # how long a call waits for a database that went away in mid-run
 LOCKED_SECONDS = 60.0  # how long opening waits for an SQLite file that is locked
-HURRY_SECONDS = 2.0
+HURRY_SECONDS, NOTICED_SECONDS = 2.0, 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _LEAP_SECONDS = 5.0  # by which a clock does not differ, but for one that was set
 
@@ -80,7 +80,7 @@ def persist(
         LrsearchError: If waiting does not cure it, or did not within ``patience``.
     """
     since: float | None = None
-    pause, told = _FIRST_PAUSE, False
+    pause, noticed = _FIRST_PAUSE, time.monotonic() + NOTICED_SECONDS
     while True:
         try:
             return call(), since is not None
@@ -88,9 +88,9 @@ def persist(
             since = time.monotonic() if since is None else since
             if not is_transient(error) or time.monotonic() - since >= patience():
                 raise explain(error, url) from None
-            if not told and pause > 0.5 and on_wait is not None:
-                told = True
+            if on_wait is not None and (pause > 0.5 or time.monotonic() > noticed):
                 on_wait(f"waiting for {redact(url)}: {redact_text(driver_text(error), url)}")
+                on_wait = None
         resume = time.monotonic() + random.uniform(0.5, 1.0) * pause
         while (now := time.monotonic()) < min(resume, since + patience()):
             time.sleep(min(0.1, resume - now))

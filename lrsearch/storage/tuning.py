@@ -104,6 +104,7 @@ def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,  # ms; else 15 minutes where a network is gone silently
             "application_name": "lrsearch",
             # Behind a pooler (PgBouncer) each transaction may have another session.
             "prepare_threshold": None,
