@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
-from sqlalchemy import make_url, select
+from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.exc import OperationalError
 
 from lrsearch.errors import LrsearchError
@@ -36,7 +37,7 @@ from lrsearch.storage import (
     trials,
 )
 from lrsearch.storage.engine import PATIENCE_SECONDS
-from lrsearch.storage.schema import SLOTS
+from lrsearch.storage.schema import SLOTS, lock_study, server_now
 from lrsearch.storage.tuning import engine_kwargs
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
@@ -244,6 +245,40 @@ def test_a_wait_ends_soon_when_somebody_wants_to_leave(postgres: Postgres) -> No
         postgres.start()
     assert seconds < PATIENCE_SECONDS / 10
     storage.close()
+
+
+def test_what_is_read_under_a_lock_is_the_latest_whatever_the_server_s_default(
+    postgres: Postgres,
+) -> None:
+    url = postgres.new_database()
+    default = f"ALTER DATABASE {make_url(url).database} SET default_transaction_isolation"
+    admin = create_engine(url)
+    with admin.begin() as connection:
+        connection.exec_driver_sql(f"{default} = 'repeatable read'")
+    admin.dispose()
+    storage, other = open_storage(url), open_storage(url)
+    study = optuna.create_study(storage=storage, study_name="s")
+    entered = threading.Barrier(2)
+    claimed: list[slots.Claim | None] = []
+
+    def claim() -> None:
+        entered.wait()
+        claimed.append(claim_one(other, study._study_id, 3, new_owner()))
+
+    def work(connection: sqlalchemy.Connection) -> None:
+        lock_study(connection, study._study_id)
+        entered.wait()
+        time.sleep(0.5)  # the other waits for the lock, and what it saw before is old then
+        row = {"study_id": study._study_id, "slot": 0, "owner": "me", "beat": server_now()}
+        connection.execute(SLOTS.insert().values(row))
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    storage.transact(work)
+    thread.join()
+    assert [each.slot for each in claimed if each is not None] == [1]
+    storage.close()
+    other.close()
 
 
 def test_a_wait_is_told_at_the_first_attempt_where_that_takes_long(

@@ -98,6 +98,9 @@ def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
         kwargs["connect_args"] = {"timeout": BUSY_SECONDS}
         return kwargs
     kwargs |= {"pool_pre_ping": True, "pool_recycle": 1800, "pool_size": 4}
+    # What is read under a lock is the latest then, whatever the server's default, and MySQL locks
+    # no gaps.
+    kwargs["isolation_level"] = "READ COMMITTED"
     if url.drivername.startswith("postgresql"):
         kwargs["connect_args"] = {
             "connect_timeout": 10,
@@ -110,8 +113,6 @@ def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
             "prepare_threshold": None,
         }
     else:
-        # With READ COMMITTED what is read under a lock is the latest, and no gaps are locked.
-        kwargs |= {"isolation_level": "READ COMMITTED"}
         kwargs["connect_args"] = {"connect_timeout": 10, "charset": "utf8mb4"}
     # What the URL says itself comes first.
     kwargs["connect_args"] = {
