@@ -449,6 +449,33 @@ def test_any_words_end_in_a_line_and_an_exit_code(
     assert code in (0, 1, 2)
     assert "Traceback" not in text
     assert "internal error" not in text
+    assert "the system refused" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "out of memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "failed to map segment"),
+    ],
+)
+def test_too_little_memory_is_the_machine_s_and_no_bug_to_report(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    why: str,
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("lrsearch.cli._main", fail)
+    assert main(["run"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lrsearch: the system refused: ")
+    assert why in line
+    assert "ulimit -v" in line
+    with pytest.raises(type(error)):
+        main(["run", "--debug"])
 
 
 class AcceleratorError(RuntimeError):
