@@ -1,4 +1,4 @@
-"""What trials keep in their ``user_attrs``; another program may have written anything there."""
+"""What studies and trials keep in ``user_attrs``; another program may have written it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial, FrozenTrial
+
+
+ATTR = "lrsearch"
+"""What ``lrsearch run`` keeps with a study."""
+
+
+def info_of(attrs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``lrsearch run`` keeps in a study's attributes; empty where it did not make it."""
+    kept = attrs.get(ATTR)
+    if not isinstance(kept, Mapping) or not isinstance(kept.get("config"), Mapping):
+        return {}
+    return kept if isinstance(kept.get("plan") or {}, Mapping) else {}
 
 
 def schedule_of(trial: BaseTrial | FrozenTrial) -> Mapping[str, Any]:

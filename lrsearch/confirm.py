@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
+from lrsearch.attributes import ATTR as STUDY_ATTR
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
@@ -32,7 +33,6 @@ from lrsearch.search.confirming import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_crew
-from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.search.study import METRIC, changed, stored_config, versions
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache

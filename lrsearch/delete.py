@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+from lrsearch.attributes import info_of
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRMS
 from lrsearch.report.confirmed import SUFFIX
-from lrsearch.search.study import ATTR, folder_of, load_study, study_names
+from lrsearch.search.study import folder_of, load_study, study_names
 from lrsearch.storage import Storage, slots
 
 
@@ -69,7 +69,7 @@ def delete(study: optuna.Study, storage: Storage) -> Path | None:
     Returns:
         The folder with its other results, which stays; None where there is none.
     """
-    made: dict[str, Any] = study.user_attrs.get(ATTR) or {}
+    made = info_of(study.user_attrs)
     folder = folder_of(study)
     storage.delete_study(study._study_id)
     if "uid" in made:

@@ -12,7 +12,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import other_params, schedule_of
+from lrsearch.attributes import info_of, other_params, schedule_of
 from lrsearch.backend import backend
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
@@ -24,7 +24,7 @@ from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
 from lrsearch.schedules.ranges import as_number
-from lrsearch.search.study import ATTR, versions
+from lrsearch.search.study import versions
 from lrsearch.yamlfile import read_yaml
 
 if TYPE_CHECKING:
@@ -58,19 +58,18 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
 def why_none(study: optuna.Study) -> str:
     """Why a study has no completed trial, and what to do about it, in a line."""
     trials = study.get_trials(deepcopy=False)
-    ended = [t for t in trials if t.state.is_finished()]
+    ended, ours = [t for t in trials if t.state.is_finished()], bool(info_of(study.user_attrs))
     if ended and all(_diverged(t) for t in ended):
         rates = [s["lr"] for t in ended if "lr" in (s := schedule_of(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
-        own = ATTR not in study.user_attrs
-        how = "in its own training loop" if own else "(--lr LOW,HIGH and another --name)"
+        how = "(--lr LOW,HIGH and another --name)" if ours else "in its own training loop"
         return (
             f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} diverged{least}; "
             f"look for NaN in the data, or search lower rates {how}"
         )
     if ended and all(t.state == TrialState.FAIL for t in ended):
         why = f"{typed('show', study.study_name, _label(study))} says why"
-        if ATTR not in study.user_attrs:
+        if not ours:
             why = "an exception or a loss of NaN ended each, and the log of its loop says which"
         return f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} failed; {why}"
     if any(t.state == TrialState.COMPLETE and not schedule_of(t) for t in trials):
@@ -118,7 +117,7 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     Of a study with its own training loop (:func:`lrsearch.suggest`) only the schedule, what else
     its objective asked for (``also``) and the results are known.
     """
-    attrs = study.user_attrs.get(ATTR, {})
+    attrs = info_of(study.user_attrs)
     config = attrs.get("config", {})
     plan = attrs.get("plan", {})
     baselines = {

@@ -20,6 +20,7 @@ from lrsearch.cli import main
 from lrsearch.export import answer_trial, best_trial
 from lrsearch.objective import suggest
 from lrsearch.report.status import studies, study_status
+from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import fakes, make_study
 from tests.test_confirm import constant, found, search_of
@@ -293,6 +294,26 @@ def test_whatever_another_program_keeps_in_a_trial_can_be_shown(
     assert main(["show", "odd", "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told["best"]["val_loss"] == 1.0
+
+
+@pytest.mark.parametrize("kept", ["mine", 3, [1], {}, {"config": "x"}, {"config": {}, "plan": 3}])
+def test_whatever_another_program_keeps_in_a_study_under_our_name_it_is_none_of_ours(
+    storage: Storage, capsys: pytest.CaptureFixture[str], kept: Any
+) -> None:
+    study = optuna.create_study(study_name="odd", storage=storage)
+    study.set_user_attr("lrsearch", kept)
+    schedule = Schedule("StepLR", 0.1, 4, params={"step_size": 2, "gamma": 0.5}).to_dict()
+    for value in (2.0, 1.0):
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"schedule": schedule}))
+    study.add_trial(optuna.trial.create_trial(value=3.0))
+    for words in (["show", "odd"], ["report", "odd"], ["export", "odd"], ["studies", "--json"]):
+        assert main(words) == 0
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["trials"], row["ours"]) == (3, False)
+    for words in (["confirm", "odd"], ["run", "--name", "odd"]):
+        assert main(words) in (1, 2)
+        assert "was not made by lrsearch run" in capsys.readouterr().err
+    assert main(["delete", "odd", "--yes"]) == 0
 
 
 def test_show_says_nothing_of_what_is_not_known(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.attributes import averaged_losses, budget_of, other_params, schedule_of
+from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
 from lrsearch.backend import backend
 from lrsearch.divergence import HUGE, blown_up
 from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow, status_of
@@ -21,15 +21,12 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-ATTR = "lrsearch"
-
 
 def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     """Everything a report needs to know of a study; see :func:`lrsearch.report.tables.load`."""
     source = storage if storage is not None else study._storage
     inner = backend(source)
-    info = study.user_attrs.get(ATTR)
-    info = info if isinstance(info, Mapping) else {}
+    info = info_of(study.user_attrs)
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = _ceiling(frozen)

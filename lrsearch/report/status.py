@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.attributes import info_of
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import confirmed_of, read_confirmed
@@ -123,15 +124,11 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
     import sqlalchemy as sa
     from optuna.study import StudyDirection
 
-    from lrsearch.storage.schema import (
-        STUDY_ATTRIBUTES,
-        TRIAL_VALUES,
-        TRIALS,
-        USER_ATTRIBUTES,
-    )
+    from lrsearch.storage.schema import TRIAL_VALUES, TRIALS, USER_ATTRIBUTES
 
     # as report.rows leaves them out: trials that another program added to a study of ours
-    ours = sa.select(STUDY_ATTRIBUTES.c.study_id).where(STUDY_ATTRIBUTES.c.key == "lrsearch")
+    there = storage.get_all_studies()
+    ours = [study._study_id for study in there if info_of(study.user_attrs)]
     with_schedule = sa.select(USER_ATTRIBUTES.c.trial_id).where(
         USER_ATTRIBUTES.c.key == "schedule", USER_ATTRIBUTES.c.value_json.like('{%"family"%')
     )
@@ -168,7 +165,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
     best = {row[0]: row[1] for row in best_rows}
     minimised = [StudyDirection.MINIMIZE]  # of another direction no loss is the best
     listed = []
-    for study in storage.get_all_studies():
+    for study in there:
         mine = [row for row in counts if row.study_id == study._study_id]
         states = {getattr(row.state, "name", str(row.state)): int(row.n) for row in mine}
         times = [t for row in mine for t in (row.started, row.ended) if t is not None]
@@ -183,7 +180,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
                 "waiting": states.get("WAITING", 0),
                 "best": best.get(study._study_id) if study.directions == minimised else None,
                 "last": max(times).isoformat(timespec="seconds") if times else None,
-                "ours": "lrsearch" in study.user_attrs,
+                "ours": study._study_id in ours,
             }
         )
     return sorted(listed, key=lambda row: row["last"] or "", reverse=True)

@@ -14,6 +14,7 @@ import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.attributes import ATTR as STUDY_ATTR
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR
@@ -23,7 +24,6 @@ from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan
 from lrsearch.search.run import make_runner
 from lrsearch.search.saving import Saves
-from lrsearch.search.study import ATTR as STUDY_ATTR
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lrsearch.attributes import ATTR
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.report.lr_range import ATTR as LR_RANGE_ATTR
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.recipes import make_recipe
-from lrsearch.search.study import ATTR
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task

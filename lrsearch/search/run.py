@@ -15,7 +15,7 @@ import torch
 from optuna.trial import TrialState
 
 from lrsearch import __version__
-from lrsearch.attributes import schedule_of
+from lrsearch.attributes import ATTR, schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
@@ -30,7 +30,7 @@ from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.saving import Saves
-from lrsearch.search.study import ATTR, load_study, make_pruner, open_study, other_ways
+from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import Crew, LocalLauncher, idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.storage.owners import new_owner

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
 from lrsearch import __version__
+from lrsearch.attributes import ATTR, info_of
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import results_folder
@@ -28,7 +29,6 @@ from lrsearch.storage.cache import Cache
 from lrsearch.storage.studies import set_once
 from lrsearch.tasks import FROM_PYTHON
 
-ATTR = "lrsearch"
 METRIC = "validation loss"
 
 
@@ -138,14 +138,16 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
             direction="minimize",
             load_if_exists=True,
         )
-        stored = study.user_attrs.get(ATTR)
-        ours = "identity" in stored if stored else not study.get_trials(deepcopy=False)
+        stored = info_of(study.user_attrs)
+        ours = "identity" in stored
+        if ATTR not in study.user_attrs:
+            ours = not study.get_trials(deepcopy=False)
         if not ours or study.directions != [StudyDirection.MINIMIZE]:
             raise UsageError(
                 f"study {config.study_name!r} exists and was not made by lrsearch run; "
                 "choose another --name"
             )
-        if stored is None:
+        if not stored:
             study.set_metric_names([METRIC])
             stored = set_once(
                 storage,
@@ -182,7 +184,7 @@ def uid_of(storage: Storage, study_id: int) -> str | None:
         stored = storage.get_study_user_attrs(study_id)
     except KeyError:  # it was deleted
         return None
-    uid: str | None = stored.get(ATTR, {}).get("uid")
+    uid: str | None = info_of(stored).get("uid")
     return uid
 
 
@@ -223,8 +225,8 @@ def stored_config(study: optuna.Study) -> Mapping[str, Any]:
     Raises:
         LrsearchError: If the study is not one of ours.
     """
-    stored = study.user_attrs.get(ATTR)
-    if stored is None:
+    stored = info_of(study.user_attrs)
+    if not stored:
         raise LrsearchError(
             f"study {study.study_name!r} was not made by lrsearch run, so its training cannot be "
             "repeated here: train its best schedule on other seeds where it was made"
@@ -235,8 +237,7 @@ def stored_config(study: optuna.Study) -> Mapping[str, Any]:
 
 def folder_of(study: optuna.Study) -> Path:
     """The folder of a study's results; that of a study of the user's own beside the others."""
-    made = study.user_attrs.get(ATTR) or {}
-    out = (made.get("config") or {}).get("out") or StudyConfig.out
+    out = info_of(study.user_attrs).get("config", {}).get("out") or StudyConfig.out
     return results_folder(out, study.study_name)
 
 
