@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Tracker = Callable[[optuna.Study, FrozenTrial], None]
 
 METRIC = "validation loss"
+STOPPED = "tracking stopped"
+"""How the line begins that says so: under ``--quiet`` it is the only one."""
 NEEDS = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "optuna_integration"),

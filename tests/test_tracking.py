@@ -247,6 +247,21 @@ def test_tracker_that_fails_is_left_out_and_the_study_goes_on(tmp_path: Path) ->
     assert [t.state.name for t in bench.trials] == ["COMPLETE"] * 8
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("shown", ["--quiet", "--json"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_tracker_that_stopped_is_the_one_line_of_a_quiet_run(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], shown: str, workers: str
+) -> None:
+    pytest.importorskip("tensorboard")
+    (in_tmp / "runs").mkdir()
+    (in_tmp / "runs" / "digits").touch()  # where the study's folder should be
+    words = [*RUN[:-1], workers, "--fuse", "off", "--log", "tensorboard:runs"]
+    assert main([*words, shown]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lrsearch: tracking stopped: NotADirectoryError")
+
+
 def test_slow_tracker_does_not_hold_training_up(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     trained, told = Event(), []

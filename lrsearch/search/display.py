@@ -22,6 +22,7 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import words
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
 from lrsearch.search.progress import Progress, Row
+from lrsearch.tracking import STOPPED
 
 MAX_RUNNING_ROWS = 12
 BAR, GAP = 10, 2  # columns of a trial's progress bar, and between all columns
@@ -44,13 +45,20 @@ class Display(Protocol):
 
 
 class QuietDisplay:
-    """Shows nothing."""
+    """Shows nothing but that a tracker misses trials, once: no other command tells of it."""
+
+    def __init__(self) -> None:
+        self._told = False
 
     def update(self, progress: Progress) -> None:
         """Nothing."""
 
     def note(self, line: str) -> None:
-        """Nothing."""
+        """Print a line of a tracker that is told no more."""
+        if line.startswith(STOPPED) and not self._told:
+            self._told = True
+            with UNSEEN:
+                sys.stderr.write(f"lrsearch: {line}\n")
 
     def close(self) -> None:
         """Nothing."""

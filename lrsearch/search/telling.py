@@ -15,6 +15,7 @@ from lrsearch.backend import backend
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.storage.urls import redact
 from lrsearch.tasks.data import brief
+from lrsearch.tracking import STOPPED
 
 PATIENCE_SECONDS = 60.0  # without an answer, once there is nothing else to do
 LEAVE_SECONDS = 2.0  # after Ctrl-C or an error
@@ -77,7 +78,7 @@ class Telling:
                 told, since = self._told, time.monotonic()
             elif time.monotonic() - since > PATIENCE_SECONDS:
                 self._note(
-                    f"tracking stopped: no answer for {PATIENCE_SECONDS:.0f} seconds, "
+                    f"{STOPPED}: no answer for {PATIENCE_SECONDS:.0f} seconds, "
                     f"{self._given - told} trials are not logged"
                 )
                 return
@@ -88,6 +89,6 @@ class Telling:
                 assert self._tracker is not None
                 self._tracker(self._study, backend(self._study._storage).get_trial(trial_id))
             except Exception as error:  # noqa: BLE001 - a server far away must not end the study
-                self._note(redact(f"tracking stopped: {brief(error)}"))
+                self._note(redact(f"{STOPPED}: {brief(error)}"))
                 return
             self._told += 1
