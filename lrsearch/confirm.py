@@ -33,7 +33,7 @@ from lrsearch.search.confirming import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_crew
-from lrsearch.search.study import METRIC, changed, stored_config, versions
+from lrsearch.search.study import METRIC, changed, kept_config, stored_config, versions
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 from lrsearch.values import MOST_SEEDS
@@ -47,8 +47,8 @@ make_callable(__name__)
 FIRST_SEED = 1001
 OF_THE_MACHINE = ("device", "precision", "data_dir", "fuse", "workers")
 """Settings that may be given anew."""
-OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker")
-"""Settings that are not taken over: what may differ each time, and a cluster."""
+OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker", "imports")
+"""What is not taken over: settings that may differ each time, a cluster, and what is there."""
 
 Note = Callable[[str], None]
 
@@ -224,7 +224,7 @@ def open_confirmation(
                 )
             again.set_metric_names([METRIC])
             info = {
-                "config": plan.config.to_dict() | {"storage": storage.label},
+                "config": kept_config(plan.config, storage.label, plan.imports),
                 "plan": plan.to_dict(),
                 "versions": versions(),
                 "uid": uuid.uuid4().hex[:12],

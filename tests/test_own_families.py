@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+import lrsearch
 from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.errors import UsageError
+from lrsearch.report.record import make_record, to_json
 from lrsearch.schedules import FAMILIES, Family, Schedule, get_family
 from lrsearch.schedules.family import home, is_builtin
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import make_crew
+from lrsearch.search.run import make_crew, run
 from lrsearch.search.worker_process import _import_families
 from lrsearch.tasks.custom import import_module
 
@@ -97,6 +100,10 @@ def test_commands_name_a_family_that_they_do_not_know_and_what_brings_it(
     run = [*RUN.split(), "--schedules", "Shrinking"]
     assert main([*run, "--import", "shrinking.py"]) == 0
     forget()
+    assert main(["report", "s"]) == 0
+    page = Path("lrsearch-results/s/report.html").read_text(encoding="utf-8")
+    assert re.search("lrsearch run [^<]*--name s[^<]* --import shrinking.py<", page)
+    assert "<code>lrsearch confirm s --import shrinking.py</code>" in page
     told = capsys.readouterr().out
     assert "lrsearch confirm s --import shrinking.py " in told
     assert "best.yaml --epochs 8 --import shrinking.py " in told
@@ -120,6 +127,31 @@ def test_commands_name_a_family_that_they_do_not_know_and_what_brings_it(
     assert "confirmed.yaml --import shrinking.py " in capsys.readouterr().out
     for words in (["report", "s"], ["export", "s"], ["show", "s"]):
         assert main(words) == 0
+    assert "lrsearch confirm s --seeds 10 --import shrinking.py adds" in capsys.readouterr().out
+
+
+def test_the_record_of_a_family_from_elsewhere_names_its_file_without_the_folder(
+    place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    file = str(place / "shrinking.py")
+    assert main([*RUN.split(), "--schedules", "Shrinking", "--import", file]) == 0
+    result = lrsearch.report("s")
+    record = make_record(result.study, result.storage)
+    assert record["commands"][0].endswith(" --import shrinking.py")
+    assert str(place) not in to_json(record)
+
+
+def test_workers_have_the_family_of_a_recipe_that_is_not_searched(place: Path) -> None:
+    import_module("shrinking.py")
+    recipe = {"mine": {"family": "Shrinking", "lr": 0.1, "gamma": 0.5}}
+    settings = {"schedules": "StepLR", "baselines": recipe, "epochs": 4, "train_samples": 100}
+    plan = make_plan(make({**settings, "workers": 2}))
+    assert plan.homes == {"Shrinking": str(place / "shrinking.py")}
+    run(make({**settings, "trials": 2, "workers": 1}), quiet=True)
+    forget()
+    words = ["confirm", "digits", "--seeds", "2", "--workers", "2", "--fuse", "off", "--quiet"]
+    assert main([*words, "--import", "shrinking.py"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def command_line(name: str, config: Mapping[str, Any]) -> str:
         words += ["--name", name]
     if needs_file:
         words[2:2] = ["--study-file", "study.yaml"]
-    return shlex.join(words)
+    return shlex.join(words) + import_options(config.get("imports") or ())
 
 
 def _call(name: str, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
@@ -112,7 +112,8 @@ def confirming(config: Mapping[str, Any], name: str, storage: str = "", **number
     """
     if not from_python(config):
         given = "".join(f" --{key} {value}" for key, value in numbers.items())
-        return typed("confirm", name, storage) + given
+        bring = import_options(config.get("imports") or ())
+        return typed("confirm", name, storage) + given + bring
     given = "".join(f", {key}={value}" for key, value in numbers.items())
     if storage and option(storage, default_storage()):
         given += f", storage={'URL' if '***' in storage else repr(storage)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ class Confirmed:
         loss: The winner's validation loss against every other arm.
         file: Where :attr:`lowest` was written as YAML; None where it was but read.
         storage: The database, for commands that are told.
-        task: As the study's configuration names it, likewise.
+        config: The configuration that is kept with it, likewise.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Confirmed:
     metric_name: str
     file: Path | None = None
     storage: str = ""
-    task: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         arms = "; ".join(
@@ -294,7 +294,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         loss=tuple(compare(key, {a.key: a.losses for a in arms})),
         metric_name=table.metric_name,
         storage=table.storage_url,
-        task=str(table.config.get("task", "")),
+        config=table.config,
     )
 
 

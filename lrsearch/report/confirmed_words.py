@@ -59,7 +59,7 @@ def other(found: Confirmed, best: int) -> str:
 def _again(found: Confirmed, **numbers: int) -> str:
     """How the search is confirmed once more."""
     name = found.name.removesuffix(SUFFIX)
-    return confirming({"task": found.task}, name, found.storage, **numbers)
+    return confirming(found.config, name, found.storage, **numbers)
 
 
 def of_lowest(found: Confirmed) -> str:

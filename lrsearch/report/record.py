@@ -69,6 +69,8 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     info = table.info
     config = {k: v for k, v in table.config.items() if k not in MACHINE and v is not None}
     config["task"] = _without_folder(str(config.get("task", "")))
+    if "imports" in config:
+        config["imports"] = [_without_folder(place) for place in config["imports"]]
     plan = {k: v for k, v in (info.get("plan") or {}).items() if v is not None}
     commands = [command_line(table.name, config)]
     if confirmed is not None:
@@ -209,9 +211,8 @@ def _arm(arm: Arm, metric_name: str) -> dict[str, Any]:
 
 
 def _without_folder(task: str) -> str:
-    """A task whose file lies at an absolute path of this machine, without the folder."""
-    place, colon, name = task.rpartition(":")
-    return f"{Path(place).name}{colon}{name}" if colon and Path(place).is_absolute() else task
+    """A task or file that lies at an absolute path of this machine, without the folder."""
+    return Path(task).name if Path(task).is_absolute() else task
 
 
 def _commit() -> str | None:

@@ -17,6 +17,7 @@ from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.report.lr_range import ATTR as LR_RANGE_ATTR
 from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
@@ -72,6 +73,29 @@ class Plan:
     def _initial(self) -> dict[str, Any]:
         """What shows that a task of the user's own is still the same."""
         return {} if self.config.task in TASKS else initial(self.task)
+
+    @property
+    def families(self) -> list[Family]:
+        """Those that are searched, and those of the study's own recipes."""
+        given = self.config.baselines
+        recipes = given.values() if isinstance(given, Mapping) else ()
+        names = [*self.space.names, *(recipe["family"] for recipe in recipes)]
+        return [get_family(name) for name in dict.fromkeys(names)]
+
+    @property
+    def homes(self) -> dict[str, str]:
+        """Families of the user's own -> the files that other processes import to have them."""
+        return {each.name: file for each in self.families if (file := home(each)) is not None}
+
+    @property
+    def imports(self) -> list[str]:
+        """Those files as ``--import`` takes them, seen from ``cwd``; without the task's own."""
+        task = (self.cwd / self.config.task.partition(":")[0]).resolve()
+        files = sorted({Path(file) for file in self.homes.values()} - {task})
+        return [
+            str(file.relative_to(self.cwd) if file.is_relative_to(self.cwd) else file)
+            for file in files
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """What is kept with the study, as plain values."""

@@ -21,7 +21,7 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.schedules.family import get_family, home, is_builtin
+from lrsearch.schedules.family import is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
@@ -129,7 +129,7 @@ def run(
         storage = open_storage(config.storage, on_wait=display.note)
         storage.on_wait = display.note
         interrupt.hurry.append(storage.hurry)
-        study = open_study(storage, config, plan.to_dict())
+        study = open_study(storage, config, plan.to_dict(), plan.imports)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
         alone = cluster is not None or task is not None or config.workers != "auto"
@@ -239,8 +239,8 @@ def _unshared(plan: Plan, task: Any) -> str | None:
     """What only this process has, and others cannot import."""
     if task is not None:
         return f"the task {plan.task.name}"
-    for family in map(get_family, plan.space.names):
-        if not is_builtin(family) and home(family) is None:
+    for family in plan.families:
+        if not is_builtin(family) and family.name not in plan.homes:
             return f"the schedule family {family.name}"
     return None
 

@@ -6,7 +6,7 @@ import math
 import platform
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,19 @@ def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
     )
 
 
-def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -> optuna.Study:
+def open_study(
+    storage: Storage,
+    config: StudyConfig,
+    plan: Mapping[str, Any],
+    imports: Sequence[str] = (),
+) -> optuna.Study:
     """Create the study of a configuration, or join it if it is there.
 
     Args:
         storage: The database.
         config: What was asked for; kept with the study.
         plan: What it was resolved to (optimizer, model, budget, ...), plain values; kept as well.
+        imports: What ``--import`` must bring to run it again; kept with the configuration.
 
     The study gets a ``uid``, so that checkpoints of another database are never taken for its own.
 
@@ -154,7 +160,7 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
                 study._study_id,
                 ATTR,
                 {
-                    "config": {**config.to_dict(), "storage": redact(config.storage)},
+                    "config": kept_config(config, redact(config.storage), imports),
                     "identity": config.identity(),
                     "plan": dict(plan),
                     "versions": versions(),
@@ -176,6 +182,12 @@ def open_study(storage: Storage, config: StudyConfig, plan: Mapping[str, Any]) -
         kept = {**stored["config"], "trials": config.trials}
         study.set_user_attr(ATTR, {**stored, "config": kept})
     return study
+
+
+def kept_config(config: StudyConfig, storage: str, imports: Sequence[str]) -> dict[str, Any]:
+    """A configuration as it is kept with a study: its database as it may be shown."""
+    kept = {**config.to_dict(), "storage": storage}
+    return {**kept, "imports": list(imports)} if imports else kept
 
 
 def uid_of(storage: Storage, study_id: int) -> str | None:

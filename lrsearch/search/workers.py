@@ -18,7 +18,6 @@ from typing import Protocol
 import torch
 
 from lrsearch.errors import LrsearchError
-from lrsearch.schedules.family import get_family, home
 from lrsearch.search.child import Child, LocalChild, Order
 from lrsearch.search.forked import Forked
 from lrsearch.search.interrupt import Interrupt
@@ -172,11 +171,7 @@ class Crew:
             "folder": str(self.folder),
             "cwd": str(self.plan.cwd),
             "confirms": self.confirms,
-            "families": {
-                name: file
-                for name in self.plan.space.names
-                if (file := home(get_family(name))) is not None
-            },
+            "families": self.plan.homes,
         }
         seat.before = slots.reached(self.storage)
         seat.owner, seat.error, seat.since = None, None, time.monotonic()
