@@ -22,7 +22,6 @@ from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
 from lrsearch.report.confirmed import SUFFIX
 from lrsearch.report.status import studies
-from lrsearch.report.tables import load
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
@@ -142,8 +141,7 @@ class _Filler(threading.Thread):
             study = optuna.load_study(study_name=name, storage=self._storage)
         except KeyError:  # deleted, perhaps in this dashboard
             return
-        prepare(study, self._storage)
-        self._pictures.add(study._study_id, load(study, self._storage))
+        self._pictures.add(prepare(study, self._storage))
 
     def run(self) -> None:
         while not self.closed.wait(REFRESH_SECONDS):

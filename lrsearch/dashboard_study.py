@@ -21,7 +21,7 @@ from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import courses_table
 from lrsearch.report.page import Report, make_report
-from lrsearch.report.tables import StudyTable, load
+from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert
 
@@ -42,12 +42,15 @@ MOST_MARKS = 1500
 _IDS = uuid.UUID("6b1f9c3e-3f1b-4c39-9d0b-7a0c5f1f2a11")
 
 
-def prepare(study: optuna.Study, storage: Storage) -> None:
+def prepare(study: optuna.Study, storage: Storage) -> StudyTable:
     """Put the note, the figures and the curves' places into a study; again replaces them.
 
     Args:
         study: A study of ours, at any stage.
         storage: Its database.
+
+    Returns:
+        The study as it was read for that.
     """
     from optuna_dashboard import save_note, save_plotly_graph_object
 
@@ -56,7 +59,7 @@ def prepare(study: optuna.Study, storage: Storage) -> None:
         found = confirmed_of(table, study.user_attrs[CONFIRM_ATTR])
         save_note(study, confirm_note(found, study.user_attrs[CONFIRM_ATTR]["of"]))
         place_pictures(table, storage)
-        return
+        return table
     report = make_report(study, storage)
     save_note(study, note(report))
     for name, title in FIGURES.items():
@@ -79,6 +82,7 @@ def prepare(study: optuna.Study, storage: Storage) -> None:
                 )
             save_plotly_graph_object(study, drawn, graph_object_id=title)
     place_pictures(report.table, storage)
+    return report.table
 
 
 def _short(title: str) -> str:
@@ -188,24 +192,23 @@ class Pictures:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._trials: dict[str, tuple[int, int]] = {}
+        self._trials: dict[str, tuple[StudyTable, TrialRow]] = {}
         self._lock = threading.Lock()
 
-    def add(self, study_id: int, table: StudyTable) -> None:
+    def add(self, table: StudyTable) -> None:
         """Know the trials of a study."""
         with self._lock:
             for trial in table.trials:
-                self._trials[picture_id(trial.trial_id)] = (study_id, trial.trial_id)
+                self._trials[picture_id(trial.trial_id)] = (table, trial)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The picture of one trial."""
-        study_id, trial_id = self._trials.get(artifact_id, (-1, -1))
-        if trial_id < 0:
-            raise ArtifactNotFound(artifact_id)
-        name = self._storage.get_study_name_from_id(study_id)
-        table = load(optuna.load_study(study_name=name, storage=self._storage), self._storage)
-        trial = next((t for t in table.trials if t.trial_id == trial_id), None)
-        if trial is None:
+        """The picture of one trial; of one that had not ended as it is now."""
+        table, trial = self._trials.get(artifact_id, (None, None))
+        if table is not None and trial is not None and trial.finished is None:
+            study = optuna.load_study(study_name=table.name, storage=self._storage)
+            table = load(study, self._storage)
+            trial = next((t for t in table.trials if t.trial_id == trial.trial_id), None)
+        if table is None or trial is None:
             raise ArtifactNotFound(artifact_id)
         (course,) = courses_table(table, [trial])
         return io.BytesIO(trial_picture(course).encode())

@@ -20,6 +20,8 @@ from lrsearch.errors import LrsearchError
 from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load
 from lrsearch.storage import Storage, open_storage
+from lrsearch.storage.history import record_epochs
+from lrsearch.training.results import EpochResult
 from tests.browser import Browser, find_chromium
 from tests.synthetic import make_study
 
@@ -94,6 +96,36 @@ def test_each_trial_has_its_curve_as_an_image(served: Dashboard, storage: Storag
     assert names == [f"trial-{i}-lr-curve.svg" for i in range(80)]
 
 
+def test_only_the_curve_of_a_trial_that_has_not_ended_reads_its_study_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/some.db")
+    study = make_study(6, storage=storage)
+    running = study.ask()
+    running.set_user_attr("schedule", study.trials[0].user_attrs["schedule"])
+    read: list[int] = []
+    table, pictures = load(study, storage), Pictures(storage)
+    monkeypatch.setattr(
+        "lrsearch.dashboard_study.load", lambda *given: read.append(1) or load(*given)
+    )
+    pictures.add(table)
+
+    def picture(trial_id: int) -> str:
+        return pictures.open_reader(picture_id(trial_id)).read().decode()
+
+    for trial in table.trials[:6]:
+        assert f"#{trial.number} {trial.family}" in picture(trial.trial_id)
+    assert read == []
+    before = picture(running._trial_id)
+    result = EpochResult(
+        epoch=1, lr=0.1, train_loss=1.0, val_loss=0.5, val_metric=None,
+        avg_val_loss=None, avg_val_metric=None, seconds=0.1, diverged=False,
+    )  # fmt: skip
+    record_epochs(storage, [(running._trial_id, result)], owner=None)
+    assert picture(running._trial_id) != before
+    assert read == [1, 1]
+
+
 @pytest.mark.parametrize(
     "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Host": ""}]
 )
@@ -123,20 +155,23 @@ def test_filling_a_study_again_changes_nothing_but_the_version_of_the_note(
 
 
 def test_a_study_that_is_deleted_or_cannot_be_read_leaves_the_others_as_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def prepared(study: optuna.Study, storage: Storage) -> Any:
+        return [][0] if study.study_name == "broken" else prepare(study, storage)
+
+    monkeypatch.setattr("lrsearch.dashboard.prepare", prepared)
     storage = open_storage(f"sqlite:///{tmp_path}/some.db")
     make_study(12, name="deleted", storage=storage)
     most = optuna.create_study(study_name="most", storage=storage, direction="maximize")
-    most.set_user_attr("lrsearch", {})
-    broken = make_study(12, name="broken", storage=storage)
-    broken.set_user_attr("lrsearch", {"plan": 3})
+    most.set_user_attr("lrsearch", {"config": {}})
+    make_study(12, name="broken", storage=storage)
     kept = make_study(12, name="kept", storage=storage)
     filler = _Filler(storage, Pictures(storage))
     filler.fill()
     assert filled(kept, storage)
     told = sorted(capsys.readouterr().err.splitlines())
-    assert told[0].startswith("study broken is shown without our figures: AttributeError: ")
+    assert told[0].startswith("study broken is shown without our figures: IndexError: ")
     assert told[1].startswith("study most is shown without our figures: a study of schedules min")
     optuna.delete_study(study_name="deleted", storage=storage)
     filler.fill()
