@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -423,6 +424,31 @@ def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> 
     assert (trial.status, trial.epochs, trial.schedule["epochs"]) == ("complete", 5, 5)
     expected = Schedule.from_dict(trial.schedule).trace(2).lr.tolist()
     assert made.rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(4, 3), (0.35, 3), (20, 1)])
+def test_trainer_whose_last_evaluation_comes_early_reports_it_as_the_last_epoch(
+    every: float, epochs: int
+) -> None:
+    from lrsearch.integrations.transformers import eval_loss, hp_space
+
+    made = trainer(None, eval_strategy="steps", eval_steps=every, max_steps=10)
+    flow = made.callback_handler.callbacks[0]
+    if "at the end" not in inspect.getsource(type(flow).on_step_end):
+        pytest.skip("this transformers does not evaluate after the last step")
+    made.hyperparameter_search(
+        hp_space(made, schedules="ConstantLR", warmup=False),
+        compute_objective=eval_loss,
+        n_trials=1,
+        direction="minimize",
+        backend="optuna",
+        study_name="steps",
+        storage=lrsearch.open_storage(),
+    )
+    (trial,) = lrsearch.report("steps").study.trials
+    assert trial.user_attrs["schedule"]["epochs"] == epochs
+    assert list(trial.intermediate_values) == list(range(1, epochs + 1))
+    assert trial.intermediate_values[epochs] == trial.value
 
 
 def test_trainer_steps_plateau_on_the_evaluation_loss() -> None:

@@ -77,7 +77,7 @@ class ScheduleMixin:
         self.objective = self.compute_objective(metrics.copy())  # type: ignore[attr-defined]
         state = self.state  # type: ignore[attr-defined]
         if self.args.eval_strategy == "steps":
-            epoch = max(1, state.global_step // state.eval_steps)
+            epoch = math.ceil(state.global_step / state.eval_steps)  # the trainer ends with one
         else:
             epoch = max(1, math.ceil(state.epoch - 1e-6))
         if epoch > self._pruning.epoch and self._pruning.report(self.objective, epoch=epoch):
@@ -114,7 +114,7 @@ def _validations(trainer: Any) -> int:
     if not by_steps:
         return math.ceil(steps / per_epoch)
     every = float(args.eval_steps)  # or a share of the training
-    return max(1, steps // (int(every) if every >= 1 else math.ceil(steps * every)))
+    return math.ceil(steps / (int(every) if every >= 1 else math.ceil(steps * every)))
 
 
 def _step_on_the_loss(family: str, args: Any) -> None:
