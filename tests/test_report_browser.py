@@ -274,3 +274,34 @@ def test_a_study_without_a_metric_has_no_column_of_one(browser: Browser, tmp_pat
         assert browser.errors == []
     assert len(heads[0]) == len(heads[1]) + 1 == 10
     assert heads[0][8] == "metric"
+
+
+def test_the_comparison_on_fresh_seeds_fits_a_wide_page_and_scrolls_by_key_on_a_narrow_one(
+    browser: Browser, tmp_path: Path
+) -> None:
+    from lrsearch.report.confirmed_html import confirmed_table
+    from lrsearch.report.html import document
+    from tests.test_confirmed_words import arm, fake_confirmation
+
+    accuracy = {seed: 0.9 - seed / 10 for seed in range(3)}
+    losses = {"#1": [0.1, 0.12, 90.0], "#65": [0.11, 0.12, 0.1], "StepLR": [0.11, 0.15, 0.1]}
+    arms = [
+        replace(
+            arm(key, values, "StepLR" if key == "StepLR" else None),
+            schedule={"family": "CosineAnnealingWarmRestarts", "lr": 0.234},
+            test_metric=accuracy,
+        )
+        for key, values in losses.items()
+    ]
+    table = confirmed_table(fake_confirmation(*arms))
+    assert "under −1,000% to" in table
+    assert "test accuracy" in table
+    path = tmp_path / "seeds.html"
+    path.write_text(document("seeds", table), encoding="utf-8")
+    more = "(b => b.scrollWidth - b.clientWidth)(document.querySelector('.wide'))"
+    browser.resize(1280, 900)
+    browser.open(path)
+    assert browser.run(more) == 0
+    browser.resize(390, 844)
+    browser.wait(f"{more} > 100")
+    assert browser.run("document.querySelector('.wide').tabIndex") == 0

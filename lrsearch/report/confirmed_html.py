@@ -15,7 +15,7 @@ def confirmed_table(found: Confirmed) -> str:
     head = ["schedule", "seeds", "median", "validation loss"]
     head += [f"test {found.metric_name}"] if test else []
     head += ["the winner is lower by"] + ([] if found.too_few else ["95% interval", "p"])
-    head += ["on seeds"]
+    head += ["lower on"]
     body = "".join(_arm_row(found, arm, test) for arm in found.arms)
     columns = "".join(
         f'<th scope="col"{"" if i == 0 else " class=num"}>{escape(h)}</th>'
@@ -25,7 +25,8 @@ def confirmed_table(found: Confirmed) -> str:
     if found.finished < found.planned:
         note += f" {found.finished} of {found.planned} runs are finished."
     return (
-        f'<div class="wide"><table class="plain"><thead><tr>{columns}</tr></thead>'
+        '<div class="wide" tabindex="0" role="region" aria-label="on fresh seeds">'
+        f'<table class="plain"><thead><tr>{columns}</tr></thead>'
         f"<tbody>{body}</tbody></table></div><p class=note>{escape(note)}</p>"
     )
 
