@@ -29,7 +29,8 @@ def confirmed() -> str:
     found = record("digits")
     searched, arms = found["search"], found["confirm"]["arms"]
     recipes = searched["baselines"]
-    in_search = 1 - searched["best"]["val_loss"] / min(recipes.values())
+    name = min(recipes, key=lambda each: float(recipes[each]))
+    in_search = 1 - searched["best"]["val_loss"] / recipes[name]
     recipe = min(arms[name]["mean"] for name in recipes)
     tried = {key: arm["mean"] for key, arm in arms.items() if key not in recipes}
     assert tried.pop(found["confirm"]["winner_of_search"]) > max(arms[r]["mean"] for r in recipes)
@@ -38,11 +39,11 @@ def confirmed() -> str:
     assert f", lr {lr:.4g}, val loss" in (ROOT / "studies" / "digits" / "run.txt").read_text()
     seeds = len(found["confirm"]["seeds"])
     return (
-        f"What of these {in_search:.0%} is real? Nothing, says "
+        f"How much of the {in_search:.0%} below the best recipe, {name}, is real? None, says "
         f"`lrsearch confirm digits --seeds {seeds}`: on fresh seeds this winner is worse than "
-        "every recipe. The lowest of many losses was lucky, and luck favours high rates; so "
-        "`gentler.yaml` has the lowest peak of all that only luck may have put behind it, and is "
-        f"{1 - tried[gentler] / recipe:.0%} below the best recipe"
+        "every recipe. The lowest of many losses was a lucky one, and luck favours high rates. So "
+        "`gentler.yaml` is, of all that only luck may have put behind the winner, the one with "
+        f"the lowest peak rate: {1 - tried[gentler] / recipe:.0%} below the best recipe"
     )
 
 
@@ -59,9 +60,9 @@ def winners() -> str:
     bare, gentler, best = gains.pop("digits")
     assert len(gains) == 4
     return (
-        f"In {len(tasks['digits'])} searches of digits, on seeds that had chosen nothing, that "
-        f"was {-best:.0%} below the best recipe, `gentler.yaml` {-gentler:.0%} below it, the bare "
-        f"winner {bare:.0%} above it; on four other tasks no choice is more than "
+        f"In {len(tasks['digits'])} searches of digits, on seeds that had no part in any choice, "
+        f"that was {-best:.0%} below the best recipe, `gentler.yaml` {-gentler:.0%} below it, "
+        f"the bare winner {bare:.0%} above it; on four other tasks no choice is more than "
         f"{-min(map(min, gains.values())):.1%} below it"
     )
 
