@@ -106,12 +106,15 @@ def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) 
 
 
 class _Filler(threading.Thread):
-    """Fills studies, and again when a tenth more of their trials have finished, until closed."""
+    """Fills studies until closed: again with each tenth more of their trials, and at the end.
+
+    Also where another study has taken the name.
+    """
 
     def __init__(self, storage: Storage, pictures: Pictures, name: str | None = None) -> None:
         super().__init__(daemon=True)
         self._storage, self._pictures, self._name = storage, pictures, name
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[int, int, str | None]] = {}
         self._told: dict[str, str] = {}
         self.closed = threading.Event()
 
@@ -119,11 +122,14 @@ class _Filler(threading.Thread):
         """Whatever is wrong with one is told, once, and the others are filled."""
         rows = studies(self._storage)  # counts alone: to read all trials takes a second
         finished = {r["study"]: r["complete"] + r["pruned"] + r["failed"] for r in rows}
-        for name in (row["study"] for row in rows if row["ours"]):
-            now = finished[name], finished.get(f"{name}{SUFFIX}", 0)
-            before = self._seen.get(name, (-1, -1))
-            news = any(a > 1.1 * b for a, b in zip(now, before, strict=True))
-            if self._name not in (None, name) or not news:
+        at_work = {row["study"] for row in rows if row["running"]}
+        for row in rows:
+            name, again = row["study"], f"{row['study']}{SUFFIX}"
+            now = finished[name], finished.get(again, 0), row["last"]
+            before = self._seen.get(name, (-1, -1, None))
+            news = any(not b <= a <= 1.1 * b for a, b in zip(now[:2], before[:2], strict=True))
+            news = news or (now != before and not at_work & {name, again})
+            if not row["ours"] or self._name not in (None, name) or not news:
                 continue
             try:
                 self._fill(name)

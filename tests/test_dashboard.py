@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from lrsearch.dashboard import Dashboard, _Filler, open_dashboard
 from lrsearch.dashboard_study import Pictures, light, picture_id, prepare
@@ -212,6 +213,34 @@ def test_a_dashboard_that_is_left_open_reads_no_trials_until_more_have_ended(
         study.add_trial(study.trials[0])
     filler.fill()
     assert study.study_name in read
+
+
+def test_the_last_trials_of_a_study_and_another_of_its_name_are_filled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/some.db")
+    study = make_study(30, storage=storage)
+    filled: list[int] = []
+
+    def prepared(study: optuna.Study, storage: Storage) -> Any:
+        filled.append(len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))))
+        return load(study, storage)
+
+    monkeypatch.setattr("lrsearch.dashboard.prepare", prepared)
+    filler = _Filler(storage, Pictures(storage))
+    filler.fill()
+    running = study.ask()
+    study.add_trial(study.trials[0])
+    filler.fill()
+    assert filled == [30], "it goes on, and a tenth more have not finished"
+    study.tell(running, 0.5)
+    filler.fill()
+    filler.fill()
+    assert filled == [30, 32]
+    optuna.delete_study(study_name=study.study_name, storage=storage)
+    make_study(32, storage=storage)
+    filler.fill()
+    assert filled == [30, 32, 32]
 
 
 def test_a_database_that_is_away_for_a_while_does_not_end_the_filling(
