@@ -22,8 +22,9 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.schedules.code import python_code
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
-from lrsearch.tasks.check import check, here_or_there
+from lrsearch.tasks.check import check
 from lrsearch.tasks.custom import as_task
+from lrsearch.tasks.mistakes import here_or_there
 from lrsearch.tasks.task import accuracy
 from lrsearch.training.batches import training_batches
 

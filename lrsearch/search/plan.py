@@ -90,7 +90,7 @@ class Plan:
     @property
     def imports(self) -> list[str]:
         """Those files as ``--import`` takes them, seen from ``cwd``; without the task's own."""
-        task = (self.cwd / self.config.task.partition(":")[0]).resolve()
+        task = (self.cwd / self.config.task.rpartition(":")[0]).resolve()
         files = sorted({Path(file) for file in self.homes.values()} - {task})
         return [
             str(file.relative_to(self.cwd) if file.is_relative_to(self.cwd) else file)

@@ -194,7 +194,8 @@ def _ready(
     task: Task, train_samples: int | None, batch_size: int | None, device: torch.device | None
 ) -> Task:
     from lrsearch.tasks import custom
-    from lrsearch.tasks.check import check, here_or_there
+    from lrsearch.tasks.check import check
+    from lrsearch.tasks.mistakes import here_or_there
 
     if train_samples is not None:
         task = custom.take_samples(task, train_samples)

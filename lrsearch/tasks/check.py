@@ -13,14 +13,12 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import UsageError
 from lrsearch.schedules.convert import set_rates
 from lrsearch.tasks.batch import as_float, elements, evaluation_size, to_device
-from lrsearch.tasks.mistakes import call, shape, wrong
+from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
 from lrsearch.tasks.task import Data, Split, Task, on_device
-
-_CPU = torch.device("cpu")
 
 
 def check(task: Task, device: torch.device | None = None) -> None:
@@ -39,7 +37,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
     Example:
         >>> check(load_task("digits"))
     """
-    task = on_device(task, device or _CPU)
+    task = on_device(task, device or CPU)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _made(task, device)
@@ -60,28 +58,6 @@ def check(task: Task, device: torch.device | None = None) -> None:
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
     _check_length(task)
-
-
-def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:
-    """Try something on the CPU, and where that fails on the device: some models run there alone.
-
-    First on the CPU, since what is an error there, as a label out of range, takes CUDA down.
-
-    Raises:
-        LrsearchError: It fails on both; or on the CPU, which is the device.
-    """
-    try:
-        attempt(_CPU)
-    except LrsearchError as error:
-        if device is None or device.type == "cpu":
-            raise
-        here = error
-    else:
-        return
-    try:
-        attempt(device)
-    except LrsearchError as there:
-        raise here if "device-side assert" in str(there) else there from None
 
 
 def load_test(task: Task, device: torch.device | None = None) -> Data | None:
@@ -144,7 +120,7 @@ def _made(task: Task, device: torch.device | None) -> nn.Module:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise wrong(task, f"the model {type(model).__name__} has no trainable parameters")
-    return model.to(device or _CPU).train()
+    return model.to(device or CPU).train()
 
 
 def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tuple[Any, Any]:
@@ -173,7 +149,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
                 "loop and use lrsearch.suggest",
             )
         x, y = batch
-    x, y = to_device((x, y), device or _CPU)
+    x, y = to_device((x, y), device or CPU)
     if task.transform is not None:
         what = f"transform of {shape(x)}"
         given, x = x, _unchanged(task, what, task.transform, x, data)

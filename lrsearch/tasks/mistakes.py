@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Task
+
+CPU = torch.device("cpu")
 
 
 def wrong(task: Task, why: str) -> LrsearchError:
@@ -28,6 +31,28 @@ def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any
         raise
     except Exception as error:  # the user's code may raise anything
         raise wrong(task, f"{what} fails: {brief(error)}{_advice(error)}") from error
+
+
+def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:
+    """Try something on the CPU, and where that fails on the device: some models run there alone.
+
+    First on the CPU, since what is an error there, as a label out of range, takes CUDA down.
+
+    Raises:
+        LrsearchError: It fails on both; or on the CPU, which is the device.
+    """
+    try:
+        attempt(CPU)
+    except LrsearchError as error:
+        if device is None or device.type == "cpu":
+            raise
+        here = error
+    else:
+        return
+    try:
+        attempt(device)
+    except LrsearchError as there:
+        raise here if "device-side assert" in str(there) else there from None
 
 
 _ADVICE = {
