@@ -457,6 +457,20 @@ def test_reports_never_import_training() -> None:
         assert "lrsearch.training" not in path.read_text(encoding="utf-8"), path.name
 
 
+def test_a_long_line_of_the_overview_has_fewer_points_and_the_same_ends() -> None:
+    strokes = overview.Strokes([], [])
+    epochs = list(range(1, 10_001))
+    strokes.add(epochs, [1 / epoch for epoch in epochs])
+    assert (strokes.x[0], strokes.y[0], strokes.x[-2:]) == (1, 1, [10_000, None])
+    assert len(strokes.x) <= overview.MOST_POINTS + 2
+    assert all(x is None or y == 1 / x for x, y in zip(*strokes, strict=True))
+    strokes.add([3], [0.5])
+    strokes.add([], [])
+    strokes.add([1, 2, 3], [4, None, 5])
+    assert strokes.x[-7:] == [3, None, None, 1, 2, 3, None]
+    assert strokes.y[-7:] == [0.5, None, None, 4, None, 5, None]
+
+
 def test_overview_is_asked_for_by_a_picture_s_name(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:

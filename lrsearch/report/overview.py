@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 300
 """Trials drawn, at most: the best and the recipes, and every so many-th of the others."""
+MOST_POINTS = 200
+"""Points of a line, at most: a panel is hardly more pixels wide."""
 _INK = "#767676"  # middle grey: readable on light and on dark
 
 
@@ -44,9 +46,11 @@ class Strokes(NamedTuple):
     y: list[float | None]
 
     def add(self, x: Sequence[float], y: Sequence[float | None]) -> None:
-        """One line more."""
-        self.x.extend([*x, None])
-        self.y.extend([*y, None])
+        """One line more; of a long one every so many-th point, and the last."""
+        last = len(x) - 1
+        kept = [*range(0, last, max(1, math.ceil(last / MOST_POINTS))), *([last] if x else [])]
+        self.x.extend([*(x[i] for i in kept), None])
+        self.y.extend([*(y[i] for i in kept), None])
 
 
 def overview_table(table: StudyTable, most: int = MOST_LINES) -> Overview:
