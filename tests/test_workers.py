@@ -234,18 +234,18 @@ def test_the_log_of_a_worker_is_closed_with_it_and_its_last_words_stay(how: str)
 def test_workers_take_turns_on_all_gpus_unless_one_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     first = torch.device("cuda:0")
+    configs = [make({"workers": workers, "train_samples": 100}) for workers in (1, 8)]
+    plans = [replace(make_plan(config), device=first) for config in configs]  # with no GPU yet
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert spread("auto", first) == spread("cuda", first) == ["cuda:0", "cuda:1", "cuda:2"]
     assert spread("cuda:0", first) == ["cuda:0"]
     assert spread("auto", torch.device("cpu")) == ["cpu"]
     assert idle("auto", first, 1) == "1 of 3 GPUs at work; --workers 3 takes them all"
     assert idle("auto", first, 3) == idle("cuda:0", first, 1) == ""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    for workers, said in ((1, "cuda:0 (NVIDIA H200): "), (8, "cuda:0 (NVIDIA H200) and 2 more: ")):
-        config = make({"workers": workers, "train_samples": 100})
-        plan = replace(make_plan(config), device=first)
-        assert header(plan, config)[-1].startswith(f"device {said}")
+    for config, plan, more in zip(configs, plans, ("", " and 2 more"), strict=True):
+        assert header(plan, config)[-1].startswith(f"device cuda:0 (NVIDIA H200){more}: ")
 
 
 def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(
