@@ -29,6 +29,8 @@ class Links:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asked: dict[object, float] = {}
         self._leaving = engine.dialect.name == "sqlite"
+        # What a connection raises that has ended, each driver in its own way.
+        self._gone = (OSError, ValueError, AttributeError, engine.dialect.loaded_dbapi.Error)
         if not self._leaving:
             engine.dispose()  # Optuna has connected already
             event.listen(engine, "connect", lambda connection, _: self._open.add(connection))
@@ -63,15 +65,15 @@ class Links:
                 continue
             leaving = time.monotonic()
             for connection in self._open.copy():
-                _cut(connection)
+                with contextlib.suppress(*self._gone):
+                    _cut(connection)
 
 
 def _cut(connection: Any) -> None:
     """Whoever waits for an answer on it gets an error now, as if the server had gone."""
-    with contextlib.suppress(Exception):  # it has ended meanwhile
-        file = connection if hasattr(connection, "fileno") else connection._sock  # PyMySQL's
-        link = socket.socket(fileno=file.fileno())
-        try:
-            link.shutdown(socket.SHUT_RDWR)
-        finally:
-            link.detach()
+    file = connection if hasattr(connection, "fileno") else connection._sock  # PyMySQL's
+    link = socket.socket(fileno=file.fileno())
+    try:
+        link.shutdown(socket.SHUT_RDWR)
+    finally:
+        link.detach()
