@@ -406,12 +406,12 @@ def test_trainer_schedule_is_over_with_the_last_step(words: dict[str, float], st
     assert made.rates == pytest.approx([0.1] * half + [0.01] * half)
 
 
-def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> None:
+def one_trial(made: Any, family: str) -> Any:
+    """Search one trial with a trainer, kept as study ``steps``."""
     from lrsearch.integrations.transformers import eval_loss, hp_space
 
-    made = trainer(None, eval_strategy="steps", eval_steps=2, max_steps=10, num_train_epochs=1)
-    study = made.hyperparameter_search(
-        hp_space(made, schedules="CosineAnnealingLR", warmup=False),
+    return made.hyperparameter_search(
+        hp_space(made, schedules=family, warmup=False),
         compute_objective=eval_loss,
         n_trials=1,
         direction="minimize",
@@ -419,6 +419,11 @@ def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> 
         study_name="steps",
         storage=lrsearch.open_storage(),
     )
+
+
+def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> None:
+    made = trainer(None, eval_strategy="steps", eval_steps=2, max_steps=10, num_train_epochs=1)
+    study = one_trial(made, "CosineAnnealingLR")
     assert study.objective > 0
     (trial,) = lrsearch.report("steps").trials
     assert (trial.status, trial.epochs, trial.schedule["epochs"]) == ("complete", 5, 5)
@@ -430,21 +435,11 @@ def test_trainer_that_evaluates_every_so_many_steps_counts_these_as_epochs() -> 
 def test_trainer_whose_last_evaluation_comes_early_reports_it_as_the_last_epoch(
     every: float, epochs: int
 ) -> None:
-    from lrsearch.integrations.transformers import eval_loss, hp_space
-
     made = trainer(None, eval_strategy="steps", eval_steps=every, max_steps=10)
     flow = made.callback_handler.callbacks[0]
     if "at the end" not in inspect.getsource(type(flow).on_step_end):
         pytest.skip("this transformers does not evaluate after the last step")
-    made.hyperparameter_search(
-        hp_space(made, schedules="ConstantLR", warmup=False),
-        compute_objective=eval_loss,
-        n_trials=1,
-        direction="minimize",
-        backend="optuna",
-        study_name="steps",
-        storage=lrsearch.open_storage(),
-    )
+    one_trial(made, "ConstantLR")
     (trial,) = lrsearch.report("steps").study.trials
     assert trial.user_attrs["schedule"]["epochs"] == epochs
     assert list(trial.intermediate_values) == list(range(1, epochs + 1))
