@@ -18,12 +18,16 @@ os.environ.pop("LRSEARCH_STORAGE", None)
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from lrsearch.storage import open_storage
 from tests.crash_runs import TRIALS, arguments, finish, histories, running
 from tests.servers import SERVERS, Postgres, mysql_database
 
 torch.set_num_threads(1)
+# The same draws in every run; `pytest --hypothesis-profile default` looks for other ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 def _real_data_dir() -> Path | None:

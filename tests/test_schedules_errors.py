@@ -251,7 +251,8 @@ def test_any_accepted_schedule_builds_and_runs_without_error_or_warning(
     scheduler = schedule.build(opt, 2)
     for _ in range(schedule.epochs * (2 if schedule.interval == "step" else 1)):
         opt.step()
-        assert 0 <= opt.param_groups[0]["lr"] <= 0.5 * (1 + 1e-9)
+        # torch adds up the steps of LinearLR: at its end_factor of 0 it may be -5e-19
+        assert -1e-15 <= opt.param_groups[0]["lr"] <= 0.5 * (1 + 1e-9)
         scheduler.step(*([1.0] if family.needs_metric else []))
 
 
