@@ -535,7 +535,7 @@ def test_a_choice_stands_below_its_points_in_plain_words() -> None:
 
 
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
-    overall = Shares({"lr": 0.61, "scheduler": 0.22}, {"lr": 0.2, "scheduler": 0.1}, 60)
+    overall = Shares({"lr": 0.61, "scheduler": 0.09}, {"lr": 0.2, "scheduler": 0.1}, 60)
     within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {"eta_min": 0.1}, 20)
     found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
     line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
@@ -551,22 +551,36 @@ def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("share", "spread", "clear"),
     [
-        ({"lr": 0.5, "scheduler": 0.1}, {"lr": 0.2, "scheduler": 0.1}, "lr"),
-        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.2, "scheduler": 0.1}, None),
-        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.02, "scheduler": 0.1}, "lr"),
-        ({"lr": 0.5, "scheduler": 0.1, "warmup": 0.0}, {"lr": 0.2, "warmup": 0.6}, None),
-        ({"lr": 0.3}, {"lr": 0.4}, None),
-        ({"lr": 0.05}, {"lr": 0.01}, None),
+        ({"lr": 0.5, "scheduler": 0.1}, {"lr": 0.2, "scheduler": 0.1}, ["lr"]),
+        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.2, "scheduler": 0.1}, ["lr", "scheduler"]),
+        ({"lr": 0.5, "scheduler": 0.3}, {"lr": 0.02, "scheduler": 0.4}, []),
+        ({"lr": 0.5, "scheduler": 0.1, "warmup": 0.0}, {"lr": 0.2, "warmup": 0.6}, []),
+        ({"lr": 0.3}, {"lr": 0.4}, []),
+        ({"lr": 0.05}, {"lr": 0.01}, []),
     ],
 )
 def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
-    share: dict[str, float], spread: dict[str, float], clear: str | None
+    share: dict[str, float], spread: dict[str, float], clear: list[str]
 ) -> None:
     overall = Shares(share, spread, 60)
     assert overall.clear() == clear
     found = Importance(overall, None, {}, {}, {}, {"complete": 60})
     said = mattered_line(found, "StepLR"), mattered(found)[0]
-    assert all(
-        ("nothing stands out from chance yet" in s.lower()) == (clear is None) for s in said
+    assert all(("nothing stands out from chance yet" in s.lower()) == (not clear) for s in said)
+    assert [n for n in share if f"{n} " in said[0]] == clear
+
+
+def test_what_matters_as_much_as_another_thing_matters_too() -> None:
+    """Two that explain 45% each: "nothing stands out" was said of them, as neither was ahead."""
+    spread = {"lr": 0.03, "scheduler": 0.03, "warmup": 0.01}
+    even = Shares({"scheduler": 0.45, "lr": 0.44, "warmup": 0.0}, spread, 400)
+    assert even.clear() == ["scheduler", "lr"]
+    within = Shares({"gamma": 0.4, "step_size": 0.38, "end": 0.0}, {"gamma": 0.1}, 40)
+    found = Importance(even, even, {"StepLR": within}, {}, {}, {"complete": 400})
+    assert mattered_line(found, "StepLR") == (
+        "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing else "
+        "stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
     )
-    assert [n for n in share if f"{n} explains" in said[0]] == ([clear] if clear else [])
+    assert "stands out" not in " ".join(mattered(found))
+    both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})
+    assert "nothing else" not in mattered_line(both, "StepLR")

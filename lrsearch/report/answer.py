@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Mapping
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
@@ -145,26 +146,32 @@ def mattered_line(found: Importance, family: str) -> str:
 
     Args:
         found: The importance.
-        family: Of the best schedule; of its own parameters, too, the one that stands out is told.
+        family: Of the best schedule; of its own parameters, too, those that stand out are told.
     """
     if found.overall is None:
         return ""
-    if (top := found.overall.clear()) is None:
-        text = "what mattered: nothing stands out from chance yet"
+    if top := found.overall.clear():
+        said = _parts(found.overall, {name: name for name in top})
+        more = "; nothing else stands out" if len(top) < len(found.overall.share) else ""
+        text = f"what mattered: {said} of the differences{more}"
     else:
-        more = "; nothing else stands out" if len(found.overall.share) > 1 else ""
-        text = (
-            f"what mattered: {top} explains {_part(found.overall, top)} of the differences{more}"
-        )
-    if (top := _own(found, family)) is None:
+        text = "what mattered: nothing stands out from chance yet"
+    if not (top := _own(found, family)):
         return text
-    return f"{text} · within {family}: {top} {_part(found.within[family], top)}"
+    parts = [f"{name} {_part(found.within[family], name)}" for name in top]
+    return f"{text} · within {family}: {words.listing(parts)}"
 
 
-def _own(found: Importance, family: str) -> str | None:
-    """The one of a family's own parameters that stands out, if any does."""
+def _own(found: Importance, family: str) -> list[str]:
+    """Those of a family's own parameters that stand out."""
     own = found.own(family)
-    return found.within[family].clear(own) if own else None
+    return found.within[family].clear(own) if own else []
+
+
+def _parts(found: Shares, names: Mapping[str, str]) -> str:
+    """What parameters explain: ``lr explains 49 ± 23% and warmup 12 ± 3%``."""
+    first, *rest = ((text, _part(found, name)) for name, text in names.items())
+    return words.listing([" explains ".join(first), *map(" ".join, rest)])
 
 
 def _part(found: Shares, name: str) -> str:
@@ -182,18 +189,17 @@ def mattered(found: Importance) -> list[str]:
     names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
 
     def parts(found: Shares) -> str:
-        first, *rest = ((names.get(k, words.code(k)), _part(found, k)) for k in found.share)
-        return words.listing([" explains ".join(first), *map(" ".join, rest)])
+        return _parts(found, {k: names.get(k, words.code(k)) for k in found.share})
 
     text = parts(found.overall)
-    if found.overall.clear() is None:
+    if not found.overall.clear():
         text = f"nothing stands out from chance yet: {text}"
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
         f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
     ]
     if found.better is not None:
-        chance = " nothing stands out from chance:" if found.better.clear() is None else ","
+        chance = " nothing stands out from chance:" if not found.better.clear() else ","
         better = parts(found.better)
         lines.append(f"Among the better half of the trials{chance} {better}.")
     return lines
