@@ -21,6 +21,7 @@ from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed_words import among
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
 from lrsearch.schedules.ranges import as_number
@@ -248,7 +249,8 @@ def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
     name = " ".join(study.study_name.split())
     on = f"{words.loss_mean(losses)} on {words.count(losses.n, 'fresh seed')}"
     head = (
-        f"# study {name} · trial {arm.trial} · lowest validation loss when trained again: {on}\n"
+        f"# study {name} · trial {arm.trial} · lowest validation loss{among(found)} when trained "
+        f"again: {on}\n"
         f"{_use('confirmed.yaml', content['schedule'])}"
     )
     write_text(path, head + _yaml(content))

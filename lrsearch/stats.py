@@ -198,10 +198,13 @@ def method(relative: bool, tests: Collection[str | None], equal: bool, lost: boo
     if equal and "wilcoxon" in tests:
         where = " of the former" if "t" in tests else ""
         text += f" Seeds on which both are equal are left out{where}."
-    if lost:
-        above = f"{LOST} times the highest loss" if relative else "far above every other loss"
-        text += f" A lost seed counts as {above}."
-    return text
+    return f"{text} {lost_counts(relative)}" if lost else text
+
+
+def lost_counts(relative: bool) -> str:
+    """What a lost seed counts as, in words."""
+    above = f"{LOST} times the highest loss" if relative else "far above every other loss"
+    return f"A lost seed counts as {above}."
 
 
 def with_lost(arms: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:

@@ -683,6 +683,9 @@ def test_lost_seeds_are_in_the_files_as_well(tmp_path: Path) -> None:
         ("steady", "1", "1", ""), ("steady", "2", "0", "0.3"),
         ("broken", "1", "1", ""), ("broken", "2", "1", ""),
     ]  # fmt: skip
-    written = yaml.safe_load(write_confirmed(study, both, tmp_path / "c.yaml").read_text())
+    text = write_confirmed(study, both, tmp_path / "c.yaml").read_text()
+    of = "lowest validation loss of those with no lost seeds when trained again: 0.1500"
+    assert of in text.splitlines()[0]
+    written = yaml.safe_load(text)
     assert written["confirmed"]["baselines"] == {"steady": 0.3}
     assert written["confirmed"]["baselines_lost_seeds"] == {"steady": [1], "broken": [1, 2]}

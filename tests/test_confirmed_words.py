@@ -270,6 +270,42 @@ def test_ten_seeds_are_enough_for_eight_arms() -> None:
     assert found.lead.test == "t"
 
 
+def test_what_came_lowest_in_the_mean_may_be_higher_on_most_seeds() -> None:
+    """It was "below step decay on 1 of 13, by −48%"."""
+    found = fake_confirmation(
+        arm("#1", about(0.4, 13)),
+        arm("#2", about(0.15, 13)),
+        arm("StepLR", [2.3, *about(0.1)], "StepLR"),
+    )
+    assert found.lowest is found.arm("#2")
+    said = of_lowest(found)
+    assert "winner on 13 of 13, below step decay on 1 of 13, but typically higher by 48% (" in said
+
+
+@pytest.mark.parametrize(
+    ("own", "constant", "says"),
+    [([0.2, 0.4], [0.25, LOST], "lower than"), ([0.2, LOST], [0.25, 0.3], "higher than")],
+)
+def test_of_two_seeds_a_lost_one_counts_in_words_as_in_the_table(
+    own: list[float], constant: list[float], says: str
+) -> None:
+    """The mean was of those that were left: lower for who had lost the harder seed."""
+    found = fake_confirmation(arm("#1", own), arm("constant", constant, "constant"))
+    assert f"its mean validation loss was {says} that of constant rate." in of_winner(found)
+    assert (found.loss[0].difference > 0) == (says == "lower than")
+    assert found.how.endswith("below 3 seeds. A lost seed counts as 10 times the highest loss.")
+
+
+def test_of_two_seeds_only_those_of_both_are_compared() -> None:
+    """As while more are in training."""
+    found = fake_confirmation(
+        arm("#1", [0.2, 0.4]), arm("constant", [0.25], "constant"), arm("StepLR", [], "StepLR")
+    )
+    said = "On 2 fresh seeds its mean validation loss was lower than that of constant rate."
+    assert said in of_winner(found)
+    assert "lost" not in found.how
+
+
 def test_few_seeds_are_said_to_be_few() -> None:
     few = fake_confirmation(
         arm("#1", [0.2, 0.21, 0.22, 0.2]), arm("StepLR", [0.21, 0.2, 0.22, 0.23], "StepLR")

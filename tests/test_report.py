@@ -578,8 +578,8 @@ def test_what_matters_as_much_as_another_thing_matters_too() -> None:
     within = Shares({"gamma": 0.4, "step_size": 0.38, "end": 0.0}, {"gamma": 0.1}, 40)
     found = Importance(even, even, {"StepLR": within}, {}, {}, {"complete": 400})
     assert mattered_line(found, "StepLR") == (
-        "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing else "
-        "stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
+        "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing "
+        "else stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
     )
     assert "stands out" not in " ".join(mattered(found))
     both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})

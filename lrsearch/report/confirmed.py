@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.report import words
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.schedules.ranges import as_number
-from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, method, summary
+from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -128,12 +128,12 @@ class Confirmed:
     @property
     def how(self) -> str:
         """How the numbers were come by, for under the table."""
-        if self.too_few:
-            return HOW_FEW
         if not self.loss:
-            return HOW
-        equal = any(row.lower + row.higher < row.n for row in self.loss)
+            return HOW_FEW if self.too_few else HOW
         lost = any(arm.lost for arm in self.arms)
+        if self.too_few:
+            return f"{HOW_FEW} {lost_counts(self.loss[0].relative)}" if lost else HOW_FEW
+        equal = any(row.lower + row.higher < row.n for row in self.loss)
         tests = {row.test for row in self.loss}
         return f"{HOW} {method(self.loss[0].relative, tests, equal, lost)}"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
-from lrsearch.stats import ENOUGH_SEEDS, Comparison
+from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,13 +75,10 @@ def of_lowest(found: Confirmed) -> str:
         return f"on {sum(own[s] < its[s] for s in common)} of {len(common)}"
 
     mean = words.number(lowest.val.mean, 4)
-    of = ""
-    if any(len(arm.lost) > len(lowest.lost) for arm in found.arms):
-        of = f" of those with {'the fewest' if lowest.lost else 'no'} lost seeds"
     first = found.held is lowest  # nothing before it has said which seeds
     seeds = words.count(len(lowest.losses), "fresh seed") if first else "these seeds"
     of_search = "search's " if first else ""
-    text = f"Lowest on {seeds}, in the mean{of}, is **{lowest.name}**, {mean}: "
+    text = f"Lowest on {seeds}, in the mean{among(found)}, is **{lowest.name}**, {mean}: "
     text += f"below the {of_search}winner {below(found.winner)}"
     row = found.lead
     if row is None:
@@ -89,9 +87,21 @@ def of_lowest(found: Confirmed) -> str:
         text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
     if row.low is None or row.high is None:
         return f"{text}.{_failures(lowest)}"
-    low, high = (words.lower_by(v, row.relative) for v in (row.low, row.high))
-    by = words.lower_by(row.difference, row.relative)
-    return f"{text}, by {by} (95% interval {low} to {high}).{_failures(lowest)}"
+    if row.difference >= 0:
+        text, says, ends = f"{text}, by", words.lower_by, (row.difference, row.low, row.high)
+    else:  # on a few seeds the other was far higher, and so is its mean
+        text, says = f"{text}, but typically higher by", words.higher_by
+        ends = (-row.difference, -row.high, -row.low)
+    by, low, high = (says(v, row.relative) for v in ends)
+    return f"{text} {by} (95% interval {low} to {high}).{_failures(lowest)}"
+
+
+def among(found: Confirmed) -> str:
+    """Of which arms the lowest is so: `` of those with no lost seeds``, or "" for all."""
+    lost = len(found.lowest.lost)
+    if all(len(arm.lost) <= lost for arm in found.arms):
+        return ""
+    return f" of those with {'the fewest' if lost else 'no'} lost seeds"
 
 
 def _failures(arm: Arm) -> str:
@@ -159,11 +169,17 @@ def _counted(row: Comparison, arm: Arm, winner: Arm) -> str:
 
 
 def _seen(found: Confirmed, baselines: list[Arm]) -> str:
-    """Where the winner's mean lies among the baselines, and no word on how sure that is."""
+    """Where the winner's mean lies among the baselines, and no word on how sure that is.
+
+    Of the seeds that both were run on; a lost one counts as in the table's last column.
+    """
+    losses = with_lost({arm.key: arm.losses for arm in found.arms})
+    own = losses[found.winner.key]
     sides: dict[str, list[str]] = {"lower than": [], "higher than": [], "equal to": []}
     for arm in baselines:
-        if found.against(arm.key) is not None and arm.val_loss:
-            d = arm.val.mean - found.winner.val.mean
+        its = losses[arm.key]
+        if common := set(own) & set(its):
+            d = math.fsum(its[seed] - own[seed] for seed in common)
             side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
             sides[side].append(words.baseline(str(arm.baseline)))
     parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
