@@ -23,10 +23,10 @@ from lrsearch.dashboard_study import note
 from lrsearch.export import export_text
 from lrsearch.report import page as reports
 from lrsearch.report import words
-from lrsearch.report.answer import mattered
+from lrsearch.report.answer import mattered, sentences
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.page import make_report, page, wall_seconds
-from lrsearch.report.tables import StudyTable, TrialRow, load, pruning
+from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
@@ -158,6 +158,45 @@ def test_a_run_whose_trials_all_diverge_says_so(
     said = capsys.readouterr().err
     assert "study 'l': all 5 trials diverged, even at lr" in said
     assert "search lower rates (--lr LOW,HIGH and another --name)" in said
+
+
+def test_a_run_whose_trials_all_come_to_one_loss_says_so(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was: train with this recipe, nothing tried was better; square with seed 2 is such."""
+    Path("dead.py").write_text(
+        "import torch\n"
+        "x = torch.rand(40, 5)\n"
+        "def net():\n"
+        "    first, last = torch.nn.Linear(5, 4), torch.nn.Linear(4, 1)\n"
+        "    torch.nn.init.constant_(first.bias, -10.0)\n"
+        "    last.requires_grad_(False)\n"
+        "    return torch.nn.Sequential(first, torch.nn.ReLU(), last)\n"
+        "task = {'model': net, 'train': (x, x[:, :1]), 'validation': (x, x[:, :1]), 'epochs': 2}\n"
+    )
+    run = ["run", "--quiet", "--task", "dead.py:task", "--trials", "6", "--name", "d"]
+    assert main(run) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "All 6 trials came to this loss: no schedule made a difference. If it is a poor" in said
+    assert "look at the model, or search with --seed N --name ANOTHER." in said
+    assert "nothing tried was better" not in said
+    assert main(["report", "d", "-o", "d.html"]) == 0
+    text = visible(Path("d.html").read_text())
+    assert "No schedule made a difference: all 6 trials came to the same validation loss" in text
+    assert "Train with" not in text
+
+
+def test_loops_of_ones_own_that_come_to_one_loss_say_so() -> None:
+    made = fakes(15, prune=False)
+    for fake in made:
+        fake.losses, fake.state, fake.stopped = np.ones(20), TrialState.COMPLETE, "completed"
+    table = load(make_study(made=made))
+    first, then = sentences(replace(table, info={}), answer(table), None)
+    assert first.endswith("all 15 trials came to the same validation loss, **1.000**.")
+    assert then.endswith("look at the model, or search with another seed.")
+    made[3].losses = np.full(20, 1.5)
+    table = load(make_study(made=made))
+    assert sentences(table, answer(table), None)[0].startswith("Train with ")
 
 
 def test_trials_that_ran_side_by_side_count_their_time_once() -> None:

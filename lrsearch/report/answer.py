@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
@@ -26,11 +26,39 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     if found is None:
         return _none(table)
     if confirmed is None or confirmed.winner.trial != found.best.number:
+        ended = table.having("complete", "pruned", "diverged")
+        if found.best.family and all_alike((t.value, t.lr) for t in ended):
+            return _alike(table, found.best, len(ended))
         return [_what(found.best), _how_good(table, found), *_gentler(table, found)]
     lines = [_what(found.best, confirmed), _how_good(table, found, confirmed)]
     if confirmed.held is not confirmed.winner:
         lines.insert(1, of_lowest(confirmed))
     return lines
+
+
+def all_alike(ended: Iterable[tuple[float | None, float]]) -> bool:
+    """Whether trials of several peak rates all came to one loss.
+
+    Args:
+        ended: Final loss (None where it was not trained to the end) and peak rate of each.
+    """
+    losses, rates = map(set, zip(*ended, strict=True))
+    return None not in losses and len(losses) == 1 < len(rates)
+
+
+def untrained(seed: str = "`--seed N --name ANOTHER`") -> str:
+    """What that may mean, and what to do."""
+    return (
+        "If it is a poor one, the model learns nothing from its initial weights: look at the "
+        f"model, or search with {seed}."
+    )
+
+
+def _alike(table: StudyTable, best: TrialRow, trials: int) -> list[str]:
+    """What to say where no schedule made a difference."""
+    loss = f"validation loss, **{words.loss(best.value)}**"
+    said = f"No schedule made a difference: all {trials:,} trials came to the same {loss}."
+    return [said, untrained() if table.config else untrained("another seed")]
 
 
 def _none(table: StudyTable) -> list[str]:

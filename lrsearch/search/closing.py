@@ -81,7 +81,7 @@ def closing(
     from rich.console import Console
     from rich.text import Text
 
-    from lrsearch.report.answer import mattered_line
+    from lrsearch.report.answer import all_alike, mattered_line, untrained
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, print_text
 
@@ -100,7 +100,11 @@ def closing(
         for name, value in progress.baselines.items()
         if name != best.baseline
     ]
-    if all(row.baseline for row in progress.rows):
+    rows = [row for row in progress.rows if row.stopped not in ("failed", "running")]
+    if all_alike((r.value if r.stopped == "completed" else None, r.lr) for r in rows):
+        same = f"  All {len(rows):,} trials came to this loss: no schedule made a difference. "
+        print_text(console, same + untrained().replace("`", ""), indent=2)
+    elif all(row.baseline for row in progress.rows):
         only = "  Only the usual recipes were run: a larger --trials searches, too."
         print_text(console, only, indent=2)
     elif best.baseline:
