@@ -16,6 +16,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from lrsearch.report.answer import mattered
 from lrsearch.report.derived import encode, frozen, study_of
 from lrsearch.report.fanova import Fanova
 from lrsearch.report.importance import importance, shares, worth
@@ -192,6 +193,7 @@ def test_within_a_family_its_own_parameter_is_found() -> None:
     assert own["gamma"] > 0.8
     assert own["step_size"] < 0.1
     assert next(iter(found.within["StepLR"].share)) == "gamma"
+    assert "combinations of them, in the families' own parameters and in" in mattered(found)[0]
 
 
 def _table(courses: dict[str, list[float]]) -> dict[str, float]:

@@ -542,6 +542,9 @@ def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
     assert mattered_line(found, "CosineAnnealingLR") == line + cosine
     assert mattered_line(found, "StepLR") == line
+    vague = dataclasses.replace(found, overall=Shares({"lr": 0.05, "warmup": 0.0}, {}, 60))
+    nothing = "what mattered: nothing stands out over all trials yet"
+    assert mattered_line(vague, "CosineAnnealingLR") == nothing + cosine
     small = dataclasses.replace(within, share={"lr": 0.5, "eta_min": 0.09})
     found = dataclasses.replace(found, within={"CosineAnnealingLR": small})
     assert mattered_line(found, "CosineAnnealingLR") == line

@@ -178,15 +178,17 @@ def mattered_line(found: Importance, family: str) -> str:
     """
     if found.overall is None:
         return ""
+    own = _own(found, family)
     if top := found.overall.clear():
         said = _parts(found.overall, {name: name for name in top})
         more = "; nothing else stands out" if len(top) < len(found.overall.share) else ""
         text = f"what mattered: {said} of the differences{more}"
     else:
-        text = "what mattered: nothing stands out from chance yet"
-    if not (top := _own(found, family)):
+        beyond = "over all trials" if own else "from chance"
+        text = f"what mattered: nothing stands out {beyond} yet"
+    if not own:
         return text
-    parts = [f"{name} {_part(found.within[family], name)}" for name in top]
+    parts = [f"{name} {_part(found.within[family], name)}" for name in own]
     return f"{text} · within {family}: {words.listing(parts)}"
 
 
@@ -222,9 +224,11 @@ def mattered(found: Importance) -> list[str]:
     text = parts(found.overall)
     if not found.overall.clear():
         text = f"nothing stands out from chance yet: {text}"
+    own = ", in the families' own parameters" if found.within or found.too_few else ""
     lines = [
         f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
-        f"trials; {words.percent(found.overall.rest)} lies in combinations of them and in chance."
+        f"trials; {words.percent(found.overall.rest)} lies in combinations of them{own} and in "
+        "chance."
     ]
     if found.better is not None:
         chance = " nothing stands out from chance:" if not found.better.clear() else ","

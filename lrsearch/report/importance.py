@@ -47,6 +47,11 @@ _DEPTH = 6
 class Shares:
     """Parts of the differences in worth that one parameter alone explains.
 
+    Of those that the forest finds over all of the ranges, that is. Where much is chance it does
+    not find all of it, and shares are too high: with 70% chance 0.15, 0.26, 0.38 and 0.54 were
+    told of 0.3 (40, 100, 200 and 400 simulated trials). As parts of all differences they would be
+    0.14, 0.23, 0.29 and 0.34, but 0.20 to 0.25 for 0.23 to 0.30 where three explain 0.3 each.
+
     Attributes:
         share: Parameter -> part, 0 to 1, largest first.
         spread: Parameter -> standard deviation of what single trees, each of a bootstrap sample,
@@ -61,7 +66,7 @@ class Shares:
 
     @property
     def rest(self) -> float:
-        """What no single parameter explains: combinations of them, and chance."""
+        """What none of them explains: combinations, what is not among them, and chance."""
         return max(0.0, 1 - sum(self.share.values()))
 
     def clear(self, names: Collection[str] | None = None) -> list[str]:
@@ -69,6 +74,14 @@ class Shares:
 
         As many as can be of which each explains a tenth of the differences, more than its own
         spread, and more than any other that is not among them by more than the spread of both.
+
+        Simulated, 12 to 400 trials: where nothing matters, something stood out in 2 of 300
+        studies; where rate and family explain 45% each, both in 75 of 75 from 100 trials on;
+        where the rate alone matters, the family in 1 of 250. In the first 12 to 200 trials of 14
+        studies of digits and square the largest share was not the rate's, to which 300 random
+        trials trained to the end give 91% and 79%, in 14 of 112 cases; in two of these, of one
+        study, the family stood out. The rate did so in 2 of 10 studies of digits after 20 trials,
+        in 6 after 40, 7 after 100 and 10 after 200; beside it the family in 5 of these 80 cases.
 
         Args:
             names: Compare only these.
