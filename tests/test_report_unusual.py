@@ -166,7 +166,7 @@ def test_a_run_whose_trials_all_come_to_one_loss_says_so(
     """It was: train with this recipe, nothing tried was better; square with seed 2 is such."""
     Path("dead.py").write_text(
         "import torch\n"
-        "x = torch.rand(40, 5)\n"
+        "x = torch.linspace(0, 1, 200).reshape(40, 5)\n"
         "def net():\n"
         "    first, last = torch.nn.Linear(5, 4), torch.nn.Linear(4, 1)\n"
         "    torch.nn.init.constant_(first.bias, -10.0)\n"
@@ -174,12 +174,17 @@ def test_a_run_whose_trials_all_come_to_one_loss_says_so(
         "    return torch.nn.Sequential(first, torch.nn.ReLU(), last)\n"
         "task = {'model': net, 'train': (x, x[:, :1]), 'validation': (x, x[:, :1]), 'epochs': 2}\n"
     )
-    run = ["run", "--quiet", "--task", "dead.py:task", "--trials", "6", "--name", "d"]
-    assert main(run) == 0
+    run = ["run", "--quiet", "--workers", "1", "--task", "dead.py:task", "--trials", "6"]
+    assert main([*run, "--name", "d"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "All 6 trials came to this loss: no schedule made a difference. If it is a poor" in said
     assert "look at the model, or search with --seed N --name ANOTHER." in said
     assert "nothing tried was better" not in said
+    assert "StepLR ±0.0%" in said, "neither lower nor higher"
+    assert main([*run[:-1], "10", "--no-baselines", "--name", "e"]) == 0
+    said = capsys.readouterr().out
+    assert "All 10 trials" in said
+    assert "behind by no more than luck" not in said, "none is behind"
     assert main(["report", "d", "-o", "d.html"]) == 0
     text = visible(Path("d.html").read_text())
     assert "No schedule made a difference: all 6 trials came to the same validation loss" in text

@@ -159,16 +159,18 @@ def percent(part: float | None, digits: int = 0, sign: bool = False) -> str:
     Example:
         >>> percent(0.514), percent(-0.0589, 1, sign=True)
         ('51%', '−5.9%')
-        >>> percent(0.99999, 1)
-        '99.9%'
+        >>> percent(0.99999, 1), percent(-1e-6, 1, sign=True)
+        ('99.9%', '±0.0%')
     """
     if part is None or not math.isfinite(part):
         return "–"
     text = f"{abs(part) * 100:.{digits}f}%"
     if abs(part) < 1 and text.startswith("100"):  # nearly all is not all
         text = f"{100 - 10.0**-digits:.{digits}f}%"
-    minus = "−" if part < 0 and text.strip("0.%") else ""
-    return minus + text if minus or not sign else f"+{text}"
+    nothing = not text.strip("0.%")
+    if part < 0 and not nothing:
+        return f"−{text}"
+    return text if not sign else f"±{text}" if nothing else f"+{text}"
 
 
 def against(value: float, other: float) -> str:

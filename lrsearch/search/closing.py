@@ -101,7 +101,8 @@ def closing(
         if name != best.baseline
     ]
     rows = [row for row in progress.rows if row.stopped not in ("failed", "running")]
-    if all_alike((r.value if r.stopped == "completed" else None, r.lr) for r in rows):
+    alike = all_alike((r.value if r.stopped == "completed" else None, r.lr) for r in rows)
+    if alike:
         same = f"  All {len(rows):,} trials came to this loss: no schedule made a difference. "
         print_text(console, same + untrained().replace("`", ""), indent=2)
     elif all(row.baseline for row in progress.rows):
@@ -117,7 +118,7 @@ def closing(
     elif not best.baseline and any(row.baseline for row in progress.rows):
         none = "  no usual recipe came to its end: nothing to compare it with"
         print_text(console, none, indent=4)
-    if found is None and (milder := outcome.gentler) is not None:
+    if found is None and not alike and (milder := outcome.gentler) is not None:
         text = f"  gentler, and behind by no more than luck: {milder.family}, lr {milder.lr:.4g}, "
         print_text(console, f"{text}val loss {words.loss(milder.value)} (gentler.yaml)", indent=4)
     ended = ", ".join(
