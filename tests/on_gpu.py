@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.models import convnet, net, resnet20
+from lrsearch.tasks.models import convnet, net, resnet9, resnet20
 from lrsearch.tasks.task import Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
@@ -47,7 +47,7 @@ CASES = {
     "dropout, bf16": Case(lambda: images(dropout), "bf16", same=False),
     **{
         f"{model.__name__}, {precision}": Case(lambda model=model: small_cifar(model), precision)
-        for model in (convnet, net, resnet20)
+        for model in (convnet, net, resnet9, resnet20)
         for precision in ("fp32", "bf16")
     },
 }

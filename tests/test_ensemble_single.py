@@ -16,7 +16,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import load_task
 from lrsearch.tasks.images import Augment
-from lrsearch.tasks.models import convnet, net, resnet18, resnet20
+from lrsearch.tasks.models import convnet, net, resnet9, resnet18, resnet20
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
@@ -104,7 +104,8 @@ def test_square_trial_is_the_same_fused_and_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "lr"), [(convnet, 0.01), (net, 0.01), (resnet20, 0.01), (resnet18, 1e-4)]
+    ("model", "lr"),
+    [(convnet, 0.01), (net, 0.01), (resnet9, 0.01), (resnet20, 0.01), (resnet18, 1e-4)],
 )
 def test_image_nets_are_the_same_fused_and_alone(
     model: Callable[[], nn.Module], lr: float

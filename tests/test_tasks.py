@@ -20,7 +20,7 @@ from lrsearch.tasks import TASKS, Normalize, Split, Task, load_task
 from lrsearch.tasks import files as task_files
 from lrsearch.tasks.check import check
 from lrsearch.tasks.images import Augment
-from lrsearch.tasks.models import resnet18, resnet20, square_net
+from lrsearch.tasks.models import resnet9, resnet18, resnet20, square_net
 from lrsearch.tasks.splits import stratified_order, validation_size
 from lrsearch.tasks.task import auto_loss
 from tests.datafiles import write_cifar10, write_fashion_mnist
@@ -341,7 +341,7 @@ def test_real_cifar_is_what_torchvision_reads(real_data: Path) -> None:
 def test_every_built_in_model_passes_its_dry_batch(cifar_dir: Path) -> None:
     write_fashion_mnist(cifar_dir)
     names = [(task, model) for task, spec in TASKS.items() for model in spec.models]
-    assert len(names) == 7
+    assert len(names) == 8
     for name, model in names:
         if model != "resnet18":  # seconds; its shape is tested below
             task = load_task(name, model=model, data_dir=cifar_dir, batch_size=8)
@@ -353,6 +353,8 @@ def test_resnets_have_the_published_sizes() -> None:
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     assert count(resnet20()) == 269_722  # He et al.: 0.27 M
     assert resnet20()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert count(resnet9()) == 1_646_112  # Page: 6.57 M; half the width is a quarter
+    assert resnet9()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     model = resnet18()
     assert count(model) == 11_173_962
     assert model.maxpool(model.conv1(torch.zeros(1, 3, 32, 32))).shape == (1, 64, 32, 32)

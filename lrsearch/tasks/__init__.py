@@ -76,7 +76,7 @@ TASKS: dict[str, TaskSpec] = {
         TaskSpec(
             "cifar10",
             "32x32 colour images, 20 epochs",
-            ("convnet", "net", "resnet20", "resnet18"),
+            ("convnet", "net", "resnet9", "resnet20", "resnet18"),
             "convnet",
             True,
             "cifar10",

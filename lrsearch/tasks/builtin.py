@@ -97,6 +97,7 @@ def fashion_mnist(model: str, data_dir: Path, train_samples: int | None) -> Task
 CIFAR_MODELS: dict[str, Callable[[], nn.Module]] = {
     "convnet": models.convnet,
     "net": models.net,
+    "resnet9": models.resnet9,
     "resnet20": models.resnet20,
     "resnet18": models.resnet18,
 }
