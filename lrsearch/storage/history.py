@@ -28,6 +28,7 @@ _VALUES = (
     "seconds",
 )
 _CHUNK = 500  # numbers in one IN (...): SQLite once allowed 999
+_ROWS = 2000  # held as Python's objects at a time: a row is ten times larger then
 
 _MINE = (SLOTS.c.owner == bindparam("by"), SLOTS.c.finished == 0)
 _BEAT = update(SLOTS).where(*_MINE).values(beat=server_now())
@@ -192,34 +193,29 @@ def load_history(
     """
     wanted = [name for name in _VALUES if name in columns]
     everything, some = _reading(tuple(wanted))
+    kinds = [np.int64] * 3 + [np.float64] * len(wanted)
 
-    def work(connection: Connection) -> list[Any]:
+    def work(connection: Connection) -> list[list[npt.NDArray[Any]]]:
+        parts = [[np.zeros(0, dtype=kind) for kind in kinds]]
         if not storage.has_history and not inspect(connection).has_table(HISTORY.name):
-            return []
-        if trial_ids is None:
-            return list(connection.execute(everything, {"study": study_id}).all())
-        ids = sorted(trial_ids)
-        found: list[Any] = []
-        for start in range(0, len(ids), _CHUNK):
-            part = {"study": study_id, "ids": ids[start : start + _CHUNK]}
-            found += connection.execute(some, part).all()
-        return found
+            return parts
+        ids = sorted(trial_ids or ())
+        asked = [{"ids": ids[start : start + _CHUNK]} for start in range(0, len(ids), _CHUNK)]
+        for given in [{}] if trial_ids is None else asked:
+            result = connection.execute(
+                some if given else everything, {"study": study_id, **given}
+            )
+            for rows in result.partitions(_ROWS):
+                cells = zip(zip(*rows, strict=True), kinds, strict=True)
+                parts.append([np.array(column, dtype=kind) for column, kind in cells])
+        return parts
 
-    rows = storage.transact(work, read=True)
-    read = list(zip(*rows, strict=True)) if rows else [()] * (3 + len(wanted))
-    keys = [np.array(column, dtype=np.int64) for column in read[:3]]
-    order = np.lexsort((keys[2], keys[1]))
-    data: dict[str, Any] = {
-        name: np.array(column, dtype=np.float64)[order]
-        for name, column in zip(wanted, read[3:], strict=True)
-    }
+    found = [np.concatenate(c) for c in zip(*storage.transact(work, read=True), strict=True)]
+    order = np.lexsort((found[2], found[1]))
+    trial_id, number, epoch, *values = (column[order] for column in found)
+    data = dict(zip(wanted, values, strict=True))
     missing = np.full(len(order), np.nan)
-    return History(
-        trial_id=keys[0][order],
-        number=keys[1][order],
-        epoch=keys[2][order],
-        **{name: data.get(name, missing) for name in _VALUES},
-    )
+    return History(trial_id, number, epoch, **{n: data.get(n, missing) for n in _VALUES})
 
 
 @functools.cache

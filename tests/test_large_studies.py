@@ -1,0 +1,53 @@
+"""Studies of many trials and of many epochs: what it takes to read and to show them."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+import pytest
+
+from lrsearch.schedules import RandomParams, Space
+from lrsearch.storage import Storage, open_storage
+from lrsearch.storage.history import load_history
+from tests.synthetic import Fake, fakes, make_study
+
+
+def _fakes(trials: int, epochs: int) -> list[Fake]:
+    """Trials with schedules that the tool can build; a third of them stopped."""
+    space, rng = Space(None, epochs, (1e-3, 1.0)), RandomParams(np.random.default_rng(0))
+    made = fakes(trials, epochs=epochs, prune=False)
+    return [dataclasses.replace(f, schedule=space.suggest(rng).to_dict()) for f in made]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return open_storage(f"sqlite:///{tmp_path_factory.mktemp('large')}/lrsearch.db")
+
+
+@pytest.fixture(scope="module")
+def study(storage: Storage) -> optuna.Study:
+    return make_study(name="long", storage=storage, epochs=2000, made=_fakes(20, 2000))
+
+
+def _peak_bytes(work: Callable[[], object]) -> int:
+    """The most that Python and numpy held at a time for ``work``, done once before."""
+    work()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_history_is_read_in_little_more_memory_than_it_takes(
+    study: optuna.Study, storage: Storage
+) -> None:
+    rows = len(load_history(storage, study._study_id))
+    assert rows > 20_000
+    peak = _peak_bytes(lambda: load_history(storage, study._study_id))
+    assert peak < 3 * 10 * 8 * rows  # ten columns of eight bytes; as rows, it was 7 * 80
