@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -51,3 +54,16 @@ def test_a_history_is_read_in_little_more_memory_than_it_takes(
     assert rows > 20_000
     peak = _peak_bytes(lambda: load_history(storage, study._study_id))
     assert peak < 3 * 10 * 8 * rows  # ten columns of eight bytes; as rows, it was 7 * 80
+
+
+def test_a_page_of_the_families_of_torch_is_made_without_torch(
+    study: optuna.Study, storage: Storage, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from lrsearch.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "report", "long", "--storage", storage.label]
+    subprocess.run([*command, "-o", "r.html"], check=True, cwd=tmp_path)
+    assert 'data-plot="overview"' in (tmp_path / "r.html").read_text(encoding="utf-8")
