@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
-from lrsearch.schedules import RandomParams, Space
+from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.history import load_history
 from tests.synthetic import Fake, fakes, make_study
@@ -57,13 +57,19 @@ def test_a_history_is_read_in_little_more_memory_than_it_takes(
 
 
 def test_a_page_of_the_families_of_torch_is_made_without_torch(
-    study: optuna.Study, storage: Storage, tmp_path: Path
+    storage: Storage, tmp_path: Path
 ) -> None:
+    made = _fakes(40, 5)
+    made[0].schedule = Schedule("StepLR", 0.1, 5, {"step_size": 2, "gamma": 0.5}).to_dict()
+    made[0].losses[-1] = 1e-3
+    make_study(name="short", storage=storage, epochs=5, made=made)
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from lrsearch.__main__ import main\n"
         "sys.exit(main())"
     )
-    command = [sys.executable, "-c", code, "report", "long", "--storage", storage.label]
+    command = [sys.executable, "-c", code, "report", "short", "--storage", storage.label]
     subprocess.run([*command, "-o", "r.html"], check=True, cwd=tmp_path)
-    assert 'data-plot="overview"' in (tmp_path / "r.html").read_text(encoding="utf-8")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'data-plot="overview"' in text
+    assert "import StepLR" in text

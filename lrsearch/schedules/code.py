@@ -8,7 +8,7 @@ from typing import Any
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import shapes
-from lrsearch.schedules.family import Family, get_family, stepping
+from lrsearch.schedules.family import Family, get_family, is_builtin, stepping
 from lrsearch.schedules.schedule import Schedule
 
 _PER_EPOCH = "steps_per_epoch"
@@ -208,13 +208,14 @@ def _legs(schedule: Schedule, args: dict[str, str]) -> Legs:
             steps = "1" if schedule.interval == "epoch" else _PER_EPOCH
             source = f"Polyline({times!r}, {factors!r}, {steps})"
             return [f"LambdaLR(optimizer, {source})"], {"LambdaLR"}, shapes.Polyline
-    import torch
+    if not is_builtin(get_family(schedule.family)):
+        import torch
 
-    if not hasattr(torch.optim.lr_scheduler, schedule.family):
-        raise UsageError(
-            f"{schedule.family} is a family of your own, so there is no plain torch code for it; "
-            "export YAML and use lrsearch.load"
-        )
+        if not hasattr(torch.optim.lr_scheduler, schedule.family):
+            raise UsageError(
+                f"{schedule.family} is a family of your own, so there is no plain torch code for "
+                "it; export YAML and use lrsearch.load"
+            )
     return [_call(schedule.family, args)], {schedule.family}, None
 
 
