@@ -215,18 +215,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(f"the system refused: {error}; mend that, then run the same command again")
         return 1
-    except (ImportError, MemoryError) as error:  # torch that cannot be loaded is mostly the second
-        if debug:
-            raise
-        why = " ".join(str(error).split()) or "out of memory"
-        _complain(
-            f"the system refused: {why}; give it more memory (ulimit -v), or mend the "
-            "installation (lrsearch doctor)"
-        )
-        return 1
     except Exception as error:  # the last door: one line for whatever is our bug
         if debug:
             raise
+        if isinstance(error, ImportError | MemoryError) or str(error) == "std::bad_alloc":
+            why = " ".join(str(error).split()) or "out of memory"  # mostly so, as torch is loaded
+            _complain(
+                f"the system refused: {why}; give it more memory (ulimit -v), or mend the "
+                "installation (lrsearch doctor)"
+            )
+            return 1
         kind = type(error).__name__
         if kind in ("OutOfMemoryError", "AcceleratorError"):  # torch's, which is not imported here
             first = f"{kind}: {error}".splitlines()[0]

@@ -457,6 +457,7 @@ def test_any_words_end_in_a_line_and_an_exit_code(
     [
         (MemoryError(), "out of memory"),
         (ImportError("libtorch_cpu.so: failed to map segment"), "failed to map segment"),
+        (RuntimeError("std::bad_alloc"), "bad_alloc"),
     ],
 )
 def test_too_little_memory_is_the_machine_s_and_no_bug_to_report(
@@ -476,6 +477,16 @@ def test_too_little_memory_is_the_machine_s_and_no_bug_to_report(
     assert "ulimit -v" in line
     with pytest.raises(type(error)):
         main(["run", "--debug"])
+
+
+def test_a_search_loads_torch_after_what_would_wait_for_ever_for_the_memory_it_takes() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "try: import lrsearch.search.run\n"
+        "except ImportError: print('scipy.special' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 class AcceleratorError(RuntimeError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
 import torch
 from optuna.trial import TrialState
 
