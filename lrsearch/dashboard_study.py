@@ -19,7 +19,7 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.courses import courses_table
+from lrsearch.report.courses import drawn_courses
 from lrsearch.report.page import Report, make_report
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
@@ -210,7 +210,7 @@ class Pictures:
             trial = next((t for t in table.trials if t.trial_id == trial.trial_id), None)
         if table is None or trial is None:
             raise ArtifactNotFound(artifact_id)
-        (course,) = courses_table(table, [trial])
+        (course,) = drawn_courses(table, [trial])
         return io.BytesIO(trial_picture(course).encode())
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import optuna
 import pytest
 
+from lrsearch.report import courses, optuna_figures
+from lrsearch.report.tables import load
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.history import load_history
@@ -73,3 +75,32 @@ def test_a_page_of_the_families_of_torch_is_made_without_torch(
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'data-plot="overview"' in text
     assert "import StepLR" in text
+
+
+def test_lines_of_long_trials_have_as_many_points_as_can_be_seen_and_the_same_ends(
+    study: optuna.Study, storage: Storage
+) -> None:
+    table = load(study, storage)
+    for whole, drawn in zip(
+        courses.courses_table(table, table.complete),
+        courses.drawn_courses(table, table.complete),
+        strict=True,
+    ):
+        assert len(whole.epoch) == 2000
+        assert 500 <= len(drawn.epoch) <= courses.MOST_POINTS + 2
+        assert 500 <= len(drawn.x) == len(drawn.lr) <= courses.MOST_POINTS + 2
+        assert (drawn.epoch[0], drawn.epoch[-1]) == (1, 2000)
+        assert (drawn.x[-1], drawn.lr[-1]) == (whole.x[-1], whole.lr[-1])
+        assert all(drawn.loss[i] == whole.loss[e - 1] for i, e in enumerate(drawn.epoch))
+        assert all(drawn.epoch_lr[i] == whole.epoch_lr[e - 1] for i, e in enumerate(drawn.epoch))
+    for trace in optuna_figures.epochs_figure(table).data:
+        assert 200 <= len(trace.x) <= optuna_figures.MOST_POINTS + 2
+        assert trace.x[-1] == 2000
+
+
+def test_lines_of_trials_of_usual_length_have_all_their_points(storage: Storage) -> None:
+    table = load(make_study(name="usual", storage=storage, epochs=300, made=_fakes(20, 300)))
+    assert courses.drawn_courses(table, table.complete) == courses.courses_table(
+        table, table.complete
+    )
+    assert {len(trace.x) for trace in optuna_figures.epochs_figure(table).data} >= {300}

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
 
 
+MOST_POINTS = 1000
+"""Points of a line, at most: a page is hardly more pixels wide."""
+
+
 class Course(NamedTuple):
     """One trial over its epochs.
 
@@ -46,6 +50,29 @@ def courses_table(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]
         rates = finite(table.history.of(trial.trial_id, "lr"))
         losses = finite(table.history.of(trial.trial_id, "val_loss"))
         found.append(Course(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
+    return found
+
+
+def thin(points: int, most: int) -> list[int]:
+    """Places of the points of a line to draw: of a long one every so many-th, and the last."""
+    last = points - 1
+    return [*range(0, last, max(1, math.ceil(last / most))), *([last] if points else [])]
+
+
+def drawn_courses(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
+    """As :func:`courses_table`, with no more points than can be seen."""
+    found = []
+    for course in courses_table(table, trials):
+        line, ends = thin(len(course.x), MOST_POINTS), thin(len(course.epoch), MOST_POINTS)
+        found.append(
+            course._replace(
+                x=[course.x[i] for i in line],
+                lr=[course.lr[i] for i in line],
+                epoch=[course.epoch[i] for i in ends],
+                loss=[course.loss[i] for i in ends],
+                epoch_lr=[course.epoch_lr[i] for i in ends],
+            )
+        )
     return found
 
 
@@ -116,7 +143,7 @@ def _recorded(
 
 def best_courses(table: StudyTable, most: int = 8) -> list[Course]:
     """Courses of the best trial of each family, at most ``most``."""
-    return courses_table(table, best_of_each_family(table)[:most])
+    return drawn_courses(table, best_of_each_family(table)[:most])
 
 
 def courses_figure(rows: Sequence[Course]) -> Figure:

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.report.courses import thin
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ def as_study(
     table: StudyTable,
     keep: Callable[[TrialRow], bool] = lambda trial: True,
     *,
-    steps: bool = False,
+    steps: int = 0,
 ) -> optuna.Study:
     """Trials of a study, as a light study for ``optuna.visualization``.
 
     Args:
         keep: Which trials.
-        steps: With their validation loss of each epoch as intermediate values.
+        steps: With their validation losses as intermediate values, about so many at most.
     """
     rows = []
     for trial in table.trials:
@@ -102,7 +103,7 @@ def as_study(
         if steps:
             epochs = table.history.of(trial.trial_id, "epoch")
             losses = table.history.of(trial.trial_id, "val_loss")
-            values = {int(e): float(v) for e, v in zip(epochs, losses, strict=True)}
+            values = {int(epochs[i]): float(losses[i]) for i in thin(len(epochs), steps)}
         rows.append(
             frozen(
                 trial.number,

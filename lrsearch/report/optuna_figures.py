@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MOST_LINES = 150
+MOST_POINTS = 400  # of each of these lines
 MOST_BARS = 400
 
 
@@ -71,14 +72,14 @@ def history_figure(table: StudyTable) -> Figure:
 def epochs_figure(table: StudyTable) -> Figure:
     """Validation loss of many trials over their epochs (``plot_intermediate_values``).
 
-    The best, and an even choice of the others, 150 in all; colour says the family, pale lines were
-    stopped.
+    The best, and an even choice of the others, 150 in all, each of 400 points at most; colour says
+    the family, pale lines were stopped.
     """
     from optuna.visualization import plot_intermediate_values
 
     chosen = {t.number: t for t in spread(table, MOST_LINES)}
     figure = _drawn(
-        plot_intermediate_values, as_study(table, lambda t: t.number in chosen, steps=True)
+        plot_intermediate_values, as_study(table, lambda t: t.number in chosen, steps=MOST_POINTS)
     )
     for trace in figure.data:
         trial = chosen[int(str(trace.name).removeprefix("Trial"))]

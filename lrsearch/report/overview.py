@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.report import words
-from lrsearch.report.courses import Course, courses_table
+from lrsearch.report.courses import Course, courses_table, thin
 from lrsearch.report.figures import log_ticks
 from lrsearch.report.style import family_style, figure_layout
 from lrsearch.report.tables import StudyTable, TrialRow
@@ -47,8 +47,7 @@ class Strokes(NamedTuple):
 
     def add(self, x: Sequence[float], y: Sequence[float | None]) -> None:
         """One line more; of a long one every so many-th point, and the last."""
-        last = len(x) - 1
-        kept = [*range(0, last, max(1, math.ceil(last / MOST_POINTS))), *([last] if x else [])]
+        kept = thin(len(x), MOST_POINTS)
         self.x.extend([*(x[i] for i in kept), None])
         self.y.extend([*(y[i] for i in kept), None])
 

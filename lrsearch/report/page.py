@@ -90,9 +90,9 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     of_family = {c.trial.family: c for c in best}
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None and found.best.family:
-        rows = courses.courses_table(table, [answer_html.shown(table, found, confirmed)])
+        rows = courses.drawn_courses(table, [answer_html.shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
-            rows += courses.courses_table(table, [found.strongest.trial])
+            rows += courses.drawn_courses(table, [found.strongest.trial])
         drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
     if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
         drawn["scatter"] = (

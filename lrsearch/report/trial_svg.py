@@ -23,7 +23,7 @@ def trial_picture(course: Course) -> str:
     """The rate of a trial above, its validation loss below, over the same epochs.
 
     Args:
-        course: From :func:`lrsearch.report.courses.courses_table`.
+        course: From :func:`lrsearch.report.courses.drawn_courses`.
     """
     trial = course.trial
     title = f"#{trial.number} {trial.family}, lr {words.number(trial.lr)}"
