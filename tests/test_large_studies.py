@@ -13,7 +13,8 @@ import numpy as np
 import optuna
 import pytest
 
-from lrsearch.report import courses, optuna_figures
+from lrsearch.report import courses, optuna_figures, save
+from lrsearch.report.page import make_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.storage import Storage, open_storage
@@ -104,3 +105,11 @@ def test_lines_of_trials_of_usual_length_have_all_their_points(storage: Storage)
         table, table.complete
     )
     assert {len(trace.x) for trace in optuna_figures.epochs_figure(table).data} >= {300}
+
+
+def test_tables_are_written_in_little_more_memory_than_they_take(
+    study: optuna.Study, storage: Storage, tmp_path: Path
+) -> None:
+    report = make_report(study, storage)
+    peak = _peak_bytes(lambda: save.write_csv(report, tmp_path))
+    assert peak < 3.5 * (tmp_path / "history.csv").stat().st_size

@@ -119,13 +119,13 @@ def write_csv(report: Report, folder: Path) -> list[Path]:
         for t in table.trials
     ]  # fmt: skip
     names = list(table.history.columns)
-    history = [
-        [t.number, int(epoch), *(float(table.history.columns[n][i]) for n in names)]
+    history = (  # row by row: of a long study there are millions
+        [t.number, *row]
         for t in table.trials
-        for i, epoch in enumerate(
-            table.history.of(t.trial_id, "epoch"), table.history.spans.get(t.trial_id, (0, 0))[0]
+        for row in zip(
+            *(table.history.of(t.trial_id, n).tolist() for n in ("epoch", *names)), strict=True
         )
-    ]
+    )
     families = [
         [r.family, r.best.number if r.best else None, r.best.value if r.best else None, r.median,
          r.complete, r.pruned, r.diverged, r.failed]
@@ -175,7 +175,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([[_cell(v) for v in row] for row in rows])
+    writer.writerows([_cell(v) for v in row] for row in rows)
     return buffer.getvalue()
 
 
