@@ -52,6 +52,17 @@ def test_none_run_where_they_are_switched_off(in_tmp: Path) -> None:
     assert names(searched(3, schedules="StepLR", baselines=False)) == [None] * 3
 
 
+@pytest.mark.parametrize("name", ["StepLR", "OneCycleLR", "CosineAnnealingLR"])
+def test_a_recipe_that_states_no_argument_of_its_family_is_the_usual_one(name: str) -> None:
+    usual, _ = checked_recipe(name, None)
+    found, mistakes = checked_recipe("mine", {"family": name, "lr": 0.4})
+    assert not mistakes
+    assert found == usual | {"lr": 0.4}
+    made = make_recipe(found, epochs=30, lr=0.1)
+    assert made.lr == 0.4
+    assert made.params == make_recipe(usual, epochs=30, lr=0.4).params
+
+
 def test_recipes_that_only_some_budgets_allow_can_be_stated() -> None:
     given = {
         "waves": {"family": "CyclicLR", "lr": 0.1, "base_lr": 0.01, "step_size_up": 2.5},

@@ -353,7 +353,7 @@ def test_resnets_have_the_published_sizes() -> None:
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     assert count(resnet20()) == 269_722  # He et al.: 0.27 M
     assert resnet20()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    assert count(resnet9()) == 1_646_112  # Page: 6.57 M; half the width is a quarter
+    assert count(resnet9()) == 6_573_120  # Page: 6.6 M
     assert resnet9()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     model = resnet18()
     assert count(model) == 11_173_962

@@ -3,6 +3,7 @@
 ```yaml
 baselines:
   CosineAnnealingLR:                                  # the usual recipe of that family
+  StepLR: {lr: 0.4}                                   # the same at another rate
   mine: {family: StepLR, lr: 0.1, step_size: 10, gamma: 0.1}
   longer: {family: StepLR, step_size: 0.5, gamma: 0.1, warmup: 0.05}   # shares of the budget
 ```
@@ -52,8 +53,8 @@ def checked_recipe(name: str, given: Any) -> tuple[dict[str, Any], list[tuple[st
             near = did_you_mean(family, FAMILIES)
             hint = "" if near or "family" in found else "; or give {family: StepLR, ...}"
             return {}, [("family" if "family" in found else "", f"{error}{hint}")]
-    if found == {}:
-        found = dict(USUAL.get(str(known), {}))
+    if not found.keys() - set(KEYS):
+        found = USUAL.get(str(known), {}) | found
     found = {"family": known, **{k: v for k, v in found.items() if k != "family"}}
     try:
         make_recipe(found, epochs=MAX_EPOCHS, lr=MAX_LR)

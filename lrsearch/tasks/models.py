@@ -116,18 +116,21 @@ class Logits(nn.Module):
 
 
 def resnet9() -> nn.Sequential:
-    """The quick residual network of DAWNBench at half its width, 1.6 M parameters (Page 2018).
+    """The quick residual network of DAWNBench, 6.6 M parameters (Page 2018).
 
-    Made to be trained in few epochs of large batches on a GPU; images 3x32x32 -> 10 logits.
+    Made for few epochs of large batches on a GPU; images 3x32x32 -> 10 logits. Pooling comes
+    before the norm here. Published: 94.1% of the test images after 24 epochs. Not trained in full
+    here; at half of its width 15 epochs of batches of 512 gave 91.8% of the validation images
+    (one-cycle at 0.4, one seed, one CPU core in bf16).
     """
     return nn.Sequential(
-        ConvNorm(3, 32),
-        ConvNorm(32, 64, pool=2),  # (B, 64, 16, 16)
-        Residual(64),
-        ConvNorm(64, 128, pool=2),  # (B, 128, 8, 8)
-        ConvNorm(128, 256, pool=2),  # (B, 256, 4, 4)
-        Residual(256),
-        Logits(256),
+        ConvNorm(3, 64),
+        ConvNorm(64, 128, pool=2),  # (B, 128, 16, 16)
+        Residual(128),
+        ConvNorm(128, 256, pool=2),  # (B, 256, 8, 8)
+        ConvNorm(256, 512, pool=2),  # (B, 512, 4, 4)
+        Residual(512),
+        Logits(512),
     )
 
 
