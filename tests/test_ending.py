@@ -23,8 +23,8 @@ def main():
     global kept
     kept = Kept()
     atexit.register(print, "registered")
-    threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
     print("the program")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
     {end}
 
 run_and_leave(main)
