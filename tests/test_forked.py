@@ -13,6 +13,7 @@ import pytest
 
 from lrsearch.config import make
 from lrsearch.search.forked import spares
+from tests.crash_runs import alive
 from tests.servers import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made on Linux only")
@@ -45,7 +46,7 @@ def _program(settings: str, *, first: str = "pass", inside: str = "pass") -> tup
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.stderr == ""
@@ -82,7 +83,7 @@ def test_copies_leave_when_the_process_was_killed() -> None:
     code, made = _program("workers=2", inside="os.kill(os.getpid(), 9)")
     assert code == -signal.SIGKILL
     assert len(made) == 2
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in made), 10)
+    wait_for(lambda: not any(map(alive, made)), 60)
 
 
 def test_a_copy_that_fails_ends_with_its_error_in_its_own_log() -> None:
@@ -118,7 +119,7 @@ def test_a_loader_with_processes_of_its_own_works_in_a_worker(tmp_path: Path) ->
         text=True,
     ) as process:
         try:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=180)
         finally:
             process.terminate()
     assert process.returncode == 0, out

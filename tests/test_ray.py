@@ -32,6 +32,7 @@ from tests.crash_runs import (
     finished,
     leftovers,
     open_owners,
+    pids,
     running,
 )
 from tests.ray_cluster import ray_cluster
@@ -52,17 +53,12 @@ def started(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
-def workers(storage: Storage) -> list[int]:
-    """Process numbers of the workers that run a trial now."""
-    return [int(owner.split(":")[2]) for owner in open_owners(storage)]
-
-
 def both_workers(storage: Storage) -> list[int]:
     """Process numbers of two workers, as soon as both run a trial."""
     found: list[int] = []
 
     def look() -> bool:
-        found[:] = workers(storage)
+        found[:] = pids(storage)
         return len(found) == 2
 
     wait_for(look, 90)
@@ -84,7 +80,7 @@ def test_a_run_on_two_nodes_interrupted_and_killed_in_every_way_ends_as_an_undis
             actors = [parent(pid) for pid in both_workers(storage)]
             assert len({parent(actor) for actor in actors}) == 2, "both nodes work"
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
         assert process.returncode == 130, errors
         assert "Go on with the same command" in errors
         assert "Traceback" not in errors

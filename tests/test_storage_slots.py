@@ -36,6 +36,7 @@ from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.trials import Ending
+from tests.servers import wait_for
 from tests.storage_worker import Result, claim_one, create_trial, fill_trial
 
 
@@ -71,6 +72,11 @@ class Place:
         """As if nobody's heart had beaten for so long."""
         with self.storage.engine.begin() as connection:
             connection.execute(update(SLOTS).values(beat=server_now() - seconds))
+
+    def age(self) -> float:
+        """Seconds since the last beat of the only trial."""
+        with self.storage.engine.connect() as connection:
+            return float(connection.execute(select(server_now() - SLOTS.c.beat)).scalar_one())
 
     def state(self, trial_id: int) -> TrialState:
         return self.storage.get_trial(trial_id).state
@@ -329,10 +335,7 @@ def test_the_clock_of_the_worker_does_not_matter(
         monkeypatch.setattr(time, "time", lambda shift=shift: 1.7e9 + shift)
         assert place.claim(other, target=1, stale_seconds=60) is None
         beat(place.storage, me)
-    with place.storage.engine.connect() as connection:
-        spread = connection.execute(select(server_now() - SLOTS.c.beat)).scalar()
-    assert spread is not None
-    assert -1 < float(spread) < 60
+    assert -1 < place.age() < 60
 
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once(place: Place) -> None:
@@ -566,17 +569,9 @@ def test_heartbeat_thread_keeps_a_slow_worker_alive(local: Place) -> None:
     local.begin(slow, target=1)
     local.silence(100)
     with Heartbeat(local.storage, slow, seconds=0.05):
-        deadline = time.monotonic() + 10
-        while True:
-            with local.storage.engine.connect() as connection:
-                age = connection.execute(select(server_now() - SLOTS.c.beat)).scalar()
-            if age is not None and float(age) < 5:
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: local.age() < 5)
     assert local.claim(new_owner(), target=1, stale_seconds=60) is None
-    assert threading.active_count() >= 1
-    assert not [t for t in threading.enumerate() if t.name == "lrsearch-heartbeat"]
+    wait_for(lambda: "lrsearch-heartbeat" not in [t.name for t in threading.enumerate()])
 
 
 # studies
