@@ -138,14 +138,11 @@ def test_own_family_is_known_to_every_command_through_its_tasks_file(in_tmp: Pat
     assert own([*words[:3], "--schedules", "Halvng"]) == 2
 
 
-def blocks() -> list[Any]:
-    """The code blocks of the README from top to bottom: language and content."""
+def blocks() -> dict[int, tuple[str, str]]:
+    """The code blocks of the README from top to bottom: line -> language and content."""
     text = README.read_text()
     found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [
-        pytest.param(m.group(1), m.group(2), id=f"line{text[: m.start()].count(chr(10)) + 1}")
-        for m in found
-    ]
+    return {text[: m.start()].count("\n") + 1: (m.group(1), m.group(2)) for m in found}
 
 
 @pytest.fixture(scope="module")
@@ -170,16 +167,30 @@ def names() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("language", "body"), blocks())
+@pytest.fixture(scope="module")
+def unread() -> list[int]:
+    """Lines of the blocks that have not run yet."""
+    return sorted(blocks())
+
+
+@pytest.mark.parametrize("line", blocks())
 def test_readme_block_works(
-    language: str,
-    body: str,
+    line: int,
+    unread: list[int],
     place: Path,
     names: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(place)
+    while unread and unread[0] <= line:  # those above it come first, whatever is asked for
+        run_block(*blocks()[unread.pop(0)], names, request)
+
+
+def run_block(
+    language: str, body: str, names: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """Do what a reader would do with a block."""
     if language == "python":
         if title := re.match(r"# (\w+\.py)\n", body):
             Path(title.group(1)).write_text(body)
@@ -199,7 +210,7 @@ def test_output_shown_in_the_readme_is_recorded() -> None:
     recorded = [
         line.strip() for line in (ROOT / "studies/digits/run.txt").read_text().splitlines()
     ]
-    (shown,) = [p.values[1] for p in blocks() if p.values[0] == "console"]
+    (shown,) = [body for language, body in blocks().values() if language == "console"]
     command, *lines = shown.splitlines()
     assert command == f"$ {recorded[0]}"
     assert len(lines) > 5
