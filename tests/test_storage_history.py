@@ -14,7 +14,7 @@ from sqlalchemy import event, insert
 
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.storage import Storage, history, new_owner, open_storage, trials
-from lrsearch.storage.schema import HISTORY, TRIALS
+from lrsearch.storage.schema import TRIALS
 from tests.storage_worker import Result, claim_one, create_trial
 
 
@@ -159,23 +159,11 @@ def test_ten_thousand_trials_of_thirty_epochs_are_read_in_seconds(storage: Stora
                 for n in range(10_000)
             ],
         )
-        ids = connection.execute(TRIALS.select().order_by(TRIALS.c.number)).scalars().all()
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(
-                "INSERT INTO lrsearch_history SELECT t.trial_id, e, 0.1, 1, 1, 1, 1, 1, 1 "
-                "FROM trials t, generate_series(1, 30) e"
-            )
-        else:
-            values = dict.fromkeys(history._VALUES, 1.0)
-            for start in range(0, 10_000, 1000):
-                connection.execute(
-                    insert(HISTORY),
-                    [
-                        {"trial_id": i, "epoch": e, **values}
-                        for i in ids[start : start + 1000]
-                        for e in range(1, 31)
-                    ],
-                )
+        connection.exec_driver_sql(
+            "INSERT INTO lrsearch_history WITH RECURSIVE epochs(e) AS "
+            "(SELECT 1 UNION ALL SELECT e + 1 FROM epochs WHERE e < 30) "
+            "SELECT t.trial_id, e, 0.1, 1, 1, 1, 1, 1, 1 FROM trials t, epochs"
+        )
     start = time.process_time()
     loaded = history.load_history(storage, study._study_id)
     seconds = time.process_time() - start
