@@ -25,6 +25,13 @@ from tests.crash_runs import TRIALS, arguments, finish, histories, running
 from tests.servers import SERVERS, Postgres, mysql_database
 
 torch.set_num_threads(1)
+for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)  # what rich makes of a terminal is the same in every CI
+os.environ["TERM"] = "xterm-256color"
+os.environ["no_proxy"] = "127.0.0.1,127.0.0.2,localhost"  # the servers of tests
+# In memory commits and deletions need not wait for a disk, and paths of sockets are short enough.
+if os.access(MEMORY := "/dev/shm", os.W_OK) and shutil.disk_usage(MEMORY).free > 4e9:
+    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 # The same draws in every run; `pytest --hypothesis-profile default` looks for other ones.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
