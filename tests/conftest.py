@@ -30,8 +30,11 @@ for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
 os.environ["TERM"] = "xterm-256color"
 os.environ["no_proxy"] = "127.0.0.1,127.0.0.2,localhost"  # the servers of tests
 # In memory commits and deletions need not wait for a disk, and paths of sockets are short enough.
-if os.access(MEMORY := "/dev/shm", os.W_OK) and shutil.disk_usage(MEMORY).free > 4e9:
-    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+MEMORY = "/dev/shm"
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
+    room = os.statvfs(MEMORY)
+    if room.f_bavail * room.f_frsize > 4e9 and not room.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 # The same draws in every run; `pytest --hypothesis-profile default` looks for other ones.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
