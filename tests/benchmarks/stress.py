@@ -1,0 +1,167 @@
+"""Which of a search's finalists holds: does one run at a higher rate tell, without many seeds?
+
+    python -m tests.benchmarks.stress --data-dir DIR --seeds 24 --first 600 --write studies/winners
+
+A schedule that fails on some seeds lies near the edge of what the task bears, and with all of its
+rates raised it is beyond. The winner of a search, the gentler one and the third that ``confirm``
+takes are trained at several times their rates, from initial weights that no search has seen. Five
+fresh seeds choose; fifteen others, which nobody has looked at, judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+
+import lrsearch
+from lrsearch.report.distinct import choose_arms
+from lrsearch.schedules import Schedule
+from lrsearch.tasks.task import Task
+from tests.benchmarks import record, winners
+from tests.benchmarks.live import GUESSING, NOTHING, percent, train_together
+
+CHOOSE = 5
+"""Fresh seeds that choose."""
+JUDGE = 15
+"""Further seeds, by which the chosen are compared."""
+TIMES = (1.0, 1.3, 1.7)
+"""What the rates are multiplied by."""
+
+
+def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
+    """One search, and what its finalists and recipes came to: losses by times of the rates."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = lrsearch.search(
+            task,
+            name="s",
+            trials=trials,
+            seed=seed,
+            storage=f"sqlite:///{folder}/s.db",
+            out=folder,
+            device="cpu",
+            quiet=True,
+        )
+        chosen = choose_arms(result.tables.table, 3)
+        milder = result.tables.found.gentler if result.tables.found is not None else None
+    schedules = [Schedule.from_dict(arm["schedule"]) for arm in chosen]
+    first = 10**6 + 1000 * seed
+    losses: list[dict[str, list[float]]] = [{} for _ in chosen]
+    for times in TIMES:
+        raised = [replace(schedule, lr=schedule.lr * times) for schedule in schedules]
+        seeds = range(first, first + CHOOSE + (JUDGE if times == 1.0 else 0))
+        found = np.array([train_together(task, raised, each) for each in seeds])
+        for i, its in enumerate(found.T.tolist()):
+            losses[i][str(times)] = its
+    numbers = [arm["trial"] for arm in chosen]
+    return {
+        "gentler": 0 if milder is None else numbers.index(milder.number),
+        "arms": [
+            {"label": arm["key"], "baseline": arm.get("baseline"), "losses": its}
+            for arm, its in zip(chosen, losses, strict=True)
+        ],
+    }
+
+
+def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
+    """What is taken -> which arms it takes: one, or one for each seed that chooses alone."""
+    arms = row["arms"]
+    own = [i for i, arm in enumerate(arms) if arm["baseline"] is None] or [0]
+
+    def mean(i: int) -> float:
+        return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
+
+    alone = {
+        times: [min(own, key=lambda i: arms[i]["losses"][str(times)][k]) for k in range(CHOOSE)]
+        for times in TIMES
+    }
+    return {
+        "winner of the search": [0],
+        "gentler one of the search": [row["gentler"]],
+        "lowest finalist on one fresh seed": alone[1.0],
+        **{f"the same at {times:g} times its rates": alone[times] for times in TIMES[1:]},
+        f"lowest of all on {CHOOSE} fresh seeds": [min(range(len(arms)), key=mean)],
+    }
+
+
+def judged(row: Mapping[str, Any]) -> dict[str, tuple[list[float], float]]:
+    """Of each choice: how far it is above the best recipe, and its share of runs without result.
+
+    The best recipe is the one of the seeds that choose.
+    """
+    arms = row["arms"]
+    losses = np.array([arm["losses"]["1.0"] for arm in arms], dtype=np.float64)
+    losses = np.minimum(np.nan_to_num(losses, nan=GUESSING, posinf=GUESSING), GUESSING)
+    recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
+    best = min(recipes, key=lambda i: losses[i, :CHOOSE].mean())
+    means, lost = losses[:, CHOOSE:].mean(axis=1), (losses[:, CHOOSE:] > NOTHING).mean(axis=1)
+    return {
+        name: ([float(means[i] / means[best]) - 1 for i in taken], float(np.mean(lost[taken])))
+        for name, taken in choices(row).items()
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Distance from the best recipe, mean and worst, and the share of runs that learnt nothing."""
+    lines = [
+        "| task | searches | choice | against the best recipe | worst | learnt nothing |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        found = [judged(row) for row in rows if row["task"] == task]
+        for name in found[0]:
+            gains = [each[name][0] for each in found]
+            mean, error = percent(np.array([np.mean(its) for its in gains]))
+            worst = 100 * max(map(max, gains))
+            lost = 100 * float(np.mean([each[name][1] for each in found]))
+            cells = [f"{mean:+.1f} ± {error:.1f}%", f"{worst:+.0f}%", f"{lost:.1f}%"]
+            lines.append(f"| {task} | {len(found)} | {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.stress", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="*", default=["digits", "fashion-mnist", "cifar10"])
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first search")
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--raw", type=Path, default=Path("stress.jsonl"), help="done runs; grows")
+    parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
+    done = {(row["task"], row["seed"]) for row in rows}
+    for name in args.tasks:
+        task = winners.make_task(name, args.data_dir)
+        for seed in range(args.first, args.first + args.seeds):
+            if (name, seed) not in done:
+                rows.append({"task": name, "seed": seed, **run_study(task, seed, args.trials)})
+                with args.raw.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(f"{name:14} seed {seed:2}", flush=True)
+    lines = table(rows)
+    print("\n".join(lines))
+    if args.write:
+        names = shlex.join(args.tasks)
+        command = f"python -m tests.benchmarks.stress --data-dir DIR --tasks {names}"
+        command += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
+        record.write(args.write, "stress", lines, rows, f"{command} --write {args.write}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

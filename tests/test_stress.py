@@ -1,0 +1,63 @@
+"""The benchmark of finalists at higher rates: seeds that choose do not judge; so says its page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import stress, winners
+
+STUDY = Path(__file__).resolve().parents[1] / "studies" / "winners"
+
+
+def arm(label: str, judge: float, *choose: float, baseline: str | None = None) -> dict[str, Any]:
+    """Losses on the seeds that choose, at each of the times; and on those that judge."""
+    losses = {str(t): [v] * stress.CHOOSE for t, v in zip(stress.TIMES, choose, strict=True)}
+    losses["1.0"] = losses["1.0"] + [judge] * stress.JUDGE
+    return {"label": label, "baseline": baseline, "losses": losses}
+
+
+def test_a_finalist_is_chosen_by_what_it_comes_to_at_a_higher_rate() -> None:
+    arms = [
+        arm("winner", 2.4, 0.1, 0.2, 2.3),
+        arm("gentler", 0.6, 0.5, 0.1, 0.4),
+        arm("third", 0.3, 0.4, 0.5, 0.2),
+        arm("a recipe", 0.5, 0.3, 0.0, 0.0, baseline="StepLR"),
+        arm("another", 0.4, 0.35, 0.0, 0.0, baseline="ConstantLR"),
+    ]
+    row = {"task": "t", "seed": 0, "arms": arms, "gentler": 1}
+    winner, gentler, one, raised, far, five = stress.judged(row).values()
+    assert far == ([pytest.approx(0.3 / 0.5 - 1)] * stress.CHOOSE, 0.0)
+    assert gentler == ([pytest.approx(0.6 / 0.5 - 1)], 0.0)
+    assert raised == ([pytest.approx(0.6 / 0.5 - 1)] * stress.CHOOSE, 0.0)
+    assert one == ([winner[0][0]] * stress.CHOOSE, 1.0)
+    assert winner == five == ([pytest.approx(stress.GUESSING / 0.5 - 1)], 1.0)
+    line = stress.table([row, row])[-2]
+    assert line == "| t | 2 | the same at 1.7 times its rates | -40.0 ± 0.0% | -40% | 0.0% |"
+
+
+def test_the_finalists_of_a_search_are_trained_at_higher_rates(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stress, "CHOOSE", 2)
+    monkeypatch.setattr(stress, "JUDGE", 1)
+    task = replace(winners.make_task("digits", in_tmp), epochs=2)
+    row = stress.run_study(task, 3, trials=14)
+    assert {a["baseline"] for a in row["arms"]} > {None, "StepLR"}
+    for its in row["arms"]:
+        assert {times: len(losses) for times, losses in its["losses"].items()} == {
+            "1.0": 3,
+            "1.3": 2,
+            "1.7": 2,
+        }
+        assert its["losses"]["1.0"][:2] != its["losses"]["1.7"]
+    assert set(stress.judged(row)) == set(stress.choices(row))
+
+
+def test_the_page_is_what_the_record_says() -> None:
+    rows = json.loads((STUDY / "record.json").read_text())["stress"]["rows"]
+    assert "\n".join(stress.table(rows)) in (STUDY / "README.md").read_text()
