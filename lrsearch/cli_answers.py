@@ -120,7 +120,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
     from lrsearch.report.command import data_option, import_options
-    from lrsearch.report.confirmed import results
+    from lrsearch.report.confirmed_json import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted

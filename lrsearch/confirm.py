@@ -4,6 +4,10 @@ The best schedule of a search, a gentler one, the next best that differ as curve
 baseline are trained again on seeds that the search has not seen, the same for all. Each (schedule,
 seed) is one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared
 and shown like any other. This and ``lrsearch train`` are the only places that look at test data.
+
+What the search found is trained once more at :data:`EDGE` times its rates: a schedule that fails
+there lies near the edge of what the task bears, and will fail on some seeds as it is
+(``studies/winners``).
 """
 
 from __future__ import annotations
@@ -21,14 +25,16 @@ from optuna.exceptions import ExperimentalWarning
 from lrsearch.attributes import ATTR as STUDY_ATTR
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import ConfigError, LrsearchError, UsageError
 from lrsearch.export import best_trial, write_confirmed
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
+from lrsearch.report.confirmed import ATTR, EDGE, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.tables import load
+from lrsearch.schedules import Schedule
+from lrsearch.schedules.args import MAX_LR
 from lrsearch.search.confirming import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
@@ -65,6 +71,9 @@ def confirm(
     interrupt: Interrupt | None = None,
 ) -> Confirmed:
     """Train the best distinct schedules and every baseline again on fresh seeds.
+
+    Those that are no baseline are run once more, on the first of the seeds, at 1.7 times their
+    rates: what ends there above thrice its mean lies near the edge, and is not called the lowest.
 
     The same call goes on with what is missing; a greater ``top`` or ``seeds`` adds runs.
 
@@ -104,7 +113,8 @@ def confirm(
     best_trial(study)  # where there is none, it says why
     table = load(study, storage)
     arms = choose_arms(table, top)
-    config = _config(study, storage.url, overrides or {}, runs=len(arms) * seeds)
+    own = [arm for arm in arms if arm["baseline"] is None]
+    config = _config(study, storage.url, overrides or {}, len(arms) * seeds + len(own))
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
     interrupt = interrupt or Interrupt()
     storage.on_wait = note
@@ -112,11 +122,12 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        again = open_confirmation(study, storage, plan, arms, fresh, top)
+        edges = [edge for arm in own if (edge := at_the_edge(arm)) is not None]
+        again = open_confirmation(study, storage, plan, arms, fresh, top, edges)
         folder = results_folder(plan.config.out, study.study_name)
         note(
             f"confirm {study.study_name}: {words.count(len(arms), 'schedule')}, "
-            f"{seeds} fresh seeds each"
+            f"{seeds} fresh seeds each; {EDGE} times the rates of what was found, once"
         )
         for arm in arms:
             note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
@@ -196,6 +207,20 @@ def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: i
     return dataclasses.replace(config, name=study.study_name, storage=url, trials=runs)
 
 
+def at_the_edge(arm: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An arm at :data:`EDGE` times its rates; None where a family of one's own refuses them."""
+    schedule = Schedule.from_dict(arm["schedule"])
+    lr, params = min(EDGE * schedule.lr, MAX_LR), dict(schedule.params)
+    if schedule.family == "Points":
+        params["points"] = [[epoch, lr / schedule.lr * own] for epoch, own in params["points"]]
+    try:
+        raised = dataclasses.replace(schedule, lr=lr, params=params)
+    except ConfigError:
+        return None
+    key = f"{arm['key']} x {EDGE:g}"
+    return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
+
+
 def open_confirmation(
     study: optuna.Study,
     storage: Storage,
@@ -203,8 +228,12 @@ def open_confirmation(
     arms: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     top: int,
+    edges: Sequence[Mapping[str, Any]],
 ) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed; what has begun stays."""
+    """The study ``NAME-confirm``, with a slot for every arm and seed, and one for every edge.
+
+    What has begun stays.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         again = optuna.create_study(
@@ -236,8 +265,10 @@ def open_confirmation(
     if not there.running:  # what was planned and never begun is not asked for any more
         order = order[: there.finished + there.waiting]
     have = {tuple(slot) for slot in order}
-    order += [[a["key"], s] for s in seeds for a in arms if (a["key"], s) not in have]
-    known = {a["key"]: a for a in (stored or {}).get("all_arms", [])} | {a["key"]: a for a in arms}
+    wanted = [(a["key"], s) for s in seeds for a in arms]
+    wanted[len(arms) : len(arms)] = [(e["key"], seeds[0]) for e in edges]
+    order += [list(slot) for slot in wanted if slot not in have]
+    known = {a["key"]: a for a in [*(stored or {}).get("all_arms", []), *arms, *edges]}
     info = again.user_attrs[STUDY_ATTR]
     if info["config"]["trials"] != len(order):
         config = {**info["config"], "trials": len(order)}
@@ -248,6 +279,7 @@ def open_confirmation(
             "of": study.study_name,
             "top": top,
             "arms": list(arms),
+            "edges": list(edges),
             "seeds": list(seeds),
             "slots": order,
             "all_arms": list(known.values()),

@@ -66,7 +66,7 @@ def test_confirm_prints_the_comparison_and_the_report_has_it(
     assert "95% interval" not in page
     assert "test accuracy" in page
     assert main(["show", "digits-confirm"]) == 0
-    assert "4/4 trials ended" in capsys.readouterr().out
+    assert "5/5 trials ended" in capsys.readouterr().out
 
 
 def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(

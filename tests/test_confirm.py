@@ -27,7 +27,8 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text, write_best, write_confirmed
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed, results
+from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed
+from lrsearch.report.confirmed_json import results
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.distinct import choose_arms, difference
 from lrsearch.report.page import make_report, page
@@ -89,6 +90,34 @@ def test_a_planted_difference_on_digits_is_found(storage: Storage) -> None:
     assert "it beat constant rate" in sentence(result)
     assert result.winner.test is not None
     assert result.winner.test.mean > 0.6
+
+
+def test_what_a_search_found_is_trained_once_at_higher_rates(storage: Storage) -> None:
+    points = Schedule("Points", 0.1, EPOCHS, {"points": [[0, 0.1], [4, 0.05]]})
+    study = search_of(
+        storage,
+        found(constant(0.9), 0.2),
+        found(points, 0.21),
+        found(constant(0.1), 0.3, baseline="constant"),
+    )
+    result = confirm(study, storage, top=2, seeds=2)
+    raised = {
+        t.user_attrs["arm"]: t
+        for t in _trials(storage)
+        if t.user_attrs["arm"] not in [arm.key for arm in result.arms]
+    }
+    assert set(raised) == {"#0 x 1.7", "#1 x 1.7"}
+    made = [Schedule.from_dict(t.user_attrs["schedule"]) for t in raised.values()]
+    assert made == [
+        constant(1.7 * 0.9),
+        Schedule("Points", 1.7 * 0.1, EPOCHS, {"points": [[0, 1.7 * 0.1], [4, 1.7 * 0.05]]}),
+    ]
+    for key, trial in raised.items():
+        assert trial.user_attrs["seed"] == 1001
+        assert "test_loss" not in trial.user_attrs
+        assert result.arm(key.partition(" ")[0]).raised == trial.value
+    assert result.arm("constant").raised is None
+    assert result.finished == result.planned == 6
 
 
 def test_leaving_while_the_database_is_away_takes_seconds_and_the_wait_was_told(
@@ -362,18 +391,18 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     )
     confirm(study, storage, top=1, seeds=2)
     first = {t.number: t.value for t in _trials(storage)}
-    assert len(first) == 4
+    assert len(first) == 5, "two of each, and the winner at higher rates"
     confirm(study, storage, top=1, seeds=2)
     assert {t.number: t.value for t in _trials(storage)} == first
     result = confirm(study, storage, top=2, seeds=3)
     again = {t.number: t.value for t in _trials(storage)}
-    assert len(again) == 9
+    assert len(again) == 11
     assert {k: again[k] for k in first} == first
     pairs = [(t.user_attrs["arm"], t.user_attrs["seed"]) for t in _trials(storage)]
-    assert len(set(pairs)) == 9
+    assert len(set(pairs)) == 11
     assert result.finished == result.planned == 9
     there = optuna.load_study(study_name="digits-confirm", storage=storage)
-    assert study_status(there, storage)["target"] == 9
+    assert study_status(there, storage)["target"] == 11
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
     fewer = confirm(study, storage, top=2, seeds=2)
     assert fewer.seeds == result.seeds == (1001, 1002, 1003)
@@ -398,7 +427,7 @@ def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
             confirm(study, storage, seeds=50)
     result = confirm(study, storage, seeds=3)
     assert result.finished == result.planned == 6
-    assert len(_trials(storage)) == 6
+    assert len(_trials(storage)) == 6 + 2
     assert confirm(study, storage, seeds=4).finished == 8
 
 
@@ -427,7 +456,7 @@ def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
         confirm(study, storage, top=1, seeds=2, overrides={"fuse": "off"})
     result = confirm(study, storage, top=1, seeds=2, overrides={"fuse": "off"})
     assert result.finished == 4
-    assert len(_trials(storage)) == 4
+    assert len(_trials(storage)) == 4 + 1
     for arm, expected in zip(result.arms, undisturbed.arms, strict=True):
         assert arm.val_loss == pytest.approx(expected.val_loss, rel=1e-4)
 
@@ -456,7 +485,7 @@ def test_two_workers_find_what_one_does(
         note=said.append,
     )
     assert two.arms == one.arms
-    assert sum("completed" in line for line in said) == 8
+    assert sum("completed" in line for line in said) == 8 + 2
     assert len(started) == 2
     assert not list(tmp_path.rglob("*.pt"))
 

@@ -14,7 +14,14 @@ from rich.console import Console
 from lrsearch.report.answer import _what, sentences
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_words import of_lowest, of_winner, print_confirmed, sentence
+from lrsearch.report.confirmed_json import results
+from lrsearch.report.confirmed_words import (
+    of_edges,
+    of_lowest,
+    of_winner,
+    print_confirmed,
+    sentence,
+)
 from lrsearch.report.tables import TrialRow, answer, load
 from lrsearch.stats import compare
 from tests.synthetic import make_study
@@ -374,3 +381,46 @@ def test_the_commands_of_a_report_name_its_database(label: str, where: str) -> N
         storage=label,
     )
     assert f"`lrsearch confirm s{where} --seeds 10`" in of_winner(found)
+
+
+def test_what_came_lowest_but_bears_no_higher_rate_is_not_the_answer() -> None:
+    """One run at 1.7 times the rates tells what five seeds may hide (studies/winners)."""
+    edge = arm("#1", about(0.13), raised=2.303)
+    found = fake_confirmation(
+        edge, arm("#2", about(0.14), raised=0.2), arm("StepLR", about(0.16), "StepLR")
+    )
+    assert edge.edgy
+    assert found.winner is edge
+    assert found.lowest is found.held is found.arm("#2")
+    said = sentence(found)
+    assert "of those that bear 1.7 times their rates, is **LambdaLR, lr 0.3 (#2)**" in said
+    assert (
+        "At 1.7 times its rates **LambdaLR, lr 0.3 (#1)** ended at 2.303: it lies near the edge "
+        "of what this task bears, and may fail on another seed." in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "raised", "edgy"),
+    [
+        (0.2, 0.55, False),
+        (0.2, 0.65, True),
+        (0.2, math.inf, True),
+        (0.2, None, False),
+        (-1.0, 0.9, False),
+        (-1.0, 1.1, True),
+    ],
+)
+def test_an_arm_is_near_the_edge_above_thrice_its_mean(
+    mean: float, raised: float | None, edgy: bool
+) -> None:
+    one = arm("#1", [mean, mean], raised=raised)
+    assert one.edgy == edgy
+    two = arm("#2", [2 * abs(mean)] * 2, raised=2 * abs(mean))
+    found = fake_confirmation(one, two, arm("StepLR", [5.0, 5.0], "StepLR"))
+    assert found.lowest is (two if edgy else one)
+    all_there = fake_confirmation(one, arm("#3", [4.0, 4.0], raised=math.inf))
+    assert all_there.lowest is one, "where all lie near the edge that tells nothing"
+    if raised == math.inf:
+        assert "(#1)** diverged: it lies" in of_edges(found)
+    assert results(found)["arms"][0]["raised_val_loss"] == (None if raised == math.inf else raised)

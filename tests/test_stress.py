@@ -30,13 +30,14 @@ def test_a_finalist_is_chosen_by_what_it_comes_to_at_a_higher_rate() -> None:
         arm("another", 0.4, 0.35, 0.0, 0.0, baseline="ConstantLR"),
     ]
     row = {"task": "t", "seed": 0, "arms": arms, "gentler": 1}
-    winner, gentler, one, raised, far, five = stress.judged(row).values()
+    winner, gentler, one, raised, far, five, guarded = stress.judged(row).values()
     assert far == ([pytest.approx(0.3 / 0.5 - 1)] * stress.CHOOSE, 0.0)
     assert gentler == ([pytest.approx(0.6 / 0.5 - 1)], 0.0)
     assert raised == ([pytest.approx(0.6 / 0.5 - 1)] * stress.CHOOSE, 0.0)
     assert one == ([winner[0][0]] * stress.CHOOSE, 1.0)
     assert winner == five == ([pytest.approx(stress.GUESSING / 0.5 - 1)], 1.0)
-    line = stress.table([row, row])[-2]
+    assert guarded == ([pytest.approx(0.5 / 0.5 - 1)] * stress.CHOOSE, 0.0)
+    line = stress.table([row, row])[-3]
     assert line == "| t | 2 | the same at 1.7 times its rates | -40.0 ± 0.0% | -40% | 0.0% |"
 
 
@@ -58,6 +59,7 @@ def test_the_finalists_of_a_search_are_trained_at_higher_rates(
     assert set(stress.judged(row)) == set(stress.choices(row))
 
 
-def test_the_page_is_what_the_record_says() -> None:
-    rows = json.loads((STUDY / "record.json").read_text())["stress"]["rows"]
+@pytest.mark.parametrize("part", ["stress", "stress, fresh searches"])
+def test_the_page_is_what_the_record_says(part: str) -> None:
+    rows = json.loads((STUDY / "record.json").read_text())[part]["rows"]
     assert "\n".join(stress.table(rows)) in (STUDY / "README.md").read_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
 FAR = 0.2
 """How far above the lowest median of an arm a run that did not train ends, as a part of it."""
+EDGE = 1.7
+"""How many times its rates a schedule of the search is to bear."""
+BEYOND = 3.0
+"""A schedule is near the edge whose loss at higher rates is above so many times its mean."""
 HOW = "Mean ± standard deviation over seeds."
-"""What stands under the table, before how arms are compared."""
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
-"""The same where the winner was run on too few."""
-NO_LOSS = {"n": 0, "mean": None, "sd": None, "median": None}
-"""The summary of an arm that lost all its seeds, in JSON."""
+"""What stands under the table before how arms are compared; the second where seeds are too few."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Arm:
         lost: Seeds on which it diverged or failed.
         untrained: Seeds on which it ended no lower than it was after its first epoch, and far
             above the median of the best arm: the net has died.
+        raised: Loss of one run at :data:`EDGE` times its rates; infinite if lost, None if not run.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Arm:
     test_metric: Mapping[int, float]
     lost: tuple[int, ...]
     untrained: tuple[int, ...] = ()
+    raised: float | None = None
 
     @property
     def label(self) -> str:
@@ -77,6 +80,14 @@ class Arm:
     def val(self) -> Summary:
         """Validation loss over the seeds that were not lost."""
         return summary(list(self.val_loss.values()))
+
+    @property
+    def edgy(self) -> bool:
+        """Whether it lies near the edge: at higher rates it ended above thrice its mean."""
+        if self.raised is None or not self.val_loss:
+            return False
+        mean = self.val.mean
+        return self.raised - mean > (BEYOND - 1) * abs(mean)
 
     @property
     def test(self) -> Summary | None:
@@ -160,11 +171,21 @@ class Confirmed:
     def lowest(self) -> Arm:
         """The arm that came lowest on these seeds: the fewest lost, then the lowest mean.
 
-        Of those that were run on as many as any other; the winner of the search where equal.
+        Of those that were run on as many as any other; the winner of the search where equal. To
+        be :attr:`aside` counts as a lost seed.
         """
         runs = [len(a.losses) for a in self.arms]
         rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
-        return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=self.winner)
+        aside = self.aside
+        lost = {a.key: len(a.lost) + (a in aside) for a in rows}
+        return min(rows, key=lambda a: (lost[a.key], a.val.mean), default=self.winner)
+
+    @property
+    def aside(self) -> list[Arm]:
+        """Arms near the edge, which are not the answer; none where all that were tried are."""
+        tried = [a for a in self.arms if a.raised is not None and a.val_loss]
+        edgy = [a for a in tried if a.edgy]
+        return edgy if len(edgy) < len(tried) else []
 
     @property
     def lead(self) -> Comparison | None:
@@ -199,7 +220,7 @@ class Confirmed:
         Better than the strongest of them, that is, and worse than none. Else the winner of the
         search, whatever became of it.
         """
-        if self.too_few or self.stands:
+        if self.too_few or (self.stands and self.winner not in self.aside):
             return self.winner
         lead = self.lead
         better = lead is not None and lead.verdict() == "better"
@@ -261,7 +282,8 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         plan: Its user attribute: ``arms`` (key, schedule, trial, baseline) and ``seeds``.
     """
     arms = []
-    good = _lowest_median(table)
+    good = _lowest_median(table, {entry["key"] for entry in plan["arms"]})
+    edges = {entry["of"]: entry["key"] for entry in plan.get("edges", [])}
     for entry in plan["arms"]:
         rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
         done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
@@ -278,11 +300,11 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _attr(done, "test_metric"),
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
                 _untrained(table, done, good),
+                _raised(table, edges.get(entry["key"])),
             )
         )
     if not arms or not arms[0].val_loss:
         return None
-    key = arms[0].key
     runs = sum(len(a.losses) for a in arms)
     seeds = {int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms))
     return Confirmed(
@@ -291,19 +313,26 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         seeds=tuple(sorted(seeds)),
         planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
         finished=runs,
-        loss=tuple(compare(key, {a.key: a.losses for a in arms})),
+        loss=tuple(compare(arms[0].key, {a.key: a.losses for a in arms})),
         metric_name=table.metric_name,
         storage=table.storage_url,
         config=table.config,
     )
 
 
-def _lowest_median(table: StudyTable) -> float:
-    """Of the arms' losses; 0 without any."""
+def _raised(table: StudyTable, key: str | None) -> float | None:
+    """What the run at higher rates came to, once it has ended."""
+    ended = table.having("complete", "diverged", "failed", "pruned")
+    found = [t for t in ended if key is not None and t.attrs.get("arm") == key]
+    return None if not found else math.inf if found[0].value is None else found[0].value
+
+
+def _lowest_median(table: StudyTable, arms: Collection[str]) -> float:
+    """Of these arms' losses; 0 without any."""
     values: dict[str, list[float]] = {}
     for trial in table.having("complete"):
-        if trial.value is not None:
-            values.setdefault(str(trial.attrs.get("arm")), []).append(trial.value)
+        if trial.value is not None and (key := str(trial.attrs.get("arm"))) in arms:
+            values.setdefault(key, []).append(trial.value)
     return min(map(statistics.median, values.values()), default=0.0)
 
 
@@ -319,30 +348,3 @@ def _untrained(table: StudyTable, done: Mapping[int, TrialRow], good: float) -> 
 def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
     found = {s: t.attrs.get(name) for s, t in sorted(done.items())}
     return {s: float(v) for s, v in found.items() if as_number(v) is not None}
-
-
-def results(found: Confirmed) -> dict[str, Any]:
-    """The comparison as plain values, for ``--json``."""
-    return {
-        "study": found.name,
-        "seeds": list(found.seeds),
-        "runs": {"planned": found.planned, "finished": found.finished},
-        "winner": found.winner.key,
-        "lowest": found.lowest.key,
-        "held": found.held.key,
-        "file": None if found.file is None else str(found.file),
-        "arms": [
-            {
-                "key": arm.key,
-                "label": arm.label,
-                "trial": arm.trial,
-                "baseline": arm.baseline,
-                "val_loss": asdict(arm.val) if arm.val_loss else NO_LOSS,
-                "test_metric": None if arm.test is None else asdict(arm.test),
-                "lost_seeds": list(arm.lost),
-                "untrained_seeds": list(arm.untrained),
-            }
-            for arm in found.arms
-        ],
-        "comparisons": [asdict(row) | {"verdict": row.verdict()} for row in found.loss],
-    }

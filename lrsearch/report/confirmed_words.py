@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
-from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
+from lrsearch.report.confirmed import EDGE, SUFFIX, Arm, Confirmed
 from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
     parts = [of_winner(found), of_lowest(found)]
     if found.held is not found.winner:
         parts.reverse()
-    return text + " ".join(filter(None, parts))
+    return text + " ".join(filter(None, [*parts, of_edges(found)]))
 
 
 def other(found: Confirmed, best: int) -> str:
@@ -98,10 +98,29 @@ def of_lowest(found: Confirmed) -> str:
 
 def among(found: Confirmed) -> str:
     """Of which arms the lowest is so: `` of those with no lost seeds``, or "" for all."""
-    lost = len(found.lowest.lost)
-    if all(len(arm.lost) <= lost for arm in found.arms):
+    lost, parts = len(found.lowest.lost), []
+    if any(len(arm.lost) > lost for arm in found.arms):
+        parts.append(f"with {'the fewest' if lost else 'no'} lost seeds")
+    if found.aside and found.lowest not in found.aside:
+        parts.append(f"that bear {EDGE:g} times their rates")
+    return f" of those {' and '.join(parts)}" if parts else ""
+
+
+def of_edges(found: Confirmed) -> str:
+    """Which arms lie near the edge of what the task bears, or nothing at all."""
+    arms = [arm for arm in found.arms if arm.edgy]
+    if not arms:
         return ""
-    return f" of those with {'the fewest' if lost else 'no'} lost seeds"
+    came = [
+        f"**{arm.name}** "
+        + ("diverged" if arm.raised == math.inf else f"ended at {words.loss(arm.raised)}")
+        for arm in arms
+    ]
+    its, lie = ("its", "it lies") if len(arms) == 1 else ("their", "they lie")
+    return (
+        f"At {EDGE:g} times {its} rates {words.listing(came)}: {lie} near the edge of what this "
+        "task bears, and may fail on another seed."
+    )
 
 
 def _failures(arm: Arm) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
-from lrsearch.report.confirmed import Confirmed, results
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_json import results
 from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
 from lrsearch.settings import default_storage

@@ -27,6 +27,7 @@ import numpy as np
 import optuna
 
 import lrsearch
+from lrsearch.report.confirmed import BEYOND, EDGE
 from lrsearch.report.distinct import choose_arms
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Task
@@ -37,7 +38,7 @@ CHOOSE = 5
 """Fresh seeds that choose."""
 JUDGE = 15
 """Further seeds, by which the chosen are compared."""
-TIMES = (1.0, 1.3, 1.7)
+TIMES = (1.0, 1.3, EDGE)
 """What the rates are multiplied by."""
 
 
@@ -83,6 +84,11 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
     def mean(i: int) -> float:
         return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
 
+    def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
+        far = {i for i in own if arms[i]["losses"][str(EDGE)][k] > BEYOND * mean(i)}
+        return min(every, key=lambda i: (i in far and far != set(own), mean(i)))
+
+    every = range(len(arms))
     alone = {
         times: [min(own, key=lambda i: arms[i]["losses"][str(times)][k]) for k in range(CHOOSE)]
         for times in TIMES
@@ -92,7 +98,8 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
         "gentler one of the search": [row["gentler"]],
         "lowest finalist on one fresh seed": alone[1.0],
         **{f"the same at {times:g} times its rates": alone[times] for times in TIMES[1:]},
-        f"lowest of all on {CHOOSE} fresh seeds": [min(range(len(arms)), key=mean)],
+        f"lowest of all on {CHOOSE} fresh seeds": [min(every, key=mean)],
+        f"the same, of those that bear {EDGE:g} times": [guarded(k) for k in range(CHOOSE)],
     }
 
 
@@ -142,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--raw", type=Path, default=Path("stress.jsonl"), help="done runs; grows")
     parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    parser.add_argument("--part", default="", help="of the record, beside the usual one")
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
@@ -160,7 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = shlex.join(args.tasks)
         command = f"python -m tests.benchmarks.stress --data-dir DIR --tasks {names}"
         command += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
-        record.write(args.write, "stress", lines, rows, f"{command} --write {args.write}")
+        command, part = f"{command} --write {args.write}", "stress"
+        if args.part:
+            part, command = f"{part}, {args.part}", f"{command} --part '{args.part}'"
+        record.write(args.write, part, lines, rows, command)
 
 
 if __name__ == "__main__":
