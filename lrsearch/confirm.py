@@ -125,10 +125,9 @@ def confirm(
         edges = [edge for arm in own if (edge := at_the_edge(arm)) is not None]
         again = open_confirmation(study, storage, plan, arms, fresh, top, edges)
         folder = results_folder(plan.config.out, study.study_name)
-        note(
-            f"confirm {study.study_name}: {words.count(len(arms), 'schedule')}, "
-            f"{seeds} fresh seeds each; {EDGE} times the rates of what was found, once"
-        )
+        more = f", and what was found once at {EDGE:g} times its rates" if edges else ""
+        schedules = words.count(len(arms), "schedule")
+        note(f"confirm {study.study_name}: {schedules}, {seeds} fresh seeds each{more}")
         for arm in arms:
             note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
         crew = make_crew(
