@@ -6,7 +6,7 @@ seed) is one trial of a study ``NAME-confirm`` in the same database, so that it 
 and shown like any other. This and ``lrsearch train`` are the only places that look at test data.
 
 What the search found is trained once more at :data:`EDGE` times its rates: a schedule that fails
-there lies near the edge of what the task bears, and will fail on some seeds as it is
+there lies near the edge of what the task bears, and may fail on some seeds as it is
 (``studies/winners``).
 """
 

@@ -66,8 +66,8 @@ def winners() -> str:
     searches = len(record("winners")["stress, fresh searches"]["rows"])
     return (
         f"In {searches} searches of digits that had no part in any choice, that was {-held:.0%} "
-        f"below the best recipe; `gentler.yaml` was {gentler:.0%} above it, the bare winner "
-        f"{bare:.0%}, as some fail; on four other tasks no choice is more than "
+        f"below the best recipe, `gentler.yaml` {-gentler:.0%} below it, the bare winner "
+        f"{bare:.0%} above it; on four other tasks no choice is more than "
         f"{-min(min(its.values()) for its in others.values()):.1%} below it"
     )
 
