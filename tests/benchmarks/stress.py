@@ -10,21 +10,16 @@ fresh seeds choose; fifteen others, which nobody has looked at, judge.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import optuna
 
 import lrsearch
 from lrsearch.report.confirmed import BEYOND, EDGE
@@ -140,35 +135,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser("python -m tests.benchmarks.stress", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="*", default=["digits", "fashion-mnist", "cifar10"])
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--first", type=int, default=0, help="seed of the first search")
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--raw", type=Path, default=Path("stress.jsonl"), help="done runs; grows")
-    parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    parser = winners.arguments("stress", __doc__)
     parser.add_argument("--part", default="", help="of the record, beside the usual one")
     args = parser.parse_args(argv)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
-    done = {(row["task"], row["seed"]) for row in rows}
-    for name in args.tasks:
-        task = winners.make_task(name, args.data_dir)
-        for seed in range(args.first, args.first + args.seeds):
-            if (name, seed) not in done:
-                rows.append({"task": name, "seed": seed, **run_study(task, seed, args.trials)})
-                with args.raw.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(f"{name:14} seed {seed:2}", flush=True)
+    rows = winners.searches(args, run_study)
     lines = table(rows)
     print("\n".join(lines))
     if args.write:
-        names = shlex.join(args.tasks)
-        command = f"python -m tests.benchmarks.stress --data-dir DIR --tasks {names}"
-        command += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
-        command, part = f"{command} --write {args.write}", "stress"
+        command, part = winners.command("stress", args), "stress"
         if args.part:
             part, command = f"{part}, {args.part}", f"{command} --part '{args.part}'"
         record.write(args.write, part, lines, rows, command)

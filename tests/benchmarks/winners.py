@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,18 +117,24 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser("python -m tests.benchmarks.winners", description=__doc__)
+def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The words of a benchmark of searches."""
+    parser = argparse.ArgumentParser(f"python -m tests.benchmarks.{name}", description=description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tasks", nargs="*", default=["digits", "fashion-mnist", "cifar10"])
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--first", type=int, default=0, help="seed of the first search")
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--raw", type=Path, default=Path("winners.jsonl"), help="done runs; grows")
+    parser.add_argument("--raw", type=Path, default=Path(f"{name}.jsonl"), help="done runs; grows")
     parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def searches(
+    args: argparse.Namespace, run: Callable[[Task, int, int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What ``run(task, seed, trials)`` gives for every search that is asked for or was done."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
     done = {(row["task"], row["seed"]) for row in rows}
@@ -137,18 +143,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in range(args.first, args.first + args.seeds):
             if (name, seed) in done:
                 continue
-            rows.append({"task": name, "seed": seed, **run_study(task, seed, args.trials)})
+            rows.append({"task": name, "seed": seed, **run(task, seed, args.trials)})
             with args.raw.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(f"{name:14} seed {seed:2}", flush=True)
+    return rows
+
+
+def command(name: str, args: argparse.Namespace) -> str:
+    """The line that makes the record again."""
+    text = f"python -m tests.benchmarks.{name} --data-dir DIR --tasks {shlex.join(args.tasks)}"
+    text += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
+    return f"{text} --write {args.write}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    args = arguments("winners", __doc__).parse_args(argv)
+    rows = searches(args, run_study)
     lines = table(rows)
     print("\n".join(lines))
     if args.write:
-        names = shlex.join(args.tasks)
-        command = f"python -m tests.benchmarks.winners --data-dir DIR --tasks {names}"
-        command += f" --seeds {args.seeds} --first {args.first} --trials {args.trials}"
-        command += f" --write {args.write}"
-        record.write(args.write, "winners", lines, rows, command)
+        record.write(args.write, "winners", lines, rows, command("winners", args))
 
 
 if __name__ == "__main__":
