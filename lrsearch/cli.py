@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.search.run import Outcome
 
-FLAGS = ("warmup", "baselines", "compile")
+FLAGS = ("warmup", "baselines", "robust", "compile")
 GROUPS = {
     "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
     "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
-    "how": ("trials", "sampler", "pruner", "seed", "timeout", "confirm"),
+    "how": ("trials", "sampler", "pruner", "seed", "timeout", "robust", "confirm"),
     "where": (
         "name",
         "storage",

@@ -244,10 +244,8 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lrsearch.export import best_trial, export_text
+    from lrsearch.export import answer_note, export_text
     from lrsearch.files import write_text
-    from lrsearch.report.confirmed import read_confirmed
-    from lrsearch.report.confirmed_words import other
     from lrsearch.search.study import load_study
     from lrsearch.storage import open_storage, redact
 
@@ -260,8 +258,7 @@ def _export(args: argparse.Namespace) -> int:
         out(args.output)
     else:
         sys.stdout.write(text)
-    found = read_confirmed(storage, args.study) if args.trial is None else None
-    if found is not None and (line := other(found, best_trial(study).number)):
+    if args.trial is None and (line := answer_note(study, storage)):
         note(f"lrsearch: {line.replace('`', '')}")
     return 0
 

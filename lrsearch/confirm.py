@@ -1,47 +1,42 @@
 """``lrsearch confirm``: is the winner really better? Fresh seeds, paired, and the test data.
 
-The best schedule of a search, a gentler one, the next best that differ as curves, and every
-baseline are trained again on seeds that the search has not seen, the same for all. Each (schedule,
-seed) is one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared
-and shown like any other. This and ``lrsearch train`` are the only places that look at test data.
+The best schedule of a search, the robust one, others that differ as curves, and every baseline
+are trained again on seeds that the search has not seen, the same for all. Each (schedule, seed) is
+one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared and shown
+like any other. This and ``lrsearch train`` are the only places that look at test data.
 
-What the search found is trained once more at :data:`EDGE` times its rates: a schedule that fails
-there lies near the edge of what the task bears, and may fail on some seeds as it is
-(``studies/winners``).
+What the search found is trained once more at higher rates (:mod:`lrsearch.report.edges`), where
+the search itself has not done that (:mod:`lrsearch.search.robust`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import uuid
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 
 from lrsearch.attributes import ATTR as STUDY_ATTR
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
-from lrsearch.errors import ConfigError, LrsearchError, UsageError
-from lrsearch.export import best_trial, write_confirmed
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.export import best_trial, write_confirmed, write_robust
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, EDGE, SUFFIX, Confirmed, read_confirmed
+from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
 from lrsearch.report.distinct import choose_arms
+from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
-from lrsearch.schedules import Schedule
-from lrsearch.schedules.args import MAX_LR
+from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
 from lrsearch.search.confirming import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_crew
-from lrsearch.search.study import METRIC, changed, kept_config, stored_config, versions
-from lrsearch.storage import slots
-from lrsearch.storage.cache import Cache
+from lrsearch.search.study import changed, stored_config
 from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
@@ -50,7 +45,6 @@ if TYPE_CHECKING:
 
 make_callable(__name__)
 
-FIRST_SEED = 1001
 OF_THE_MACHINE = ("device", "precision", "data_dir", "fuse", "workers")
 """Settings that may be given anew."""
 OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker", "imports")
@@ -112,7 +106,8 @@ def confirm(
         )
     best_trial(study)  # where there is none, it says why
     table = load(study, storage)
-    arms = choose_arms(table, top)
+    found = robust(table, storage)
+    arms = choose_arms(table, top, None if found is None else found.trial)
     own = [arm for arm in arms if arm["baseline"] is None]
     config = _config(study, storage.url, overrides or {}, len(arms) * seeds + len(own))
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
@@ -122,8 +117,8 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        edges = [edge for arm in own if (edge := at_the_edge(arm)) is not None]
-        again = open_confirmation(study, storage, plan, arms, fresh, top, edges)
+        edges = [(edge, fresh[0]) for arm in own if (edge := at_the_edge(arm)) is not None]
+        again = open_confirmation(study, storage, plan, edges, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)
         more = f", and what was found once at {EDGE:g} times its rates" if edges else ""
         schedules = words.count(len(arms), "schedule")
@@ -134,14 +129,15 @@ def confirm(
             plan, storage, folder, interrupt, note, task=task, confirms=again.study_name
         )
         (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
-    found = read_confirmed(storage, study.study_name)
-    if found is None:
+    confirmed = read_confirmed(storage, study.study_name)
+    if confirmed is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
             f"{typed('show', study.study_name + SUFFIX, storage.label)} tells why"
         )
-    file = write_confirmed(study, found, folder / "confirmed.yaml")
-    return dataclasses.replace(found, file=file)
+    write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
+    file = write_confirmed(study, confirmed, folder / "confirmed.yaml")
+    return dataclasses.replace(confirmed, file=file)
 
 
 def after_run(
@@ -204,84 +200,3 @@ def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: i
     given = {k: v for k, v in overrides.items() if v is not None}
     config = make({**stored, "lr": None, **given})
     return dataclasses.replace(config, name=study.study_name, storage=url, trials=runs)
-
-
-def at_the_edge(arm: Mapping[str, Any]) -> dict[str, Any] | None:
-    """An arm at :data:`EDGE` times its rates; None where a family of one's own refuses them."""
-    schedule = Schedule.from_dict(arm["schedule"])
-    lr, params = min(EDGE * schedule.lr, MAX_LR), dict(schedule.params)
-    if schedule.family == "Points":
-        params["points"] = [[epoch, lr / schedule.lr * own] for epoch, own in params["points"]]
-    try:
-        raised = dataclasses.replace(schedule, lr=lr, params=params)
-    except ConfigError:
-        return None
-    key = f"{arm['key']} x {EDGE:g}"
-    return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
-
-
-def open_confirmation(
-    study: optuna.Study,
-    storage: Storage,
-    plan: Plan,
-    arms: Sequence[Mapping[str, Any]],
-    seeds: Sequence[int],
-    top: int,
-    edges: Sequence[Mapping[str, Any]],
-) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed, and one for every edge.
-
-    What has begun stays.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        again = optuna.create_study(
-            study_name=study.study_name + SUFFIX,
-            storage=Cache(storage),
-            direction="minimize",
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-        stored = again.user_attrs.get(ATTR)
-        if stored is None:
-            if again.get_trials(deepcopy=False):
-                raise UsageError(
-                    f"study {again.study_name!r} exists and is no confirmation; give the search "
-                    f"another --name, or {typed('delete', again.study_name, storage.label)}"
-                )
-            again.set_metric_names([METRIC])
-            info = {
-                "config": kept_config(plan.config, storage.label, plan.imports),
-                "plan": plan.to_dict(),
-                "versions": versions(),
-                "uid": uuid.uuid4().hex[:12],
-            }
-            again.set_user_attr(STUDY_ATTR, info)
-    order = [list(slot) for slot in (stored or {}).get("slots", [])]
-    slots.sweep(storage, again._study_id)
-    there = slots.progress(storage, again._study_id)
-    if not there.running:  # what was planned and never begun is not asked for any more
-        order = order[: there.finished + there.waiting]
-    have = {tuple(slot) for slot in order}
-    wanted = [(a["key"], s) for s in seeds for a in arms]
-    wanted[len(arms) : len(arms)] = [(e["key"], seeds[0]) for e in edges]
-    order += [list(slot) for slot in wanted if slot not in have]
-    known = {a["key"]: a for a in [*(stored or {}).get("all_arms", []), *arms, *edges]}
-    info = again.user_attrs[STUDY_ATTR]
-    if info["config"]["trials"] != len(order):
-        config = {**info["config"], "trials": len(order)}
-        again.set_user_attr(STUDY_ATTR, {**info, "config": config})
-    again.set_user_attr(
-        ATTR,
-        {
-            "of": study.study_name,
-            "top": top,
-            "arms": list(arms),
-            "edges": list(edges),
-            "seeds": list(seeds),
-            "slots": order,
-            "all_arms": list(known.values()),
-        },
-    )
-    return again

@@ -6,7 +6,8 @@ import io
 import json
 import threading
 import uuid
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -20,6 +21,7 @@ from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import drawn_courses
+from lrsearch.report.edges import EDGE
 from lrsearch.report.page import Report, make_report
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
@@ -57,7 +59,7 @@ def prepare(study: optuna.Study, storage: Storage) -> StudyTable:
     if CONFIRM_ATTR in study.user_attrs:
         table = load(study, storage)
         found = confirmed_of(table, study.user_attrs[CONFIRM_ATTR])
-        save_note(study, confirm_note(found, study.user_attrs[CONFIRM_ATTR]["of"]))
+        save_note(study, confirm_note(found, study.user_attrs[CONFIRM_ATTR]))
         place_pictures(table, storage)
         return table
     report = make_report(study, storage)
@@ -120,7 +122,7 @@ def note(report: Report) -> str:
         for gain in report.found.gains:
             name, less = (
                 words.markdown(words.baseline(gain.name)),
-                effect(report.found, gain) or "–",
+                effect(report.found.best, gain) or "–",
             )
             rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
@@ -137,9 +139,15 @@ def note(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def confirm_note(found: Confirmed | None, of: str) -> str:
+def confirm_note(found: Confirmed | None, plan: Mapping[str, Any]) -> str:
     """What a confirmation says, as Markdown."""
-    head = f"## Confirmation of {words.code(of)}"
+    of = words.code(plan["of"])
+    if not plan["arms"]:
+        return (
+            f"## Finalists of {of}\n\nTrained at {EDGE:g} times their rates, on fresh seeds: "
+            "what bears that best is in robust.yaml."
+        )
+    head = f"## Confirmation of {of}"
     if found is None:
         return f"{head}\n\nNo run of the best schedule has come to its end yet."
     rows = ["| schedule | seeds | median validation loss | p |", "|---|---:|---:|---:|"]

@@ -21,7 +21,10 @@ from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
-from lrsearch.report.confirmed_words import among
+from lrsearch.report.confirmed_words import among, other
+from lrsearch.report.edges import EDGE
+from lrsearch.report.robust import Raised, Robust, robust_trial
+from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
 from lrsearch.schedules.ranges import as_number
@@ -82,7 +85,7 @@ def why_none(study: optuna.Study) -> str:
 
 
 def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> FrozenTrial:
-    """The trial that the report names: the best, or what alone held on fresh seeds.
+    """The trial that the report names: what alone held on fresh seeds, or is robust, or the best.
 
     Args:
         study: The search.
@@ -91,11 +94,32 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
     Raises:
         LrsearchError: As of :func:`best_trial`.
     """
-    best = best_trial(study)
-    found = read_confirmed(storage or study._storage, study.study_name)
-    if found is None or found.winner.trial != best.number:  # more trials were run since
-        return best
-    return best_trial(study, found.held.trial)
+    best, place = best_trial(study), storage or study._storage
+    found = read_confirmed(place, study.study_name)
+    if found is not None and found.winner.trial == best.number:  # no more trials were run since
+        return best_trial(study, found.held.trial)
+    number = robust_trial(study, place)
+    return best if number is None else best_trial(study, number)
+
+
+def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
+    """Where :func:`answer_trial` is not the best of the search, or came not lowest: why, in words.
+
+    Args:
+        study: The search.
+        storage: Its database; the study's own if left out.
+    """
+    best, place = best_trial(study).number, storage or study._storage
+    found = read_confirmed(place, study.study_name)
+    if found is not None and found.winner.trial == best:
+        return other(found, best)
+    chosen = answer_trial(study, place).number
+    return "" if chosen == best else robust_note(chosen, best, _export(study))
+
+
+def _export(study: optuna.Study) -> str:
+    """The command that exports a study."""
+    return typed("export", study.study_name, _label(study))
 
 
 def _label(study: optuna.Study) -> str:
@@ -211,19 +235,30 @@ def write_best(study: optuna.Study, path: Path) -> Path:
     return path
 
 
-def write_gentler(study: optuna.Study, trial: int | None, path: Path) -> list[Path]:
-    """Write a gentler schedule than the best as YAML; with None, take away one of an earlier run.
+def write_robust(study: optuna.Study, found: Robust | None, path: Path) -> Path:
+    """Write the schedule of a search that is the safest to train with as YAML; returns ``path``.
 
     Args:
         study: The search.
-        trial: The number of :func:`lrsearch.report.gentler.gentler`.
+        found: That schedule; None: there is none but the best.
         path: The file.
     """
-    if trial is None:
-        path.unlink(missing_ok=True)
-        return []
-    write_text(path, export_text(study, trial=trial, name=path.name))
-    return [path]
+    trial = best_trial(study, None if found is None else found.trial.number)
+    text = export_text(study, trial=trial.number, name=path.name)
+    if found is not None and found.raised:
+        text += _yaml(
+            {"robust": {"times_the_rates": EDGE, "val_loss": plain_losses(found.raised)}}
+        )
+    write_text(path, text)
+    return path
+
+
+def plain_losses(raised: Raised) -> dict[int, list[float | None]]:
+    """What finalists came to, for a file; None where a run was lost."""
+    return {
+        number: [loss if math.isfinite(loss) else None for loss in losses]
+        for number, losses in raised.items()
+    }
 
 
 def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:

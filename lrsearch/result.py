@@ -14,6 +14,7 @@ from lrsearch.report import words
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
     from plotly.graph_objects import Figure
 
     from lrsearch.report.confirmed import Confirmed
@@ -48,31 +49,47 @@ class Result:
 
     @property
     def schedule(self) -> Schedule:
-        """The best schedule; ``.build(optimizer, steps_per_epoch=...)`` makes torch's scheduler.
+        """What to train with; ``.build(optimizer, steps_per_epoch=...)`` makes torch's scheduler.
 
-        That of the search; where :func:`lrsearch.confirm` found that another alone holds on fresh
+        The best of the search; where finalists were trained at higher rates, the one that bore
+        them best; and where :func:`lrsearch.confirm` found that another alone holds on fresh
         seeds, that one.
 
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.export import answer_trial
         from lrsearch.schedules import Schedule
 
-        chosen = answer_trial(self.study, self.storage)
-        return Schedule.from_dict(chosen.user_attrs["schedule"])
+        return Schedule.from_dict(self._answer.user_attrs["schedule"])
 
     @property
-    def gentler(self) -> Schedule | None:
-        """A schedule that only luck may have put behind the best of the search, at a lower peak.
+    def best(self) -> Schedule:
+        """The schedule of the lowest loss in the search, as in ``best.yaml``.
 
-        None where the best is that itself, or too few trials are complete to tell.
+        Raises:
+            LrsearchError: No trial has been trained to the end yet.
         """
+        from lrsearch.export import best_trial
         from lrsearch.schedules import Schedule
 
-        found = self.tables.found
-        milder = None if found is None else found.gentler
-        return None if milder is None else Schedule.from_dict(milder.schedule)
+        return Schedule.from_dict(best_trial(self.study).user_attrs["schedule"])
+
+    @property
+    def robust(self) -> Schedule:
+        """The schedule of the search that is the safest to train with, as in ``robust.yaml``.
+
+        Of the finalists the one that came lowest at 1.7 times their rates; where that was not
+        tried, one that only luck may have put behind the best, at a lower peak; else the best.
+
+        Raises:
+            LrsearchError: No trial has been trained to the end yet.
+        """
+        from lrsearch.export import best_trial
+        from lrsearch.schedules import Schedule
+
+        found = None if self.tables.found is None else self.tables.found.robust
+        trial = best_trial(self.study, None if found is None else found.trial.number)
+        return Schedule.from_dict(trial.user_attrs["schedule"])
 
     @property
     def value(self) -> float:
@@ -81,9 +98,13 @@ class Result:
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
+        return float(self._answer.value or 0.0)
+
+    @cached_property
+    def _answer(self) -> FrozenTrial:
         from lrsearch.export import answer_trial
 
-        return float(answer_trial(self.study, self.storage).value or 0.0)
+        return answer_trial(self.study, self.storage)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -188,16 +209,19 @@ class Result:
         return text
 
     def _lines(self) -> list[str]:
+        from lrsearch.export import best_trial
+
         ended = ", ".join(f"{n} {status}" for status, n in self.counts.items())
         head = f"study {self.name}: {ended or 'no trials yet'}"
         try:
-            best = self.schedule
+            best, chosen = best_trial(self.study), self._answer
         except LrsearchError:
             return [head]
         against = ", ".join(f"{name} {words.loss(loss)}" for name, loss in self.baselines.items())
         return [
             head,
-            f"best {best.describe()}  lr {best.lr:.4g}  validation loss {words.loss(self.value)}",
+            f"best {_described(best)}",
+            *([f"train with {_described(chosen)}"] if chosen.number != best.number else []),
             *([f"usual recipes: {against}"] if against else []),
         ]
 
@@ -225,3 +249,12 @@ class Result:
             head = "<tr><th>family</th><th>peak lr</th><th>val loss</th><th>rate</th></tr>"
             parts.append(f"<table>{head}{''.join(rows)}</table>")
         return in_notebook("".join(parts))
+
+
+def _described(trial: FrozenTrial) -> str:
+    """A trial's schedule, its rate and its loss."""
+    from lrsearch.schedules import Schedule
+
+    schedule = Schedule.from_dict(trial.user_attrs["schedule"])
+    loss = words.loss(trial.value)
+    return f"{schedule.describe()}  lr {schedule.lr:.4g}  validation loss {loss}"

@@ -190,6 +190,14 @@ SETTINGS: dict[str, Setting] = {
         False,
         {"type": ["number", "string"]},
     ),
+    "robust": Setting(
+        values.flag,
+        "afterwards train the finalists at 1.7 times their rates, for robust.yaml (default: yes, "
+        "where that costs at most an eighth of the search)",
+        "BOOL",
+        False,
+        _BOOL,
+    ),
     "confirm": Setting(
         values.seeds,
         "afterwards train the best and the usual recipes on so many fresh seeds (default: 0)",

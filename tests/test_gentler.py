@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import lrsearch
-from lrsearch.cli import main
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.gentler import LEAST, gentler
 from lrsearch.report.tables import StudyTable, load
@@ -94,18 +91,3 @@ def test_a_loop_of_the_users_own_is_compared_at_the_same_other_parameters(tmp_pa
     milder = gentler(replace(table, trials=tuple(decayed)))
     assert milder is not None
     assert milder.number == 5
-
-
-def test_a_run_writes_it_beside_the_best_and_says_so(
-    in_tmp: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["run", "--task", "digits", "--epochs", "4", "--trials", "40", "--device", "cpu"]
-    assert main(command) == 0
-    said = capsys.readouterr().out
-    result = lrsearch.report("digits")
-    milder, file = result.gentler, in_tmp / "lrsearch-results" / "digits" / "gentler.yaml"
-    assert milder is not None
-    assert "behind by no more than luck: " in said
-    assert lrsearch.load(file) == milder
-    assert yaml.safe_load(file.read_text())["result"]["value"] > result.value
-    assert 'lrsearch.load("gentler.yaml")' in file.read_text()

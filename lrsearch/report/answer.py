@@ -12,6 +12,7 @@ from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
+from lrsearch.report.robust_words import robust_sentence
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 
@@ -29,7 +30,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
         ended = table.having("complete", "pruned", "diverged")
         if found.best.family and all_alike((t.value, t.lr) for t in ended):
             return _alike(table, found.best, len(ended))
-        return [_what(found.best), _how_good(table, found), *_gentler(table, found)]
+        return [_what(found.chosen), _how_good(table, found), *_robust(table, found)]
     lines = [_what(found.best, confirmed), _how_good(table, found, confirmed)]
     if confirmed.held is not confirmed.winner:
         lines.insert(1, of_lowest(confirmed))
@@ -122,7 +123,8 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
 
 
 def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = None) -> str:
-    value = words.loss(found.best.value)
+    trial = found.best if confirmed is not None else found.chosen
+    value = words.loss(trial.value)
     strongest = found.strongest
     text = f"It reached a validation loss of **{value}**"
     if confirmed is not None:
@@ -137,13 +139,13 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
             f"was tried got below its validation loss of **{value}**"
         )
-    elif strongest is not None and strongest.value is not None and found.best.value is not None:
-        text += (
-            f", **{words.below(found.best.value, strongest.value)} below** the best usual recipe, "
-            f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
-        )
+    elif strongest is not None and strongest.value is not None and trial.value is not None:
+        side = "below" if trial.value <= strongest.value else "above"
+        by = words.below(trial.value, strongest.value)
+        text += f", **{by} {side}** the best usual recipe, "
+        text += f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
         theirs = strongest.trial.others
-        if other := [words.code(k) for k, v in found.best.others.items() if theirs.get(k) != v]:
+        if other := [words.code(k) for k, v in trial.others.items() if theirs.get(k) != v]:
             text += f", which ran with other values of {words.listing(other)}"
     if confirmed is None:
         settle = words.code(confirming(table.config, table.name, table.storage_url))
@@ -153,18 +155,11 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
     return f"{text}. {of_arms(confirmed)}"
 
 
-def _gentler(table: StudyTable, found: Answer) -> list[str]:
-    if (trial := found.gentler) is None:
+def _robust(table: StudyTable, found: Answer) -> list[str]:
+    if found.robust is None:
         return []
-    schedule = f"**{trial.family}** at a peak learning rate of **{words.number(trial.lr)}**"
-    command = words.code(
-        f"{typed('export', table.name, table.storage_url)} --trial {trial.number}"
-    )
-    return [
-        f"Gentler: {schedule} (trial {trial.number}, {words.loss(trial.value)}) has the lowest "
-        "peak of all that only luck may have put behind the best. Luck favours high rates, which "
-        f"may fail on another seed. {command} writes it."
-    ]
+    export = typed("export", table.name, table.storage_url)
+    return [robust_sentence(found.robust, found.best, export)]
 
 
 def mattered_line(found: Importance, family: str) -> str:

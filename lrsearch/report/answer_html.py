@@ -34,8 +34,11 @@ def hero(
     if found is not None:
         recipe = found.strongest is not None and found.strongest.trial is not found.best
         drawn = shown(table, found, confirmed)
-        of = "the search" if drawn is found.best else "those on fresh seeds"
-        caption = f"Learning rate of trial {drawn.number}, the best of {of}" + (
+        of = "the best of the search"
+        if drawn is not found.best:
+            fresh = confirmed is not None
+            of = "the best of those on fresh seeds" if fresh else "the lowest at higher rates"
+        caption = f"Learning rate of trial {drawn.number}, {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
         )
     keys = key_figures(table, found, stopped, confirmed)
@@ -53,11 +56,11 @@ def hero(
 
 
 def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
-    """The trial that the answer is about: the best of the search, or what held on fresh seeds."""
+    """The trial that the answer is about: what held on fresh seeds, or is robust, or the best."""
     if confirmed is not None and confirmed.winner.trial == found.best.number:
         number = confirmed.held.trial
         return next((t for t in table.trials if t.number == number), found.best)
-    return found.best
+    return found.chosen
 
 
 def key_figures(
@@ -82,13 +85,14 @@ def key_figures(
             by = words.change if gain.relative else words.difference
             cells.append((by(-gain.difference), f"against {name}, {seeds}"))
     elif found is not None:
-        cells.append((words.loss(found.best.value), "validation loss"))
-        if found.best.metric is not None:
-            value = words.metric(found.best.metric, table.metric_name)
+        trial = found.chosen
+        cells.append((words.loss(trial.value), "validation loss"))
+        if trial.metric is not None:
+            value = words.metric(trial.metric, table.metric_name)
             cells.append((value, f"validation {table.metric_name}"))
-        if found.strongest is not None and not found.best.baseline:
+        if found.strongest is not None and not trial.baseline:
             against = f"against {words.baseline(found.strongest.name)}"
-            cells.append((effect(found, found.strongest), against))
+            cells.append((effect(trial, found.strongest), against))
     ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
     if stopped.saved > 0:
@@ -139,11 +143,11 @@ def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]
     return sentences(table, found, confirmed)[2:]
 
 
-def effect(found: Answer, gain: Gain) -> str:
-    """The best's loss against that of a usual recipe; "" where one has none."""
-    if found.best.value is None or gain.value is None:
+def effect(trial: TrialRow, gain: Gain) -> str:
+    """A trial's loss against that of a usual recipe; "" where one has none."""
+    if trial.value is None or gain.value is None:
         return ""
-    return words.against(found.best.value, gain.value)
+    return words.against(trial.value, gain.value)
 
 
 def gains(found: Answer) -> str:
@@ -155,8 +159,11 @@ def gains(found: Answer) -> str:
     highest = max((g.value for g in found.gains if g.value is not None), default=best)
     zero = min(0.0, best)
     top = (max(highest, best) - zero) or 1.0
-    listed = [("this search's best", best, "", True)] + [
-        (words.baseline(g.name), g.value, effect(found, g), False)
+    listed: list[tuple[str, float | None, str, bool]] = [("this search's best", best, "", True)]
+    if (trial := found.chosen) is not found.best and trial.value is not None:
+        listed.append(("to train with", trial.value, words.against(best, trial.value), True))
+    listed += [
+        (words.baseline(g.name), g.value, effect(found.best, g), False)
         for g in found.gains
         if g.trial is not found.best
     ]

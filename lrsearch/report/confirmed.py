@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
+from lrsearch.report.edges import beyond, raised_losses, together
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
@@ -21,10 +22,6 @@ ATTR = "lrsearch_confirm"
 SUFFIX = "-confirm"
 FAR = 0.2
 """How far above the lowest median of an arm a run that did not train ends, as a part of it."""
-EDGE = 1.7
-"""How many times its rates a schedule of the search is to bear."""
-BEYOND = 3.0
-"""A schedule is near the edge whose loss at higher rates is above so many times its mean."""
 HOW = "Mean ± standard deviation over seeds."
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
 """What stands under the table before how arms are compared; the second where seeds are too few."""
@@ -43,7 +40,8 @@ class Arm:
         lost: Seeds on which it diverged or failed.
         untrained: Seeds on which it ended no lower than it was after its first epoch, and far
             above the median of the best arm: the net has died.
-        raised: Loss of one run at :data:`EDGE` times its rates; infinite if lost, None if not run.
+        raised: Loss at :data:`~lrsearch.report.edges.EDGE` times its rates, of one run or of a few
+            together; infinite if lost, None if not run.
     """
 
     key: str
@@ -86,8 +84,7 @@ class Arm:
         """Whether it lies near the edge: at higher rates it ended above thrice its mean."""
         if self.raised is None or not self.val_loss:
             return False
-        mean = self.val.mean
-        return self.raised - mean > (BEYOND - 1) * abs(mean)
+        return beyond(self.raised, self.val.mean)
 
     @property
     def test(self) -> Summary | None:
@@ -283,7 +280,6 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
     """
     arms = []
     good = _lowest_median(table, {entry["key"] for entry in plan["arms"]})
-    edges = {entry["of"]: entry["key"] for entry in plan.get("edges", [])}
     for entry in plan["arms"]:
         rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
         done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
@@ -300,7 +296,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _attr(done, "test_metric"),
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
                 _untrained(table, done, good),
-                _raised(table, edges.get(entry["key"])),
+                _raised(table, entry),
             )
         )
     if not arms or not arms[0].val_loss:
@@ -320,11 +316,10 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
     )
 
 
-def _raised(table: StudyTable, key: str | None) -> float | None:
-    """What the run at higher rates came to, once it has ended."""
-    ended = table.having("complete", "diverged", "failed", "pruned")
-    found = [t for t in ended if key is not None and t.attrs.get("arm") == key]
-    return None if not found else math.inf if found[0].value is None else found[0].value
+def _raised(table: StudyTable, arm: Mapping[str, Any]) -> float | None:
+    """What an arm came to at higher rates; None for a recipe, and before such a run has ended."""
+    losses = [] if arm.get("baseline") else raised_losses(table, arm["key"])
+    return together(losses) if losses else None
 
 
 def _lowest_median(table: StudyTable, arms: Collection[str]) -> float:

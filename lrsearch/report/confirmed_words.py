@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
-from lrsearch.report.confirmed import EDGE, SUFFIX, Arm, Confirmed
+from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
+from lrsearch.report.edges import EDGE
 from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""Which schedules of a study to train again: the best, a gentler one, others that differ."""
+"""Which schedules of a study to train again: the best, the robust one, others that differ."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ three that differ by a twentieth (digits, 12 studies), and level on Fashion-MNIS
 """
 
 
-def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
-    """The schedules to train again: the winner, a gentler one, the next best that differ, recipes.
+def choose_arms(
+    table: StudyTable, top: int, robust: TrialRow | None = None
+) -> list[dict[str, Any]]:
+    """The schedules to train again: the winner, the robust one, a gentler one, others, recipes.
 
     Args:
         table: The search.
+        robust: What is in ``robust.yaml``.
         top: Schedules that are no baseline, or the winner; 0 for the baselines only.
 
     Returns:
@@ -39,31 +43,46 @@ def choose_arms(table: StudyTable, top: int) -> list[dict[str, Any]]:
         raise LrsearchError(
             f"study {table.name!r} has no completed trial to confirm; run it a little longer"
         )
+    chosen = finalists(table, top, [robust, gentler(table)])
+    rest = [t for t in complete if t.baseline is not None and t not in chosen]
+    if not chosen and not rest:
+        raise LrsearchError(f"study {table.name!r} has no completed baseline; write --top 1")
+    return [arm_of(trial) for trial in (*chosen, *rest)]
+
+
+def finalists(table: StudyTable, top: int, kept: Sequence[TrialRow | None] = ()) -> list[TrialRow]:
+    """The winner of a search, some that are kept, and the next best that differ as curves.
+
+    Args:
+        table: The search.
+        top: So many at most. None is a baseline, unless the winner is one.
+        kept: Those that come next, however little they differ; None for nothing.
+    """
+    complete = [t for t in table.complete if t.schedule]
     chosen: list[TrialRow] = []
     curves: list[np.ndarray] = []
-    milder = gentler(table)
-    first = complete[:1] if milder is None else [complete[0], milder]
-    for trial in (*first, *(t for t in complete[1:] if t is not milder)):
+    always = [trial for trial in kept if trial is not None]
+    in_order = {trial.number: trial for trial in (*complete[:1], *always, *complete)}
+    for trial in in_order.values():
         if len(chosen) == top:
             break
         if trial.baseline is not None and chosen:
             continue
         curve = sampled(table, trial)
-        if trial is milder or all(difference(curve, other) > SAME for other in curves):
+        if trial in always or all(difference(curve, other) > SAME for other in curves):
             chosen.append(trial)
             curves.append(curve)
-    rest = [t for t in complete if t.baseline is not None and t not in chosen]
-    if not chosen and not rest:
-        raise LrsearchError(f"study {table.name!r} has no completed baseline; write --top 1")
-    return [
-        {
-            "key": t.baseline if t.baseline is not None else f"#{t.number}",
-            "schedule": dict(t.schedule),
-            "trial": t.number,
-            "baseline": t.baseline,
-        }
-        for t in (*chosen, *rest)
-    ]
+    return chosen
+
+
+def arm_of(trial: TrialRow) -> dict[str, Any]:
+    """What is kept of a schedule that is trained again: ``key``, ``schedule``, its trial."""
+    return {
+        "key": trial.baseline if trial.baseline is not None else f"#{trial.number}",
+        "schedule": dict(trial.schedule),
+        "trial": trial.number,
+        "baseline": trial.baseline,
+    }
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

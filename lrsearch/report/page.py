@@ -24,12 +24,13 @@ from lrsearch.report import (
     sections,
     words,
 )
-from lrsearch.report.command import command_line, from_python
+from lrsearch.report.command import command_line, from_python, typed
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
-from lrsearch.report.gentler import gentler
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
+from lrsearch.report.robust import robust
+from lrsearch.report.robust_words import robust_note
 from lrsearch.report.tables import (
     Answer,
     PruningTable,
@@ -82,7 +83,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     table = load(study, storage)
     found = answer(table)
     if found is not None:
-        found = replace(found, gentler=gentler(table))
+        found = replace(found, robust=robust(table, storage or study._storage))
     confirmed = read_confirmed(storage or study._storage, table.name)
     mattered = importance(table)
     stopped = pruning(table)
@@ -240,6 +241,19 @@ def wall_seconds(table: StudyTable) -> float:
     return total
 
 
+def _whose(report: Report) -> str:
+    """Why the configuration is not that of the best trial, or another came lower; or nothing."""
+    found, confirmed = report.found, report.confirmed
+    if found is None:
+        return ""
+    if confirmed is not None and confirmed.winner.trial == found.best.number:
+        return other(confirmed, found.best.number)
+    if found.chosen is found.best:
+        return ""
+    export = typed("export", report.table.name, report.table.storage_url)
+    return robust_note(found.chosen.number, found.best.number, export)
+
+
 def _use(report: Report) -> str:
     if not report.yaml:
         return ""
@@ -253,10 +267,8 @@ def _use(report: Report) -> str:
         ),
         sections.snippet("yaml", "best.yaml", report.yaml),
     ]
-    if report.confirmed is not None and report.found is not None:
-        parts.insert(
-            0, sections.text(other(report.confirmed, report.found.best.number), kind="note")
-        )
+    if line := _whose(report):
+        parts.insert(0, sections.text(line, kind="note"))
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))
     return sections.section("use", "Use it", *parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.robust import robust
 from lrsearch.report.tables import (
     StudyTable,
     TrialRow,
@@ -37,16 +39,20 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         storage: Its database.
 
     Returns:
-        ``study``, ``task``, ``target``, ``trials`` (by how they ended), ``epochs``, ``best``,
-        ``baselines``, ``families``, ``running`` and ``confirmed``.
+        ``study``, ``of`` (the search whose schedules it trains again, if any), ``task``,
+        ``target``, ``trials`` (by how they ended), ``epochs``, ``best``, ``robust`` (where that is
+        another), ``baselines``, ``families``, ``running`` and ``confirmed``.
     """
     table = load(study, storage)
     stopped = pruning(table)
     again = study.user_attrs.get(CONFIRM_ATTR)  # many seeds: the lowest loss says nothing
     found = None if again is not None else answer(table)
+    if found is not None:
+        found = replace(found, robust=robust(table, storage))
     plan = table.info.get("plan") or {}
     status: dict[str, Any] = {
         "study": table.name,
+        "of": None if again is None else again["of"],
         "task": plan.get("task") or table.config.get("task"),
         "target": table.config.get("trials"),
         "trials": {"all": len(table.trials), **stopped.counts},
@@ -56,6 +62,9 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
             "saved": round(stopped.saved, 4),
         },
         "best": None if found is None else _trial(found.best, table),
+        "robust": None
+        if found is None or found.chosen is found.best
+        else _trial(found.chosen, table),
         "baselines": {} if found is None else {g.name: g.value for g in found.gains},
         "families": [
             {
@@ -201,6 +210,8 @@ def print_status(status: dict[str, Any]) -> None:
         f"{trials[k]:,} {k}" for k in ("complete", "pruned", "diverged", "failed") if trials[k]
     )
     print_text(console, f"{status['study']}  {status['task'] or ''}")
+    if status["of"]:
+        print_text(console, f"schedules of {status['of']}, trained again on fresh seeds")
     ending = f"{done:,}{target} trials" if target else words.count(done, "trial")
     print_text(
         console,
@@ -219,21 +230,14 @@ def print_status(status: dict[str, Any]) -> None:
             for name, value in status["baselines"].items()
             if value is not None and name != best["baseline"]
         )
-        what = ", ".join(
-            filter(
-                None,
-                [
-                    best["family"] and f"{best['family']}  lr {words.number(best['lr'])}",
-                    f"warmup {best['warmup']}" if best["warmup"] else "",
-                    best["settings"],
-                ],
-            )
-        )
         recipe = f" ({words.baseline(best['baseline'])} baseline)" if best["baseline"] else ""
-        print_text(console, f"best    #{best['number']} {what}{recipe}", indent=8)
+        print_text(console, f"best    #{best['number']} {_what(best)}{recipe}", indent=8)
         print_text(
             console, f"        val loss {words.loss(best['val_loss'])}   {against}", indent=8
         )
+    if (robust := status["robust"]) is not None:
+        what = f"{_what(robust)}, val loss {words.loss(robust['val_loss'])}"
+        print_text(console, f"robust  #{robust['number']} {what}", indent=8)
     if status["confirmed"] is not None:
         print_text(console, f"sure?   {status['confirmed']['says'].replace('`', '')}", indent=8)
     if status["running"]:
@@ -252,6 +256,16 @@ def print_status(status: dict[str, Any]) -> None:
             )
         heads = ("running", "schedule", "epoch", "lr", "val loss")
         print_rows(console, heads, rows, right=(2, 3, 4))
+
+
+def _what(trial: dict[str, Any]) -> str:
+    """A schedule with its parameters: ``StepLR  lr 0.1, warmup 2, step_size 10``."""
+    parts = [
+        trial["family"] and f"{trial['family']}  lr {words.number(trial['lr'])}",
+        f"warmup {trial['warmup']}" if trial["warmup"] else "",
+        trial["settings"],
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def print_studies(rows: list[dict[str, Any]], url: str) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
+    from lrsearch.report.robust import Robust
+
 FINISHED = ("complete", "pruned", "diverged")
 CLOSE = 0.02
 """A loss is near the best where it is at most this part of it above."""
@@ -218,13 +220,19 @@ class Answer:
         gains: One row per baseline, the strongest first.
         close: Complete trials that are no baseline, other than the best, within 2% of its loss;
             none where that is not above 0.
-        gentler: What :func:`lrsearch.report.gentler.gentler` found, where it was asked.
+        robust: What :func:`lrsearch.report.robust.robust` found, where it was asked.
     """
 
     best: TrialRow
     gains: tuple[Gain, ...]
     close: tuple[TrialRow, ...]
-    gentler: TrialRow | None = None
+    robust: Robust | None = None
+
+    @property
+    def chosen(self) -> TrialRow:
+        """The trial to train with: the robust one if it bore higher rates, else the best."""
+        bore = self.robust is not None and self.robust.bears
+        return self.robust.trial if self.robust is not None and bore else self.best
 
     @property
     def strongest(self) -> Gain | None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
@@ -16,6 +16,11 @@ from lrsearch.search.progress import Row
 from lrsearch.search.run import Outcome
 from lrsearch.settings import default_storage
 from lrsearch.storage.urls import option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lrsearch.report.robust import Robust
 
 
 def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
@@ -43,14 +48,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
             "metric": best.metric,
             "schedule": trials[best.number].user_attrs["schedule"],
         },
-        "gentler": None
-        if (milder := outcome.gentler) is None
-        else {
-            "trial": milder.number,
-            "value": milder.value,
-            "metric": milder.metric,
-            "schedule": dict(milder.schedule),
-        },
+        "robust": _robust(outcome),
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
@@ -80,7 +78,6 @@ def closing(
         imports: What ``--import`` brought, which the next commands need, too.
     """
     from rich.console import Console
-    from rich.text import Text
 
     from lrsearch.report.answer import all_alike, mattered_line, untrained
     from lrsearch.report.confirmed_words import print_confirmed
@@ -91,10 +88,7 @@ def closing(
     assert best is not None
     assert best.value is not None
     console = Console(file=stream or sys.stdout, highlight=False, markup=False)
-    head = Text("\nBest schedule  ", style="bold")
-    head.append(f"{best.family}, lr {best.lr:.4g}", style="bold green")
-    head.append(f"  {best.description}" if best.description else "", style="")
-    console.print(head, soft_wrap=not console.is_terminal)
+    _print_schedule(console, "\nBest schedule  ", best)
     print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
     against = [
         f"{name} {words.against(best.value, value)}"
@@ -119,9 +113,6 @@ def closing(
     elif not best.baseline and any(row.baseline for row in progress.rows):
         none = "  no usual recipe came to its end: nothing to compare it with"
         print_text(console, none, indent=4)
-    if found is None and not alike and (milder := outcome.gentler) is not None:
-        text = f"  gentler, and behind by no more than luck: {milder.family}, lr {milder.lr:.4g}, "
-        print_text(console, f"{text}val loss {words.loss(milder.value)} (gentler.yaml)", indent=4)
     ended = ", ".join(
         f"{n} {name}"
         for name in ("completed", "pruned", "diverged", "failed")
@@ -143,6 +134,8 @@ def closing(
         print_text(console, f"  {again}: {tried} tried in all", indent=4)
     if line := mattered_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
+    if found is None and not alike and outcome.robust is not None:
+        _print_robust(console, outcome, outcome.robust, best.number)
     console.print()
     if found is not None:
         print_confirmed(found, console)
@@ -155,13 +148,53 @@ def closing(
     bring = import_options(imports)
     asked = (f"confirm {name}{where}{bring}", "is it really better? fresh seeds, test data")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
+    answer = written[1] if found is None and outcome.robust is not None else written[0]
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
         (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {shlex.quote(str(written[0]))} {again}", "a longer run"),
+        (f"train {shlex.quote(str(answer))} {again}", "a longer run"),
     )
     print_next(console, steps)
+
+
+def _robust(outcome: Outcome) -> dict[str, Any] | None:
+    """The schedule that is the safest to train with, as plain values."""
+    from lrsearch.export import plain_losses
+
+    if (found := outcome.robust) is None:
+        return None
+    trial = found.trial
+    return {
+        "trial": trial.number,
+        "value": trial.value,
+        "metric": trial.metric,
+        "schedule": dict(trial.schedule),
+        "raised": plain_losses(found.raised),
+    }
+
+
+def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) -> None:
+    """The schedule that is the safest to train with, and why."""
+    from lrsearch.report.robust_words import robust_line
+    from lrsearch.report.terminal import print_text
+
+    line = robust_line(found, best)
+    if found.trial.number != best and found.bears:
+        row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
+        _print_schedule(console, "Train with     ", row)
+        line = f"val loss {words.loss(found.trial.value)}, {line}"
+    print_text(console, f"  {line}", indent=4)
+
+
+def _print_schedule(console: Console, head: str, row: Row) -> None:
+    """A line with a schedule and its parameters."""
+    from rich.text import Text
+
+    text = Text(head, style="bold")
+    text.append(f"{row.family}, lr {row.lr:.4g}", style="bold green")
+    text.append(f"  {row.description}" if row.description else "", style="")
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def _metric(outcome: Outcome, best: Row) -> str:

@@ -1,4 +1,4 @@
-"""The worker of ``lrsearch confirm``: given schedules on given seeds, then test data."""
+"""The worker of a confirmation: given schedules on given seeds, then test data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def make_confirm_worker(
     """The worker of this process; it trains the arms of one seed together where that is faster."""
     made = study.user_attrs[ATTR]
     order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
-    fuse = max(1, min(plan.choice.fuse, len(made["arms"])))
+    together = len(made["arms"]) or len(order)  # without arms to compare all are of one seed
+    fuse = max(1, min(plan.choice.fuse, together))
     choice = dataclasses.replace(plan.choice, fuse=fuse)
 
     def of_seed(seed: int, count: int | None = None) -> Runner:
@@ -67,7 +68,7 @@ def make_confirm_worker(
         return make_runner(dataclasses.replace(plan, config=config, choice=choice), count, note)
 
     torch.set_num_threads(plan.choice.threads)
-    test = TestData(plan)
+    test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
     seed = int(order[0][1])
     checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
     return ConfirmWorker(
@@ -90,6 +91,11 @@ def make_confirm_worker(
         of_seed=of_seed,
         test=test,
     )
+
+
+def no_test(weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
+    """In the place of :class:`TestData` where nothing is to be tested."""
+    return {}
 
 
 class TestData:

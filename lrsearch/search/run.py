@@ -21,7 +21,6 @@ from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
-from lrsearch.report.command import typed
 from lrsearch.schedules.family import is_builtin
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
@@ -30,6 +29,7 @@ from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
+from lrsearch.search.results import write_results, write_robust
 from lrsearch.search.saving import Saves
 from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import Crew, LocalLauncher, idle, spread
@@ -44,7 +44,7 @@ from lrsearch.training.results import Runner
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
-    from lrsearch.report.tables import TrialRow
+    from lrsearch.report.robust import Robust
 
 
 TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -61,7 +61,7 @@ class Outcome:
         progress: The state at the end.
         files: Result files written.
         mattered: What mattered, over all trials and within each family.
-        gentler: A schedule that only luck may have put behind the best, at a lower peak rate.
+        robust: The schedule that is the safest to train with; None where that is the best itself.
     """
 
     study: optuna.Study
@@ -70,7 +70,7 @@ class Outcome:
     progress: Progress
     files: list[Path]
     mattered: Importance
-    gentler: TrialRow | None
+    robust: Robust | None
 
     @property
     def timed_out(self) -> bool:
@@ -116,6 +116,10 @@ def run(
         LrsearchError: On anything a user can mend; the study keeps what is finished.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
+    from lrsearch.report.robust import robust
+    from lrsearch.report.tables import load
+    from lrsearch.search.robust import try_finalists
+
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
         with interrupt.may_break():  # it may ask for a key, or wait for a server
@@ -158,16 +162,29 @@ def run(
                 dismiss(spares or [])
                 make_worker(plan, study, storage, folder, interrupt, display.note).run()
         progress = read()
-    if progress.best is None:
-        from lrsearch.export import why_none
+        if progress.best is None:
+            raise LrsearchError(_why_none(study, progress))
+        table = load(study, storage)
+        files, mattered = write_results(study, table, storage, folder)
+        if config.robust and progress.finished >= config.trials:
+            note = display.note
+            try:
+                try_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
+            except LrsearchError as error:  # the search is done, and is told
+                note(f"the finalists were not all trained at higher rates: {error}")
+        found = robust(table, storage)
+        files.insert(1, write_robust(study, found, storage, folder))
+    return Outcome(study, storage, plan, progress, files, mattered, found)
 
-        errors = [row.error for row in progress.rows if row.error]
-        raise LrsearchError(
-            f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
-            if errors
-            else why_none(study)
-        )
-    return Outcome(study, storage, plan, progress, *write_results(study, storage, folder))
+
+def _why_none(study: optuna.Study, progress: Progress) -> str:
+    """Why no trial is complete, for the user."""
+    from lrsearch.export import why_none
+
+    errors = [row.error for row in progress.rows if row.error]
+    if not errors:
+        return why_none(study)
+    return f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
 
 
 def make_worker(
@@ -310,33 +327,3 @@ def _optimizer(plan: Plan) -> str:
     ]
     name = words.optimizer(plan.optimizer)
     return f"optimizer {name}" + (f" ({', '.join(told)})" if told else "")
-
-
-def write_results(
-    study: optuna.Study, storage: Storage, folder: Path
-) -> tuple[list[Path], Importance, TrialRow | None]:
-    """Write best.yaml, gentler.yaml and the figures; returns them and what the last two are of.
-
-    Raises:
-        LrsearchError: If the folder cannot be written; the study is safe in the database.
-    """
-    from lrsearch.export import write_best, write_gentler
-    from lrsearch.report.gentler import gentler
-    from lrsearch.report.standalone import write_figures
-    from lrsearch.report.tables import load
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        best = write_best(study, folder / "best.yaml")
-        table = load(study, storage)
-        found = gentler(table)
-        milder = write_gentler(
-            study, None if found is None else found.number, folder / "gentler.yaml"
-        )
-        files, mattered = write_figures(study, table, folder)
-    except OSError as error:
-        raise LrsearchError(
-            f"results could not be written to {folder} ({error.strerror or error}); the study is "
-            f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
-        ) from None
-    return [best, *milder, *files], mattered, found

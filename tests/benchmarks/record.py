@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,23 @@ def write(
     path = folder / "record.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     record[part] = {**machine(), "commit": commit(), "command": command, "rows": plain(list(rows))}
-    text = json.dumps(record, indent=1)
-    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
-    path.write_text(text + "\n")
+    path.write_text(to_text(record))
     page = folder / "README.md"
     marks = f"<!-- {part} -->", f"<!-- /{part} -->"
     old = page.read_text() if page.exists() else "\n".join(marks) + "\n"
     before, _, rest = old.partition(marks[0])
     _, _, after = rest.partition(marks[1])
     page.write_text("\n".join([before + marks[0], *lines, marks[1] + after]))
+
+
+def to_text(record: Mapping[str, Any]) -> str:
+    """A record as JSON, with each row on a line of its own."""
+    parts = []
+    for name, part in record.items():
+        head = json.dumps({key: value for key, value in part.items() if key != "rows"}, indent=2)
+        rows = ",\n".join(json.dumps(row) for row in part["rows"])
+        parts.append(f'{json.dumps(name)}: {head[:-2]},\n  "rows": [\n{rows}\n]}}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def plain(value: Any) -> Any:

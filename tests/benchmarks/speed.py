@@ -19,6 +19,7 @@ whole process with its children: imports, data, sampling and storing included.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lrsearch
 from tests.benchmarks import parts, speed_page
 from tests.benchmarks.arms import Job
 from tests.benchmarks.measure import machine
@@ -127,6 +129,8 @@ def main() -> None:
     }
     if unknown := set(args.part) - set(known):
         parser.error(f"unknown part {', '.join(sorted(unknown))} (valid: {', '.join(known)})")
+    # As pip does: with PYTHONDONTWRITEBYTECODE every run from a checkout would compile it anew.
+    compileall.compile_dir(Path(lrsearch.__file__).parent, quiet=1)
     print(json.dumps(machine()))
     for name in args.part or SOME:
         found = known[name]()

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.stress --data-dir DIR --seeds 24 --first 600 --write studies/winners
 
 A schedule that fails on some seeds lies near the edge of what the task bears, and with all of its
-rates raised it is beyond. The winner of a search, the gentler one and the third that ``confirm``
-takes are trained at several times their rates, from initial weights that no search has seen. Five
+rates raised it is beyond. The winner of a search, the gentler one and others that differ are
+trained at higher rates, from initial weights that no search has seen, as for ``robust.yaml``. Five
 fresh seeds choose; fifteen others, which nobody has looked at, judge.
 """
 
@@ -22,8 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 import lrsearch
-from lrsearch.report.confirmed import BEYOND, EDGE
 from lrsearch.report.distinct import choose_arms
+from lrsearch.report.edges import EDGE, beyond
+from lrsearch.report.gentler import gentler
+from lrsearch.report.robust import MOST, below, lowest_raised, next_runs
+from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Task
 from tests.benchmarks import record, winners
@@ -33,8 +36,8 @@ CHOOSE = 5
 """Fresh seeds that choose."""
 JUDGE = 15
 """Further seeds, by which the chosen are compared."""
-TIMES = (1.0, 1.3, EDGE)
-"""What the rates are multiplied by."""
+CONFIRMED = 3
+"""Finalists that ``confirm`` takes."""
 
 
 def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
@@ -45,17 +48,19 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
             name="s",
             trials=trials,
             seed=seed,
+            robust=False,
             storage=f"sqlite:///{folder}/s.db",
             out=folder,
             device="cpu",
             quiet=True,
         )
-        chosen = choose_arms(result.tables.table, 3)
-        milder = result.tables.found.gentler if result.tables.found is not None else None
+        table = result.tables.table
+        chosen, milder = choose_arms(table, MOST), gentler(table)
+        values = {trial.number: trial.value for trial in table.complete}
     schedules = [Schedule.from_dict(arm["schedule"]) for arm in chosen]
     first = 10**6 + 1000 * seed
     losses: list[dict[str, list[float]]] = [{} for _ in chosen]
-    for times in TIMES:
+    for times in (1.0, EDGE):
         raised = [replace(schedule, lr=schedule.lr * times) for schedule in schedules]
         seeds = range(first, first + CHOOSE + (JUDGE if times == 1.0 else 0))
         found = np.array([train_together(task, raised, each) for each in seeds])
@@ -65,37 +70,78 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
     return {
         "gentler": 0 if milder is None else numbers.index(milder.number),
         "arms": [
-            {"label": arm["key"], "baseline": arm.get("baseline"), "losses": its}
+            {
+                "label": arm["key"],
+                "baseline": arm.get("baseline"),
+                "value": values[arm["trial"]],
+                "losses": its,
+            }
             for arm, its in zip(chosen, losses, strict=True)
         ],
     }
 
 
 def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
-    """What is taken -> which arms it takes: one, or one for each seed that chooses alone."""
-    arms = row["arms"]
-    own = [i for i, arm in enumerate(arms) if arm["baseline"] is None] or [0]
+    """What is taken -> which arms it takes: one, or one for each seed that chooses alone.
+
+    Rows of before ``robust.yaml`` have three finalists, at 1.3 times their rates, too.
+    """
+    arms, gentler = row["arms"], row["gentler"]
+    found = [i for i, arm in enumerate(arms) if arm["baseline"] is None] or [0]
+    recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
+    more = [times for times in arms[0]["losses"] if float(times) > 1]
+    held = [robust(arms, k) if "value" in arms[0] else gentler for k in range(CHOOSE)]
 
     def mean(i: int) -> float:
         return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
 
-    def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
-        far = {i for i in own if arms[i]["losses"][str(EDGE)][k] > BEYOND * mean(i)}
-        return min(every, key=lambda i: (i in far and far != set(own), mean(i)))
+    def confirmed(k: int) -> list[int]:  # as lrsearch.report.distinct chooses them
+        return list(dict.fromkeys([0, held[k], gentler, *found]))[:CONFIRMED]
 
-    every = range(len(arms))
-    alone = {
-        times: [min(own, key=lambda i: arms[i]["losses"][str(times)][k]) for k in range(CHOOSE)]
-        for times in TIMES
-    }
-    return {
+    def lowest(k: int) -> int:
+        return min([*confirmed(k), *recipes], key=mean)
+
+    def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
+        own = [i for i in confirmed(k) if i not in recipes]
+        far = {i for i in own if beyond(arms[i]["losses"][str(EDGE)][k], mean(i))}
+        aside = far if far != set(own) else set()
+        return min([*own, *recipes], key=lambda i: (i in aside, mean(i)))
+
+    def alone(times: str) -> list[int]:
+        first = found[:CONFIRMED]
+        return [min(first, key=lambda i: arms[i]["losses"][times][k]) for k in range(CHOOSE)]
+
+    taken = {
         "winner of the search": [0],
-        "gentler one of the search": [row["gentler"]],
-        "lowest finalist on one fresh seed": alone[1.0],
-        **{f"the same at {times:g} times its rates": alone[times] for times in TIMES[1:]},
-        f"lowest of all on {CHOOSE} fresh seeds": [min(every, key=mean)],
-        f"the same, of those that bear {EDGE:g} times": [guarded(k) for k in range(CHOOSE)],
+        "gentler one of the search": [gentler],
+        "lowest finalist on one fresh seed": alone("1.0"),
+        **{f"the same at {times} times its rates": alone(times) for times in more},
     }
+    if "value" in arms[0]:
+        taken["robust.yaml"] = held
+    five = [lowest(k) for k in range(CHOOSE)]
+    taken[f"lowest of all on {CHOOSE} fresh seeds"] = five if len(set(five)) > 1 else five[:1]
+    taken[f"the same, of those that bear {EDGE:g} times"] = [guarded(k) for k in range(CHOOSE)]
+    return taken
+
+
+def robust(arms: Sequence[Mapping[str, Any]], k: int) -> int:
+    """The arm in ``robust.yaml`` where the ``k``-th fresh seed is the first of the two."""
+    if arms[0]["baseline"] is not None:
+        return 0
+    tried = [
+        TrialRow(number=i, trial_id=i, status="complete", value=arm["value"])
+        for i, arm in enumerate(arms)
+        if arm["baseline"] is None
+    ]
+    tried = below(tried, [arm["value"] for arm in arms if arm["baseline"] is not None])
+    raised: dict[int, list[float]] = {}
+    while some := next_runs(tried, raised):
+        for trial, nth in some:
+            loss = arms[trial.number]["losses"][str(EDGE)][(k + nth) % CHOOSE]
+            raised.setdefault(trial.number, []).append(loss)
+    lowest = lowest_raised(tried, raised)
+    return 0 if lowest is None else lowest.number
 
 
 def judged(row: Mapping[str, Any]) -> dict[str, tuple[list[float], float]]:

@@ -26,6 +26,7 @@ import optuna
 
 import lrsearch
 from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.gentler import gentler
 from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from tests.benchmarks import record, tasks
@@ -57,6 +58,7 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
             name="s",
             trials=trials,
             seed=seed,
+            robust=False,
             confirm=CHOOSE + JUDGE,
             storage=f"sqlite:///{folder}/s.db",
             out=folder,
@@ -66,13 +68,13 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
         found = result.confirmed
         assert found is not None
         value, recipes = result.tables.table.complete[0].value, result.baselines
-        milder = result.tables.found.gentler if result.tables.found is not None else None
+        milder = gentler(result.tables.table)
     arms = [
         {"label": a.name, "baseline": a.baseline, "losses": losses(found, a.key)}
         for a in found.arms
     ]
-    gentler = 0 if milder is None else [a.trial for a in found.arms].index(milder.number)
-    return {"value": value, "recipes": recipes, "arms": arms, "gentler": gentler}
+    its = 0 if milder is None else [a.trial for a in found.arms].index(milder.number)
+    return {"value": value, "recipes": recipes, "arms": arms, "gentler": its}
 
 
 def losses(found: Confirmed, key: str) -> list[float]:

@@ -1,0 +1,169 @@
+"""The schedule of a search that is the safest to train with: ``robust.yaml``.
+
+The lowest of hundreds of losses has been lucky, and luck favours high rates, which may fail on
+another seed: what lies near that edge is beyond it with its rates raised. So the finalists are
+trained at higher rates, on fresh seeds: the winner, a gentler one and a third; where none of them
+bears it, three more; and the three lowest on a second seed. The lowest is the one whose worse loss
+is: that of the search, or that at higher rates, which alone would favour rates that are too low.
+What it is worth is in ``studies/winners``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import optuna
+
+from lrsearch.report.confirmed import ATTR, SUFFIX
+from lrsearch.report.distinct import finalists
+from lrsearch.report.edges import beyond, raised_losses, together
+from lrsearch.report.gentler import gentler
+from lrsearch.report.tables import StudyTable, TrialRow, load
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+STEP = 3
+"""Finalists that are raised together; if none bears it, as many more are."""
+MOST = 6
+"""Finalists that are raised at most."""
+AGAIN = 3
+"""Of these, how many are raised on a second seed: those that came lowest on the first."""
+
+Raised = Mapping[int, Sequence[float]]
+"""Number of a finalist -> its losses at :data:`~lrsearch.report.edges.EDGE` times its rates, on
+the first fresh seeds; infinite if it diverged. In the order in which they were raised."""
+
+
+@dataclass(frozen=True)
+class Robust:
+    """The schedule of a search that is the safest to train with.
+
+    Attributes:
+        trial: The finalist that came lowest at higher rates; the gentler one where that was not
+            tried.
+        raised: What each finalist came to there. Empty where that was not tried.
+    """
+
+    trial: TrialRow
+    raised: Raised = field(default_factory=dict)
+
+    @property
+    def bears(self) -> bool:
+        """Whether it bore the higher rates."""
+        return bool(self.raised) and bears(self.trial, self.raised[self.trial.number])
+
+
+def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
+    """Whether a trial with these losses at higher rates is not near the edge."""
+    return trial.value is not None and not beyond(together(raised), trial.value)
+
+
+def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
+    """Of the finalists of a search, the one that came lowest at higher rates.
+
+    Where they were not raised it is the gentler one (:func:`lrsearch.report.gentler.gentler`),
+    which costs no training.
+
+    Args:
+        table: The search.
+        storage: Its database.
+
+    Returns:
+        None where no trial is complete, where the best is a baseline, or where there is neither.
+    """
+    tried = contenders(table)
+    if not tried:
+        return None
+    raised = read_raised(tried, storage, table.name)
+    lowest = lowest_raised(tried, raised)
+    if lowest is not None:
+        return Robust(lowest, raised)
+    milder = gentler(table)
+    return None if milder is None else Robust(milder)
+
+
+def contenders(table: StudyTable) -> list[TrialRow]:
+    """The finalists of a search, the best first: what lost to a usual recipe there is none.
+
+    Nobody is where the best is a recipe itself.
+    """
+    tried = finalists(table, MOST, [gentler(table)])
+    if not tried or tried[0].baseline is not None:
+        return []
+    recipes = [t.value for t in table.complete if t.baseline is not None and t.value is not None]
+    return below(tried, recipes)
+
+
+def below(tried: Sequence[TrialRow], recipes: Sequence[float]) -> list[TrialRow]:
+    """Those of a lower loss than any of the recipes."""
+    least = min(recipes, default=math.inf)
+    return [trial for trial in tried if trial.value is not None and trial.value < least]
+
+
+def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
+    """Who came lowest, of those that were raised on the most seeds; None where all were lost."""
+    most = max(map(len, raised.values()), default=0)
+    asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
+    lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
+    lost = lowest is None or math.isinf(together(raised[lowest.number]))
+    return None if lost else lowest
+
+
+def _worse(trial: TrialRow, raised: Sequence[float]) -> float:
+    """The worse of a trial's loss in the search and at higher rates."""
+    return max(trial.value or 0.0, together(raised))
+
+
+def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow, int]]:
+    """Whom to raise next, and on which of the fresh seeds, from 0; nothing at the end.
+
+    Args:
+        tried: All finalists, in order.
+        raised: What the first of them came to.
+    """
+    if len(tried) < 2:
+        return []  # it has no rival
+    first = tried[: len(raised)]
+    if not any(bears(trial, raised[trial.number][:1]) for trial in first):
+        return [(trial, 0) for trial in tried[len(raised) : len(raised) + STEP]]
+    lowest = sorted(first, key=lambda trial: _worse(trial, raised[trial.number][:1]))[:AGAIN]
+    return [(trial, 1) for trial in lowest if len(raised[trial.number]) == 1]
+
+
+def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> Raised:
+    """What finalists came to at higher rates, as far as all that were raised together have ended.
+
+    Args:
+        tried: All finalists of a search, in order.
+        storage: Its database.
+        name: Its name.
+    """
+    table = _raised_table(storage, name)
+    raised: dict[int, Sequence[float]] = {}
+    while table is not None and (some := next_runs(tried, raised)):
+        found = {trial.number: raised_losses(table, f"#{trial.number}") for trial, _ in some}
+        if any(len(found[trial.number]) <= nth for trial, nth in some):
+            break
+        raised |= {trial.number: found[trial.number][: nth + 1] for trial, nth in some}
+    return raised
+
+
+def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
+    """Number of the trial that bore higher rates best; None where none did, or was asked to."""
+    if _raised_table(storage, study.study_name) is None:
+        return None
+    found = robust(load(study, storage), storage)
+    return found.trial.number if found is not None and found.bears else None
+
+
+def _raised_table(storage: BaseStorage, name: str) -> StudyTable | None:
+    """The study with the runs at higher rates, if there is one."""
+    try:
+        again = optuna.load_study(study_name=name + SUFFIX, storage=storage)
+    except KeyError:
+        return None
+    return load(again, storage) if ATTR in again.user_attrs else None

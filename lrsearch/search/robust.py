@@ -1,0 +1,90 @@
+"""The end of a search: its finalists are trained at higher rates, for ``robust.yaml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from lrsearch.files import results_folder
+from lrsearch.report import words
+from lrsearch.report.distinct import arm_of
+from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
+from lrsearch.report.tables import StudyTable
+from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
+from lrsearch.search.confirming import make_confirm_worker
+from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.plan import Plan
+from lrsearch.search.run import make_crew
+
+if TYPE_CHECKING:
+    from lrsearch.search.ray_launcher import Cluster
+    from lrsearch.storage.engine import Storage
+
+SHARE = 1 / 8
+"""Of the epochs of a search, how many this may cost at most; else it is left to ``confirm``."""
+
+
+def try_finalists(
+    plan: Plan,
+    study: optuna.Study,
+    table: StudyTable,
+    storage: Storage,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+    cluster: Cluster | None = None,
+    *,
+    task: Any = None,
+) -> None:
+    """Train the finalists of a search at 1.7 times their rates, on fresh seeds.
+
+    Which they are is said in :mod:`lrsearch.report.robust`. They are trials of the study
+    ``NAME-confirm``, which ``lrsearch confirm`` uses, too. The same call goes on with what is
+    missing. Nothing is done where the winner is a baseline or has no rival, and nothing more where
+    that would cost more than :data:`SHARE` of the search.
+
+    Args:
+        plan: What was searched.
+        study: The search.
+        table: Its trials, all ended.
+        storage: Its database.
+        interrupt: Takes the signals.
+        note: Called with one line for the user.
+        cluster: Where the workers run; None: here.
+        task: The task, where it is a Python object.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
+    """
+    tried = contenders(table)
+    most = SHARE * sum(trial.epochs for trial in table.trials) / plan.epochs
+    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
+    fresh = plan.config.seed + FIRST_SEED
+    folder = results_folder(plan.config.out, study.study_name)
+    raised = read_raised(tried, storage, study.study_name)
+    while some := next_runs(tried, raised):
+        made = [(at_the_edge(arm_of(trial)), fresh + nth) for trial, nth in some]
+        edges = [(edge, seed) for edge, seed in made if edge is not None]
+        if len(edges) < len(some) or sum(map(len, raised.values())) + len(some) > most:
+            return
+        workers = min(plan.choice.workers, len(some))
+        choice = dataclasses.replace(plan.choice, workers=workers)
+        plan = dataclasses.replace(plan, choice=choice)
+        again = open_confirmation(study, storage, plan, edges)
+        note(_announced(len(some), raised, again=some[0][1] > 0))
+        crew = make_crew(
+            plan, storage, folder, interrupt, note, cluster, task=task, confirms=again.study_name
+        )
+        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
+        raised = read_raised(tried, storage, study.study_name)
+
+
+def _announced(count: int, raised: Raised, *, again: bool) -> str:
+    """What is trained now, for a person."""
+    where = f"at {EDGE:g} times their rates, from other initial weights"
+    if again:
+        return f"{'the lowest' if count < len(raised) else 'they'} once more {where}"
+    return f"{words.count(count, 'more finalist' if raised else 'finalist')} {where}"

@@ -1,0 +1,306 @@
+"""The end of a search: finalists at higher rates, and robust.yaml."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+import lrsearch
+from lrsearch.cli import main
+from lrsearch.report.confirmed import ATTR
+from lrsearch.report.edges import EDGE
+from lrsearch.report.gentler import gentler
+from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
+from lrsearch.report.robust_words import robust_line, robust_sentence
+from lrsearch.report.tables import TrialRow
+from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.interrupt import Interrupted
+from lrsearch.storage import Storage, open_storage
+from tests.test_confirm import constant, found, search_of
+
+SEARCH: Mapping[str, Any] = {"epochs": 4, "trials": 60, "device": "cpu", "quiet": True}
+RUN = ["run", "--task", "digits", "--epochs", "4", "--trials", "100", "--device", "cpu"]
+FILE = Path("lrsearch-results/digits/robust.yaml")
+
+
+@pytest.fixture
+def storage(tmp_path: Path, in_tmp: Path) -> Storage:
+    return open_storage(f"sqlite:///{tmp_path}/lrsearch.db")
+
+
+Runs = dict[tuple[str, int], optuna.trial.FrozenTrial]
+
+
+def raised_trials(study: str = "digits-confirm") -> Runs:
+    """Name and seed of each run at higher rates -> its trial."""
+    again = optuna.load_study(study_name=study, storage=open_storage("sqlite:///lrsearch.db"))
+    runs = [t for t in again.trials if " x " in t.user_attrs["arm"]]
+    made = {(t.user_attrs["arm"], t.user_attrs["seed"]): t for t in runs}
+    assert len(made) == len(runs)
+    return made
+
+
+def losses_of(runs: Runs) -> dict[int, list[float]]:
+    """Number of the finalist -> its losses, seed by seed."""
+    losses: dict[int, list[float]] = {}
+    for (arm, _), trial in sorted(runs.items(), key=lambda item: item[0][1]):
+        assert trial.value is not None
+        losses.setdefault(int(arm.partition(" ")[0][1:]), []).append(trial.value)
+    return losses
+
+
+def test_a_run_trains_its_finalists_at_higher_rates(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(RUN) == 0
+    said = capsys.readouterr()
+    made, result = raised_trials(), lrsearch.report("digits")
+    table, losses = result.tables.table, losses_of(made)
+    assert sorted(map(len, losses.values())) in ([2, 2, 2], [1, 1, 1, 2, 2, 2])
+    assert f"3 finalists at {EDGE:g} times their rates" in said.err
+    assert f"once more at {EDGE:g} times their rates" in said.err
+    tried = contenders(table)[: len(losses)]
+    assert tried[0].number == result.study.best_trial.number
+    rates = {trial.number: trial.lr for trial in tried}
+    assert rates.keys() == losses.keys()
+    for (arm, seed), again in made.items():
+        number = int(arm.partition(" ")[0][1:])
+        assert again.user_attrs["schedule"]["lr"] == pytest.approx(EDGE * rates[number])
+        assert seed in (1001, 1002)
+        assert again.state is optuna.trial.TrialState.COMPLETE
+        assert not any("test" in key for key in again.user_attrs)
+    found = result.tables.found
+    assert found is not None
+    assert found.robust is not None
+    assert found.robust.raised == losses
+    worse = {
+        trial.number: max(trial.value or 0.0, statistics.geometric_mean(losses[trial.number]))
+        for trial in tried
+        if len(losses[trial.number]) > 1
+    }
+    assert found.robust.trial.number == min(worse, key=lambda number: worse[number])
+    assert lrsearch.load(FILE) == result.robust
+    content = yaml.safe_load(FILE.read_text())
+    assert content["study"]["trial"] == found.robust.trial.number
+    assert content["robust"] == {"times_the_rates": EDGE, "val_loss": losses}
+    assert f"of {len(losses)} finalists it bears {EDGE:g} times its rates best" in said.out
+    assert "train lrsearch-results/digits/robust.yaml" in said.out
+    assert f"{EDGE:g} times their rates" in result._repr_html_()
+
+
+def test_the_same_command_again_trains_nothing_more(in_tmp: Path) -> None:
+    assert main([*RUN, "--quiet"]) == 0
+    before, text = raised_trials(), FILE.read_text()
+    FILE.unlink()
+    assert main([*RUN, "--quiet"]) == 0
+    assert raised_trials().keys() == before.keys()
+    assert FILE.read_text() == text
+
+
+def test_more_trials_raise_whom_they_bring_among_the_finalists_and_nobody_twice(
+    in_tmp: Path,
+) -> None:
+    assert main([*RUN, "--quiet"]) == 0
+    before = raised_trials()
+    assert main([*RUN, "--quiet", "--trials", "140"]) == 0
+    after = raised_trials()
+    assert before.keys() <= after.keys()
+    assert all(after[key].number == trial.number for key, trial in before.items())
+    content = yaml.safe_load(FILE.read_text())
+    losses = losses_of(after)
+    assert all(its == losses[n][: len(its)] for n, its in content["robust"]["val_loss"].items())
+    assert lrsearch.report("digits").study.best_trial.number in content["robust"]["val_loss"]
+
+
+def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
+    assert main([*RUN, "--quiet"]) == 0
+    before = raised_trials()
+    result = lrsearch.report("digits")
+    assert result.confirmed is None  # that is yet to be asked
+    confirmed = lrsearch.confirm("digits", seeds=2, quiet=True)
+    arms = [arm for arm in confirmed.arms if arm.baseline is None]
+    after = raised_trials()
+    assert before.keys() <= after.keys()
+    assert {(f"#{arm.trial} x {EDGE:g}", 1001) for arm in arms} <= after.keys()
+    assert lrsearch.load(FILE) == result.robust == lrsearch.report("digits").robust
+    assert yaml.safe_load(FILE.read_text())["study"]["trial"] in [arm.trial for arm in arms]
+    for arm in arms:
+        losses = losses_of(after)[arm.trial]
+        assert arm.raised == pytest.approx(statistics.geometric_mean(losses))
+
+
+@pytest.mark.parametrize("words", [["--no-robust"], ["--trials", "12"]])
+def test_where_they_are_not_asked_for_or_cost_too_much_it_is_the_gentler_one(
+    words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, *words]) == 0
+    assert "times their rates" not in "".join(capsys.readouterr())
+    assert "digits-confirm" not in {
+        s.study_name for s in open_storage("sqlite:///lrsearch.db").get_all_studies()
+    }
+    result = lrsearch.report("digits")
+    milder = gentler(result.tables.table)
+    number = result.study.best_trial.number if milder is None else milder.number
+    assert yaml.safe_load(FILE.read_text())["study"]["trial"] == number
+    assert "robust" not in yaml.safe_load(FILE.read_text())
+
+
+def test_who_interrupts_it_has_the_best_schedule_and_goes_on_with_the_same_command(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish = ConfirmWorker._finish
+
+    def interrupted(self: ConfirmWorker, *args: Any) -> None:
+        finish(self, *args)
+        raise Interrupted(130)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfirmWorker, "_finish", interrupted)
+        assert main([*RUN, "--fuse", "1"]) == 130
+    assert FILE.with_name("best.yaml").exists()
+    assert not FILE.exists()
+    assert main([*RUN, "--fuse", "1"]) == 0
+    made = raised_trials()
+    assert {t.state for t in made.values()} == {optuna.trial.TrialState.COMPLETE}
+    assert len(made) in (6, 9)
+    assert FILE.exists()
+
+
+def test_a_study_in_its_way_is_left_alone_and_the_run_is_told(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--trials", "4", "--name", "digits-confirm", "--quiet"]) == 0
+    assert main(RUN) == 0
+    said = capsys.readouterr()
+    assert "finalists were not all trained at higher rates: study 'digits-confirm' " in said.err
+    assert "Best schedule" in said.out
+    assert FILE.exists()
+
+
+def test_two_workers_find_what_one_does(in_tmp: Path) -> None:
+    lrsearch.search("digits", **SEARCH)
+    alone = {key: trial.value for key, trial in raised_trials().items()}
+    lrsearch.search("digits", **SEARCH, name="two", robust=False)
+    lrsearch.search("digits", **SEARCH, name="two", workers=2)
+    two = {key: trial.value for key, trial in raised_trials("two-confirm").items()}
+    assert two == pytest.approx(alone, rel=1e-5)
+
+
+TRIED = [
+    TrialRow(n, n, "complete", family="StepLR", lr=0.5, value=0.1 + 0.01 * n) for n in range(6)
+]
+
+
+def test_three_more_are_raised_where_none_bears_it_and_the_lowest_once_more() -> None:
+    first, more = [(trial, 0) for trial in TRIED[:3]], [(trial, 0) for trial in TRIED[3:]]
+    assert next_runs(TRIED, {}) == first
+    lost = {number: [2.3] for number in range(3)}
+    assert next_runs(TRIED, lost) == more
+    assert next_runs(TRIED, {**lost, 2: [math.inf]}) == more
+    assert next_runs(TRIED, {number: [2.3] for number in range(6)}) == []  # not one bears it
+    bore = {**lost, 1: [0.2], 0: [0.3]}
+    assert next_runs(TRIED, bore) == [(TRIED[1], 1), (TRIED[0], 1), (TRIED[2], 1)]
+    six = {**lost, 3: [2.3], 4: [0.3], 5: [0.2]}
+    assert next_runs(TRIED, six) == [(TRIED[5], 1), (TRIED[4], 1), (TRIED[0], 1)]
+    twice = {**bore, 1: [0.2, 2.3], 2: [2.3, 2.3]}
+    assert next_runs(TRIED, twice) == [(TRIED[0], 1)]
+    assert next_runs(TRIED, {**twice, 0: [0.3, 0.4]}) == []
+    assert next_runs(TRIED[:1], {}) == []  # it has no rival
+    assert lowest_raised(TRIED, {**bore, 1: [0.2, 2.3], 0: [0.3, 0.4]}) == TRIED[0]
+    assert lowest_raised(TRIED, bore) == TRIED[1]
+    assert lowest_raised(TRIED, {0: [math.inf], 1: [math.inf]}) is None
+    assert lowest_raised(TRIED, {}) is None
+
+
+def test_a_rate_that_is_too_low_is_no_answer_for_being_better_when_raised() -> None:
+    assert lowest_raised(TRIED, {0: [0.105], 5: [0.09]}) == TRIED[0]  # 0.100 and 0.150 before
+    assert below(TRIED, [0.4, 0.125]) == TRIED[:3]
+    assert below(TRIED, []) == TRIED
+
+
+def test_words() -> None:
+    bore, lost = {0: [2.3], 1: [0.14], 2: [0.2]}, {0: [2.1], 1: [2.3], 2: [math.inf]}
+    bears = "of 3 finalists it bears 1.7 times its rates best, on fresh seeds (robust.yaml)"
+    assert robust_line(Robust(TRIED[1], bore), 0) == bears
+    assert robust_line(Robust(TRIED[1], bore), 1) == f"robust, too: {bears}"
+    assert robust_line(Robust(TRIED[0], lost), 0) == (
+        "of 3 finalists none bears 1.7 times its rates, on fresh seeds; least badly: StepLR, "
+        "lr 0.5, val loss 0.1000 (robust.yaml)"
+    )
+    assert robust_line(Robust(TRIED[1]), 0) == (
+        "gentler, and behind by no more than luck: StepLR, lr 0.5, val loss 0.1100 (robust.yaml)"
+    )
+    export = "lrsearch export digits"
+    said = robust_sentence(Robust(TRIED[1], {**bore, 1: [0.14, 0.5]}), TRIED[0], export)
+    assert "is that of **StepLR** at a peak learning rate of **0.5** (trial 0, 0.1000)" in said
+    assert "it came to 0.1400, where that one came to 2.300" in said
+    assert said.endswith("`lrsearch export digits --trial 0` writes it.")
+    said = robust_sentence(Robust(TRIED[1], {**bore, 0: [math.inf]}), TRIED[0], export)
+    assert "it came to 0.1400, where that one diverged." in said
+    said = robust_sentence(Robust(TRIED[1], bore), TRIED[1], export)
+    assert said.startswith("It is robust, too: ")
+    said = robust_sentence(Robust(TRIED[0], lost), TRIED[0], export)
+    assert said.startswith("It lies near the edge")
+
+
+def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_one(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [found(constant(lr), loss) for lr, loss in ((0.3, 0.2), (0.1, 0.21), (0.03, 0.22))]
+    study = search_of(storage, *made, found(constant(0.05), 0.3, baseline="constant"))
+    result = lrsearch.report("digits")
+    assert result.schedule == result.best == result.robust == constant(0.3)
+    runs = [
+        replace(found(constant(1.7 * lr), loss), attrs={"arm": f"#{n} x 1.7", "seed": seed})
+        for n, lr, loss, seed in (
+            (0, 0.3, 2.3, 1001),
+            (1, 0.1, 0.2, 1001),
+            (2, 0.03, 0.21, 1001),
+            (2, 0.03, 0.2, 1002),
+            (1, 0.1, 2.3, 1002),
+            (0, 0.3, 2.3, 1002),
+        )
+    ]
+    again = search_of(storage, *runs, name="digits-confirm")
+    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    result = lrsearch.report("digits")
+    assert result.schedule == result.robust == constant(0.03)
+    assert result.best == constant(0.3)
+    assert result.value == 0.22
+    assert "train with ConstantLR" in repr(result)
+    result.write("r.html")
+    page = Path("r.html").read_text()
+    assert "Learning rate of trial 2, the lowest at higher rates" in page
+    assert "to train with</th>" in page
+    assert "This is trial 2, also in robust.yaml" in page
+    assert main(["show", "digits"]) == 0
+    assert "robust  #2 ConstantLR  lr 0.03, val loss 0.2200" in capsys.readouterr().out
+    assert main(["export", "digits"]) == 0
+    said = capsys.readouterr()
+    assert "lr: 0.03" in said.out
+    assert "The best of the search is in best.yaml (lrsearch export digits --trial 0" in said.err
+    assert main(["export", "digits", "--trial", "0"]) == 0
+    assert "best of the search" not in capsys.readouterr().err
+    trial = study.ask()
+    trial.set_user_attr("schedule", constant(0.2).to_dict())
+    study.tell(trial, 0.1)
+    assert lrsearch.report("digits").schedule == constant(0.2)  # it was not raised yet
+
+
+def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
+    from tests.test_gentler import lucky, table_of
+
+    table = table_of(tmp_path, lucky())
+    found = robust(table, optuna.storages.InMemoryStorage())
+    assert found == Robust(gentler(table) or table.trials[0])
+    assert not found.bears
+    short = replace(table, trials=table.trials[:3])
+    assert robust(short, optuna.storages.InMemoryStorage()) is None
