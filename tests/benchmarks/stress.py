@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-import lrsearch
 from lrsearch.report.distinct import choose_arms
 from lrsearch.report.edges import EDGE, beyond
 from lrsearch.report.gentler import gentler
@@ -42,18 +40,7 @@ CONFIRMED = 3
 
 def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
     """One search, and what its finalists and recipes came to: losses by times of the rates."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = lrsearch.search(
-            task,
-            name="s",
-            trials=trials,
-            seed=seed,
-            robust=False,
-            storage=f"sqlite:///{folder}/s.db",
-            out=folder,
-            device="cpu",
-            quiet=True,
-        )
+    with winners.searched(task, seed, trials, robust=False) as result:
         table = result.tables.table
         chosen, milder = choose_arms(table, MOST), gentler(table)
         values = {trial.number: trial.value for trial in table.complete}

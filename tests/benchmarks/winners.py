@@ -9,12 +9,13 @@ choose, as they do for a user; the others, which nobody has looked at, judge wha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,21 +51,26 @@ def make_task(name: str, data_dir: Path) -> Task:
     )
 
 
-def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
-    """One search with its confirmation: for each schedule the losses on all fresh seeds."""
+@contextlib.contextmanager
+def searched(task: Task, seed: int, trials: int, **settings: Any) -> Iterator[lrsearch.Result]:
+    """A search with everything by default, in a database that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        result = lrsearch.search(
+        yield lrsearch.search(
             task,
             name="s",
             trials=trials,
             seed=seed,
-            robust=False,
-            confirm=CHOOSE + JUDGE,
             storage=f"sqlite:///{folder}/s.db",
             out=folder,
             device="cpu",
             quiet=True,
+            **settings,
         )
+
+
+def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
+    """One search with its confirmation: for each schedule the losses on all fresh seeds."""
+    with searched(task, seed, trials, robust=False, confirm=CHOOSE + JUDGE) as result:
         found = result.confirmed
         assert found is not None
         value, recipes = result.tables.table.complete[0].value, result.baselines
@@ -134,14 +140,16 @@ def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def searches(
-    args: argparse.Namespace, run: Callable[[Task, int, int], dict[str, Any]]
+    args: argparse.Namespace,
+    run: Callable[[Task, int, int], dict[str, Any]],
+    make: Callable[[str, Path], Task] = make_task,
 ) -> list[dict[str, Any]]:
     """What ``run(task, seed, trials)`` gives for every search that is asked for or was done."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
     done = {(row["task"], row["seed"]) for row in rows}
     for name in args.tasks:
-        task = make_task(name, args.data_dir)
+        task = make(name, args.data_dir)
         for seed in range(args.first, args.first + args.seeds):
             if (name, seed) in done:
                 continue
