@@ -127,9 +127,9 @@ def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow,
     """
     if len(tried) < 2:
         return []  # it has no rival
-    first = tried[: len(raised)]
-    if not any(bears(trial, raised[trial.number][:1]) for trial in first):
-        return [(trial, 0) for trial in tried[len(raised) : len(raised) + STEP]]
+    first, more = tried[: len(raised)], tried[len(raised) :][:STEP]
+    if more and not any(bears(trial, raised[trial.number][:1]) for trial in first):
+        return [(trial, 0) for trial in more]
     lowest = sorted(first, key=lambda trial: _worse(trial, raised[trial.number][:1]))[:AGAIN]
     return [(trial, 1) for trial in lowest if len(raised[trial.number]) == 1]
 
@@ -153,11 +153,11 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
 
 
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
-    """Number of the trial that bore higher rates best; None where none did, or was asked to."""
+    """Number of the trial that did best at higher rates; None where that was not tried."""
     if _raised_table(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
-    return found.trial.number if found is not None and found.bears else None
+    return found.trial.number if found is not None and found.raised else None
 
 
 def _raised_table(storage: BaseStorage, name: str) -> StudyTable | None:

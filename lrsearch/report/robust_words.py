@@ -18,14 +18,14 @@ def robust_line(found: Robust, best: int) -> str:
         best: Number of the best trial of the search.
     """
     trial, many = found.trial, f"of {len(found.raised)} finalists"
-    if found.bears:
-        how = f"{many} it bears {EDGE:g} times its rates best, on fresh seeds (robust.yaml)"
-        return f"robust, too: {how}" if trial.number == best else how
-    how = "gentler, and behind by no more than luck"
-    if found.raised:
-        how = f"{many} none bears {EDGE:g} times its rates, on fresh seeds; least badly"
-    what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
-    return f"{how}: {what} (robust.yaml)"
+    if not found.raised:
+        what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
+        return f"gentler, and behind by no more than luck: {what} (robust.yaml)"
+    how = f"{many} it bears {EDGE:g} times its rates best, on fresh seeds (robust.yaml)"
+    if not found.bears:
+        how = f"{many} none bears {EDGE:g} times its rates, on fresh seeds; it did least badly"
+        how += " (robust.yaml)"
+    return f"robust, too: {how}" if trial.number == best and found.bears else how
 
 
 def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
@@ -39,23 +39,19 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
     trial, raised = found.trial, found.raised
     luck = "Luck favours high rates, which may fail on another seed."
     where = f"at {EDGE:g} times their rates, on fresh seeds"
-    if found.bears and trial.number == best.number:
+    near = "" if found.bears else " All of them lie near the edge of what this task bears."
+    if found.raised and trial.number == best.number:
         came = words.loss(together(raised[trial.number]))
-        return f"It is robust, too: of {len(raised)} finalists {where} it did best ({came})."
-    if found.bears:
+        head = "It is robust, too: of" if found.bears else "Of"
+        return f"{head} {len(raised)} finalists {where} it did best ({came}).{near}"
+    if found.raised:
         both = min(len(raised[best.number]), len(raised[trial.number]))  # seeds
         own, its = (together(raised[t.number][:both]) for t in (trial, best))
         ended = "diverged" if math.isinf(its) else f"came to {words.loss(its)}"
         return (
             f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
             f"But of {len(raised)} finalists {where} the one above did best: it came to "
-            f"{words.loss(own)}, where that one {ended}. {luck} {_writes(export, best)}"
-        )
-    if raised:
-        return (
-            f"It lies near the edge of what this task bears: of {len(raised)} finalists {where} "
-            f"none came near its own loss. The least bad is {_what(trial)}. {luck} "
-            f"{_writes(export, trial)}"
+            f"{words.loss(own)}, where that one {ended}.{near} {luck} {_writes(export, best)}"
         )
     return (
         f"Gentler: {_what(trial)} has the lowest peak of all that only luck may have put behind "
@@ -72,8 +68,8 @@ def robust_note(trial: int, best: int, export: str) -> str:
         export: The command that writes a schedule of the study.
     """
     return (
-        f"This is trial {trial}, also in robust.yaml: it bore {EDGE:g} times its rates best. The "
-        f"best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
+        f"This is trial {trial}, also in robust.yaml: at {EDGE:g} times its rates it did best. "
+        f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
     )
 
 

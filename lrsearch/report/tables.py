@@ -230,9 +230,9 @@ class Answer:
 
     @property
     def chosen(self) -> TrialRow:
-        """The trial to train with: the robust one if it bore higher rates, else the best."""
-        bore = self.robust is not None and self.robust.bears
-        return self.robust.trial if self.robust is not None and bore else self.best
+        """The trial to train with: what did best at higher rates, or the best of the search."""
+        tried = self.robust is not None and self.robust.raised
+        return self.robust.trial if self.robust is not None and tried else self.best
 
     @property
     def strongest(self) -> Gain | None:
