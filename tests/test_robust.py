@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import statistics
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import optuna
@@ -15,15 +18,19 @@ import yaml
 
 import lrsearch
 from lrsearch.cli import main
+from lrsearch.config import make
 from lrsearch.report.confirmed import ATTR
 from lrsearch.report.edges import EDGE
 from lrsearch.report.gentler import gentler
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
+from lrsearch.search.confirmation import open_confirmation
 from lrsearch.search.confirming import ConfirmWorker
 from lrsearch.search.interrupt import Interrupted
-from lrsearch.storage import Storage, open_storage
+from lrsearch.search.plan import make_plan
+from lrsearch.storage import Storage, new_owner, open_storage
+from lrsearch.storage.slots import claim_some
 from tests.test_confirm import constant, found, search_of
 
 SEARCH: Mapping[str, Any] = {"epochs": 4, "trials": 60, "device": "cpu", "quiet": True}
@@ -307,3 +314,53 @@ def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
     assert not found.bears
     short = replace(table, trials=table.trials[:3])
     assert robust(short, optuna.storages.InMemoryStorage()) is None
+
+
+def test_processes_that_end_a_search_together_do_not_forget_what_the_others_planned(
+    in_tmp: Path,
+) -> None:
+    lrsearch.search("digits", **{**SEARCH, "trials": 4}, robust=False)
+    study, storage = lrsearch.report("digits").study, open_storage("sqlite:///lrsearch.db")
+    plan = make_plan(make({"epochs": 4, "device": "cpu"}))
+    edge = {"key": "#1 x 1.7", "of": "#1", "schedule": constant(0.1).to_dict(), "trial": 1}
+    again = open_confirmation(study, storage, plan, [(edge, 0)])
+    assert claim_some(storage, again._study_id, 1, new_owner(), 1)  # what is planned stays then
+    together = Barrier(8)
+
+    def end(seed: int) -> None:
+        own = open_storage("sqlite:///lrsearch.db")
+        together.wait()
+        open_confirmation(study, own, plan, [(edge, seed)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(end, range(1, 9)))
+    planned = again.user_attrs[ATTR]["slots"]
+    assert sorted(seed for _, seed in planned) == list(range(9))
+
+
+def test_a_slot_that_another_process_used_otherwise_hides_no_run(in_tmp: Path) -> None:
+    lrsearch.search("digits", **SEARCH)
+    before = {key: trial.value for key, trial in raised_trials().items()}
+    again = lrsearch.report("digits-confirm").study
+    with sqlite3.connect("lrsearch.db") as database:
+        database.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = ? AND key = 'arm'",
+            ('"#999 x 1.7"', again.trials[0]._trial_id),
+        )
+    lrsearch.search("digits", **SEARCH)
+    after = {key: trial.value for key, trial in raised_trials().items()}
+    assert after.pop(("#999 x 1.7", 1001)) is not None
+    assert after == pytest.approx(before, rel=1e-5)
+    slots = again.user_attrs[ATTR]["slots"]
+    assert slots[0] == ["#999 x 1.7", 1001]
+    assert len(slots) == len(before) + 1
+
+
+def test_where_a_run_cannot_be_done_the_search_ends_all_the_same(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ConfirmWorker] = []
+    monkeypatch.setattr(ConfirmWorker, "run", lambda self: asked.append(self))
+    lrsearch.search("digits", **SEARCH)
+    assert len(asked) == 1
+    assert FILE.exists()
