@@ -288,7 +288,9 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
     assert "train with ConstantLR" in repr(result)
     result.write("r.html")
     page = Path("r.html").read_text()
-    assert "Learning rate of trial 2, the lowest at higher rates" in page
+    assert "Learning rate of trial 2, which bore higher rates best" in page
+    assert "Save this as <code>robust.yaml</code>" in page
+    assert "lrsearch.load(&quot;robust.yaml&quot;)" in page
     assert "to train with</th>" in page
     assert "This is trial 2, also in robust.yaml" in page
     assert main(["show", "digits"]) == 0
@@ -364,3 +366,29 @@ def test_where_a_run_cannot_be_done_the_search_ends_all_the_same(
     lrsearch.search("digits", **SEARCH)
     assert len(asked) == 1
     assert FILE.exists()
+
+
+def test_a_confirmation_of_an_earlier_best_is_not_why_the_answer_is_another(
+    storage: Storage,
+) -> None:
+    made = [found(constant(lr), loss) for lr, loss in ((0.3, 0.2), (0.1, 0.21), (0.03, 0.22))]
+    search_of(storage, *made)
+    runs = [
+        replace(found(constant(lr), loss), attrs={"arm": arm, "seed": 1001})
+        for arm, lr, loss in (
+            ("#0 x 1.7", 0.51, 2.3),
+            ("#1 x 1.7", 0.17, 0.22),
+            ("#2 x 1.7", 0.05, 0.3),
+            ("#1", 0.1, 0.21),
+        )
+    ]
+    again = search_of(storage, *runs, name="digits-confirm")
+    arm = {"key": "#1", "schedule": constant(0.1).to_dict(), "trial": 1, "baseline": None}
+    again.set_user_attr(ATTR, {"of": "digits", "arms": [arm], "seeds": [1001], "slots": []})
+    result = lrsearch.report("digits")
+    assert result.confirmed is not None
+    assert result.schedule == constant(0.1)
+    result.write("r.html")
+    page = Path("r.html").read_text()
+    assert "Learning rate of trial 1, which bore higher rates best" in page
+    assert "Save this as <code>robust.yaml</code>" in page
