@@ -124,8 +124,8 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
         drawn["timeline"] = (timeline, "when each trial ran")
     yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
-        number = answer_html.shown(table, found, confirmed).number
-        yaml, python = _exports(study, number, _file(found, confirmed))
+        shown = answer_html.shown(table, found, confirmed)
+        yaml, python = _exports(study, shown.number, _file(found, confirmed))
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
 
@@ -257,11 +257,9 @@ def _whose(report: Report) -> str:
 
 def _file(found: Answer | None, confirmed: Confirmed | None) -> str:
     """What a file with the answer is called, as beside it lie those of other schedules."""
-    if found is None:
-        return "best.yaml"
-    if confirmed is not None and confirmed.winner.trial == found.best.number:
+    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
         return "best.yaml" if confirmed.held is confirmed.winner else "confirmed.yaml"
-    return "best.yaml" if found.chosen is found.best else "robust.yaml"
+    return "best.yaml" if found is None or found.chosen is found.best else "robust.yaml"
 
 
 def _use(report: Report) -> str:
@@ -271,11 +269,9 @@ def _use(report: Report) -> str:
     another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
         another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'
+    durations = "durations are in epochs, with their fraction of the budget beside them"
     parts = [
-        sections.text(
-            f"Save this as `{name}`; durations are in epochs, with their fraction of the budget "
-            f"beside them. {another}"
-        ),
+        sections.text(f"Save this as `{name}`; {durations}. {another}"),
         sections.snippet("yaml", name, report.yaml),
     ]
     if line := _whose(report):

@@ -43,8 +43,8 @@ class Robust:
     """The schedule of a search that is the safest to train with.
 
     Attributes:
-        trial: The finalist that came lowest at higher rates; the gentler one where that was not
-            tried.
+        trial: The finalist whose worse loss, of the search or at higher rates, is the lowest; the
+            gentler one where that was not tried.
         raised: What each finalist came to there. Empty where that was not tried.
     """
 
@@ -63,7 +63,7 @@ def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
 
 
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
-    """Of the finalists of a search, the one that came lowest at higher rates.
+    """Of the finalists of a search, the one that bore higher rates best (:func:`lowest_raised`).
 
     Where they were not raised it is the gentler one (:func:`lrsearch.report.gentler.gentler`),
     which costs no training.
@@ -73,7 +73,8 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
         storage: Its database.
 
     Returns:
-        None where no trial is complete, where the best is a baseline, or where there is neither.
+        None where no trial is complete, where the best is a baseline, or where there is no gentler
+        one either.
     """
     tried = contenders(table)
     if not tried:
@@ -87,9 +88,9 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
-    """The finalists of a search, the best first: what lost to a usual recipe there is none.
+    """The finalists of a search, the best first; what lost to a usual recipe is none of them.
 
-    Nobody is where the best is a recipe itself.
+    There is none where the best is a recipe itself.
     """
     tried = finalists(table, MOST, [gentler(table)])
     if not tried or tried[0].baseline is not None:
@@ -105,7 +106,10 @@ def below(tried: Sequence[TrialRow], recipes: Sequence[float]) -> list[TrialRow]
 
 
 def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
-    """Who came lowest, of those that were raised on the most seeds; None where all were lost."""
+    """Whose worse loss is the lowest, of those that were raised on the most seeds.
+
+    None where all were lost, or none was raised.
+    """
     most = max(map(len, raised.values()), default=0)
     asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
     lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
