@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import statistics
@@ -142,6 +143,16 @@ def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
     for arm in arms:
         losses = losses_of(after)[arm.trial]
         assert arm.raised == pytest.approx(statistics.geometric_mean(losses))
+
+
+def test_json_has_what_robust_yaml_has_after_a_confirmation(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--no-robust", "--confirm", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["robust"]
+    content = yaml.safe_load(FILE.read_text())
+    assert said["trial"] == content["study"]["trial"]
+    assert said["raised"] == {str(n): x for n, x in content["robust"]["val_loss"].items()}
 
 
 @pytest.mark.parametrize("words", [["--no-robust"], ["--trials", "12"]])
