@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 import lrsearch
 from lrsearch.cli import main
@@ -259,7 +260,12 @@ def test_words() -> None:
     assert robust_line(Robust(TRIED[1]), 0) == (
         "gentler, and behind by no more than luck: StepLR, lr 0.5, val loss 0.1100 (robust.yaml)"
     )
+    every = {number: [math.inf] for number in range(3)}
+    each = "each of 3 finalists diverged or failed at 1.7 times its rates"
+    assert robust_line(Robust(TRIED[5], every), 0) == f"near the edge: {each}"
     export = "lrsearch export digits"
+    said = robust_sentence(Robust(TRIED[5], {**every, 2: [0.2, math.inf]}), TRIED[0], export)
+    assert f"{each}, on fresh seeds. Luck favours" in said
     said = robust_sentence(Robust(TRIED[1], {**bore, 1: [0.14, 0.5]}), TRIED[0], export)
     assert "is that of **StepLR** at a peak learning rate of **0.5** (trial 0, 0.1000)" in said
     assert "bears 1.7 times its rates best, on fresh seeds: it came to 0.1400 there" in said
@@ -407,3 +413,27 @@ def test_a_confirmation_of_an_earlier_best_is_not_why_the_answer_is_another(
     page = Path("r.html").read_text()
     assert "Learning rate of trial 1, which bore higher rates best" in page
     assert "Save this as <code>robust.yaml</code>" in page
+
+
+def test_where_all_finalists_are_lost_it_is_said_and_the_best_stays_the_answer(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lrs = (0.3, 0.1, 0.03)
+    search_of(storage, *(found(constant(lr), 0.2 + 0.01 * n) for n, lr in enumerate(lrs)))
+    runs = [
+        replace(
+            found(constant(1.7 * lr), 0.2),
+            attrs={"arm": f"#{n} x 1.7", "seed": 1001 + seed},
+            state=TrialState.PRUNED if seed == n % 2 else TrialState.COMPLETE,
+            stopped="diverged" if seed == n % 2 else "completed",
+        )
+        for n, lr in enumerate(lrs)
+        for seed in range(2)
+    ]
+    again = search_of(storage, *runs, name="digits-confirm")
+    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    result = lrsearch.report("digits")
+    assert result.schedule == result.robust == constant(0.3)
+    assert "each of 3 finalists diverged or failed" in result._repr_html_()
+    assert main(["show", "digits"]) == 0
+    assert "robust" not in capsys.readouterr().out

@@ -44,7 +44,7 @@ class Robust:
 
     Attributes:
         trial: The finalist whose worse loss, of the search or at higher rates, is the lowest; the
-            gentler one where that was not tried.
+            gentler one where that was not tried, that one or the best where all were lost.
         raised: What each finalist came to there. Empty where that was not tried.
     """
 
@@ -54,7 +54,18 @@ class Robust:
     @property
     def bears(self) -> bool:
         """Whether it bore the higher rates."""
-        return bool(self.raised) and bears(self.trial, self.raised[self.trial.number])
+        losses = self.raised.get(self.trial.number)
+        return losses is not None and bears(self.trial, losses)
+
+    @property
+    def did_best(self) -> bool:
+        """Whether it did best at higher rates, and so is what to train with."""
+        return bool(self.raised) and not self.lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether every finalist was lost at higher rates, on one seed at least."""
+        return bool(self.raised) and all(math.isinf(together(r)) for r in self.raised.values())
 
 
 def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
@@ -65,8 +76,8 @@ def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     """Of the finalists of a search, the one that bore higher rates best (:func:`lowest_raised`).
 
-    Where they were not raised it is the gentler one (:func:`lrsearch.report.gentler.gentler`),
-    which costs no training.
+    Where they were not raised, or all were lost, it is the gentler one
+    (:func:`lrsearch.report.gentler.gentler`), which costs no training.
 
     Args:
         table: The search.
@@ -84,6 +95,8 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     if lowest is not None:
         return Robust(lowest, raised)
     milder = gentler(table)
+    if raised:
+        return Robust(milder or tried[0], raised)
     return None if milder is None else Robust(milder)
 
 
@@ -161,7 +174,7 @@ def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
     if _raised_table(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
-    return found.trial.number if found is not None and found.raised else None
+    return found.trial.number if found is not None and found.did_best else None
 
 
 def _raised_table(storage: BaseStorage, name: str) -> StudyTable | None:

@@ -21,6 +21,8 @@ def robust_line(found: Robust, best: int) -> str:
     if not found.raised:
         what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
         return f"gentler, and behind by no more than luck: {what} (robust.yaml)"
+    if found.lost:
+        return f"near the edge: each {many} diverged or failed at {EDGE:g} times its rates"
     how = f"{many} it bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)} (robust.yaml)"
     if not found.bears:
         return f"near the edge: {how}"
@@ -43,6 +45,11 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
             f"behind the best. {luck} {_writes(export, trial)}"
         )
     many = f"of {len(raised)} finalists"
+    if found.lost:
+        return (
+            f"It lies near the edge of what this task bears: each {many} diverged or failed at "
+            f"{EDGE:g} times its rates, {_seeds(found)}. {luck}"
+        )
     how = f"bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)}"
     near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
     if trial.number == best.number:
