@@ -54,6 +54,9 @@ def open_confirmation(
         arms: Schedules to compare; none leaves the comparison that was planned before.
         seeds: Those of the comparison.
         top: How many schedules were asked for beside the recipes.
+
+    Raises:
+        UsageError: A study of that name is no confirmation.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
