@@ -192,8 +192,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "robust": Setting(
         values.flag,
-        "afterwards train the finalists at 1.7 times their rates, for robust.yaml (default: yes, "
-        "where that costs at most an eighth of the search)",
+        "afterwards train the finalists at 1.7 times their rates, for robust.yaml, as far as that "
+        "costs at most an eighth of the search (default: yes)",
         "BOOL",
         False,
         _BOOL,

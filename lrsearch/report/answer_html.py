@@ -36,8 +36,8 @@ def hero(
         drawn = shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
-            fresh = confirmed is not None
-            of = "the best of those on fresh seeds" if fresh else "the lowest at higher rates"
+            fresh = confirmed is not None and confirmed.winner.trial == found.best.number
+            of = "the best of those on fresh seeds" if fresh else "which bore higher rates best"
         caption = f"Learning rate of trial {drawn.number}, {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
         )

@@ -58,8 +58,8 @@ def raised_losses(table: StudyTable, arm: str) -> list[float]:
     """
     ended = table.having("complete", "diverged", "failed", "pruned")
     found = [trial for trial in ended if trial.attrs.get("arm") == edge_key(arm)]
-    found.sort(key=lambda trial: int(trial.attrs["seed"]))
-    return [math.inf if trial.value is None else trial.value for trial in found]
+    losses = {int(t.attrs["seed"]): math.inf if t.value is None else t.value for t in found}
+    return [losses[seed] for seed in sorted(losses)]
 
 
 def together(losses: Sequence[float]) -> float:

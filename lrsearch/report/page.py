@@ -124,18 +124,19 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
         drawn["timeline"] = (timeline, "when each trial ran")
     yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
-        yaml, python = _exports(study, answer_html.shown(table, found, confirmed).number)
+        shown = answer_html.shown(table, found, confirmed)
+        yaml, python = _exports(study, shown.number, _file(found, confirmed))
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
 
-def _exports(study: optuna.Study, trial: int) -> tuple[str, str]:
+def _exports(study: optuna.Study, trial: int, name: str) -> tuple[str, str]:
     """The configuration of a trial as YAML and as Python; empty where it has no schedule."""
     from lrsearch.export import export_text
 
     texts = []
     for python in (False, True):
         try:
-            texts.append(export_text(study, trial=trial, python=python))
+            texts.append(export_text(study, trial=trial, python=python, name=name))
         except LrsearchError:
             texts.append("")
     return texts[0], texts[1]
@@ -254,18 +255,24 @@ def _whose(report: Report) -> str:
     return robust_note(found.chosen.number, found.best.number, export)
 
 
+def _file(found: Answer | None, confirmed: Confirmed | None) -> str:
+    """What a file with the answer is called, as beside it lie those of other schedules."""
+    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
+        return "best.yaml" if confirmed.held is confirmed.winner else "confirmed.yaml"
+    return "best.yaml" if found is None or found.chosen is found.best else "robust.yaml"
+
+
 def _use(report: Report) -> str:
     if not report.yaml:
         return ""
-    another = "`lrsearch train best.yaml --epochs 100` trains it on another budget."
+    name = _file(report.found, report.confirmed)
+    another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
-        another = 'On another budget it is `lrsearch.load("best.yaml").rescaled(100)`.'
+        another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'
+    durations = "durations are in epochs, with their fraction of the budget beside them"
     parts = [
-        sections.text(
-            "Save this as `best.yaml`; durations are in epochs, with their fraction of the budget "
-            f"beside them. {another}"
-        ),
-        sections.snippet("yaml", "best.yaml", report.yaml),
+        sections.text(f"Save this as `{name}`; {durations}. {another}"),
+        sections.snippet("yaml", name, report.yaml),
     ]
     if line := _whose(report):
         parts.insert(0, sections.text(line, kind="note"))

@@ -43,8 +43,8 @@ class Robust:
     """The schedule of a search that is the safest to train with.
 
     Attributes:
-        trial: The finalist that came lowest at higher rates; the gentler one where that was not
-            tried.
+        trial: The finalist whose worse loss, of the search or at higher rates, is the lowest; the
+            gentler one where that was not tried, that one or the best where all were lost.
         raised: What each finalist came to there. Empty where that was not tried.
     """
 
@@ -54,7 +54,18 @@ class Robust:
     @property
     def bears(self) -> bool:
         """Whether it bore the higher rates."""
-        return bool(self.raised) and bears(self.trial, self.raised[self.trial.number])
+        losses = self.raised.get(self.trial.number)
+        return losses is not None and bears(self.trial, losses)
+
+    @property
+    def did_best(self) -> bool:
+        """Whether it did best at higher rates, and so is what to train with."""
+        return bool(self.raised) and not self.lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether every finalist was lost at higher rates, on one seed at least."""
+        return bool(self.raised) and all(math.isinf(together(r)) for r in self.raised.values())
 
 
 def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
@@ -63,17 +74,18 @@ def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
 
 
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
-    """Of the finalists of a search, the one that came lowest at higher rates.
+    """Of the finalists of a search, the one that bore higher rates best (:func:`lowest_raised`).
 
-    Where they were not raised it is the gentler one (:func:`lrsearch.report.gentler.gentler`),
-    which costs no training.
+    Where they were not raised, or all were lost, it is the gentler one
+    (:func:`lrsearch.report.gentler.gentler`), which costs no training.
 
     Args:
         table: The search.
         storage: Its database.
 
     Returns:
-        None where no trial is complete, where the best is a baseline, or where there is neither.
+        None where no trial is complete, where the best is a baseline, or where there is no gentler
+        one either.
     """
     tried = contenders(table)
     if not tried:
@@ -83,13 +95,15 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     if lowest is not None:
         return Robust(lowest, raised)
     milder = gentler(table)
+    if raised:
+        return Robust(milder or tried[0], raised)
     return None if milder is None else Robust(milder)
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
-    """The finalists of a search, the best first: what lost to a usual recipe there is none.
+    """The finalists of a search, the best first; what lost to a usual recipe is none of them.
 
-    Nobody is where the best is a recipe itself.
+    There is none where the best is a recipe itself.
     """
     tried = finalists(table, MOST, [gentler(table)])
     if not tried or tried[0].baseline is not None:
@@ -105,7 +119,10 @@ def below(tried: Sequence[TrialRow], recipes: Sequence[float]) -> list[TrialRow]
 
 
 def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
-    """Who came lowest, of those that were raised on the most seeds; None where all were lost."""
+    """Whose worse loss is the lowest, of those that were raised on the most seeds.
+
+    None where all were lost, or none was raised.
+    """
     most = max(map(len, raised.values()), default=0)
     asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
     lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
@@ -157,7 +174,7 @@ def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
     if _raised_table(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
-    return found.trial.number if found is not None and found.raised else None
+    return found.trial.number if found is not None and found.did_best else None
 
 
 def _raised_table(storage: BaseStorage, name: str) -> StudyTable | None:

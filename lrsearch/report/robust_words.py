@@ -21,11 +21,12 @@ def robust_line(found: Robust, best: int) -> str:
     if not found.raised:
         what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
         return f"gentler, and behind by no more than luck: {what} (robust.yaml)"
-    how = f"{many} it bears {EDGE:g} times its rates best, on fresh seeds (robust.yaml)"
+    if found.lost:
+        return f"near the edge: each {many} diverged or failed at {EDGE:g} times its rates"
+    how = f"{many} it bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)} (robust.yaml)"
     if not found.bears:
-        how = f"{many} none bears {EDGE:g} times its rates, on fresh seeds; it did least badly"
-        how += " (robust.yaml)"
-    return f"robust, too: {how}" if trial.number == best and found.bears else how
+        return f"near the edge: {how}"
+    return f"robust, too: {how}" if trial.number == best else how
 
 
 def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
@@ -38,24 +39,30 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
     """
     trial, raised = found.trial, found.raised
     luck = "Luck favours high rates, which may fail on another seed."
-    where = f"at {EDGE:g} times their rates, on fresh seeds"
-    near = "" if found.bears else " All of them lie near the edge of what this task bears."
-    if found.raised and trial.number == best.number:
-        came = words.loss(together(raised[trial.number]))
-        head = "It is robust, too: of" if found.bears else "Of"
-        return f"{head} {len(raised)} finalists {where} it did best ({came}).{near}"
-    if found.raised:
-        both = min(len(raised[best.number]), len(raised[trial.number]))  # seeds
-        own, its = (together(raised[t.number][:both]) for t in (trial, best))
-        ended = "diverged" if math.isinf(its) else f"came to {words.loss(its)}"
+    if not raised:
         return (
-            f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
-            f"But of {len(raised)} finalists {where} the one above did best: it came to "
-            f"{words.loss(own)}, where that one {ended}.{near} {luck} {_writes(export, best)}"
+            f"Gentler: {_what(trial)} has the lowest peak of all that only luck may have put "
+            f"behind the best. {luck} {_writes(export, trial)}"
         )
+    many = f"of {len(raised)} finalists"
+    if found.lost:
+        return (
+            f"It lies near the edge of what this task bears: each {many} diverged or failed at "
+            f"{EDGE:g} times its rates, {_seeds(found)}. {luck}"
+        )
+    how = f"bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)}"
+    near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
+    if trial.number == best.number:
+        came = words.loss(together(raised[trial.number]))
+        head = f"It is robust, too: {many}" if found.bears else many.capitalize()
+        return f"{head} it {how} ({came} there).{near}"
+    both = min(len(raised[best.number]), len(raised[trial.number]))  # seeds
+    own, its = (together(raised[t.number][:both]) for t in (trial, best))
+    ended = "diverged" if math.isinf(its) else f"came to {words.loss(its)}"
     return (
-        f"Gentler: {_what(trial)} has the lowest peak of all that only luck may have put behind "
-        f"the best. {luck} {_writes(export, trial)}"
+        f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
+        f"But {many} the one above {how}: it came to {words.loss(own)} there, and that one "
+        f"{ended}.{near} {luck} {_writes(export, best)}"
     )
 
 
@@ -71,6 +78,15 @@ def robust_note(trial: int, best: int, export: str) -> str:
         f"This is trial {trial}, also in robust.yaml: at {EDGE:g} times its rates it did best. "
         f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
     )
+
+
+def _best(found: Robust) -> str:
+    return "best" if found.bears else "least badly"
+
+
+def _seeds(found: Robust) -> str:
+    """On how many seeds the finalists were raised, where that was too dear for a second."""
+    return "on fresh seeds" if max(map(len, found.raised.values())) > 1 else "on one fresh seed"
 
 
 def _what(trial: TrialRow) -> str:

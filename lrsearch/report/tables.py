@@ -231,8 +231,8 @@ class Answer:
     @property
     def chosen(self) -> TrialRow:
         """The trial to train with: what did best at higher rates, or the best of the search."""
-        tried = self.robust is not None and self.robust.raised
-        return self.robust.trial if self.robust is not None and tried else self.best
+        found = self.robust
+        return found.trial if found is not None and found.did_best else self.best
 
     @property
     def strongest(self) -> Gain | None:

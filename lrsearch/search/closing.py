@@ -48,7 +48,7 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
             "metric": best.metric,
             "schedule": trials[best.number].user_attrs["schedule"],
         },
-        "robust": _robust(outcome),
+        "robust": _robust(outcome, found),
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
@@ -158,11 +158,16 @@ def closing(
     print_next(console, steps)
 
 
-def _robust(outcome: Outcome) -> dict[str, Any] | None:
-    """The schedule that is the safest to train with, as plain values."""
+def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | None:
+    """The schedule that is the safest to train with, as plain values; as in robust.yaml now."""
     from lrsearch.export import plain_losses
+    from lrsearch.report.robust import robust
+    from lrsearch.report.tables import load
 
-    if (found := outcome.robust) is None:
+    found = outcome.robust
+    if confirmed is not None:  # it has trained finalists at higher rates, too
+        found = robust(load(outcome.study, outcome.storage), outcome.storage)
+    if found is None:
         return None
     trial = found.trial
     return {
@@ -180,7 +185,7 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
     from lrsearch.report.terminal import print_text
 
     line = robust_line(found, best)
-    if found.trial.number != best and found.raised:
+    if found.trial.number != best and found.did_best:
         row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
         _print_schedule(console, "Train with     ", row)
         line = f"val loss {words.loss(found.trial.value)}, {line}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from sqlalchemy.engine import Connection
 
 from lrsearch.attributes import ATTR as STUDY_ATTR
 from lrsearch.errors import UsageError
@@ -21,7 +22,8 @@ from lrsearch.search.plan import Plan
 from lrsearch.search.study import METRIC, kept_config, versions
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.slots import Begun
+from lrsearch.storage.studies import change, set_once
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
@@ -52,6 +54,9 @@ def open_confirmation(
         arms: Schedules to compare; none leaves the comparison that was planned before.
         seeds: Those of the comparison.
         top: How many schedules were asked for beside the recipes.
+
+    Raises:
+        UsageError: A study of that name is no confirmation.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -80,31 +85,44 @@ def open_confirmation(
                 "uid": uuid.uuid4().hex[:12],
             }
             info = set_once(storage, again._study_id, STUDY_ATTR, made)
-    stored = again.user_attrs.get(ATTR) or {}
-    order = [list(slot) for slot in stored.get("slots", [])]
     slots.sweep(storage, again._study_id)
-    there = slots.progress(storage, again._study_id)
-    if not there.running:  # what was planned and never begun is not asked for any more
-        order = order[: there.finished + there.waiting]
-    have = {tuple(slot) for slot in order}
     wanted = [(arm["key"], seed) for seed in seeds for arm in arms]
     wanted[len(arms) : len(arms)] = [(edge["key"], seed) for edge, seed in edges]
-    order += [list(slot) for slot in wanted if slot not in have]
-    raised = [edge for edge, _ in edges]
-    known = {arm["key"]: arm for arm in [*stored.get("all_arms", []), *arms, *raised]}
-    compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
-    if not arms:
-        compared = {key: stored.get(key, value) for key, value in compared.items()}
+
+    def planned(connection: Connection, stored: dict[str, Any] | None) -> dict[str, Any]:
+        before = stored or {}
+        order = _order(before, slots.begun(connection, again._study_id, ("arm", "seed")), wanted)
+        raised = [edge for edge, _ in edges]
+        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *arms, *raised]}
+        compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
+        if not arms:
+            compared = {key: before.get(key, value) for key, value in compared.items()}
+        whole = {"slots": order, "all_arms": list(known.values())}
+        return {"of": study.study_name, **compared, **whole}
+
+    order = change(storage, again._study_id, ATTR, planned)["slots"]
     if info["config"]["trials"] != len(order):
         config = {**info["config"], "trials": len(order)}
         again.set_user_attr(STUDY_ATTR, {**info, "config": config})
-    again.set_user_attr(
-        ATTR,
-        {
-            "of": study.study_name,
-            **compared,
-            "slots": order,
-            "all_arms": list(known.values()),
-        },
-    )
     return again
+
+
+def _order(
+    stored: Mapping[str, Any], begun: Sequence[Begun], wanted: Sequence[tuple[str, int]]
+) -> list[list[Any]]:
+    """(arm, seed) of each slot, with all that is wanted.
+
+    What has begun is what its trial is, and not what is stored: another process may have planned
+    that slot otherwise when it was claimed.
+    """
+    order: list[list[Any]] = [list(slot) for slot in stored.get("slots", [])]
+    if not any(slot.running for slot in begun):
+        del order[len(begun) :]  # planned and never begun: it is not asked for any more
+    have = {tuple(slot) for slot in order[len(begun) :]}
+    for place, slot in enumerate(begun):
+        own = [slot.attrs["arm"], slot.attrs["seed"]] if len(slot.attrs) == 2 else []
+        here = own or [*order[place : place + 1], list(wanted[0])][0]
+        order[place : place + 1] = [here]
+        if own or not slot.finished:  # else it was given up before it was anything
+            have.add(tuple(here))
+    return order + [list(slot) for slot in wanted if slot not in have]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,7 @@ def make_confirm_worker(
     """The worker of this process; it trains the arms of one seed together where that is faster."""
     made = study.user_attrs[ATTR]
     order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
-    together = len(made["arms"]) or len(order)  # without arms to compare all are of one seed
+    together = len(made["arms"]) or max(Counter(seed for _, seed in order).values())
     fuse = max(1, min(plan.choice.fuse, together))
     choice = dataclasses.replace(plan.choice, fuse=fuse)
 

@@ -79,7 +79,9 @@ def try_finalists(
             plan, storage, folder, interrupt, note, cluster, task=task, confirms=again.study_name
         )
         (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
-        raised = read_raised(tried, storage, study.study_name)
+        before, raised = raised, read_raised(tried, storage, study.study_name)
+        if raised == before:
+            return  # some of it could not be run
 
 
 def _announced(count: int, raised: Raised, *, again: bool) -> str:

@@ -61,7 +61,7 @@ class Outcome:
         progress: The state at the end.
         files: Result files written.
         mattered: What mattered, over all trials and within each family.
-        robust: The schedule that is the safest to train with; None where that is the best itself.
+        robust: The schedule that is the safest to train with; None where only the best can be it.
     """
 
     study: optuna.Study

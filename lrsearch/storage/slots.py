@@ -9,20 +9,21 @@ its slot.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import BindParameter, ColumnElement, bindparam, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select, update
 from sqlalchemy.engine import Connection, Row
 
 from lrsearch.errors import printable
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import STALE_SECONDS, is_dead
-from lrsearch.storage.schema import SLOTS, TRIALS, lock_study, server_now
+from lrsearch.storage.schema import SLOTS, TRIALS, USER_ATTRIBUTES, lock_study, server_now
 from lrsearch.storage.trials import (
     SUSPECT_ATTEMPTS,
     Claim,
@@ -73,6 +74,23 @@ class Progress:
     finished: int
     running: int
     waiting: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A slot that a worker has claimed at least once.
+
+    Attributes:
+        slot: Its place, from 0.
+        finished: Whether its trial has ended.
+        running: Whether a worker has it now.
+        attrs: What was asked for of its trial's user attributes; empty before it has them.
+    """
+
+    slot: int
+    finished: bool
+    running: bool
+    attrs: dict[str, Any]
 
 
 def claim_some(
@@ -288,3 +306,27 @@ def progress(storage: Storage, study_id: int, target: int | None = None) -> Prog
         return Progress(counts["finished"], counts["running"], counts["waiting"])
 
     return storage.transact(work, read=True)
+
+
+def begun(connection: Connection, study_id: int, keys: Sequence[str]) -> list[Begun]:
+    """The slots of a study that have begun, in order, with some user attributes of their trials.
+
+    Args:
+        connection: Of a transaction of the storage.
+        study_id: Optuna's number of the study.
+        keys: Names of these attributes.
+    """
+    own = and_(USER_ATTRIBUTES.c.trial_id == SLOTS.c.trial_id, USER_ATTRIBUTES.c.key.in_(keys))
+    rows = connection.execute(
+        select(SLOTS, USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json)
+        .outerjoin(USER_ATTRIBUTES, own)
+        .where(SLOTS.c.study_id == study_id)
+        .order_by(SLOTS.c.slot)
+    )
+    found: dict[int, Begun] = {}
+    for row in rows:
+        running = not row.finished and row.owner is not None
+        of = found.setdefault(row.slot, Begun(row.slot, bool(row.finished), running, {}))
+        if row.key is not None:
+            of.attrs[row.key] = json.loads(row.value_json)
+    return list(found.values())

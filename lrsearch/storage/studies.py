@@ -1,15 +1,16 @@
-"""What is said once of a study, however many workers make it together."""
+"""What is said of a study by many workers at once, and none overwrites what another has said."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from lrsearch.storage.engine import Storage
-from lrsearch.storage.schema import STUDY_ATTRIBUTES, lock_study
+from lrsearch.storage.schema import STUDY_ATTRIBUTES, lock_study, upsert
 
 
 def set_once(storage: Storage, study_id: int, key: str, value: Any) -> Any:
@@ -29,18 +30,33 @@ def set_once(storage: Storage, study_id: int, key: str, value: Any) -> Any:
         {'uid': 'ab12'}
     """
 
+    return change(storage, study_id, key, lambda _, found: value if found is None else found)
+
+
+def change(
+    storage: Storage, study_id: int, key: str, new: Callable[[Connection, Any], Any]
+) -> Any:
+    """Change a user attribute of a study, which nobody else changes meanwhile.
+
+    Args:
+        storage: From `open_storage`.
+        study_id: Optuna's number of the study.
+        key: Name of the attribute.
+        new: (the connection, on which the study is locked; its value, None if it has none) -> the
+            new value, any JSON value. May be called again where the database was busy.
+
+    Returns:
+        The new value, as it can be read from now on.
+    """
+
     def work(connection: Connection) -> Any:
         lock_study(connection, study_id)
-        found = connection.execute(
-            select(STUDY_ATTRIBUTES.c.value_json).where(
-                STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key == key
-            )
-        ).scalar()
-        if found is not None:
-            return json.loads(found)
-        text = json.dumps(value)
-        row = {"study_id": study_id, "key": key, "value_json": text}
-        connection.execute(insert(STUDY_ATTRIBUTES).values(row))
+        where = (STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key == key)
+        found = connection.execute(select(STUDY_ATTRIBUTES.c.value_json).where(*where)).scalar()
+        value = new(connection, None if found is None else json.loads(found))
+        if (text := json.dumps(value)) != found:
+            row = {"study_id": study_id, "key": key, "value_json": text}
+            upsert(connection, STUDY_ATTRIBUTES, ("study_id", "key"), [row])
         return json.loads(text)
 
     return storage.transact(work)
