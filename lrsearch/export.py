@@ -23,7 +23,7 @@ from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import among, other
 from lrsearch.report.edges import EDGE
-from lrsearch.report.robust import Raised, Robust, robust_trial
+from lrsearch.report.robust import Raised, Robust, answer_of, robust_trial
 from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
@@ -95,11 +95,9 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
         LrsearchError: As of :func:`best_trial`.
     """
     best, place = best_trial(study), storage or study._storage
-    found = read_confirmed(place, study.study_name)
-    if found is not None and found.winner.trial == best.number:  # no more trials were run since
-        return best_trial(study, found.held.trial)
-    number = robust_trial(study, place)
-    return best if number is None else best_trial(study, number)
+    found, robust = read_confirmed(place, study.study_name), robust_trial(study, place)
+    number, _ = answer_of(best.number, best.number if robust is None else robust, found)
+    return best_trial(study, number)
 
 
 def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
@@ -110,11 +108,11 @@ def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
         storage: Its database; the study's own if left out.
     """
     best, place = best_trial(study).number, storage or study._storage
-    found = read_confirmed(place, study.study_name)
-    if found is not None and found.winner.trial == best:
-        return other(found, best)
-    chosen = answer_trial(study, place).number
-    return "" if chosen == best else robust_note(chosen, best, _export(study))
+    found, robust = read_confirmed(place, study.study_name), robust_trial(study, place)
+    number, file = answer_of(best, best if robust is None else robust, found)
+    if file == "robust.yaml":
+        return robust_note(number, best, _export(study))
+    return "" if found is None else other(found, best)
 
 
 def _export(study: optuna.Study) -> str:

@@ -225,6 +225,12 @@ class Confirmed:
         return self.lowest if better and not worse else self.winner
 
     @property
+    def decided(self) -> bool:
+        """Whether fresh seeds have surely named what to train with: :attr:`held`."""
+        sure = not self.too_few and self.stands and self.winner not in self.aside
+        return sure or self.held is not self.winner
+
+    @property
     def stands(self) -> bool:
         """Whether the winner is surely better than the strongest other recipe, worse than none."""
         verdicts = self._verdicts()
@@ -302,11 +308,10 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
     if not arms or not arms[0].val_loss:
         return None
     runs = sum(len(a.losses) for a in arms)
-    seeds = {int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms))
     return Confirmed(
         name=table.name,
         arms=tuple(arms),
-        seeds=tuple(sorted(seeds)),
+        seeds=tuple(sorted({int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms)))),
         planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
         finished=runs,
         loss=tuple(compare(arms[0].key, {a.key: a.losses for a in arms})),

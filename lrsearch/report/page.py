@@ -29,7 +29,7 @@ from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
-from lrsearch.report.robust import robust
+from lrsearch.report.robust import answer_of, robust
 from lrsearch.report.robust_words import robust_note
 from lrsearch.report.tables import (
     Answer,
@@ -124,8 +124,8 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
         drawn["timeline"] = (timeline, "when each trial ran")
     yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
-        shown = answer_html.shown(table, found, confirmed)
-        yaml, python = _exports(study, shown.number, _file(found, confirmed))
+        number, file = answer_of(found.best.number, found.chosen.number, confirmed)
+        yaml, python = _exports(study, number, file)
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
 
 
@@ -242,30 +242,20 @@ def wall_seconds(table: StudyTable) -> float:
     return total
 
 
-def _whose(report: Report) -> str:
+def _whose(report: Report, name: str) -> str:
     """Why the configuration is not that of the best trial, or another came lower; or nothing."""
     found, confirmed = report.found, report.confirmed
-    if found is None:
-        return ""
-    if confirmed is not None and confirmed.winner.trial == found.best.number:
-        return other(confirmed, found.best.number)
-    if found.chosen is found.best:
-        return ""
-    export = typed("export", report.table.name, report.table.storage_url)
-    return robust_note(found.chosen.number, found.best.number, export)
-
-
-def _file(found: Answer | None, confirmed: Confirmed | None) -> str:
-    """What a file with the answer is called, as beside it lie those of other schedules."""
-    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
-        return "best.yaml" if confirmed.held is confirmed.winner else "confirmed.yaml"
-    return "best.yaml" if found is None or found.chosen is found.best else "robust.yaml"
+    if found is not None and name == "robust.yaml":
+        export = typed("export", report.table.name, report.table.storage_url)
+        return robust_note(found.chosen.number, found.best.number, export)
+    return "" if found is None or confirmed is None else other(confirmed, found.best.number)
 
 
 def _use(report: Report) -> str:
-    if not report.yaml:
+    if not report.yaml or report.found is None:
         return ""
-    name = _file(report.found, report.confirmed)
+    best, chosen = report.found.best.number, report.found.chosen.number
+    _, name = answer_of(best, chosen, report.confirmed)
     another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
         another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'
@@ -274,7 +264,7 @@ def _use(report: Report) -> str:
         sections.text(f"Save this as `{name}`; {durations}. {another}"),
         sections.snippet("yaml", name, report.yaml),
     ]
-    if line := _whose(report):
+    if line := _whose(report, name):
         parts.insert(0, sections.text(line, kind="note"))
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))

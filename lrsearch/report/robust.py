@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from lrsearch.report.confirmed import ATTR, SUFFIX
+from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed
 from lrsearch.report.distinct import finalists
 from lrsearch.report.edges import beyond, raised_losses, together
 from lrsearch.report.gentler import gentler
@@ -85,7 +85,7 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
 
     Returns:
         None where no trial is complete, where the best is a baseline, or where there is no gentler
-        one either.
+        one either that is better than the recipes.
     """
     tried = contenders(table)
     if not tried:
@@ -95,9 +95,9 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     if lowest is not None:
         return Robust(lowest, raised)
     milder = gentler(table)
-    if raised:
-        return Robust(milder or tried[0], raised)
-    return None if milder is None else Robust(milder)
+    if milder is None or milder not in tried:
+        return Robust(tried[0], raised) if raised else None
+    return Robust(milder, raised)
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
@@ -167,6 +167,20 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
             break
         raised |= {trial.number: found[trial.number][: nth + 1] for trial, nth in some}
     return raised
+
+
+def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
+    """Number of the trial to train with, and the file that has it.
+
+    Args:
+        best: Number of the best trial of the search.
+        chosen: Of the one that did best at higher rates; the best where that was not tried.
+        confirmed: What fresh seeds said; where they have decided, that is it.
+    """
+    if confirmed is not None and confirmed.winner.trial == best and confirmed.decided:
+        held = confirmed.held
+        return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
+    return chosen, "best.yaml" if chosen == best else "robust.yaml"
 
 
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:

@@ -148,7 +148,8 @@ def closing(
     bring = import_options(imports)
     asked = (f"confirm {name}{where}{bring}", "is it really better? fresh seeds, test data")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    answer = written[1] if found is None and outcome.robust is not None else written[0]
+    bore = found is None and outcome.robust is not None and outcome.robust.did_best
+    answer = written[1] if bore else written[0]
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
