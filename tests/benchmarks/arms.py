@@ -62,7 +62,7 @@ def read_study(storage: str, began: float, cost: Cost) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    (summary,) = optuna.get_all_study_summaries(storage)
+    summary, *_ = optuna.get_all_study_summaries(storage)  # then the finalists' confirmation
     study = optuna.load_study(study_name=summary.study_name, storage=storage)
     done = [trial for trial in study.trials if trial.state.is_finished()]
     cost.trials = len(done)
