@@ -114,6 +114,17 @@ def test_the_same_command_again_trains_nothing_more(in_tmp: Path) -> None:
     assert FILE.read_text() == text
 
 
+def test_who_was_raised_is_read_and_not_worked_out_again(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*RUN, "--quiet"]) == 0
+    before = lrsearch.report("digits").robust
+    with monkeypatch.context() as patch:  # as if it were chosen otherwise on another machine
+        patch.setattr("lrsearch.report.robust.contenders", lambda table: table.complete[1:2])
+        assert lrsearch.report("digits").robust == before
+    assert lrsearch.load(FILE) == before
+
+
 def test_more_trials_raise_whom_they_bring_among_the_finalists_and_nobody_twice(
     in_tmp: Path,
 ) -> None:

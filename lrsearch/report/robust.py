@@ -87,7 +87,7 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
         None where no trial is complete, where the best is a baseline, or where there is no gentler
         one either that is better than the recipes.
     """
-    tried = contenders(table)
+    tried = _asked(table, storage) or contenders(table)
     if not tried:
         return None
     raised = read_raised(tried, storage, table.name)
@@ -159,7 +159,8 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
         storage: Its database.
         name: Its name.
     """
-    table = _raised_table(storage, name)
+    again = _raised_study(storage, name)
+    table = None if again is None else load(again, storage)
     raised: dict[int, Sequence[float]] = {}
     while table is not None and (some := next_runs(tried, raised)):
         found = {trial.number: raised_losses(table, f"#{trial.number}") for trial, _ in some}
@@ -185,16 +186,30 @@ def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int,
 
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
     """Number of the trial that did best at higher rates; None where that was not tried."""
-    if _raised_table(storage, study.study_name) is None:
+    if _raised_study(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
     return found.trial.number if found is not None and found.did_best else None
 
 
-def _raised_table(storage: BaseStorage, name: str) -> StudyTable | None:
+def _asked(table: StudyTable, storage: BaseStorage) -> list[TrialRow]:
+    """The finalists that were to be raised when this best was found; nobody if there were none."""
+    again = _raised_study(storage, table.name)
+    numbers = [] if again is None else again.user_attrs[ATTR].get("finalists", [])
+    complete = {trial.number: trial for trial in table.complete if trial.schedule}
+    if (
+        not numbers
+        or numbers[0] != next(iter(complete), None)
+        or not set(numbers) <= set(complete)
+    ):
+        return []
+    return [complete[number] for number in numbers]
+
+
+def _raised_study(storage: BaseStorage, name: str) -> optuna.Study | None:
     """The study with the runs at higher rates, if there is one."""
     try:
         again = optuna.load_study(study_name=name + SUFFIX, storage=storage)
     except KeyError:
         return None
-    return load(again, storage) if ATTR in again.user_attrs else None
+    return again if ATTR in again.user_attrs else None

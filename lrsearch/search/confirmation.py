@@ -40,6 +40,7 @@ def open_confirmation(
     arms: Sequence[Mapping[str, Any]] = (),
     seeds: Sequence[int] = (),
     top: int = 0,
+    finalists: Sequence[int] = (),
 ) -> optuna.Study:
     """The study ``NAME-confirm``, with a slot for every arm and seed, and one for every edge.
 
@@ -54,6 +55,8 @@ def open_confirmation(
         arms: Schedules to compare; none leaves the comparison that was planned before.
         seeds: Those of the comparison.
         top: How many schedules were asked for beside the recipes.
+        finalists: Numbers of the trials that may be raised, in order; kept for who reads it, as
+            another machine may round, and so choose, otherwise.
 
     Raises:
         UsageError: A study of that name is no confirmation.
@@ -98,6 +101,7 @@ def open_confirmation(
         if not arms:
             compared = {key: before.get(key, value) for key, value in compared.items()}
         whole = {"slots": order, "all_arms": list(known.values())}
+        whole["finalists"] = list(finalists) or before.get("finalists", [])
         return {"of": study.study_name, **compared, **whole}
 
     order = change(storage, again._study_id, ATTR, planned)["slots"]

@@ -73,7 +73,8 @@ def try_finalists(
         workers = min(plan.choice.workers, len(some))
         choice = dataclasses.replace(plan.choice, workers=workers)
         plan = dataclasses.replace(plan, choice=choice)
-        again = open_confirmation(study, storage, plan, edges)
+        numbers = [trial.number for trial in tried]
+        again = open_confirmation(study, storage, plan, edges, finalists=numbers)
         note(_announced(len(some), raised, again=some[0][1] > 0))
         crew = make_crew(
             plan, storage, folder, interrupt, note, cluster, task=task, confirms=again.study_name
