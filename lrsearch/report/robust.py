@@ -197,13 +197,8 @@ def _asked(table: StudyTable, storage: BaseStorage) -> list[TrialRow]:
     again = _raised_study(storage, table.name)
     numbers = [] if again is None else again.user_attrs[ATTR].get("finalists", [])
     complete = {trial.number: trial for trial in table.complete if trial.schedule}
-    if (
-        not numbers
-        or numbers[0] != next(iter(complete), None)
-        or not set(numbers) <= set(complete)
-    ):
-        return []
-    return [complete[number] for number in numbers]
+    same = bool(numbers) and numbers[0] == next(iter(complete), None)
+    return [complete[n] for n in numbers] if same and set(numbers) <= complete.keys() else []
 
 
 def _raised_study(storage: BaseStorage, name: str) -> optuna.Study | None:
