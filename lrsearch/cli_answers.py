@@ -251,7 +251,7 @@ def _export(args: argparse.Namespace) -> int:
 
     storage = open_storage(args.storage, create=False)
     study = load_study(storage, args.study, redact(args.storage))
-    name = Path(args.output or "best.yaml").name
+    name = Path(args.output).name if args.output else None
     text = export_text(study, trial=args.trial, python=args.python, name=name)
     if args.output:
         write_text(Path(args.output), text)

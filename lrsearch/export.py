@@ -94,9 +94,7 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
     Raises:
         LrsearchError: As of :func:`best_trial`.
     """
-    best, place = best_trial(study), storage or study._storage
-    found, robust = read_confirmed(place, study.study_name), robust_trial(study, place)
-    number, _ = answer_of(best.number, best.number if robust is None else robust, found)
+    number, _ = _answer(study, storage)
     return best_trial(study, number)
 
 
@@ -107,12 +105,19 @@ def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
         study: The search.
         storage: Its database; the study's own if left out.
     """
-    best, place = best_trial(study).number, storage or study._storage
-    found, robust = read_confirmed(place, study.study_name), robust_trial(study, place)
-    number, file = answer_of(best, best if robust is None else robust, found)
+    best, (number, file) = best_trial(study).number, _answer(study, storage)
     if file == "robust.yaml":
         return robust_note(number, best, _export(study))
+    found = read_confirmed(storage or study._storage, study.study_name)
     return "" if found is None else other(found, best)
+
+
+def _answer(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[int, str]:
+    """Number of :func:`answer_trial`, and the file of a run that has it."""
+    best, place = best_trial(study).number, storage or study._storage
+    robust = robust_trial(study, place)
+    found = read_confirmed(place, study.study_name)
+    return answer_of(best, best if robust is None else robust, found)
 
 
 def _export(study: optuna.Study) -> str:
@@ -188,7 +193,7 @@ def export_text(
     *,
     trial: int | None = None,
     python: bool = False,
-    name: str = "best.yaml",
+    name: str | None = None,
 ) -> str:
     """The configuration of a trial as YAML or as Python code; of :func:`answer_trial` by default.
 
@@ -196,7 +201,7 @@ def export_text(
         study: The study.
         trial: Its number.
         python: As code that needs torch alone.
-        name: Of the file that it is for.
+        name: Of the file that it is for; None: as a run calls it.
 
     Raises:
         LrsearchError: If there is no completed trial, or no such trial.
@@ -208,7 +213,8 @@ def export_text(
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
             "search's answer"
         )
-    chosen = answer_trial(study) if trial is None else best_trial(study, trial)
+    number, file = _answer(study) if trial is None else (trial, "best.yaml")
+    chosen = best_trial(study, number)
     if python:
         from lrsearch.schedules.code import python_code
 
@@ -222,7 +228,7 @@ def export_text(
     seed = f" (seed {content['study']['seed']})" if "seed" in content["study"] else ""
     head = (
         f"# study {study_name} · trial {chosen.number} · validation loss {loss}{seed}\n"
-        f"{_use(name, content['schedule'])}"
+        f"{_use(name or file, content['schedule'])}"
     )
     return head + _yaml(content)
 

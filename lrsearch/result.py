@@ -202,7 +202,7 @@ class Result:
         from lrsearch.export import export_text
         from lrsearch.files import write_text
 
-        name = Path(path or "best.yaml").name
+        name = None if path is None else Path(path).name
         text = export_text(self.study, trial=trial, python=python, name=name)
         if path is not None:
             write_text(Path(path), text)
