@@ -210,6 +210,7 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     write_best(study, Path("best.yaml"))
     assert yaml.safe_load(Path("best.yaml").read_text())["study"]["trial"] == 0
     assert "Learning rate of trial 1, the best of those on fresh seeds" in html
+    assert ">0.2100<" in html.partition("to train with</th>")[2][:120]
     confirmed = read_confirmed(storage, "digits")
     assert confirmed is not None
     assert confirmed.held is confirmed.lowest
@@ -411,18 +412,23 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     assert record["commands"][1] == "lrsearch confirm digits --top 2 --seeds 3"
 
 
-def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = search_of(storage, found(constant(0.1), 0.2), found(constant(0.3), 0.22))
+def interrupt_after_one(patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when the first run of a confirmation has ended."""
     finish = ConfirmWorker._finish
 
     def interrupted(self: ConfirmWorker, *args: Any) -> None:
         finish(self, *args)
         raise Interrupted(130)
 
+    patch.setattr(ConfirmWorker, "_finish", interrupted)
+
+
+def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2), found(constant(0.3), 0.22))
     with monkeypatch.context() as patch:
-        patch.setattr(ConfirmWorker, "_finish", interrupted)
+        interrupt_after_one(patch)
         with pytest.raises(Interrupted):
             confirm(study, storage, seeds=50)
     result = confirm(study, storage, seeds=3)

@@ -29,11 +29,10 @@ from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
 from lrsearch.search.confirmation import open_confirmation
 from lrsearch.search.confirming import ConfirmWorker
-from lrsearch.search.interrupt import Interrupted
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some
-from tests.test_confirm import constant, found, search_of
+from tests.test_confirm import constant, found, interrupt_after_one, search_of
 
 SEARCH: Mapping[str, Any] = {"epochs": 4, "trials": 60, "device": "cpu", "quiet": True}
 RUN = ["run", "--task", "digits", "--epochs", "4", "--trials", "100", "--device", "cpu"]
@@ -191,14 +190,8 @@ def test_where_they_are_not_asked_for_or_cost_too_much_it_is_the_gentler_one(
 def test_who_interrupts_it_has_the_best_schedule_and_goes_on_with_the_same_command(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finish = ConfirmWorker._finish
-
-    def interrupted(self: ConfirmWorker, *args: Any) -> None:
-        finish(self, *args)
-        raise Interrupted(130)
-
     with monkeypatch.context() as patch:
-        patch.setattr(ConfirmWorker, "_finish", interrupted)
+        interrupt_after_one(patch)
         assert main([*RUN, "--fuse", "1"]) == 130
     assert FILE.with_name("best.yaml").exists()
     assert not FILE.exists()

@@ -9,6 +9,7 @@ from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
 from lrsearch.report.html import breakable, escape
+from lrsearch.report.robust import answer_of
 from lrsearch.report.sections import figure_block, section, text
 from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
 
@@ -108,7 +109,9 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
     """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
     if found is None:
         return ""
-    parts = [gains(found)]
+    number, _ = answer_of(found.best.number, found.chosen.number, confirmed)
+    answer = next((t for t in table.trials if t.number == number), found.best)
+    parts = [gains(found, answer)]
     near = len(found.close)
     if near:
         others = {t.family for t in found.close if t.family != found.best.family}
@@ -139,7 +142,8 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
 def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]:
     """What the confirmation says and the first screen does not."""
     if confirmed.winner.trial != found.best.number:
-        return [confirmed_sentence(confirmed, found.best.number)]
+        said = sentences(table, found, confirmed)[2:]
+        return [*said, confirmed_sentence(confirmed, found.best.number)]
     return sentences(table, found, confirmed)[2:]
 
 
@@ -150,8 +154,13 @@ def effect(trial: TrialRow, gain: Gain) -> str:
     return words.against(trial.value, gain.value)
 
 
-def gains(found: Answer) -> str:
-    """The best against each usual recipe, as bars from 0, or from the best if that is below."""
+def gains(found: Answer, answer: TrialRow) -> str:
+    """The best against each usual recipe, as bars from 0, or from the best if that is below.
+
+    Args:
+        found: The best, and the recipes.
+        answer: What to train with, which has a bar, too.
+    """
     if not found.gains:
         return text("No usual recipe was run in this study, so there is nothing to compare with.")
     rows = []
@@ -160,8 +169,8 @@ def gains(found: Answer) -> str:
     zero = min(0.0, best)
     top = (max(highest, best) - zero) or 1.0
     listed: list[tuple[str, float | None, str, bool]] = [("this search's best", best, "", True)]
-    if (trial := found.chosen) is not found.best and trial.value is not None:
-        listed.append(("to train with", trial.value, words.against(best, trial.value), True))
+    if answer.number != found.best.number and not answer.baseline and answer.value is not None:
+        listed.append(("to train with", answer.value, words.against(best, answer.value), True))
     listed += [
         (words.baseline(g.name), g.value, effect(found.best, g), False)
         for g in found.gains

@@ -28,8 +28,8 @@ def choose_arms(
 
     Args:
         table: The search.
-        robust: What is in ``robust.yaml``.
         top: Schedules that are no baseline, or the winner; 0 for the baselines only.
+        robust: What is in ``robust.yaml``.
 
     Returns:
         Plain values: ``key``, ``schedule``, ``trial`` and ``baseline`` of each, the best of the

@@ -1,7 +1,7 @@
-"""How near a schedule lies to the edge of what the task bears: one run at higher rates tells.
+"""How near a schedule lies to the edge of what the task bears: what runs at higher rates tell.
 
-A schedule near the edge fails on some seeds, and a few may miss it; with its rates raised it is
-beyond (``studies/winners``). Such a run is a trial of the study ``NAME-confirm``.
+A schedule near the edge fails on some seeds, and a few may miss it; with its rates raised it fails
+on more of them (``studies/winners``). Such a run is a trial of the study ``NAME-confirm``.
 """
 
 from __future__ import annotations

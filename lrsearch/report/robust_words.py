@@ -30,7 +30,7 @@ def robust_line(found: Robust, best: int) -> str:
 
 
 def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
-    """The same as Markdown, of the robust one if that is not the answer, else of the best.
+    """The same as Markdown, for below the answer: ``found.trial`` if it did best, or the best.
 
     Args:
         found: The robust schedule, and why it is.

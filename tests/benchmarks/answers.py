@@ -9,23 +9,19 @@ pruning. Tasks are those of ``tests.benchmarks.live``, everything else is by def
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import optuna
 
 from lrsearch.tasks.task import Task
-from tests.benchmarks import record
+from tests.benchmarks import record, winners
 from tests.benchmarks.live import make_task, percent, train_together
 from tests.benchmarks.samplers import mean_se
-from tests.benchmarks.winners import searched, searches
 
 FRESH = 15
 """Seeds by which what was found is compared."""
@@ -37,7 +33,7 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
     arms: dict[str, dict[str, Any]] = {}
     found = []
     for arm, pruner in PRUNERS.items():
-        with searched(task, seed, trials, pruner=pruner) as result:
+        with winners.searched(task, seed, trials, pruner=pruner) as result:
             answer = result.tables.found
             assert answer is not None
             raised = answer.robust.raised if answer.robust is not None else {}
@@ -83,25 +79,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser("python -m tests.benchmarks.answers", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="*", default=["digits"], metavar="TASK[:EPOCHS]")
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--first", type=int, default=0, help="seed of the first search")
-    parser.add_argument("--trials", type=int, default=400)
-    parser.add_argument("--raw", type=Path, default=Path("answers.jsonl"), help="done runs; grows")
-    parser.add_argument("--write", type=Path, help="folder for README.md and record.json")
+    parser = winners.arguments("answers", __doc__)
+    parser.set_defaults(tasks=["digits"], trials=400)
     args = parser.parse_args(argv)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = searches(args, run_study, make_task)
+    rows = winners.searches(args, run_study, make_task)
     lines = table(rows)
     print("\n".join(lines))
     if args.write:
-        command = "python -m tests.benchmarks.answers --data-dir DIR"
-        command += f" --tasks {' '.join(args.tasks)} --seeds {args.seeds} --first {args.first}"
-        command += f" --trials {args.trials} --write {args.write}"
-        record.write(args.write, f"answers, {args.trials} trials", lines, rows, command)
+        part, command = f"answers, {args.trials} trials", winners.command("answers", args)
+        record.write(args.write, part, lines, rows, command)
 
 
 if __name__ == "__main__":
