@@ -130,8 +130,8 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         parts += [text(line) for line in sentences(table, found, None)[2:]]
         parts.append(
             text(
-                "All of this is one seed, and the best of many trials looks better than it is. "
-                + again
+                "The losses of a search are of one seed, and the best of many looks better than "
+                f"it is. {again}"
             )
         )
     else:
