@@ -1,6 +1,10 @@
-"""Plain PyTorch with accelerate: build the schedule on the optimizer before it is prepared.
+"""A training loop with Hugging Face accelerate, searched by Optuna.
 
-pip install accelerate && python examples/accelerate_loop.py
+Build the schedule on the plain optimizer, before accelerate prepares it, and do not prepare the
+scheduler: a prepared one is stepped once for every process.
+
+    pip install accelerate
+    python examples/accelerate_loop.py
 """
 
 import optuna

@@ -1,6 +1,8 @@
-"""A classification task of your own: a function that gives a Task.
+"""A classification task of your own: a function that returns a ``lrsearch.Task``.
 
-lrsearch run --task examples/classification.py:task --trials 40
+Copy this file, put in your model and data, and search:
+
+    lrsearch run --task examples/classification.py:task --trials 40
 """
 
 import torch

@@ -1,6 +1,10 @@
-"""Hugging Face Trainer: its own hyperparameter search, over schedules. Nothing is downloaded.
+"""A search with Hugging Face's ``Trainer``, through its own ``hyperparameter_search``.
 
-pip install "lrsearch[transformers]" && python examples/huggingface_trainer.py
+``ScheduleTrainer`` is a ``Trainer`` that builds the schedule of each trial. The model is tiny and
+starts from random weights, so nothing is downloaded.
+
+    pip install "lrsearch[transformers]"
+    python examples/huggingface_trainer.py
 """
 
 import optuna

@@ -1,6 +1,9 @@
-"""A token-level language model: a function that gives a dict. Its text is Python's own source.
+"""A language model of characters as a task: a function that returns a dict.
 
-lrsearch run --task examples/language_model.py:characters --trials 20
+The names of the dict are those of ``lrsearch.Task``. The text is a module of Python itself, so
+nothing is downloaded.
+
+    lrsearch run --task examples/language_model.py:characters --trials 20
 """
 
 import argparse

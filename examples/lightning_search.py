@@ -1,6 +1,9 @@
-"""Lightning: a schedule in configure_optimizers, and pruning as a callback.
+"""A search with Lightning: the schedule in ``configure_optimizers``, pruning as a callback.
 
-pip install "lrsearch[lightning]" && python examples/lightning_search.py
+``configure`` gives Lightning the optimizer and the scheduler, with the interval it is stepped at.
+
+    pip install "lrsearch[lightning]"
+    python examples/lightning_search.py
 """
 
 import logging

@@ -1,9 +1,10 @@
-"""A schedule family of your own, and a schedule drawn as (epoch, lr) points.
+"""A family of schedules of your own, searched beside torch's; and a schedule drawn by hand.
 
-A registered family is searched, drawn, exported and loaded like the built-in ones.
+``register`` makes the family known: it is then searched, drawn, exported and loaded like those of
+torch. The end shows a schedule made from (epoch, lr) points.
 
-python examples/own_family.py
-lrsearch run --task examples/own_family.py:task --schedules Halving,CosineAnnealingLR --trials 30
+    python examples/own_family.py
+    lrsearch run --task examples/own_family.py:task --schedules Halving,CosineAnnealingLR
 """
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler

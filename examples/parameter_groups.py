@@ -1,9 +1,10 @@
-"""Several networks or layers, each with its own rate, under one schedule.
+"""Layers with learning rates of their own (parameter groups), under one schedule.
 
-Every group follows the whole curve from its own rate: their ratios stay. The largest rate becomes
-the schedule's peak. Here a classifier at a tenth of its base's rate, and layer-wise decay.
+Every group follows the whole curve from its own rate, so the ratios of the rates stay. The largest
+rate becomes the peak of the schedule. Two cases: a classifier at a tenth of the rate of its base,
+and rates that decay from layer to layer.
 
-python examples/parameter_groups.py
+    python examples/parameter_groups.py
 """
 
 from collections.abc import Iterable

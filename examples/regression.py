@@ -1,6 +1,8 @@
-"""A regression task of your own: any class with these names, and your own Dataset.
+"""A regression task of your own: a class with the names of ``lrsearch.Task``, and a Dataset.
 
-lrsearch run --task examples/regression.py:Diabetes --trials 40
+It names its loss, optimizer and range of rates; what a class leaves out has a default.
+
+    lrsearch run --task examples/regression.py:Diabetes --trials 40
 """
 
 import torch
