@@ -89,7 +89,11 @@ def build_parser() -> Parser:
 
 
 def _add_run(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("--study-file", metavar="FILE.yaml", help="read any of the settings below")
+    sub.add_argument(
+        "--study-file",
+        metavar="FILE.yaml",
+        help="read settings from this file; flags given beside it win",
+    )
     for title, keys in GROUPS.items():
         group = sub.add_argument_group(title)
         for key in keys:

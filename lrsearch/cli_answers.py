@@ -30,7 +30,7 @@ def _machine_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--precision", metavar="auto|fp32|bf16|fp16", help="number format of forward and backward"
     )
-    sub.add_argument("--data-dir", metavar="DIR", help="where data sets lie")
+    sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
 
 
 # report
@@ -103,14 +103,14 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
         type=whole,
         default=3,
         metavar="N",
-        help="best distinct schedules beside the baselines (default: 3; 0: the baselines only)",
+        help="how many of the best distinct schedules, beside the baselines (default: 3; 0: none)",
     )
     sub.add_argument(
         "--seeds", type=whole, default=5, metavar="N", help="fresh seeds for each (default: 5)"
     )
     _machine_arguments(sub)
     import_argument(sub)
-    sub.add_argument("--fuse", metavar="auto|off|K", help="train so many as one stacked model")
+    sub.add_argument("--fuse", metavar="auto|off|K", help="train K at a time as one stacked model")
     sub.add_argument("--workers", metavar="auto|N", help="processes that train")
     sub.add_argument("--quiet", action="store_true", help="show the end only")
     json_argument(sub)
@@ -165,9 +165,9 @@ def _confirm(args: argparse.Namespace) -> int:
 def _add_train(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("file", metavar="FILE.yaml", help="what lrsearch run or export wrote")
     sub.add_argument(
-        "--epochs", type=whole, metavar="N", help="another budget; the curve stretches"
+        "--epochs", type=whole, metavar="N", help="another budget; the curve is stretched to it"
     )
-    sub.add_argument("--seed", type=whole, metavar="N", help="default: the study's")
+    sub.add_argument("--seed", type=whole, metavar="N", help="another seed (default: the study's)")
     sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
     _machine_arguments(sub)
     import_argument(sub)
@@ -204,7 +204,7 @@ def _add_dashboard(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("study", metavar="STUDY", nargs="?", help="the one to open (default: all)")
     storage_argument(sub)
     sub.add_argument(
-        "--port", type=_port, default=8080, metavar="N", help="of 127.0.0.1 (default: %(default)s)"
+        "--port", type=_port, default=8080, metavar="N", help="on 127.0.0.1 (default: %(default)s)"
     )
     return _dashboard
 
@@ -237,7 +237,7 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
     study_argument(sub)
     storage_argument(sub)
     sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
-    sub.add_argument("--trial", type=whole, metavar="N", help="this trial instead of the answer")
+    sub.add_argument("--trial", type=whole, metavar="N", help="export this trial, not the answer")
     sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
     import_argument(sub)
     return _export

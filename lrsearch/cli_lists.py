@@ -16,6 +16,7 @@ from lrsearch.cli_arguments import (
     whole,
 )
 from lrsearch.errors import UsageError
+from lrsearch.settings import SETTINGS
 
 
 def _add_schedules(sub: argparse.ArgumentParser) -> Call:
@@ -49,7 +50,8 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument(
         "--warmup", type=whole, default=0, metavar="N", help="epochs of linear warmup"
     )
-    sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto")
+    how = SETTINGS["interval"].help
+    sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto", help=how)
     sub.add_argument(
         "--log", action=argparse.BooleanOptionalAction, default=False, help="log axis of the lr"
     )
@@ -106,7 +108,7 @@ def _tasks(args: argparse.Namespace) -> int:
 
 def _add_doctor(sub: argparse.ArgumentParser) -> Call:
     storage_argument(sub)
-    sub.add_argument("--data-dir", metavar="DIR", help="where data sets lie")
+    sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
     return _doctor
 
 

@@ -120,7 +120,7 @@ def confirm(
         edges = [(edge, fresh[0]) for arm in own if (edge := at_the_edge(arm)) is not None]
         again = open_confirmation(study, storage, plan, edges, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)
-        more = f", and what was found once at {EDGE:g} times its rates" if edges else ""
+        more = f"; those found once more with rates raised {EDGE:g} times" if edges else ""
         schedules = words.count(len(arms), "schedule")
         note(f"confirm {study.study_name}: {schedules}, {seeds} fresh seeds each{more}")
         for arm in arms:

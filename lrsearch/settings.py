@@ -61,7 +61,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "model": Setting(
         values.text,
-        "the task's network, lrsearch tasks lists them (default: the task's)",
+        "a network of the task; lrsearch tasks lists them (default: the task's own)",
         "MODEL",
         True,
         _STR,
@@ -71,21 +71,21 @@ SETTINGS: dict[str, Setting] = {
     ),
     "trials": Setting(
         values.integer(1, 1_000_000),
-        "finished trials the study shall have in all (default: 200)",
+        "trials the study is to have in all; the same command again completes it (default: 200)",
         "N",
         False,
         _INT,
     ),
     "epochs": Setting(
         values.integer(1, 1_000_000),
-        "budget: epochs of one full trial (default: the task's)",
+        "epochs of one full trial, the budget (default: the task's)",
         "N",
         True,
         _INT,
     ),
     "schedules": Setting(
         values.families,
-        "families to search, with ranges in a file (default: all)",
+        "families to search; a study file can give their ranges (default: all)",
         "A,B,...",
         True,
         {
@@ -98,7 +98,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "lr": Setting(
         values.lr_range,
-        "range of the peak learning rate, or auto: below divergence in an lr range test "
+        "range of the peak learning rate; auto: up to half of where a range test diverges "
         "(default: the task's)",
         "LOW,HIGH|auto",
         True,
@@ -114,15 +114,15 @@ SETTINGS: dict[str, Setting] = {
     ),
     "interval": Setting(
         values.one_of("auto", "epoch", "step"),
-        "when scheduler.step() is called (default: auto, as the family is commonly used)",
+        "how often scheduler.step() is called (default: auto, as is usual for the family)",
         "auto|epoch|step",
         True,
         _enum("auto", "epoch", "step"),
     ),
     "baselines": Setting(
         values.baselines,
-        "run the usual recipes first, of any family; in a file your own: name: {family, lr, ...} "
-        "(default: yes)",
+        "run the usual recipes first, to compare with; a study file can name its own, as name: "
+        "{family, lr, ...} (default: yes)",
         "BOOL",
         True,
         {
@@ -153,54 +153,54 @@ SETTINGS: dict[str, Setting] = {
         {"oneOf": [_STR, {"type": "object", "properties": {"name": _STR}}]},
     ),
     "batch_size": Setting(
-        values.integer(1, 1_000_000), "samples a step (default: the task's)", "N", True, _INT
+        values.integer(1, 1_000_000), "samples in one step (default: the task's)", "N", True, _INT
     ),
     "train_samples": Setting(
         values.integer(1, 100_000_000),
-        "train on a stratified part of the training set (default: all of it)",
+        "train on so many samples only, with the classes in proportion (default: all)",
         "N",
         True,
         _INT,
     ),
     "seed": Setting(
         values.integer(0, 2**31 - 1),
-        "of initial weights, batch order and the sampler (default: 0)",
+        "seed of initial weights, batch order and sampler (default: 0)",
         "N",
         True,
         {"type": "integer", "minimum": 0},
     ),
     "sampler": Setting(
         values.one_of(*SAMPLERS),
-        "how trials are proposed (default: trace)",
+        "what proposes the next trial (default: trace, which compares lr curves)",
         "|".join(SAMPLERS),
         False,
         _enum(*SAMPLERS),
     ),
     "pruner": Setting(
         values.one_of(*PRUNERS),
-        "how trials are stopped (default: schedule)",
+        "what stops bad trials early (default: schedule, which predicts their final loss)",
         "|".join(PRUNERS),
         False,
         _enum(*PRUNERS),
     ),
     "timeout": Setting(
         values.duration,
-        "stop asking for new trials after so long: 90s, 15m, 2h",
+        "begin no new trials after this time: 90s, 15m, 2h",
         "TIME",
         False,
         {"type": ["number", "string"]},
     ),
     "robust": Setting(
         values.flag,
-        "afterwards train the finalists at 1.7 times their rates, for robust.yaml, as far as that "
-        "costs at most an eighth of the search (default: yes)",
+        "at the end train the finalists with their rates raised 1.7 times, to choose robust.yaml, "
+        "where that costs at most an eighth of the search (default: yes)",
         "BOOL",
         False,
         _BOOL,
     ),
     "confirm": Setting(
         values.seeds,
-        "afterwards train the best and the usual recipes on so many fresh seeds (default: 0)",
+        "at the end train the best and the usual recipes on this many fresh seeds (default: 0)",
         "SEEDS",
         False,
         {"type": "integer", "minimum": 0, "not": {"const": 1}},
@@ -214,7 +214,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "data_dir": Setting(
         values.text,
-        "where data sets lie (default: $LRSEARCH_DATA_DIR, else data/)",
+        "folder of the data sets (default: $LRSEARCH_DATA_DIR, else data/)",
         "DIR",
         False,
         _STR,
@@ -234,14 +234,14 @@ SETTINGS: dict[str, Setting] = {
     ),
     "fuse": Setting(
         values.count_or_auto("auto", "off"),
-        "train so many trials as one stacked model (default: auto)",
+        "train K trials at a time as one stacked model (default: auto)",
         "auto|off|K",
         False,
         {"type": ["string", "integer"]},
     ),
     "workers": Setting(
         values.count_or_auto("auto"),
-        "processes that train, each on the same study (default: auto)",
+        "processes that train trials of the study (default: auto)",
         "auto|N",
         False,
         {"type": ["string", "integer"]},

@@ -30,10 +30,15 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
             f"; {again} runs the new best on the same seeds. "
         )
+    return text + " ".join(_parts(found))
+
+
+def _parts(found: Confirmed) -> list[str]:
+    """What is said of the winner, of what came lowest, and of the edge; what holds is first."""
     parts = [of_winner(found), of_lowest(found)]
     if found.held is not found.winner:
         parts.reverse()
-    return text + " ".join(filter(None, [*parts, of_edges(found)]))
+    return [part for part in [*parts, of_edges(found)] if part]
 
 
 def other(found: Confirmed, best: int) -> str:
@@ -269,6 +274,7 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
     rows = [row[: len(heads)] for row in rows]
     print_rows(console, heads, rows, right=range(1, len(heads)))
     if found.loss:
-        what = "Lower by: the first, the winner of the search, than this one."
+        what = "Lower by: how far the first one, the winner of the search, lies below this one."
         print_text(console, f"{what} {found.how}", style="dim")
-    print_text(console, sentence(found).replace("**", "").replace("`", ""))
+    for part in _parts(found):
+        print_text(console, part.replace("**", "").replace("`", ""))

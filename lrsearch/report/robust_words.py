@@ -9,6 +9,9 @@ from lrsearch.report.edges import EDGE, together
 from lrsearch.report.robust import Robust
 from lrsearch.report.tables import TrialRow
 
+_RAISED = f"with its rates raised {EDGE:g} times"
+_FAILED = f"diverged or failed {_RAISED}"
+
 
 def robust_line(found: Robust, best: int) -> str:
     """Why it is the robust one, in a line for a terminal.
@@ -20,12 +23,12 @@ def robust_line(found: Robust, best: int) -> str:
     trial, many = found.trial, f"of {len(found.raised)} finalists"
     if not found.raised:
         what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
-        return f"gentler, and behind by no more than luck: {what} (robust.yaml)"
+        return f"gentler, and perhaps behind by luck alone: {what} (robust.yaml)"
     if found.lost:
-        return f"near the edge: each {many} diverged or failed at {EDGE:g} times its rates"
-    how = f"{many} it bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)} (robust.yaml)"
+        return f"near the edge of what the task bears: each {many} {_FAILED}"
+    how = f"did {_best(found)} {many} {_RAISED}, {_seeds(found)} (robust.yaml)"
     if not found.bears:
-        return f"near the edge: {how}"
+        return f"near the edge of what the task bears: {how}"
     return f"robust, too: {how}" if trial.number == best else how
 
 
@@ -47,10 +50,10 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
     many = f"of {len(raised)} finalists"
     if found.lost:
         return (
-            f"It lies near the edge of what this task bears: each {many} diverged or failed at "
-            f"{EDGE:g} times its rates, {_seeds(found)}. {luck}"
+            f"It lies near the edge of what this task bears: each {many} {_FAILED}, "
+            f"{_seeds(found)}. {luck}"
         )
-    how = f"bears {EDGE:g} times its rates {_best(found)}, {_seeds(found)}"
+    how = f"did {_best(found)} {_RAISED}, {_seeds(found)}"
     near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
     if trial.number == best.number:
         came = words.loss(together(raised[trial.number]))
@@ -75,7 +78,7 @@ def robust_note(trial: int, best: int, export: str) -> str:
         export: The command that writes a schedule of the study.
     """
     return (
-        f"This is trial {trial}, also in robust.yaml: at {EDGE:g} times its rates it did best. "
+        f"This is trial {trial}, also in robust.yaml: it did best {_RAISED}. "
         f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
     )
 
