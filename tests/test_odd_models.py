@@ -607,6 +607,15 @@ def test_a_schedule_ends_with_its_epochs_whatever_a_loader_says(given: int, fami
     assert rates == pytest.approx([float(trace[5 * epoch + last]) for epoch in range(3)])
 
 
+@pytest.mark.filterwarnings("ignore:Length of IterableDataset")
+def test_a_loader_that_never_ends_is_an_error() -> None:
+    task = replace(vectors(lambda: mlp(6, 8, 3)), train=DataLoader(Batches(10**9), None))
+    one = runner(task, False)
+    one.add(0, Schedule("ConstantLR", 0.1, 3))
+    with pytest.raises(LrsearchError, match="gives more than 10 batches, and has a length of 5;"):
+        one.epoch()
+
+
 def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() -> None:
     once = iter([(torch.randn(8, 6), torch.zeros(8, dtype=torch.long))] * 5)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
@@ -146,7 +147,11 @@ class SplitBatches:
         self.steps_per_chunk = max(1, most // size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (x, y) of an epoch, counted from 0."""
+        """The batches (x, y) of an epoch, counted from 0.
+
+        Raises:
+            LrsearchError: There are many more than the loader's length says, or no end of them.
+        """
         plan = epoch_plan(self.seed, epoch, len(self.y), self.augment)
         device = self.y.device
         used = min(self.steps * self.batch_size, len(self.y))
@@ -193,7 +198,13 @@ class LoaderBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """The batches (x, y) of an epoch, counted from 0."""
         begin(self.data, self.seed, epoch)
-        for x, y in self.data:
+        most = 2 * self.steps + getattr(self.data, "num_workers", 0)  # each may end with a part
+        for given, (x, y) in enumerate(self.data):
+            if given == most:
+                raise LrsearchError(
+                    f"train gives more than {most} batches, and has a length of {self.steps}; let "
+                    "a pass through it end there, or give its __len__ the right number"
+                )
             x, y = to_device((x, y), self.device)
             yield (self.transform(x) if self.transform else x), y
 
