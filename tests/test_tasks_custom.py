@@ -336,6 +336,14 @@ class Fixed(nn.Linear):
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "several metrics": (
+        {"metric": {"accuracy": lambda outputs, y: 0.5, "f1": lambda outputs, y: 0.4}},
+        r"metric must be one function of \(outputs, y\), got a dict of 2; choose one",
+    ),
+    "an optimizer's argument beside it": (
+        {"optimizer": "AdamW", "weight_decay": 0.05},
+        "'weight_decay' is an argument of the optimizer; give optimizer_args = .'weight_decay'",
+    ),
     "no model": ({"model": None}, "task t has no model: a Task needs model"),
     "no data": ({"train": None, "validation": None}, "has no train and no validation"),
     "unknown key": ({"los": nn.functional.mse_loss}, "unknown key 'los' — did you mean loss"),
@@ -515,14 +523,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         r"train must give batches \(x, y\), got a list of 3",
     ),
     "generator": ({"train": iter([(X, Y)])}, "used up after one epoch"),
-    "no length": ({"train": NoLength()}, "train is a NoLength without a length"),
+    "no length": ({"train": NoLength()}, "a NoLength, which has no length; give it __len__"),
     "loader of no length": (
         {"train": DataLoader(Stream(), batch_size=8)},
-        r"train is a DataLoader of a Stream without a length; give Stream __len__ .samples per ep",
+        r"a DataLoader of Stream, which has no length; give Stream __len__ .samples per ep",
     ),
     "loader of no length that does not batch": (
         {"train": DataLoader(Stream(), batch_size=None)},
-        r"train is a DataLoader of a Stream without a length; give Stream __len__ .batches per ep",
+        r"a DataLoader of Stream, which has no length; give Stream __len__ .batches per ep",
     ),
     "a stream without a loader": (
         {"train": Stream()},
@@ -646,7 +654,7 @@ def test_a_right_task_passes_and_leaves_no_trace() -> None:
 @pytest.mark.parametrize(
     ("target", "content", "message"),
     [
-        ("nothing.py:task", None, "task file nothing.py does not exist, seen from /"),
+        ("nothing.py:task", None, "nothing.py does not exist, seen from /.*; run it where the f"),
         ("no_such_module:task", None, "module no_such_module cannot be found"),
         ("my_file.py:tusk", "task = 3", "has no 'tusk' — did you mean task"),
         ("my_file.py:task", "task = 3", "has no model and no train and no validation: a int"),
@@ -709,6 +717,65 @@ def test_an_attribute_that_is_nearly_a_field_is_a_mistake_in_an_object() -> None
     with pytest.raises(LrsearchError, match="'epoch' means nothing here — did you mean epochs"):
         as_task(SimpleNamespace(**GOOD, epoch=3), "own")
     assert as_task(SimpleNamespace(**GOOD, epoch=3, epochs=4, _lrs=1), "own").epochs == 4
+
+
+def test_an_optimizers_argument_beside_it_in_a_class_is_a_mistake() -> None:
+    """It would not be used, and nothing would say so."""
+
+    class Decayed(SimpleNamespace):
+        weight_decay = 0.05
+
+    with pytest.raises(LrsearchError, match="'weight_decay' is an argument of the optimizer"):
+        as_task(Decayed(**GOOD, optimizer="AdamW"), "own")
+    args = {"weight_decay": Decayed.weight_decay}
+    assert as_task(Decayed(**GOOD, optimizer_args=args), "own").optimizer_args == args
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("import torch\n\ntorch.zeros(2) @ torch.zeros(3)", "my_file.py, line 3"),
+        ("def task():\n    return {}['x']", "my_file.py, line 2"),
+        ("from my_part import broken\n\nbroken()", "my_part.py, line 2"),
+    ],
+)
+def test_an_error_of_the_users_code_tells_its_line(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, content: str, place: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "my_part", raising=False)
+    monkeypatch.syspath_prepend(in_tmp)
+    Path("my_part.py").write_text("def broken():\n    raise ValueError('no')\n")
+    Path("my_file.py").write_text(content)
+    with pytest.raises(LrsearchError, match=rf"\({place}\)$"):
+        load_task("my_file.py:task")
+
+
+def test_an_error_in_a_model_tells_its_line_before_the_advice() -> None:
+    class Net(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.double() @ self.weight.T
+
+    line = Net.forward.__code__.co_firstlineno + 1
+    said = rf"\(test_tasks_custom\.py, line {line}\); convert the data with"
+    with pytest.raises(LrsearchError, match=said):
+        check(as_task({**GOOD, "model": lambda: Net(4, 2)}, "t"))
+
+
+def test_a_study_that_goes_on_from_another_folder_is_told_to_go_back(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(HEAD + FORMS["task"])
+    words = ["--trials", "1", "--epochs", "1", "--device", "cpu", "--quiet"]
+    assert main(["run", "--task", "mine.py:mine", *words]) == 0
+    (in_tmp / "below").mkdir()
+    monkeypatch.chdir(in_tmp / "below")
+    words += ["--storage", f"sqlite:///{in_tmp}/lrsearch.db"]
+    capsys.readouterr()
+    assert main(["run", "--task", "../mine.py:mine", *words]) == 2
+    said = capsys.readouterr().err
+    assert "mine.py:mine (the same file? run it from the folder of the first run). Keep" in said
+    assert main(["train", str(in_tmp / "lrsearch-results" / "mine" / "best.yaml")]) == 2
+    assert f"seen from {in_tmp / 'below'}; run it where the file is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -173,8 +173,11 @@ def open_study(
     rows = difference(before, now) or changed(made, plan)
     if rows:
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
+        files = [str(task).rpartition(":")[0] for task in (before.get("task"), config.task)]
+        moved = files[0] != files[1] and Path(files[0]).name == Path(files[1]).name
+        where = " (the same file? run it from the folder of the first run)" if moved else ""
         raise UsageError(
-            f"study {config.study_name!r} was made with {'; '.join(rows)}. "
+            f"study {config.study_name!r} was made with {'; '.join(rows)}{where}. "
             f"Keep what it has, choose another {name}, or "
             f"{typed('delete', config.study_name, storage.label)}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import torch
@@ -140,7 +140,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__
             size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
-            fix = "make pairs of them (in the Dataset or its collate_fn)"
+            fix = "make pairs of them in the Dataset or its collate_fn (x and y may be dicts)"
             if isinstance(batch, Tensor) or size == " of 1":
                 fix = "where the loss needs no targets, give the inputs for y, too"
             raise wrong(
@@ -239,6 +239,12 @@ def _check_functions(task: Task) -> None:
         if isinstance(given, type):
             raise wrong(task, f"{name} is a class; give an object, {given.__name__}()")
         if not callable(given) and (given is not None or name == "loss"):
+            if isinstance(given, (Mapping, list, tuple)):
+                raise wrong(
+                    task,
+                    f"{name} must be one function of (outputs, y), got a {type(given).__name__} "
+                    f"of {len(given)}; choose one (the search goes by the validation loss)",
+                )
             raise wrong(task, f"{name} must be a function, got {given!r:.60}")
     learns = isinstance(task.loss, nn.Module) and any(
         parameter.requires_grad for parameter in task.loss.parameters()

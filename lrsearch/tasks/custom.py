@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
-from lrsearch.tasks.data import as_data, brief
+from lrsearch.tasks.data import as_data, with_place
 from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.values import short_task_name
 
 _FIELDS = {field.name: field for field in fields(Task)}
 _NEEDED = ("model", "train", "validation")
+_OF_OPTIMIZERS = ("weight_decay", "momentum", "nesterov", "betas", "amsgrad")
+"""What is written beside ``optimizer`` in good faith, and belongs into ``optimizer_args``."""
 
 
 def import_task(target: str) -> Task:
@@ -90,7 +92,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
         here = "" if Path(place).is_absolute() else f", seen from {Path.cwd()}"
-        raise UsageError(f"{what} file {place} does not exist{here}")
+        raise UsageError(f"{what} file {place} does not exist{here}; run it where the file is")
     try:
         if not is_file:
             if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -126,7 +128,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
             ) from error
         raise LrsearchError(f"{what} {place}: {error}") from error
     except Exception as error:  # the user's file may raise anything
-        raise LrsearchError(f"{what} {place} raises when imported: {brief(error)}") from error
+        raise LrsearchError(f"{what} {place} raises when imported: {with_place(error)}") from error
 
 
 def _execute(loader: Any, module: ModuleType, path: Path) -> None:
@@ -157,12 +159,14 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
         try:
             made = found()
         except Exception as error:  # the user's code may raise anything
-            raise LrsearchError(f"task {target} raises when called: {brief(error)}") from error
+            why = with_place(error)
+            raise LrsearchError(f"task {target} raises when called: {why}") from error
         found = made
     if isinstance(found, Task):
         return _task({key: getattr(found, key) for key in _FIELDS})
     if isinstance(found, Mapping):
         given = dict(found)
+        _check_optimizer_args(target, given, given)
         strange = [str(key) for key in given if key not in _FIELDS]
         if strange:
             near = did_you_mean(strange[0], _FIELDS)
@@ -170,7 +174,9 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
             raise LrsearchError(f"task {target}: unknown key {strange[0]!r} — {question}")
     else:
         given = {key: _attribute(found, key) for key in _FIELDS if hasattr(found, key)}
-        for own in [key for key in dir(found) if not key.startswith("_")]:
+        names = [key for key in dir(found) if not key.startswith("_")]
+        _check_optimizer_args(target, given, names)
+        for own in names:
             meant = difflib.get_close_matches(own, _FIELDS, n=1, cutoff=0.85)
             if own not in _FIELDS and meant and meant[0] not in given:
                 raise LrsearchError(
@@ -187,6 +193,18 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
     given.setdefault("name", name)
     given.setdefault("model_name", _model_name(given["model"]))
     return _task(given)
+
+
+def _check_optimizer_args(target: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
+    """An optimizer's argument that stands in the wrong place would silently not be used."""
+    there = given.get("optimizer_args")
+    there = there if isinstance(there, Mapping) else {}
+    for name in names:
+        if name in _OF_OPTIMIZERS and name not in there:
+            raise LrsearchError(
+                f"task {target}: {name!r} is an argument of the optimizer; give "
+                f"optimizer_args = {{{name!r}: ...}}"
+            )
 
 
 def _attribute(found: Any, key: str) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError
-from lrsearch.tasks.data import brief
+from lrsearch.tasks.data import with_place
 from lrsearch.tasks.task import Task
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any
     except LrsearchError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise wrong(task, f"{what} fails: {brief(error)}{_advice(error)}") from error
+        raise wrong(task, f"{what} fails: {with_place(error)}{_advice(error)}") from error
 
 
 def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:

@@ -83,7 +83,8 @@ class Task:
     """What is trained. Only the schedule varies between the trials of a study; this stays.
 
     Args:
-        name: Name for the screen and the study.
+        name: Name for the screen, and for a study made from Python; ``lrsearch run`` calls the
+            study after the object or its file, or by ``--name``.
         model: Makes a fresh model; called under a fixed seed, so all trials start alike.
         train: Training samples: a :class:`Split`, or any iterable (DataLoader) of (x, y) batches.
             A DataLoader's workers start anew for each epoch, ``persistent_workers`` or not, and
@@ -217,10 +218,10 @@ class Task:
         what, lacks, unit = f"a {type(self.train).__name__}", "it", "batches"
         if isinstance(self.train, DataLoader) and isinstance(self.train.dataset, IterableDataset):
             lacks = type(self.train.dataset).__name__
-            what += f" of a {lacks}"
+            what += f" of {lacks}"
             unit = unit if self.train.batch_size is None else "samples"
         raise LrsearchError(
-            f"task {self.name}: train is {what} without a length; give {lacks} __len__ "
+            f"task {self.name}: train is {what}, which has no length; give {lacks} __len__ "
             f"({unit} per epoch), so that schedules know the steps of an epoch"
         )
 
