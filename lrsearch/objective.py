@@ -61,9 +61,9 @@ def suggest(
             which wants ``scheduler.step(val_loss)`` once per epoch.
         lr: Lowest and highest peak rate, searched on a log scale.
         warmup: Also search a linear warmup of 0 to 10% of the budget.
-        interval: When you call ``scheduler.step()``: after every ``step`` of the optimizer, or
-            after every ``epoch``; ``auto`` lets each family have its own
-            (``schedule.interval`` says which).
+        interval: When you call ``scheduler.step()``: after every ``step`` of the optimizer (not
+            every batch, where gradients are accumulated), or after every ``epoch``; ``auto`` lets
+            each family have its own (``schedule.interval`` says which).
 
     Returns:
         The schedule; ``.build(optimizer, steps_per_epoch=len(loader))`` makes the torch scheduler.

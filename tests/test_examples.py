@@ -31,6 +31,7 @@ TASKS = {
     "classification.py": "task",
     "regression.py": "Diabetes",
     "language_model.py": "characters",
+    "dict_batches.py": "Autoencoder",
 }
 SCRIPTS = {
     "optuna_objective.py": ("best ", "usual recipes: ConstantLR", "own-loop.html"),

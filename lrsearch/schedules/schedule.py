@@ -283,7 +283,8 @@ class Schedule:
 
         Args:
             optimizer: Any ``torch.optim`` optimizer.
-            steps_per_epoch: Optimizer steps in an epoch, at least 1, such as ``len(loader)``;
+            steps_per_epoch: Optimizer steps in an epoch, at least 1, such as ``len(loader)``
+                (of gradients accumulated over k batches, ``math.ceil(len(loader) / k)``);
                 needed where ``interval`` is ``step``, without effect where it is ``epoch``.
             keep_lr: Leave the optimizer's rates as they are.
 

@@ -87,9 +87,10 @@ class Task:
             study after the object or its file, or by ``--name``.
         model: Makes a fresh model; called under a fixed seed, so all trials start alike.
         train: Training samples: a :class:`Split`, or any iterable (DataLoader) of (x, y) batches.
-            A DataLoader's workers start anew for each epoch, ``persistent_workers`` or not, and
-            generators that a Dataset or its transform keeps are set, so that what is drawn at
-            random is the same in all trials.
+            x goes to the model as it is, y to the loss; both may be tensors, tuples or dicts
+            (``examples/dict_batches.py``). A DataLoader's workers start anew for each epoch,
+            ``persistent_workers`` or not, and generators that a Dataset or its transform keeps
+            are set, so that what is drawn at random is the same in all trials.
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.
