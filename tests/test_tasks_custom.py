@@ -778,6 +778,19 @@ def test_a_study_that_goes_on_from_another_folder_is_told_to_go_back(
     assert f"seen from {in_tmp / 'below'}; run it where the file is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("has_some", [False, True])
+def test_the_next_step_speaks_of_test_data_where_there_are_some(
+    has_some: bool, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = ", test=lambda: Split(x, y))" if has_some else ")"
+    Path("mine.py").write_text(HEAD + FORMS["task"].removesuffix(")") + test)
+    words = ["--trials", "1", "--epochs", "1", "--device", "cpu", "--quiet"]
+    assert main(["run", "--task", "mine.py:mine", *words]) == 0
+    said = capsys.readouterr().out
+    assert "is it really better? fresh seeds" in said
+    assert ("fresh seeds, test data" in said) == has_some
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_task_that_goes_elsewhere_at_import_takes_neither_database_nor_results_with_it(
     workers: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]

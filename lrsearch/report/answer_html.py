@@ -122,7 +122,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
         confirm = words.code(confirming(table.config, table.name, table.storage_url))
         again = (
             f"{confirm} trains the best schedules and every baseline again on fresh seeds, and "
-            "looks at the test data for the first time."
+            "looks at the test data, where the task has some, for the first time."
             if table.config
             else "This study has a training loop of its own: run the best schedule and the "
             "strongest recipe in it again, with a few other seeds, before you believe it."

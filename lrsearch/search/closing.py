@@ -146,7 +146,8 @@ def closing(
     name = shlex.quote(study.study_name)
     where = option(outcome.plan.config.storage, default_storage())
     bring = import_options(imports)
-    asked = (f"confirm {name}{where}{bring}", "is it really better? fresh seeds, test data")
+    tested = "" if outcome.plan.task.test is None else ", test data"
+    asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
     bore = found is None and outcome.robust is not None and outcome.robust.did_best
     answer = written[1] if bore else written[0]
