@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _one_number(value: Any, name: str) -> float:
     """``value`` as a float; a metric of the wrong kind must not fail only in the last epoch."""
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)  # else torch warns
     except (TypeError, ValueError, RuntimeError) as error:
         shape = getattr(value, "shape", None)
         if isinstance(error, RuntimeError) and shape is not None and math.prod(shape) == 1:

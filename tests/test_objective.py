@@ -403,6 +403,15 @@ def test_average_follows_every_optimizer_step_as_the_formula_says() -> None:
     assert not averaged.training
 
 
+def test_a_loss_that_still_has_its_gradient_is_taken_without_a_warning() -> None:
+    trial = in_memory().ask()
+    lrsearch.suggest(trial, 3)
+    loss = nn.Linear(2, 1)(torch.ones(1, 2)).square().mean()
+    assert loss.requires_grad
+    lrsearch.PruningCallback(trial)(loss)  # of a validation that forgot torch.no_grad()
+    assert trial.storage.get_trial(trial._trial_id).intermediate_values[1] == loss.item()
+
+
 def test_same_arguments_as_the_command_line_and_mistakes_together() -> None:
     trial = in_memory().ask()
     schedule = lrsearch.suggest(
