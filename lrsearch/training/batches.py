@@ -147,11 +147,7 @@ class SplitBatches:
         self.steps_per_chunk = max(1, most // size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (x, y) of an epoch, counted from 0.
-
-        Raises:
-            LrsearchError: There are many more than the loader's length says, or no end of them.
-        """
+        """The batches (x, y) of an epoch, counted from 0."""
         plan = epoch_plan(self.seed, epoch, len(self.y), self.augment)
         device = self.y.device
         used = min(self.steps * self.batch_size, len(self.y))
@@ -196,7 +192,11 @@ class LoaderBatches:
         self.transform = transform
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """The batches (x, y) of an epoch, counted from 0."""
+        """The batches (x, y) of an epoch, counted from 0.
+
+        Raises:
+            LrsearchError: There are many more than the loader's length says, or no end of them.
+        """
         begin(self.data, self.seed, epoch)
         most = 2 * self.steps + getattr(self.data, "num_workers", 0)  # each may end with a part
         for given, (x, y) in enumerate(self.data):
