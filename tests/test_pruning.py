@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,19 +72,57 @@ def test_nothing_is_stopped_among_the_first_few_before_a_third_of_the_budget() -
     assert all(len(t.intermediate_values) >= 7 for t in study.get_trials(deepcopy=False))
 
 
-def test_a_trial_that_leads_by_averaged_loss_is_not_stopped_however_small_its_chance() -> None:
-    lr = np.stack([s.trace().lr for s in random_schedules(20)])
-    curves = np.array([losses_of(row) for row in lr])
-    n, state = len(lr), np.full(len(lr), COMPLETE)
-    full = np.full(n, EPOCHS)
-    settled = Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
-    judge = Judge(settled)
-    worst = settled.take(np.array([int(curves[:, 0, -1].argmax())]))
-    ahead = Curves(
-        worst.lr, worst.raw, 0 * worst.avg + 1e-3, worst.reached, worst.state, worst.features
+@pytest.mark.parametrize(
+    ("leads", "chance", "stopped"),
+    [(False, 0.16, False), (False, 0.14, True), (True, 0.016, False), (True, 0.014, True)],
+)
+def test_a_trial_that_leads_by_averaged_loss_is_stopped_at_a_tenth_of_the_share(
+    leads: bool, chance: float, stopped: bool
+) -> None:
+    judge: Any = SimpleNamespace(
+        finished=pruning.STARTUP,
+        leads=lambda running, epoch: np.array([leads]),
+        chance=lambda running, epoch: np.array([chance]),
+        chance_of_best=lambda epoch: 0.5,
     )
-    assert pruning.stops(worst, 10, worst, judge, share=0.999)
-    assert not pruning.stops(ahead, 10, ahead, judge, share=0.999)
+    trial = made(0.1, 2.0)
+    assert pruning.stops(trial, 5, trial, judge, share=0.3) is stopped
+
+
+def made(rates: Any, raw: Any, avg: Any = None, state: int = RUNNING) -> Curves:
+    """Trials of these rates and losses, each (n, E), (n, 1) or one number for one trial."""
+    given = (rates, raw, raw if avg is None else avg)
+    lr, raw, avg = (np.array(x) for x in np.broadcast_arrays(np.zeros((1, EPOCHS)), *given)[1:])
+    n = len(lr)
+    return Curves(lr, raw, avg, np.full(n, EPOCHS), np.full(n, state), trace_features(lr))
+
+
+def test_a_trial_that_looks_worse_than_every_completed_one_ever_did_is_stopped() -> None:
+    rates = np.geomspace(0.02, 0.2, 8)[:, None] * np.linspace(1, 0, EPOCHS)
+    falling = np.geomspace(1.0, 0.2, EPOCHS) * np.linspace(0.9, 1.1, 8)[:, None]
+    judge = Judge(made(rates, falling, state=COMPLETE))
+    lost, level = made(0.3, 2.3), made(0.3, 0.8 * falling[:1])
+    expected = np.log(2.3 / falling[:, 4].max())
+    np.testing.assert_allclose(judge.excess(lost, 5), [expected])
+    assert judge.excess(level, 5) == [0.0]
+    assert pruning.stops(lost, 5, lost, judge, share=0.01)
+    assert not pruning.stops(level, 5, level, judge, share=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rates", "raw", "avg"),
+    [
+        (np.linspace(0, 0.01, EPOCHS), 2.3, 2.3),  # it has hardly begun
+        (0.3, 2.3, 0.5),  # the average of its weights is as good as others
+        (0.3, np.nan, np.nan),
+    ],
+)
+def test_a_slow_start_or_a_good_average_is_not_held_against_a_trial(
+    rates: Any, raw: float, avg: float
+) -> None:
+    falling = np.geomspace(1.0, 0.2, EPOCHS) * np.linspace(0.9, 1.1, 8)[:, None]
+    judge = Judge(made(np.geomspace(0.02, 0.2, 8)[:, None], falling, state=COMPLETE))
+    assert judge.excess(made(rates, raw, avg), 5) == [0.0]
 
 
 def test_two_workers_with_their_own_memory_decide_alike() -> None:

@@ -81,8 +81,8 @@ class Rung:
         mean = self.weights @ means
         return mean, np.sqrt(np.maximum(self.weights @ (sds**2 + means**2) - mean**2, 0.0))
 
-    def chance(self, features: Array, avg: Array, best: float) -> Array:
-        """Chance that the final loss is below ``best``, (m,)."""
+    def chance(self, features: Array, avg: Array, best: float | Array) -> Array:
+        """Chance that the final loss is below ``best``, one for all or (m,): (m,)."""
         means, sds = self.predict(features, avg)
         return np.asarray(self.weights @ stdtr(self.freedom, (best - means) / sds))
 
@@ -144,7 +144,25 @@ class Judge:
     def chance(self, running: Curves, epoch: int) -> Array:
         """Chance that each running trial will beat the best finished one, (m,)."""
         avg = self.scaled(running.avg[:, epoch - 1])
-        return self.rung(epoch).chance(running.features, avg, self.best)
+        best = self.best - self.excess(running, epoch)
+        return self.rung(epoch).chance(running.features, avg, best)
+
+    def excess(self, running: Curves, epoch: int) -> Array:
+        """By how much each running trial looks worse than any completed one ever did, (m,), >= 0.
+
+        Predictors know only trials that were good enough to end. One whose losses both are above
+        those of every completed trial, when that had come no further (by epochs and by the
+        integral of the rate, so that a slow start is no fault), will end worse than they say.
+        """
+        progress = self._settled.lr[self._complete, :epoch].cumsum(axis=1)  # (c, epoch)
+        own = running.lr[:, :epoch].sum(axis=1)[:, None, None]
+        at = (progress <= own * (1 + 1e-9)).sum(axis=2) - 1  # (m, c)
+        raw, avg = (
+            self.scaled(now[:, epoch - 1])[:, None] - then[self._complete, at]
+            for now, then in ((running.raw, self._raw), (running.avg, self._avg))
+        )
+        worse = np.where(at < 0, 0.0, np.fmin(raw, avg)).min(axis=1, initial=np.inf)
+        return np.asarray(np.where(worse > 0.0, worse, 0.0))  # 0 for NaN, too
 
     def chance_of_best(self, epoch: int) -> float:
         """What chance the curve of the best finished trial would be given to be as good again.

@@ -3,8 +3,8 @@
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
 not compared with the losses of others now, but by what its final loss will be
 (:mod:`lrsearch.search.judging`). It is stopped when the chance that it beats the best finished
-trial is small against what the best's own curve would have been given at the same epoch, unless
-its averaged loss leads those of all that came so far.
+trial is small against what the best's own curve would have been given at the same epoch; where its
+averaged loss leads those of all that came so far, only when it is ten times smaller still.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from lrsearch.surrogate import Array
 
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""
+
+LEADING: Final = 0.1
+"""Part of this share that is enough for a trial whose averaged loss is among the best."""
 
 HOPELESS: Final = 1 / 3
 """Share of the budget after which one may be stopped while the predictors know too little."""
@@ -71,12 +74,12 @@ def stops(running: Curves, epoch: int, others: Curves, judge: Judge, share: floa
         others: All others that have begun, in any state.
         judge: Of those that run no more.
         share: Of the chance that the best finished trial's curve would be given, below which it is
-            stopped.
+            stopped; a leader below :data:`LEADING` of it.
     """
     if judge.finished < STARTUP:
         return bool(hopeless(running, epoch, others)[0])
     if judge.leads(running, epoch)[0]:
-        return False
+        share *= LEADING
     return bool(judge.chance(running, epoch)[0] < share * judge.chance_of_best(epoch))
 
 
@@ -92,8 +95,9 @@ class SchedulePruner(optuna.pruners.BasePruner):
 
     Args:
         share: A trial is stopped when its chance of beating the best finished trial is below this
-            share of the chance that the best's own curve would have been given at the same epoch;
-            in (0, 1), smaller is safer and dearer.
+            share of the chance that the best's own curve would have been given at the same epoch,
+            and below a tenth of it where its averaged loss is among the best; in (0, 1), smaller
+            is safer and dearer.
 
     Raises:
         UsageError: If ``share`` is not in (0, 1). At a decision: if the study maximises, or a step
