@@ -121,7 +121,7 @@ def note(report: Report) -> str:
         rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
         for gain in report.found.gains:
             name, less = (
-                words.markdown(words.baseline(gain.name)),
+                words.markdown(gain.name),
                 effect(report.found.best, gain) or "–",
             )
             rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")

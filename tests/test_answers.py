@@ -50,10 +50,12 @@ def test_report_writes_its_page_into_the_studys_folder(
 def test_confirm_prints_the_comparison_and_the_report_has_it(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search_of(storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="constant"))
+    search_of(
+        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="ConstantLR")
+    )
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
     out = capsys.readouterr().out
-    assert "constant rate baseline" in out
+    assert "ConstantLR baseline" in out
     assert "On 2 fresh seeds its mean validation loss was" in out
     assert "lrsearch confirm digits --seeds 10 adds to them" in out
     assert not {"95%", "interval,"} & set(out.split())
@@ -73,7 +75,7 @@ def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = search_of(
-        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="constant")
+        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="ConstantLR")
     )
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
     assert "What was confirmed" not in capsys.readouterr().out
@@ -248,7 +250,7 @@ def test_studies_of_others_are_told_apart(
     two.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
     one = optuna.create_study(study_name="one", storage=storage)
     one.add_trial(optuna.trial.create_trial(value=1.0765432))
-    search_of(storage, found(constant(0.1), 0.2, baseline="constant"))
+    search_of(storage, found(constant(0.1), 0.2, baseline="ConstantLR"))
     assert main(["confirm", "digits", "--seeds", "2"]) == 0
     capsys.readouterr()
     for name in ("most", "two", "one", "digits-confirm"):
@@ -420,6 +422,22 @@ def test_a_task_that_has_changed_is_another_study(
         assert re.search(f"{begins}study 'own' {told}", error)
 
 
+def test_show_confirm_and_the_page_call_a_recipe_by_the_name_that_best_yaml_has(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_of(storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.3, baseline="StepLR"))
+    assert main(["export", "digits"]) == 0
+    assert "StepLR: 0.3" in capsys.readouterr().out
+    told = ("confirm --seeds 2 --top 1", "StepLR baseline"), ("show", "  StepLR −33.3%")
+    for command, name in told:
+        assert main([command.split()[0], "digits", *command.split()[1:]]) == 0
+        assert name in capsys.readouterr().out
+    assert main(["report", "digits", "-o", "r.html"]) == 0
+    page = Path("r.html").read_text()
+    assert "lower than that of the baseline StepLR." in page
+    assert "step decay" not in page
+
+
 def test_a_best_that_is_a_recipe_is_not_compared_with_itself(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,12 +448,12 @@ def test_a_best_that_is_a_recipe_is_not_compared_with_itself(
     )
     assert main(["show", "digits"]) == 0
     out = capsys.readouterr().out
-    assert "(constant rate baseline)" in out
-    assert "step decay −50.0%" in out
-    assert "constant rate +" not in out
+    assert "(ConstantLR baseline)" in out
+    assert "StepLR −50.0%" in out
+    assert "ConstantLR +" not in out
     assert main(["report", "digits", "-o", "r.html"]) == 0
     page = Path("r.html").read_text()
-    assert "Only the usual recipes were run; of these constant rate has the lowest" in page
+    assert "Only the usual recipes were run; of these ConstantLR has the lowest" in page
 
 
 def test_names_are_read_where_the_locale_knows_no_utf8(storage: Storage) -> None:

@@ -143,4 +143,4 @@ def test_report_importance_and_confirm_cope_with_them(in_tmp: Path) -> None:
     arms = [arm["baseline"] for arm in choose_arms(table, top=1)]
     assert set(RECIPES) <= set(arms)
     html = page(make_report(outcome.study, outcome.storage))
-    assert "one-cycle" in html.partition('id="sure"')[2]
+    assert "OneCycleLR" in html.partition('id="sure"')[2]

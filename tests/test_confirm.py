@@ -79,15 +79,15 @@ def search_of(storage: Storage, *made: Fake, name: str = "digits") -> optuna.Stu
 
 def test_a_planted_difference_on_digits_is_found(storage: Storage) -> None:
     study = search_of(
-        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.21, baseline="constant")
+        storage, found(constant(0.1), 0.2), found(constant(1e-4), 0.21, baseline="ConstantLR")
     )
     result = confirm(study, storage, top=1, seeds=4)
-    row = result.against("constant")
+    row = result.against("ConstantLR")
     assert row is not None
     assert (row.n, row.verdict()) == (4, "better")
     assert row.low is not None
     assert row.low > 0.5
-    assert "it beat constant rate" in sentence(result)
+    assert "it beat the baseline ConstantLR" in sentence(result)
     assert result.winner.test is not None
     assert result.winner.test.mean > 0.6
 
@@ -98,7 +98,7 @@ def test_what_a_search_found_is_trained_once_at_higher_rates(storage: Storage) -
         storage,
         found(constant(0.9), 0.2),
         found(points, 0.21),
-        found(constant(0.1), 0.3, baseline="constant"),
+        found(constant(0.1), 0.3, baseline="ConstantLR"),
     )
     result = confirm(study, storage, top=2, seeds=2)
     raised = {
@@ -116,7 +116,7 @@ def test_what_a_search_found_is_trained_once_at_higher_rates(storage: Storage) -
         assert trial.user_attrs["seed"] == 1001
         assert "test_loss" not in trial.user_attrs
         assert result.arm(key.partition(" ")[0]).raised == trial.value
-    assert result.arm("constant").raised is None
+    assert result.arm("ConstantLR").raised is None
     assert result.finished == result.planned == 6
 
 
@@ -151,15 +151,15 @@ def test_leaving_while_the_database_is_away_takes_seconds_and_the_wait_was_told(
 def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
     """The search was lucky: its winner is worse than the recipe on every fresh seed."""
     study = search_of(
-        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="constant")
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="ConstantLR")
     )
     result = confirm(study, storage, top=1, seeds=3)
-    row = result.against("constant")
+    row = result.against("ConstantLR")
     assert row is not None
     assert row.verdict() == "worse"
-    assert "it lost to constant rate (worse on 3)" in sentence(result)
-    assert result.lowest.key == "constant"
-    assert "Lowest on these seeds, in the mean, is **constant rate b" in sentence(result)
+    assert "it lost to the baseline ConstantLR (worse on 3)" in sentence(result)
+    assert result.lowest.key == "ConstantLR"
+    assert "Lowest on these seeds, in the mean, is **ConstantLR b" in sentence(result)
     assert "below the winner on 3 of 3." in sentence(result)
 
 
@@ -170,17 +170,21 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
         storage,
         found(constant(1e-4), 0.2),
         found(constant(0.1), 0.21),
-        found(constant(3e-4), 0.22, baseline="constant"),
+        found(constant(3e-4), 0.22, baseline="ConstantLR"),
     )
     assert main(["confirm", "digits", "--seeds", "4", "--quiet"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "Lowest on 4 fresh seeds, in the mean, is ConstantLR, lr 0.1 (#1), " in shown
-    assert "below the search's winner on 4 of 4, below constant rate on 4 of 4, by " in shown
+    assert (
+        "below the search's winner on 4 of 4, below the baseline ConstantLR on 4 of 4, by "
+        in shown
+    )
     assert "Files lrsearch-results/digits/confirmed.yaml" in shown
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
     table = load(study, storage)
     assert sentences(table, answer(table), read_confirmed(storage, "digits"))[0] == (
-        "**ConstantLR** at a peak learning rate of **0.1** is better than **constant rate**; "
+        "**ConstantLR** at a peak learning rate of **0.1** is better than the baseline "
+        "**ConstantLR**; "
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
     _, held, winner = sentences(table, answer(table), read_confirmed(storage, "digits"))
@@ -222,7 +226,7 @@ def test_export_names_what_came_lower_where_it_is_not_surely_better(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = search_of(
-        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="constant")
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="ConstantLR")
     )
     confirm(study, storage, top=1, seeds=2)
     assert main(["export", "digits"]) == 0
@@ -239,13 +243,13 @@ def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: S
         storage,
         found(constant(1e-4), 0.2),
         found(constant(0.1), 0.21),
-        found(constant(3e-4), 0.22, baseline="constant"),
+        found(constant(3e-4), 0.22, baseline="ConstantLR"),
     )
     result = confirm(study, storage, seeds=3)
     assert result.file == Path("lrsearch-results/digits/confirmed.yaml")
     assert lrsearch.load(result.file) == constant(0.1)
     content = yaml.safe_load(result.file.read_text())
-    lowest, recipe = result.arm("#1"), result.arm("constant")
+    lowest, recipe = result.arm("#1"), result.arm("ConstantLR")
     assert content["study"] == {"name": "digits", "trial": 1, "seed": 0}
     assert content["result"]["value"] == 0.21
     confirmed = content["confirmed"]
@@ -255,7 +259,7 @@ def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: S
     assert set(confirmed["val_loss"]) == {"n", "mean", "sd", "median"}
     assert lowest.test is not None
     assert confirmed["test_accuracy"]["mean"] == lowest.test.mean
-    assert confirmed["baselines"] == {"constant": recipe.val.mean}
+    assert confirmed["baselines"] == {"ConstantLR": recipe.val.mean}
     assert "lowest validation loss when trained again" in result.file.read_text().splitlines()[0]
     assert read_confirmed(storage, "digits") == replace(result, file=None)
 
@@ -278,13 +282,13 @@ def test_a_planted_tie_on_digits_is_called_one(storage: Storage) -> None:
     study = search_of(
         storage,
         found(same, 0.2),
-        found(constant(0.05), 0.3, baseline="constant"),
+        found(constant(0.05), 0.3, baseline="ConstantLR"),
         found(Schedule("StepLR", 0.0501, EPOCHS, {"step_size": 3, "gamma": 0.99}), 0.31, "StepLR"),
     )
     result = confirm(study, storage, top=1, seeds=4)
     assert [row.verdict() for row in result.loss] == ["equal", "unclear"]
-    assert "**not distinguishable** from step decay (" in sentence(result)
-    assert "and constant rate (equal)" in sentence(result)
+    assert "**not distinguishable** from the baselines StepLR (" in sentence(result)
+    assert "and ConstantLR (equal)" in sentence(result)
     table = load(study, storage)
     lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
     assert lines[0].startswith("Nothing found is surely better than")
@@ -298,19 +302,23 @@ def test_schedules_that_are_one_curve_are_trained_once(storage: Storage) -> None
         found(same, 0.21),
         found(constant(0.115), 0.22),
         found(constant(0.2), 0.23),
-        found(constant(0.05), 0.24, baseline="constant"),
+        found(constant(0.05), 0.24, baseline="ConstantLR"),
         found(constant(0.4), 0.25),
     )
     arms = choose_arms(load(study, storage), top=2)
-    assert [(arm["key"], arm["trial"]) for arm in arms] == [("#0", 0), ("#3", 3), ("constant", 4)]
+    assert [(arm["key"], arm["trial"]) for arm in arms] == [
+        ("#0", 0),
+        ("#3", 3),
+        ("ConstantLR", 4),
+    ]
 
 
 def test_a_baseline_that_won_is_the_winner_and_stands_there_once(storage: Storage) -> None:
     study = search_of(
-        storage, found(constant(0.1), 0.2, baseline="constant"), found(constant(0.3), 0.3)
+        storage, found(constant(0.1), 0.2, baseline="ConstantLR"), found(constant(0.3), 0.3)
     )
     arms = choose_arms(load(study, storage), top=3)
-    assert [arm["key"] for arm in arms] == ["constant", "#1"]
+    assert [arm["key"] for arm in arms] == ["ConstantLR", "#1"]
 
 
 def test_no_schedule_but_the_baselines(storage: Storage) -> None:
@@ -388,7 +396,7 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
         storage,
         found(constant(0.1), 0.2),
         found(constant(0.3), 0.22),
-        found(constant(0.05), 0.3, baseline="constant"),
+        found(constant(0.05), 0.3, baseline="ConstantLR"),
     )
     confirm(study, storage, top=1, seeds=2)
     first = {t.number: t.value for t in _trials(storage)}
@@ -440,7 +448,7 @@ def test_fewer_seeds_than_were_planned_leave_out_what_was_not_begun(
 def test_an_interrupted_confirmation_goes_on_to_the_undisturbed_result(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = [found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="constant")]
+    made = [found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="ConstantLR")]
     other = open_storage(f"sqlite:///{tmp_path}/undisturbed.db")
     undisturbed = confirm(search_of(other, *made), other, top=1, seeds=2)
 
@@ -679,13 +687,13 @@ def test_results_are_plain_values(storage: Storage) -> None:
     import json
 
     study = search_of(
-        storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="constant")
+        storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="ConstantLR")
     )
     plain = results(confirm(study, storage, top=1, seeds=2))
     again = json.loads(json.dumps(plain))
     assert again["winner"] == "#0"
     assert again["runs"] == {"planned": 4, "finished": 4}
-    assert {row["name"] for row in again["comparisons"]} == {"constant"}
+    assert {row["name"] for row in again["comparisons"]} == {"ConstantLR"}
     assert again["held"] == "#0"
 
 

@@ -71,8 +71,11 @@ def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in
         arm("#1", WINNER, untrained=(11,)), arm("StepLR", STEP_DECAY, "StepLR")
     )
     said = sentence(found)
-    assert "On 20 fresh seeds, paired, it lost to step decay (worse on 16, equal on 1);" in said
-    assert "step decay, its validation loss is 42% higher (95% interval 15% to 105%)" in said
+    assert (
+        "On 20 fresh seeds, paired, it lost to the baseline StepLR (worse on 16, equal on 1);"
+        in said
+    )
+    assert "StepLR, its validation loss is 42% higher (95% interval 15% to 105%)" in said
     assert "On 1 of its 20 seeds it did not train." in said
     html = confirmed_table(found)
     assert "(#1)<small>1 of 20 seeds did not train</small></th>" in html
@@ -84,7 +87,7 @@ def test_a_better_winner_is_called_so_though_it_did_not_train_on_one_seed() -> N
     losses = [0.9 * v for v in STEP_DECAY[:-1]]
     found = fake_confirmation(arm("#1", [*losses, 2.303]), arm("StepLR", STEP_DECAY, "StepLR"))
     assert found.stands
-    assert "it beat step decay (better on 19)" in sentence(found)
+    assert "it beat the baseline StepLR (better on 19)" in sentence(found)
     assert found.gain is not None
     assert found.gain.difference == pytest.approx(0.1)
 
@@ -101,10 +104,13 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
     found = fake_confirmation(
         arm("#1", [0.2, 0.21, 0.22, 0.2]),
         arm("StepLR", [0.1, 0.11, 0.12, 0.1], "StepLR"),
-        arm("constant", [0.4, 0.41, 0.42, 0.4], "constant"),
+        arm("ConstantLR", [0.4, 0.41, 0.42, 0.4], "ConstantLR"),
     )
     assert not found.stands
-    assert "it beat constant rate (better on 4), and it lost to step decay" in sentence(found)
+    assert (
+        "it beat the baseline ConstantLR (better on 4), and it lost to the baseline StepLR"
+        in sentence(found)
+    )
 
 
 def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
@@ -113,21 +119,22 @@ def test_nothing_is_said_of_recipes_that_were_never_run() -> None:
         "On 3 fresh seeds there is no usual recipe to compare it with: the search "
         "trained none to the end."
     )
-    alone = fake_confirmation(arm("constant", [0.2, 0.21, 0.22], "constant"))
+    alone = fake_confirmation(arm("ConstantLR", [0.2, 0.21, 0.22], "ConstantLR"))
     assert "no other usual recipe was there to compare it with." in sentence(alone)
-    dead = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("constant", [], "constant"))
+    dead = fake_confirmation(arm("#1", [0.2, 0.21, 0.22]), arm("ConstantLR", [], "ConstantLR"))
     assert "no baseline finished to compare it with." in sentence(dead)
 
 
 def test_recipes_are_named_in_the_headline_unless_it_is_all_of_many() -> None:
-    same, names = about(0.2, 10), ("constant", "StepLR", "OneCycleLR")
+    same, names = about(0.2, 10), ("ConstantLR", "StepLR", "OneCycleLR")
     recipes = [arm(name, same[::-1], name) for name in names]
     assert headline(fake_confirmation(arm("#1", same), *recipes)).startswith(
         "Nothing found is surely better than **any usual recipe**: "
     )
     higher = arm("CosineAnnealingLR", about(0.4, 10), "CosineAnnealingLR")
     assert headline(fake_confirmation(arm("#1", same), *recipes, higher)).startswith(
-        "Nothing found is surely better than **constant rate**, **step decay** and **one-cycle**: "
+        "Nothing found is surely better than the baselines **ConstantLR**, **StepLR** and "
+        "**OneCycleLR**: "
     )
 
 
@@ -139,31 +146,34 @@ def test_a_winner_that_is_lost_on_half_of_the_seeds_is_not_recommended() -> None
     found = fake_confirmation(
         arm("#1", [*[LOST] * 5, *about(0.1, 5)]),
         arm("StepLR", about(0.15, 10), "StepLR"),
-        arm("constant", about(0.2, 10), "constant"),
+        arm("ConstantLR", about(0.2, 10), "ConstantLR"),
     )
     assert not found.stands
     assert headline(found).startswith(
-        "Nothing found is surely better than **step decay** and **constant rate**: "
+        "Nothing found is surely better than the baselines **StepLR** and **ConstantLR**: "
     )
     said = sentence(found)
-    assert "On 10 fresh seeds, paired, it is **not distinguishable** from step decay" in said
+    assert (
+        "On 10 fresh seeds, paired, it is **not distinguishable** from the baselines StepLR"
+        in said
+    )
     assert "On 5 of 10 seeds it diverged or failed." in said
-    assert "in the mean of those with no lost seeds, is **step decay baseline**" in said
+    assert "in the mean of those with no lost seeds, is **StepLR baseline**" in said
     assert "below the winner on 5 of 10" in said
     assert "A lost seed counts as 10 times the highest loss." in found.how
     console = Console(width=160, record=True)
     print_confirmed(found, console)
     assert "5 (+5 lost)" in console.export_text()
     assert '<td class="num">5 (+5 lost)</td>' in confirmed_table(found)
-    assert "(#1) 0.09973 (+5 lost); step" in repr(found)
+    assert "(#1) 0.09973 (+5 lost); StepLR" in repr(found)
 
 
 def test_a_recipe_that_is_lost_on_all_seeds_was_beaten() -> None:
     found = fake_confirmation(
-        arm("#1", about(0.1)), arm("constant", [LOST] * 12, "constant"), arm("#2", about(0.2))
+        arm("#1", about(0.1)), arm("ConstantLR", [LOST] * 12, "ConstantLR"), arm("#2", about(0.2))
     )
     assert found.stands
-    assert "it beat constant rate (better on 12)." in sentence(found)
+    assert "it beat the baseline ConstantLR (better on 12)." in sentence(found)
 
 
 def test_losses_below_zero_with_a_lost_seed() -> None:
@@ -182,34 +192,39 @@ def test_the_headline_names_just_the_recipes_that_were_not_beaten() -> None:
     found = fake_confirmation(
         arm("#1", about(0.14, 20)),
         arm("StepLR", about(0.16, 20), "StepLR"),
-        arm("cosine", dead, "CosineAnnealingLR"),
+        arm("CosineAnnealingLR", dead, "CosineAnnealingLR"),
     )
     assert found.strongest is found.arm("StepLR")
     assert headline(found) == (
-        "Nothing found is surely better than **cosine**: **LambdaLR** at a peak learning rate of "
-        "**0.3** only looked best."
+        "Nothing found is surely better than the baseline **CosineAnnealingLR**: **LambdaLR** at "
+        "a peak learning rate of **0.3** only looked best."
     )
 
 
 def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:
     found = fake_confirmation(
         arm("#1", about(0.151)),
-        arm("constant", about(0.2), "constant"),
+        arm("ConstantLR", about(0.2), "ConstantLR"),
         arm("StepLR", about(0.15), "StepLR"),
     )
     assert found.strongest is found.arm("StepLR")
     assert not found.stands
-    assert headline(found).startswith("Nothing found is surely better than **step decay**: ")
+    assert headline(found).startswith(
+        "Nothing found is surely better than the baseline **StepLR**: "
+    )
 
 
 def test_a_winner_that_is_a_recipe_is_compared_with_the_others() -> None:
     def of(own: float, other: float) -> Confirmed:
         return fake_confirmation(
-            arm("StepLR", about(own), "StepLR"), arm("cosine", about(other), "CosineAnnealingLR")
+            arm("StepLR", about(own), "StepLR"),
+            arm("CosineAnnealingLR", about(other), "CosineAnnealingLR"),
         )
 
     assert headline(of(0.1, 0.2)) == "Train with **LambdaLR** at a peak learning rate of **0.3**."
-    assert headline(of(0.2, 0.1)).startswith("Nothing found is surely better than **cosine**: ")
+    assert headline(of(0.2, 0.1)).startswith(
+        "Nothing found is surely better than the baseline **CosineAnnealingLR**: "
+    )
     assert headline(of(0.2, 0.1)).endswith("only looked best.")
     assert headline(of(0.15, 0.151)).endswith("was the best recipe in the search.")
 
@@ -218,22 +233,22 @@ def test_what_is_better_than_a_winner_that_is_a_recipe_is_the_answer() -> None:
     found = fake_confirmation(
         arm("StepLR", about(0.2), "StepLR"),
         arm("#2", about(0.1)),
-        arm("cosine", about(0.201), "CosineAnnealingLR"),
+        arm("CosineAnnealingLR", about(0.201), "CosineAnnealingLR"),
     )
     assert found.held is found.arm("#2")
     assert found.gain == found.lead
     assert found.strongest is found.winner
-    assert "is better than **step decay**; " in headline(found)
+    assert "is better than the baseline **StepLR**; " in headline(found)
     assert "below the search's winner on 12 of 12, by 48%" in sentence(found)
 
 
 def test_what_came_lowest_is_not_the_answer_where_a_recipe_beat_it() -> None:
-    """Step decay has the lower mean; constant rate is lower on all seeds but two."""
+    """StepLR has the lower mean; ConstantLR is lower on all seeds but two."""
     found = fake_confirmation(
         arm("#1", about(0.4, 30)),
         arm("#2", about(0.14, 30)),
         arm("StepLR", about(0.2, 30), "StepLR"),
-        arm("constant", [2.3, 2.3, *about(0.1, 28)], "constant"),
+        arm("ConstantLR", [2.3, 2.3, *about(0.1, 28)], "ConstantLR"),
     )
     assert found.lowest is found.arm("#2")
     assert found.lead is not None
@@ -260,7 +275,7 @@ def test_the_lead_counts_lost_seeds() -> None:
     assert found.lowest is found.arm("#2")
     assert found.lead is not None
     assert (found.lead.n, found.lead.higher) == (12, 1)
-    assert "below step decay on 11 of 12" in sentence(found)
+    assert "below the baseline StepLR on 11 of 12" in sentence(found)
 
 
 def test_ten_seeds_are_enough_for_eight_arms() -> None:
@@ -270,7 +285,7 @@ def test_ten_seeds_are_enough_for_eight_arms() -> None:
         arm("#1", about(0.2, 10)),
         *others,
         arm("StepLR", about(0.18, 10), "StepLR"),
-        arm("constant", about(0.19, 10), "constant"),
+        arm("ConstantLR", about(0.19, 10), "ConstantLR"),
     )
     assert found.held is found.lowest
     assert found.lead is not None
@@ -278,7 +293,7 @@ def test_ten_seeds_are_enough_for_eight_arms() -> None:
 
 
 def test_what_came_lowest_in_the_mean_may_be_higher_on_most_seeds() -> None:
-    """It was "below step decay on 1 of 13, by −48%"."""
+    """It was "below the baseline StepLR on 1 of 13, by −48%"."""
     found = fake_confirmation(
         arm("#1", about(0.4, 13)),
         arm("#2", about(0.15, 13)),
@@ -286,7 +301,10 @@ def test_what_came_lowest_in_the_mean_may_be_higher_on_most_seeds() -> None:
     )
     assert found.lowest is found.arm("#2")
     said = of_lowest(found)
-    assert "winner on 13 of 13, below step decay on 1 of 13, but typically higher by 48% (" in said
+    assert (
+        "winner on 13 of 13, below the baseline StepLR on 1 of 13, but typically higher by 48% ("
+        in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,8 +315,10 @@ def test_of_two_seeds_a_lost_one_counts_in_words_as_in_the_table(
     own: list[float], constant: list[float], says: str
 ) -> None:
     """The mean was of those that were left: lower for who had lost the harder seed."""
-    found = fake_confirmation(arm("#1", own), arm("constant", constant, "constant"))
-    assert f"its mean validation loss was {says} that of constant rate." in of_winner(found)
+    found = fake_confirmation(arm("#1", own), arm("ConstantLR", constant, "ConstantLR"))
+    assert f"its mean validation loss was {says} that of the baseline ConstantLR." in of_winner(
+        found
+    )
     assert (found.loss[0].difference > 0) == (says == "lower than")
     assert found.how.endswith("below 3 seeds. A lost seed counts as 10 times the highest loss.")
 
@@ -306,9 +326,11 @@ def test_of_two_seeds_a_lost_one_counts_in_words_as_in_the_table(
 def test_of_two_seeds_only_those_of_both_are_compared() -> None:
     """As while more are in training."""
     found = fake_confirmation(
-        arm("#1", [0.2, 0.4]), arm("constant", [0.25], "constant"), arm("StepLR", [], "StepLR")
+        arm("#1", [0.2, 0.4]), arm("ConstantLR", [0.25], "ConstantLR"), arm("StepLR", [], "StepLR")
     )
-    said = "On 2 fresh seeds its mean validation loss was lower than that of constant rate."
+    said = (
+        "On 2 fresh seeds its mean validation loss was lower than that of the baseline ConstantLR."
+    )
     assert said in of_winner(found)
     assert "lost" not in found.how
 
@@ -323,14 +345,16 @@ def test_few_seeds_are_said_to_be_few() -> None:
 def test_equal_arms_have_no_interval_in_words() -> None:
     same = about(0.2)
     found = fake_confirmation(arm("#1", same), arm("StepLR", same, "StepLR"))
-    assert sentence(found).endswith("it is **not distinguishable** from step decay (equal).")
+    assert sentence(found).endswith(
+        "it is **not distinguishable** from the baseline StepLR (equal)."
+    )
 
 
 def test_the_method_is_that_of_the_rows() -> None:
     mixed = fake_confirmation(
         arm("#1", about(0.1)),
         arm("StepLR", about(0.2), "StepLR"),
-        arm("constant", about(0.3, 5), "constant"),
+        arm("ConstantLR", about(0.3, 5), "ConstantLR"),
     )
     assert [row.test for row in mixed.loss] == ["wilcoxon", "t"]
     assert "signed-rank test of the losses' logarithms, paired by seed (t-test " in mixed.how
@@ -346,7 +370,8 @@ def test_what_held_comes_before_the_winner_that_did_not() -> None:
     assert sentence(found) == f"{first} {rest}"
     assert first.startswith("Lowest on 12 fresh seeds, in the mean, is **LambdaLR, lr 0.3 (#2)**")
     assert rest.startswith(
-        "The search's winner, LambdaLR, lr 0.3 (#1): on 12 fresh seeds, paired, it lost to step"
+        "The search's winner, LambdaLR, lr 0.3 (#1): on 12 fresh seeds, paired, it lost to the "
+        "baseline StepLR"
     )
 
 
@@ -377,7 +402,7 @@ def test_the_commands_of_a_report_name_its_database(label: str, where: str) -> N
     table = replace(load(make_study(20)), storage_url=label)
     assert f"`lrsearch confirm digits{where}`" in sentences(table, answer(table), None)[1]
     found = replace(
-        fake_confirmation(arm("#1", [0.1, 0.2]), arm("constant", [0.2, 0.3], "constant")),
+        fake_confirmation(arm("#1", [0.1, 0.2]), arm("ConstantLR", [0.2, 0.3], "ConstantLR")),
         storage=label,
     )
     assert f"`lrsearch confirm s{where} --seeds 10`" in of_winner(found)

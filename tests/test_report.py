@@ -353,7 +353,7 @@ def test_where_a_baseline_is_best_the_answer_says_so() -> None:
         if fake.baseline != "StepLR":
             fake.losses = fake.losses + 5.0
     text = page(make_report(make_study(made=made)))
-    assert "That is the usual recipe, step decay: nothing else that was tried" in text
+    assert "That is the usual recipe, StepLR: nothing else that was tried" in text
 
 
 # files

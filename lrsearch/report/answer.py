@@ -103,17 +103,17 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
         held, strongest = confirmed.held, confirmed.strongest
         assert strongest is not None  # it is what `held` is better than
         lr = words.number(float(held.schedule["lr"]))
-        name = words.baseline(str(strongest.baseline))
+        name = words.baselines([f"**{strongest.baseline}**"])
         better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
-        return f"{better} is better than **{name}**; {schedule} only looked best."
+        return f"{better} is better than {name}; {schedule} only looked best."
     if confirmed is not None and not confirmed.stands and confirmed.unbeaten:
-        names = [f"**{words.baseline(str(arm.baseline))}**" for arm in confirmed.unbeaten]
+        named = words.baselines([f"**{arm.baseline}**" for arm in confirmed.unbeaten])
         recipes = sum(arm.baseline is not None for arm in confirmed.arms[1:])
-        if 2 < len(names) == recipes:
-            names = ["**any usual recipe**"]
+        if 2 < len(confirmed.unbeaten) == recipes:
+            named = "**any usual recipe**"
         recipe = best.baseline and not confirmed.beaten
         only = "was the best recipe in the search" if recipe else "only looked best"
-        return f"Nothing found is surely better than {words.listing(names)}: {schedule} {only}."
+        return f"Nothing found is surely better than {named}: {schedule} {only}."
     text = f"Train with {schedule}"
     if best.warmup:
         text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
@@ -131,19 +131,19 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         what = "it" if confirmed.held is confirmed.winner else "its winner"
         text = f"In the search, with one seed, {what} reached a validation loss of **{value}**"
     if found.best.baseline is not None and all(trial.baseline for trial in table.trials):
-        recipe = words.baseline(found.best.baseline)
+        recipe = found.best.baseline
         text = f"Only the usual recipes were run; of these {recipe} has the lowest "
         text += f"validation loss, **{value}**"
     elif found.best.baseline is not None:
         text = (
-            f"That is the usual recipe, {words.baseline(found.best.baseline)}: nothing else that "
+            f"That is the usual recipe, {found.best.baseline}: nothing else that "
             f"was tried got below its validation loss of **{value}**"
         )
     elif strongest is not None and strongest.value is not None and trial.value is not None:
         side = "below" if trial.value <= strongest.value else "above"
         by = words.below(trial.value, strongest.value)
         text += f", **{by} {side}** the best usual recipe, "
-        text += f"{words.baseline(strongest.name)} ({words.loss(strongest.value)})"
+        text += f"{strongest.name} ({words.loss(strongest.value)})"
         theirs = strongest.trial.others
         if other := [words.code(k) for k, v in trial.others.items() if theirs.get(k) != v]:
             text += f", which ran with other values of {words.listing(other)}"

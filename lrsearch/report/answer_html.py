@@ -82,7 +82,7 @@ def key_figures(
                 (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
             )
         if strongest is not None and gain is not None:
-            name = words.baseline(str(strongest.baseline))
+            name = words.baselines([str(strongest.baseline)])
             by = words.change if gain.relative else words.difference
             cells.append((by(-gain.difference), f"against {name}, {seeds}"))
     elif found is not None:
@@ -92,7 +92,7 @@ def key_figures(
             value = words.metric(trial.metric, table.metric_name)
             cells.append((value, f"validation {table.metric_name}"))
         if found.strongest is not None and not trial.baseline:
-            against = f"against {words.baseline(found.strongest.name)}"
+            against = f"against {words.baselines([found.strongest.name])}"
             cells.append((effect(trial, found.strongest), against))
     ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
@@ -172,7 +172,7 @@ def gains(found: Answer, answer: TrialRow) -> str:
     if answer.number != found.best.number and not answer.baseline and answer.value is not None:
         listed.append(("to train with", answer.value, words.against(best, answer.value), True))
     listed += [
-        (words.baseline(g.name), g.value, effect(found.best, g), False)
+        (g.name, g.value, effect(found.best, g), False)
         for g in found.gains
         if g.trial is not found.best
     ]

@@ -61,7 +61,7 @@ class Arm:
         family = str(self.schedule.get("family", ""))
         lr = words.number(float(self.schedule.get("lr", float("nan"))))
         if self.baseline is not None:
-            return f"{words.baseline(self.baseline)} baseline"
+            return f"{self.baseline} baseline"
         return f"{family}, lr {lr}"
 
     @property

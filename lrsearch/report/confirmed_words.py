@@ -90,7 +90,7 @@ def of_lowest(found: Confirmed) -> str:
     if row is None:
         return f"{text}.{_failures(lowest)}"
     if (rival := found.arm(row.name)) is not found.winner:
-        text += f", below {words.baseline(str(rival.baseline))} {below(rival)}"
+        text += f", below {words.baselines([str(rival.baseline)])} {below(rival)}"
     if row.low is None or row.high is None:
         return f"{text}.{_failures(lowest)}"
     if row.difference >= 0:
@@ -155,12 +155,12 @@ def of_winner(found: Confirmed) -> str:
             groups[row.verdict()].append(_counted(row, arm, winner))
     parts = []
     if groups["better"]:
-        parts.append(f"it beat {words.listing(groups['better'])}")
+        parts.append(f"it beat {words.baselines(groups['better'])}")
     if groups["worse"]:
-        parts.append(f"it lost to {words.listing(groups['worse'])}")
+        parts.append(f"it lost to {words.baselines(groups['worse'])}")
     unclear = groups["unclear"] + groups["equal"]
     if unclear:
-        parts.append(f"it is **not distinguishable** from {words.listing(unclear)}")
+        parts.append(f"it is **not distinguishable** from {words.baselines(unclear)}")
     if not parts:
         return f"{on} {seeds} {_alone(found, baselines)}{_failures(winner)}"
     text = f"{on} {seeds}, paired, {', and '.join(parts)}"
@@ -169,7 +169,6 @@ def of_winner(found: Confirmed) -> str:
     told = row is not None and row.verdict() != "equal"
     if strongest is None or row is None or row.low is None or row.high is None or not told:
         return f"{text}.{_failures(winner)}"
-    name = words.baseline(str(strongest.baseline))
     if row.difference >= 0:
         side, says, ends = "lower", words.lower_by, (row.difference, row.low, row.high)
     else:
@@ -177,20 +176,19 @@ def of_winner(found: Confirmed) -> str:
     by, low, high = (says(v, row.relative) for v in ends)
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
-        f"{text}; against the strongest, {name}, its validation loss is "
+        f"{text}; against the strongest, {strongest.baseline}, its validation loss is "
         f"{by} {side} (95% interval {low} to {high}).{_failures(winner)}{few}"
     )
 
 
 def _counted(row: Comparison, arm: Arm, winner: Arm) -> str:
     """A baseline, and on how many seeds the winner is on the side of the difference."""
-    name = words.baseline(str(arm.baseline))
     if row.lower == row.higher == 0:
-        return f"{name} (equal)"
+        return f"{arm.baseline} (equal)"
     side, seeds = ("better", row.lower) if row.difference > 0 else ("worse", row.higher)
     of = f" of {row.n}" if row.n != len(winner.losses) else ""
     same = row.n - row.lower - row.higher
-    return f"{name} ({side} on {seeds}{of}{f', equal on {same}' if same else ''})"
+    return f"{arm.baseline} ({side} on {seeds}{of}{f', equal on {same}' if same else ''})"
 
 
 def _seen(found: Confirmed, baselines: list[Arm]) -> str:
@@ -206,8 +204,8 @@ def _seen(found: Confirmed, baselines: list[Arm]) -> str:
         if common := set(own) & set(its):
             d = math.fsum(its[seed] - own[seed] for seed in common)
             side = "lower than" if d > 0 else "higher than" if d < 0 else "equal to"
-            sides[side].append(words.baseline(str(arm.baseline)))
-    parts = [f"{side} that of {words.listing(names)}" for side, names in sides.items() if names]
+            sides[side].append(str(arm.baseline))
+    parts = [f"{side} that of {words.baselines(names)}" for side, names in sides.items() if names]
     if not parts:
         return _alone(found, baselines)
     return f"its mean validation loss was {', '.join(parts)}."

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lrsearch.report import words
 from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks, loss_axis
 from lrsearch.report.style import family_style, figure_layout, pale
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
@@ -205,7 +204,7 @@ def winner_figure(rows: Sequence[Course]) -> Figure:
     for i, row in enumerate(rows[:2]):
         style = family_style(row.trial.family)
         name = html.escape(row.trial.family)
-        recipe = html.escape(words.baseline(row.trial.baseline or row.trial.family))
+        recipe = html.escape(row.trial.baseline or row.trial.family)
         figure.add_scatter(
             x=row.x,
             y=row.lr,

@@ -243,4 +243,4 @@ def _rings(figure: Figure, rows: LrVsLoss) -> None:
 def _recipe(trial: TrialRow) -> str:
     if trial.baseline is None:
         return ""
-    return f"<i>{html.escape(words.baseline(trial.baseline))} baseline</i><br>"
+    return f"<i>{html.escape(trial.baseline)} baseline</i><br>"

@@ -226,11 +226,11 @@ def print_status(status: dict[str, Any]) -> None:
     if best is not None:
         console.print()
         against = "   ".join(
-            f"{words.baseline(name)} {words.against(best['val_loss'], value)}"
+            f"{name} {words.against(best['val_loss'], value)}"
             for name, value in status["baselines"].items()
             if value is not None and name != best["baseline"]
         )
-        recipe = f" ({words.baseline(best['baseline'])} baseline)" if best["baseline"] else ""
+        recipe = f" ({best['baseline']} baseline)" if best["baseline"] else ""
         print_text(console, f"best    #{best['number']} {_what(best)}{recipe}", indent=8)
         print_text(
             console, f"        val loss {words.loss(best['val_loss'])}   {against}", indent=8

@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from lrsearch.report.tables import TrialRow
     from lrsearch.stats import Summary
 
-BASELINE_NAMES = {
-    "constant": "constant rate",
-    "ConstantLR": "constant rate",
-    "StepLR": "step decay",
-    "CosineAnnealingLR": "cosine",
-    "OneCycleLR": "one-cycle",
-}
 MOST_HIGHER = 10
 """Times the other loss: what is further above it is told as over 1,000% higher."""
 
@@ -274,9 +267,14 @@ def optimizer(name: str) -> str:
     return name.removeprefix(MODULE_OF_A_FILE)
 
 
-def baseline(name: str) -> str:
-    """A baseline's name in words: ``cosine`` for ``CosineAnnealingLR``."""
-    return BASELINE_NAMES.get(name, name)
+def baselines(names: Sequence[str]) -> str:
+    """Baselines in a sentence, where a bare name could be that of a schedule the search found.
+
+    Example:
+        >>> baselines(["StepLR"]), baselines(["StepLR", "OneCycleLR"])
+        ('the baseline StepLR', 'the baselines StepLR and OneCycleLR')
+    """
+    return f"the baseline{'' if len(names) == 1 else 's'} {listing(names)}"
 
 
 def markdown(line: str) -> str:
