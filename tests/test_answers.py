@@ -20,7 +20,9 @@ from lrsearch.cli import main
 from lrsearch.export import answer_trial, best_trial
 from lrsearch.objective import suggest
 from lrsearch.report.status import studies, study_status
+from lrsearch.report.words import percent
 from lrsearch.schedules import Schedule
+from lrsearch.search.progress import read_progress
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import fakes, make_study
 from tests.test_confirm import constant, found, search_of
@@ -436,6 +438,27 @@ def test_show_confirm_and_the_page_call_a_recipe_by_the_name_that_best_yaml_has(
     page = Path("r.html").read_text()
     assert "lower than that of the baseline StepLR." in page
     assert "step decay" not in page
+
+
+def test_show_says_the_same_share_of_epochs_saved_as_the_end_of_the_run(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 42.5025% one said 43%, the other 42%: it had rounded to 42.50% before."""
+    study, budget = optuna.create_study(storage=storage, study_name="own"), 20_000
+    schedule = Schedule("ConstantLR", 0.1, budget).to_dict()
+    for epochs, ended in ((budget, TrialState.COMPLETE), (2_999, TrialState.PRUNED)):
+        attrs = {"schedule": schedule, "epochs": epochs}
+        study.add_trial(
+            create_trial(
+                state=ended,
+                value=0.1 if ended is TrialState.COMPLETE else None,
+                user_attrs=attrs,
+                intermediate_values={epochs: 0.1},
+            )
+        )
+    assert main(["show", "own"]) == 0
+    told = percent(read_progress(study, 2, budget).saved)
+    assert f"; {told} of epochs saved" in capsys.readouterr().out
 
 
 def test_a_best_that_is_a_recipe_is_not_compared_with_itself(

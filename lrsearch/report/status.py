@@ -59,7 +59,7 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         "epochs": {
             "budget": table.budget,
             "run": stopped.epochs_run,
-            "saved": round(stopped.saved, 4),
+            "saved": stopped.saved,
         },
         "best": None if found is None else _trial(found.best, table),
         "robust": None
