@@ -196,8 +196,8 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
 
 
 def _short(key: str, value: Any) -> str:
-    if value is None:
-        return "of all families" if key == "schedules" else "the task's default"
+    if value is None or (key == "optimizer" and not value):
+        return f"left out ({'all families' if key == 'schedules' else 'the default of the task'})"
     if isinstance(value, Mapping):
         return (
             ", ".join(f"{name} {_inner(each)}".strip() for name, each in value.items()) or "none"

@@ -357,7 +357,10 @@ def test_the_default_range_may_be_said_in_so_many_words(
     assert main([*SMALL, "--trials", "1"]) == 0
     assert main([*SMALL, "--trials", "2", "--lr", "0.001,2"]) == 0
     assert main([*SMALL, "--trials", "3", "--lr", "0.001,1"]) == 2
-    assert "made with lr the task's default, now [0.001, 1.0]" in capsys.readouterr().err
+    assert (
+        "made with lr left out (the default of the task), now [0.001, 1.0]"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_pruner_or_sampler_on_an_existing_study_is_told_in_one_line(

@@ -215,14 +215,20 @@ def test_changed_search_space_is_shown_and_other_settings_are_free() -> None:
     stored = json.loads(json.dumps(make({"epochs": 20}).identity()))
     assert difference(stored, make({"epochs": 30}).identity()) == ["epochs 20, now 30"]
     assert difference(stored, make({"epochs": 20, "trials": 7, "device": "cpu"}).identity()) == []
+
+
+def test_a_setting_that_a_study_or_this_run_leaves_out_is_told_so() -> None:
+    stored = json.loads(json.dumps(make({"epochs": 20}).identity()))
+    now_without = difference(stored, make({}).identity())
+    assert now_without == ["epochs 20, now left out (the default of the task)"]
     assert difference(stored, make({"epochs": 20, "lr": "0.1,1"}).identity()) == [
-        "lr the task's default, now [0.1, 1.0]"
+        "lr left out (the default of the task), now [0.1, 1.0]"
     ]
     some = {"StepLR": {"step_size": [2, 3], "gamma": 0.1}, "LinearLR": {}}
     few = make({"epochs": 20, "schedules": some, "optimizer": {"name": "SGD", "momentum": 0.8}})
     assert difference(stored, few.identity()) == [
-        "schedules of all families, now StepLR (step_size [2, 3], gamma 0.1), LinearLR",
-        "optimizer none, now name SGD, momentum 0.8",
+        "schedules left out (all families), now StepLR (step_size [2, 3], gamma 0.1), LinearLR",
+        "optimizer left out (the default of the task), now name SGD, momentum 0.8",
     ]
 
 
