@@ -12,7 +12,7 @@ the search itself has not done that (:mod:`lrsearch.search.robust`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +118,11 @@ def confirm(
         plan = make_plan(config, task)
         _same_task(study, plan, note)
         edges = [(edge, fresh[0]) for arm in own if (edge := at_the_edge(arm)) is not None]
+        before = read_confirmed(storage, study.study_name)
         again = open_confirmation(study, storage, plan, edges, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)
-        more = f"; those found once more with rates raised {EDGE:g} times" if edges else ""
-        schedules = words.count(len(arms), "schedule")
-        note(f"confirm {study.study_name}: {schedules}, {seeds} fresh seeds each{more}")
-        for arm in arms:
-            note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
+        for line in _announced(study.study_name, arms, seeds, before, raised=bool(edges)):
+            note(line)
         crew = make_crew(
             plan, storage, folder, interrupt, note, task=task, confirms=again.study_name
         )
@@ -138,6 +136,30 @@ def confirm(
     write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
     file = write_confirmed(study, confirmed, folder / "confirmed.yaml")
     return dataclasses.replace(confirmed, file=file)
+
+
+def _announced(
+    name: str,
+    arms: Sequence[Mapping[str, Any]],
+    seeds: int,
+    before: Confirmed | None,
+    *,
+    raised: bool,
+) -> list[str]:
+    """What is trained now, a line for each arm."""
+    there = 0 if before is None else max(len(arm.losses) for arm in before.arms)
+    on = f", {seeds} fresh seeds each"
+    if there > seeds:
+        on = f"; {seeds} fresh seeds were asked for, {there} were run before: all are told"
+    more = f"; those found once more with rates raised {EDGE:g} times" if raised else ""
+    lines = [f"confirm {name}: {words.count(len(arms), 'schedule')}{on}{more}"]
+    for arm in arms:
+        what = f"{arm['schedule']['family']}, lr {arm['schedule']['lr']:.4g}"
+        of = "baseline" if arm["baseline"] is not None else f"trial {arm['trial']}"
+        if arm is arms[0] and arm["baseline"] is None:
+            of += ", the best of the search"
+        lines.append(f"  {arm['key']:<18} {what}  ({of})")
+    return lines
 
 
 def after_run(

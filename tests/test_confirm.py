@@ -420,6 +420,29 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     assert record["commands"][1] == "lrsearch confirm digits --top 2 --seeds 3"
 
 
+def test_fewer_seeds_than_were_run_before_are_announced_with_those(storage: Storage) -> None:
+    """It announced "2 fresh seeds each", and told of three."""
+    made = [found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="ConstantLR")]
+    study, lines = search_of(storage, *made), list[str]()
+    confirm(study, storage, top=1, seeds=3, note=lines.append)
+    assert lines[0].startswith("confirm digits: 2 schedules, 3 fresh seeds each; those found")
+    lines.clear()
+    confirm(study, storage, top=1, seeds=2, note=lines.append)
+    assert "; 2 fresh seeds were asked for, 3 were run before: all are told;" in lines[0]
+
+
+def test_each_arm_of_a_confirmation_is_announced_with_what_it_was_in_the_search(
+    storage: Storage,
+) -> None:
+    made = [found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="ConstantLR")]
+    study, lines = search_of(storage, *made), list[str]()
+    confirm(study, storage, top=1, seeds=2, note=lines.append)
+    assert [" ".join(line.split()) for line in lines[1:3]] == [
+        "#0 ConstantLR, lr 0.1 (trial 0, the best of the search)",
+        "ConstantLR ConstantLR, lr 0.05 (baseline)",
+    ]
+
+
 def interrupt_after_one(patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes when the first run of a confirmation has ended."""
     finish = ConfirmWorker._finish
