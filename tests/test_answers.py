@@ -58,7 +58,8 @@ def test_confirm_prints_the_comparison_and_the_report_has_it(
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 0
     out = capsys.readouterr().out
     assert "ConstantLR baseline" in out
-    assert "On 2 fresh seeds its mean validation loss was" in out
+    says = "On 2 fresh seeds the mean validation loss of the search's winner was"
+    assert says in out
     assert "lrsearch confirm digits --seeds 10 adds to them" in out
     assert not {"95%", "interval,"} & set(out.split())
     assert main(["confirm", "digits", "--seeds", "2", "--top", "1", "--json"]) == 0
@@ -66,7 +67,7 @@ def test_confirm_prints_the_comparison_and_the_report_has_it(
     assert told["winner"] == "#0"
     assert main(["report", "digits-confirm", "-o", "r.html"]) == 0
     page = Path("r.html").read_text()
-    assert page.count("On 2 fresh seeds its mean validation loss was") == 1
+    assert page.count(says.replace("'", "&#x27;")) == 1
     assert "95% interval" not in page
     assert "test accuracy" in page
     assert main(["show", "digits-confirm"]) == 0
@@ -438,6 +439,20 @@ def test_show_confirm_and_the_page_call_a_recipe_by_the_name_that_best_yaml_has(
     page = Path("r.html").read_text()
     assert "lower than that of the baseline StepLR." in page
     assert "step decay" not in page
+
+
+def test_show_tells_each_finding_of_a_confirmation_on_a_line_and_names_whose_it_is(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_of(
+        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.3, baseline="ConstantLR")
+    )
+    assert main(["confirm", "digits", "--seeds", "3", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["show", "digits"]) == 0
+    told = capsys.readouterr().out.partition("sure?   ")[2].splitlines()
+    assert told[0].startswith("On 3 fresh seeds, paired, the search's winner lost to the baseline")
+    assert told[1].startswith("        Lowest on these seeds")
 
 
 def test_show_says_the_same_share_of_epochs_saved_as_the_end_of_the_run(

@@ -87,7 +87,7 @@ def test_a_planted_difference_on_digits_is_found(storage: Storage) -> None:
     assert (row.n, row.verdict()) == (4, "better")
     assert row.low is not None
     assert row.low > 0.5
-    assert "it beat the baseline ConstantLR" in sentence(result)
+    assert "the search's winner beat the baseline ConstantLR" in sentence(result)
     assert result.winner.test is not None
     assert result.winner.test.mean > 0.6
 
@@ -157,7 +157,7 @@ def test_a_planted_defeat_on_digits_is_found(storage: Storage) -> None:
     row = result.against("ConstantLR")
     assert row is not None
     assert row.verdict() == "worse"
-    assert "it lost to the baseline ConstantLR (worse on 3)" in sentence(result)
+    assert "the search's winner lost to the baseline ConstantLR (worse on 3)" in sentence(result)
     assert result.lowest.key == "ConstantLR"
     assert "Lowest on these seeds, in the mean, is **ConstantLR b" in sentence(result)
     assert "below the winner on 3 of 3." in sentence(result)

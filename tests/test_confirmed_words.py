@@ -72,8 +72,8 @@ def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in
     )
     said = sentence(found)
     assert (
-        "On 20 fresh seeds, paired, it lost to the baseline StepLR (worse on 16, equal on 1);"
-        in said
+        "On 20 fresh seeds, paired, the search's winner lost to the baseline StepLR "
+        "(worse on 16, equal on 1);" in said
     )
     assert "StepLR, its validation loss is 42% higher (95% interval 15% to 105%)" in said
     assert "On 1 of its 20 seeds it did not train." in said
@@ -87,7 +87,7 @@ def test_a_better_winner_is_called_so_though_it_did_not_train_on_one_seed() -> N
     losses = [0.9 * v for v in STEP_DECAY[:-1]]
     found = fake_confirmation(arm("#1", [*losses, 2.303]), arm("StepLR", STEP_DECAY, "StepLR"))
     assert found.stands
-    assert "it beat the baseline StepLR (better on 19)" in sentence(found)
+    assert "the search's winner beat the baseline StepLR (better on 19)" in sentence(found)
     assert found.gain is not None
     assert found.gain.difference == pytest.approx(0.1)
 
@@ -108,8 +108,8 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
     )
     assert not found.stands
     assert (
-        "it beat the baseline ConstantLR (better on 4), and it lost to the baseline StepLR"
-        in sentence(found)
+        "the search's winner beat the baseline ConstantLR (better on 4), and it lost "
+        "to the baseline StepLR" in sentence(found)
     )
 
 
@@ -154,8 +154,8 @@ def test_a_winner_that_is_lost_on_half_of_the_seeds_is_not_recommended() -> None
     )
     said = sentence(found)
     assert (
-        "On 10 fresh seeds, paired, it is **not distinguishable** from the baselines StepLR"
-        in said
+        "On 10 fresh seeds, paired, the search's winner is **not distinguishable** from "
+        "the baselines StepLR" in said
     )
     assert "On 5 of 10 seeds it diverged or failed." in said
     assert "in the mean of those with no lost seeds, is **StepLR baseline**" in said
@@ -173,7 +173,7 @@ def test_a_recipe_that_is_lost_on_all_seeds_was_beaten() -> None:
         arm("#1", about(0.1)), arm("ConstantLR", [LOST] * 12, "ConstantLR"), arm("#2", about(0.2))
     )
     assert found.stands
-    assert "it beat the baseline ConstantLR (better on 12)." in sentence(found)
+    assert "the search's winner beat the baseline ConstantLR (better on 12)." in sentence(found)
 
 
 def test_losses_below_zero_with_a_lost_seed() -> None:
@@ -316,8 +316,9 @@ def test_of_two_seeds_a_lost_one_counts_in_words_as_in_the_table(
 ) -> None:
     """The mean was of those that were left: lower for who had lost the harder seed."""
     found = fake_confirmation(arm("#1", own), arm("ConstantLR", constant, "ConstantLR"))
-    assert f"its mean validation loss was {says} that of the baseline ConstantLR." in of_winner(
-        found
+    assert (
+        f"the mean validation loss of the search's winner was {says} that of the "
+        "baseline ConstantLR." in of_winner(found)
     )
     assert (found.loss[0].difference > 0) == (says == "lower than")
     assert found.how.endswith("below 3 seeds. A lost seed counts as 10 times the highest loss.")
@@ -329,7 +330,8 @@ def test_of_two_seeds_only_those_of_both_are_compared() -> None:
         arm("#1", [0.2, 0.4]), arm("ConstantLR", [0.25], "ConstantLR"), arm("StepLR", [], "StepLR")
     )
     said = (
-        "On 2 fresh seeds its mean validation loss was lower than that of the baseline ConstantLR."
+        "On 2 fresh seeds the mean validation loss of the search's winner was lower than that of "
+        "the baseline ConstantLR."
     )
     assert said in of_winner(found)
     assert "lost" not in found.how
@@ -346,7 +348,7 @@ def test_equal_arms_have_no_interval_in_words() -> None:
     same = about(0.2)
     found = fake_confirmation(arm("#1", same), arm("StepLR", same, "StepLR"))
     assert sentence(found).endswith(
-        "it is **not distinguishable** from the baseline StepLR (equal)."
+        "the search's winner is **not distinguishable** from the baseline StepLR (equal)."
     )
 
 

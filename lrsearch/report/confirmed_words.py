@@ -14,6 +14,8 @@ from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 if TYPE_CHECKING:
     from rich.console import Console
 
+WINNER = "the search's winner"
+
 
 def sentence(found: Confirmed, best: int | None = None) -> str:
     """Whether the winner is really better, and what else is, in plain sentences of Markdown.
@@ -23,14 +25,20 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
         best: Trial that the reader takes for the winner: it is said where another was confirmed,
             as more trials were run since.
     """
-    text = ""
+    return " ".join(findings(found, best))
+
+
+def findings(found: Confirmed, best: int | None = None) -> list[str]:
+    """The parts of :func:`sentence`, each on one thing."""
+    parts = _parts(found)
     if best not in (None, found.winner.trial):
         again = words.code(_again(found))
-        text = (
+        before = (
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
-            f"; {again} runs the new best on the same seeds. "
+            f"; {again} runs the new best on the same seeds."
         )
-    return text + " ".join(_parts(found))
+        return [before, *parts]
+    return parts
 
 
 def _parts(found: Confirmed) -> list[str]:
@@ -142,10 +150,11 @@ def _failures(arm: Arm) -> str:
 def of_winner(found: Confirmed) -> str:
     """The winner of the search against the baselines."""
     winner = found.winner
-    on = "On" if found.held is winner else f"The search's winner, {winner.name}: on"
+    named = found.held is not winner
+    on, who = (f"The search's winner, {winner.name}: on", "it") if named else ("On", WINNER)
     seeds = words.count(len(winner.losses), "fresh seed")
     if len(winner.losses) < 2:
-        return f"It was run again on {seeds} so far.{_more(found)}"
+        return f"The search's winner was run again on {seeds} so far.{_more(found)}"
     baselines = [a for a in found.arms[1:] if a.baseline is not None]
     if found.too_few:
         return f"On {seeds} {_seen(found, baselines)}{_failures(winner)}{_more(found)}"
@@ -155,15 +164,15 @@ def of_winner(found: Confirmed) -> str:
             groups[row.verdict()].append(_counted(row, arm, winner))
     parts = []
     if groups["better"]:
-        parts.append(f"it beat {words.baselines(groups['better'])}")
+        parts.append(f"beat {words.baselines(groups['better'])}")
     if groups["worse"]:
-        parts.append(f"it lost to {words.baselines(groups['worse'])}")
+        parts.append(f"lost to {words.baselines(groups['worse'])}")
     unclear = groups["unclear"] + groups["equal"]
     if unclear:
-        parts.append(f"it is **not distinguishable** from {words.baselines(unclear)}")
+        parts.append(f"is **not distinguishable** from {words.baselines(unclear)}")
     if not parts:
         return f"{on} {seeds} {_alone(found, baselines)}{_failures(winner)}"
-    text = f"{on} {seeds}, paired, {', and '.join(parts)}"
+    text = f"{on} {seeds}, paired, {who} {', and it '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
     told = row is not None and row.verdict() != "equal"
@@ -208,7 +217,7 @@ def _seen(found: Confirmed, baselines: list[Arm]) -> str:
     parts = [f"{side} that of {words.baselines(names)}" for side, names in sides.items() if names]
     if not parts:
         return _alone(found, baselines)
-    return f"its mean validation loss was {', '.join(parts)}."
+    return f"the mean validation loss of {WINNER} was {', '.join(parts)}."
 
 
 def _alone(found: Confirmed, baselines: list[Arm]) -> str:

@@ -11,7 +11,7 @@ from lrsearch.attributes import info_of
 from lrsearch.report import words
 from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import confirmed_of, read_confirmed
-from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.confirmed_words import findings
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import (
     StudyTable,
@@ -41,7 +41,8 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
     Returns:
         ``study``, ``of`` (the search whose schedules it trains again, if any), ``task``,
         ``target``, ``trials`` (by how they ended), ``epochs``, ``best``, ``robust`` (where that is
-        another), ``baselines``, ``families``, ``running`` and ``confirmed``.
+        another), ``baselines``, ``families``, ``running`` and ``confirmed`` (what it ``says`` is
+        one line a finding).
     """
     table = load(study, storage)
     stopped = pruning(table)
@@ -92,9 +93,9 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
             "study": confirmed.name,
             "finished": confirmed.finished,
             "planned": confirmed.planned,
-            "says": sentence(confirmed, None if found is None else found.best.number).replace(
-                "**", ""
-            ),
+            "says": "\n".join(
+                findings(confirmed, None if found is None else found.best.number)
+            ).replace("**", ""),
         }
     )
     return status
@@ -239,7 +240,9 @@ def print_status(status: dict[str, Any]) -> None:
         what = f"{_what(robust)}, val loss {words.loss(robust['val_loss'])}"
         print_text(console, f"robust  #{robust['number']} {what}", indent=8)
     if status["confirmed"] is not None:
-        print_text(console, f"sure?   {status['confirmed']['says'].replace('`', '')}", indent=8)
+        says = status["confirmed"]["says"].replace("`", "").split("\n")
+        for head, line in zip(("sure?", *[""] * len(says)), says, strict=False):
+            print_text(console, f"{head:<7} {line}", indent=8)
     if status["running"]:
         console.print()
         rows = []
