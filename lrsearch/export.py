@@ -201,7 +201,7 @@ def export_text(
         study: The study.
         trial: Its number.
         python: As code that needs torch alone.
-        name: Of the file that it is for; None: as a run calls it.
+        name: Of the file that it is for; None: of no file yet.
 
     Raises:
         LrsearchError: If there is no completed trial, or no such trial.
@@ -213,8 +213,7 @@ def export_text(
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
             "search's answer"
         )
-    number, file = _answer(study) if trial is None else (trial, "best.yaml")
-    chosen = best_trial(study, number)
+    chosen = best_trial(study, _answer(study)[0] if trial is None else trial)
     if python:
         from lrsearch.schedules.code import python_code
 
@@ -228,14 +227,14 @@ def export_text(
     seed = f" (seed {content['study']['seed']})" if "seed" in content["study"] else ""
     head = (
         f"# study {study_name} · trial {chosen.number} · validation loss {loss}{seed}\n"
-        f"{_use(name or file, content['schedule'])}"
+        f"{_use(name, content['schedule'])}"
     )
     return head + _yaml(content)
 
 
 def write_best(study: optuna.Study, path: Path) -> Path:
     """Write the best configuration of the search as YAML; returns ``path``."""
-    write_text(path, export_text(study, trial=best_trial(study).number))
+    write_text(path, export_text(study, trial=best_trial(study).number, name=path.name))
     return path
 
 
@@ -296,11 +295,12 @@ def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
     return path
 
 
-def _use(name: str, schedule: Mapping[str, Any]) -> str:
-    """How to build a schedule from its file, and when to step it."""
+def _use(name: str | None, schedule: Mapping[str, Any]) -> str:
+    """How to build a schedule from its file, if there is one yet, and when to step it."""
     family = FAMILIES.get(schedule["family"])
+    saved = "" if name else "save this as FILE.yaml, then "
     return (
-        f'# use it: scheduler = lrsearch.load("{name}").build(optimizer, '
+        f'# use it: {saved}scheduler = lrsearch.load("{name or "FILE.yaml"}").build(optimizer, '
         "steps_per_epoch=len(loader))\n"
         f"# step it: {stepping(schedule['interval'], family)}\n"
     )

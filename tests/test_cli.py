@@ -283,8 +283,17 @@ def test_what_to_type_next_names_the_database_that_was_given(
     assert main(["report", "digits", "--storage", url]) == 0
 
 
-def test_an_exported_file_names_itself(in_tmp: Path) -> None:
+def test_an_exported_file_names_itself_and_what_is_only_printed_names_no_file(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*SMALL, "--trials", "5"]) == 0
+    best = (in_tmp / "lrsearch-results/digits/best.yaml").read_text()
+    assert '# use it: scheduler = lrsearch.load("best.yaml")' in best
+    capsys.readouterr()
+    assert main(["export", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "# use it: save this as FILE.yaml, then scheduler = lrsearch.load" in printed
+    assert "best.yaml" not in printed
     assert main(["export", "digits", "-o", "mine.yaml"]) == 0
     assert 'lrsearch.load("mine.yaml")' in (in_tmp / "mine.yaml").read_text()
     assert 'lrsearch.load("his.yaml")' in lrsearch.report("digits").export("his.yaml")

@@ -330,7 +330,7 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
     assert main(["export", "digits"]) == 0
     said = capsys.readouterr()
     assert "lr: 0.03" in said.out
-    assert 'lrsearch.load("robust.yaml")' in said.out
+    assert "This is trial 2, also in robust.yaml" in said.err
     assert "The best of the search is in best.yaml (lrsearch export digits --trial 0" in said.err
     assert main(["export", "digits", "--trial", "0"]) == 0
     assert "best of the search" not in capsys.readouterr().err
