@@ -213,10 +213,8 @@ def test_run_confirms_what_it_found(in_tmp: Path, capsys: pytest.CaptureFixture[
     told = " ".join(capsys.readouterr().out.split())
     assert "schedule median val loss test accuracy lower by" in told
     assert "On 2 fresh seeds" in told
-    assert (
-        "Files lrsearch-results/digits/ confirmed.yaml best.yaml robust.yaml importance.html"
-        in told
-    )
+    files = "confirmed.yaml best.yaml robust.yaml (as best.yaml) importance.html"
+    assert f"Files lrsearch-results/digits/ {files}" in told
     assert "Next lrsearch report digits" in told
     assert "is it really better?" not in told
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml --epochs 12" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 import statistics
 from collections.abc import Mapping
@@ -170,6 +171,19 @@ def test_json_has_what_robust_yaml_has_after_a_confirmation(
     assert said["raised"] == {str(n): x for n, x in content["robust"]["val_loss"].items()}
 
 
+def test_the_end_of_a_run_says_which_of_its_two_files_to_train_with(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gentler one was told as (robust.yaml); of one that is the same, nothing was said."""
+    assert main([*RUN, "--quiet", "--trials", "4"]) == 0  # a recipe won
+    assert "best.yaml  robust.yaml (as best.yaml)  " in capsys.readouterr().out
+    assert main([*RUN, "--quiet", "--no-robust"]) == 0
+    out = capsys.readouterr().out
+    assert "best.yaml  robust.yaml  " in out
+    assert re.search(r"^Train with     best\.yaml\n  robust\.yaml has a gentler one, ", out, re.M)
+    assert "train lrsearch-results/digits/best.yaml" in out
+
+
 @pytest.mark.parametrize("words", [["--no-robust"], ["--trials", "12"]])
 def test_where_they_are_not_asked_for_or_cost_too_much_it_is_the_gentler_one(
     words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
@@ -268,7 +282,8 @@ def test_words() -> None:
     assert robust_line(Robust(TRIED[1], lost), 0) == near
     assert robust_line(Robust(TRIED[0], lost), 0) == near
     assert robust_line(Robust(TRIED[1]), 0) == (
-        "gentler, and perhaps behind by luck alone: StepLR, lr 0.5, val loss 0.1100 (robust.yaml)"
+        "robust.yaml has a gentler one, perhaps behind by luck alone: StepLR, lr 0.5, val loss "
+        "0.1100"
     )
     every = {number: [math.inf] for number in range(3)}
     each = f"each of 3 finalists diverged or failed {raised}"

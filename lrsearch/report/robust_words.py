@@ -23,7 +23,7 @@ def robust_line(found: Robust, best: int) -> str:
     trial, many = found.trial, f"of {len(found.raised)} finalists"
     if not found.raised:
         what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
-        return f"gentler, and perhaps behind by luck alone: {what} (robust.yaml)"
+        return f"robust.yaml has a gentler one, perhaps behind by luck alone: {what}"
     if found.lost:
         return f"near the edge of what the task bears: each {many} {_FAILED}"
     how = f"did {_best(found)} {many} {_RAISED}, {_seeds(found)} (robust.yaml)"

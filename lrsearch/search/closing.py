@@ -141,7 +141,7 @@ def closing(
         print_confirmed(found, console)
         console.print()
     written = files(outcome, found)
-    names = "  ".join(path.name for path in written)
+    names = "  ".join(_named(path, outcome, found) for path in written)
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
     where = option(outcome.plan.config.storage, default_storage())
@@ -163,12 +163,8 @@ def closing(
 def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | None:
     """The schedule that is the safest to train with, as plain values; as in robust.yaml now."""
     from lrsearch.export import plain_losses
-    from lrsearch.report.robust import robust
-    from lrsearch.report.tables import load
 
-    found = outcome.robust
-    if confirmed is not None:  # it has trained finalists at higher rates, too
-        found = robust(load(outcome.study, outcome.storage), outcome.storage)
+    found = _robust_now(outcome, confirmed)
     if found is None:
         return None
     trial = found.trial
@@ -181,6 +177,26 @@ def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | N
     }
 
 
+def _robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
+    """What robust.yaml has now: a confirmation has trained finalists at higher rates, too."""
+    from lrsearch.report.robust import robust
+    from lrsearch.report.tables import load
+
+    if confirmed is None:
+        return outcome.robust
+    return robust(load(outcome.study, outcome.storage), outcome.storage)
+
+
+def _named(path: Path, outcome: Outcome, confirmed: Confirmed | None) -> str:
+    """A file's name, and that robust.yaml has the schedule of best.yaml, where that is so."""
+    best = outcome.progress.best
+    if path.name != "robust.yaml" or best is None:
+        return path.name
+    found = _robust_now(outcome, confirmed)
+    same = found is None or found.trial.number == best.number
+    return f"{path.name} (as best.yaml)" if same else path.name
+
+
 def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) -> None:
     """The schedule that is the safest to train with, and why."""
     from lrsearch.report.robust_words import robust_line
@@ -191,6 +207,8 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
         row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
         _print_schedule(console, "Train with     ", row)
         line = f"val loss {words.loss(found.trial.value)}, {line}"
+    elif found.trial.number != best:
+        console.print("Train with     best.yaml", style="bold")
     print_text(console, f"  {line}", indent=4)
 
 
