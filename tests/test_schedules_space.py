@@ -377,7 +377,7 @@ def test_table_names_every_family_with_its_ranges_for_the_budget() -> None:
     assert set(rows) == TORCH
     assert rows["StepLR"].parameters == ["step_size 5 to 15 epochs", "gamma 0.05 to 0.8, log"]
     assert rows["StepLR"].warmup == "0 to 3 epochs"
-    assert rows["OneCycleLR"].warmup == "cannot carry one"
+    assert rows["OneCycleLR"].warmup == "none"
     assert rows["OneCycleLR"].interval == "step"
     short = {row.family: row.note for row in schedules_table(2)}
     assert short["ChainedScheduler"] == "needs at least 3 epochs, the budget is 2"

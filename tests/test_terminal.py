@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import io
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -28,7 +29,7 @@ from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
-from lrsearch.schedules import Schedule
+from lrsearch.schedules import Schedule, schedules_table
 from lrsearch.search.closing import _metric
 from lrsearch.search.display import (
     Display,
@@ -349,3 +350,10 @@ def test_a_run_that_waits_for_the_database_before_it_begins_says_so_and_can_be_l
         with pytest.raises(Interrupted):
             run(make({"trials": 1}), display=Leaves(screen), interrupt=interrupt)
     assert screen.getvalue() == "waiting for sqlite:///lrsearch.db: database is locked\n"
+
+
+def test_the_list_of_schedules_has_plain_words_for_what_differs_from_torch() -> None:
+    notes = {row.family: f"{row.warmup}; {row.note or row.trap}" for row in schedules_table(30)}
+    told = " ".join(notes.values())
+    assert not re.search("nudged|worlds apart|trough|lie flat|cannot carry", told)
+    assert notes["OneCycleLR"].startswith("none; torch fails at a step after the last")

@@ -32,7 +32,7 @@ register(
         },
         search=lambda budget: {},
         build=build.constant,
-        trap="torch's default is lr/3 for 5 steps, then a jump up; here the factor is 1",
+        trap="torch's default starts at lr/3 for 5 steps; here the rate is lr from the start",
     )
 )
 register(
@@ -43,7 +43,7 @@ register(
         search=searches.step,
         decode=lambda values, draw: searches.capped(values, "step_size", draw.epochs),
         build=build.step,
-        trap="step_size 0 divides by zero and 2.5 is silently accepted; here whole epochs only",
+        trap="whole epochs only: torch takes a step_size of 2.5, and then lowers the rate every 5",
         min_epochs=2,
         min_epochs_per_step=2,
     )
@@ -56,7 +56,7 @@ register(
         search=searches.multi_step,
         decode=searches.decode_multi_step,
         build=build.multi_step,
-        trap="a milestone given twice counts twice, 2.5 never fires; here sorted whole epochs",
+        trap="whole epochs only: torch skips a milestone of 2.5, and counts a repeated one twice",
         min_epochs=2,
         min_epochs_per_step=2,
     )
@@ -68,7 +68,7 @@ register(
         {"gamma": factor_arg(per_epoch=True)},
         search=lambda budget: {"gamma": searches.per_epoch_factor(budget)},
         build=build.exponential,
-        trap=".95 and .999 are worlds apart over a run; here gamma follows from the final ratio",
+        trap="over 100 epochs 0.95 ends at 0.6% of lr, 0.999 at 90%: the budget sets its range",
         min_epochs=2,
     )
 )
@@ -83,7 +83,7 @@ register(
         },
         search=lambda budget: {"end_factor": Range(0.0, 0.1, limits=(0, 1), unit="of lr")},
         build=build.linear,
-        trap="torch's default is a warmup from 1/3 to 1 in 5 steps; here it decays over the run",
+        trap="torch's default rises from lr/3 to lr in 5 steps; here it falls over the whole run",
         min_epochs=2,
     )
 )
@@ -94,7 +94,7 @@ register(
         {"total_iters": _TOTAL, "power": Arg("number", high=100.0, above_low=True)},
         search=lambda budget: {"power": Range(0.5, 4.0, log=True, limits=(0, 100))},
         build=build.polynomial,
-        trap="torch's default ends after 5 steps and stays at 0; here it takes the whole run",
+        trap="torch's default is at 0 after 5 steps, and stays there; here it takes the whole run",
         min_epochs=2,
     )
 )
@@ -111,7 +111,7 @@ register(
             searches.capped(values, "T_max", draw.epochs), "eta_min_ratio", "eta_min", draw.lr
         ),
         build=build.cosine,
-        trap="rises again after T_max; T_max 5.5 misses eta_min; eta_min above lr raises lr",
+        trap="after T_max epochs the rate rises again, and with eta_min above lr at once",
         min_epochs=2,
     )
 )
@@ -131,7 +131,7 @@ register(
         },
         decode=searches.decode_restarts,
         build=build.warm_restarts,
-        trap="a restart near the end leaves the rate high; here the cycles end with the budget",
+        trap="a restart just before the end leaves the rate high; here cycles end with the run",
         min_epochs=4,
         min_epochs_per_step=4,
     )
@@ -155,7 +155,7 @@ register(
             "final_div_factor": Range(1e2, 1e4, log=True, limits=(1, 1e12)),
         },
         build=build.one_cycle,
-        trap="one step too many is an error; pct_start*total = 1 divides by zero (nudged here)",
+        trap="torch fails at a step after the last, and (not here) where the rise is one step",
         warmup="no",
         interval="step",
         min_epochs=3,
@@ -185,7 +185,7 @@ register(
         decode=searches.decode_cyclic,
         check=searches.check_cyclic,
         build=build.cyclic,
-        trap="overrides the optimizer's lr and momentum; here the run ends in a trough",
+        trap="sets the optimizer's lr and momentum itself; here the run ends at the lowest rate",
         warmup="no",
         interval="step",
         min_epochs=4,
@@ -221,7 +221,7 @@ register(
             searches.capped(values, "decay", draw.epochs) if "decay" in values else values
         ),
         build=build.lambda_lr,
-        trap="plain functions are lost in state_dict; here callable objects, which are kept",
+        trap="torch does not save plain functions with a checkpoint; the ones here are saved",
         min_epochs=2,
         check=searches.check_trapezoid,
     )
@@ -233,7 +233,7 @@ register(
         {"factor": factor_arg(per_epoch=True)},
         search=lambda budget: {"factor": searches.per_epoch_factor(budget)},
         build=build.multiplicative,
-        trap="behind a warmup in SequentialLR it starts below the peak; here the two are chained",
+        trap="after a warmup torch's SequentialLR starts it below the peak; here at the peak",
         warmup="own",
         min_epochs=2,
     )
@@ -258,7 +258,7 @@ register(
         },
         decode=lambda values, draw: searches.floored(values, "min_lr_ratio", "min_lr", draw.lr),
         build=build.plateau,
-        trap="needs the loss, so no trace and no warmup; patience of the whole run never fires",
+        trap="follows the validation loss, so its curve is not known before it has run",
         warmup="no",
         min_epochs=4,
         min_epochs_per_step=4,
@@ -281,7 +281,7 @@ register(
         },
         decode=lambda values, draw: searches.capped(values, "hold", draw.epochs - 1),
         build=build.hold_then_decay,
-        trap="a SequentialLR inside another is off by one; here warmup, hold and decay lie flat",
+        trap="in torch a SequentialLR inside another is one epoch off; here one has all the parts",
         warmup="own",
         min_epochs=3,
         min_epochs_per_step=2,
@@ -303,7 +303,7 @@ register(
             "gamma": searches.per_epoch_factor(budget),
         },
         build=build.chained,
-        trap="closed-form members overwrite the others; here both multiply; it is its own warmup",
+        trap="some of torch's schedulers overwrite the others; these multiply, and begin low",
         warmup="no",
         min_epochs=3,
         min_epochs_per_step=2,

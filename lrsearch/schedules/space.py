@@ -268,7 +268,7 @@ class Space:
             name,
             family.summary,
             [f"{param.removeprefix(name + '.')} {dim}" for param, dim in dims.items()],
-            warmup if family.carries_warmup else "cannot carry one",
+            warmup if family.carries_warmup else "none",
             self._interval(family),
             family.trap,
             note,
