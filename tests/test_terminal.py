@@ -156,9 +156,9 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
 def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_that() -> None:
     row = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
     progress = Progress(9, 5, (row,))
-    assert "diverged 2/5  val loss 3.000e+09" in finished_line(row, 1, progress, False)
+    assert "diverged 2/5   val loss 3.000e+09" in finished_line(row, 1, progress, False)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
-    assert finished_line(lost, 1, progress, False).endswith("diverged 2/5  loss not finite")
+    assert "diverged 2/5   loss not finite" in finished_line(lost, 1, progress, False)
 
 
 def test_each_trial_below_all_lines_before_it_is_the_best_so_far() -> None:
@@ -170,7 +170,7 @@ def test_each_trial_below_all_lines_before_it_is_the_best_so_far() -> None:
     display = LineDisplay(out)
     display.update(Progress(9, 5, (first,)))  # of an earlier run
     display.update(Progress(9, 5, (first, *rows)))  # all of these ended at once
-    marked = [line.endswith("best so far") for line in out.getvalue().splitlines()]
+    marked = ["  best  " in line for line in out.getvalue().splitlines()]
     assert marked == [False, True, False, True]
 
 
@@ -183,7 +183,21 @@ def test_a_trial_that_was_given_up_counts_among_those_that_failed(stopped: str) 
     progress = read_progress(study, 1, 5)
     assert progress.count("failed") == 1
     line = finished_line(progress.rows[0], 1, progress, False)
-    assert line.endswith("failed 0/5  given up after 3 workers ended over it")
+    assert "failed 0/5" in line
+    assert line.endswith("given up after 3 workers ended over it")
+
+
+def test_the_line_of_a_trial_has_its_result_first_and_at_most_120_columns() -> None:
+    what = "hold 21 CosineAnnealingLR end_factor 0.00043  warmup 1"
+    row = Row(
+        112, "CosineAnnealingWarmRestarts", what, 0.121, 30, 0.15, None, "completed", *[None] * 2
+    )
+    line = finished_line(row, 12, Progress(200, 30, (row,)), True)
+    assert line.startswith(
+        "[ 12/200] #112 completed 30/30  val loss 0.1500  best  CosineAnnealingWarm"
+    )
+    assert len(line) <= 120
+    assert line.endswith(" lr 0.121 hold 21 CosineAnnealingLR …")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from lrsearch.tracking import STOPPED
 MAX_RUNNING_ROWS = 12
 BAR, GAP = 10, 2  # columns of a trial's progress bar, and between all columns
 WIDEST_BAR = 34  # of the study's; in a narrow terminal it gives way to the counts
+LINE = 120  # of a log, at most
 LEAST_TOLD = 8  # a description cut to less says nothing
 UNSEEN = contextlib.suppress(OSError)  # the terminal is gone, or nobody reads: the study goes on
 
@@ -102,18 +104,26 @@ class LineDisplay:
 
 
 def finished_line(row: Row, count: int, progress: Progress, best: bool) -> str:
-    """``[ 63/200] #62 CosineAnnealingLR  lr 0.21 ...  completed 20/20  val loss 0.4120``."""
+    """``[ 63/200] #62  completed 20/20  val loss 0.4120  best  CosineAnnealingLR  lr 0.21 ...``.
+
+    What is longer than a line of a log has the last parameters left out; why a trial failed is
+    told whole.
+    """
     width = len(str(progress.target))
-    star = "  best so far" if best else ""
-    what = f"{row.baseline} baseline" if row.baseline else row.description
-    result = row.error if row.stopped == "failed" else f"val loss {words.loss(row.value)}"
+    ended = f"{row.stopped} {row.epochs}/{progress.budget}"
+    head = f"[{count:>{width}}/{progress.target}] #{row.number:<{width}} "
+    head += f"{ended:<{len('completed /') + 2 * len(str(progress.budget))}}  "
+    what = f"{row.family}  lr {row.lr:.3g}"
+    if row.stopped == "failed":
+        return f"{head}{what}  {row.error}"
+    result = f"val loss {words.loss(row.value)}"
     if row.stopped == "diverged" and (row.value is None or row.value >= DIVERGED_LOSS):
         result = "loss not finite"
-    return (
-        f"[{count:>{width}}/{progress.target}] #{row.number:<{width}} "
-        f"{row.family:<27} lr {row.lr:<8.3g} {what:<44} "
-        f"{row.stopped} {row.epochs}/{progress.budget}  {result}{star}"
-    )
+    head += f"{result:<16} {'best' if best else '':<4}  "
+    what += "  baseline" if row.baseline == row.family else f"  {row.baseline or row.description}"
+    if len(head + what) > LINE:
+        what = textwrap.shorten(what, LINE - len(head), placeholder=" …")
+    return f"{head}{what}".rstrip()
 
 
 class LiveDisplay:
