@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tests.benchmarks import across
 from tests.benchmarks import stress as bench
 
 ROOT = Path(__file__).resolve().parents[1]
+CI_LINE = 'python -m pip install -e ".[dev]" && python -m pytest      # all tests'
 
 
 def text_of(name: str) -> str:
@@ -232,3 +235,17 @@ def test_asha_on_averaged_losses_beats_us_on_one_task_and_is_far_worse_on_the_ot
 
 def test_the_readme_fits_in_200_lines() -> None:
     assert (ROOT / "README.md").read_text().count("\n") < 200
+
+
+@pytest.mark.parametrize(("lines", "told"), [([], "none"), ([CI_LINE, CI_LINE], CI_LINE)])
+def test_the_checks_fail_at_once_where_the_readme_has_not_one_line_with_the_tests(
+    lines: list[str], told: str, tmp_path: Path
+) -> None:
+    assert (ROOT / "README.md").read_text().splitlines().count(CI_LINE) == 1
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "README.md").write_text("\n".join(["python -m pytest", *lines, ""]))
+    done = subprocess.run([tmp_path / ".ci/run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("README.md needs exactly one line")
+    assert told in done.stderr
