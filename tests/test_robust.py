@@ -355,6 +355,27 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
     assert lrsearch.report("digits").schedule == constant(0.2)  # it was not raised yet
 
 
+def test_the_page_says_what_to_train_with_while_a_confirmation_has_not_decided(
+    storage: Storage,
+) -> None:
+    """It said that the winner only looked best, drew that, and named nothing to take."""
+    made = [found(constant(lr), loss) for lr, loss in ((0.3, 0.2), (0.1, 0.21), (0.03, 0.22))]
+    search_of(storage, *made, found(constant(0.05), 0.3, baseline="ConstantLR"))
+    lrsearch.confirm("digits", seeds=2, quiet=True)
+    result = lrsearch.report("digits")
+    assert result.confirmed is not None
+    assert not result.confirmed.decided
+    assert result.tables.found is not None
+    chosen = result.tables.found.chosen.number
+    assert chosen != result.study.best_trial.number
+    result.write("r.html")
+    first, _, rest = Path("r.html").read_text().partition("Every trial by its peak learning rate")
+    assert 'class="lead">Until more seeds decide, train with <strong>ConstantLR' in first
+    assert f"Learning rate of trial {chosen}, which bore higher rates best" in first
+    assert "validation loss of the search&#x27;s winner, median of 2 fresh seeds" in first
+    assert "In the search, with one seed, its winner reached" in rest
+
+
 def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
     from tests.test_gentler import lucky, table_of
 

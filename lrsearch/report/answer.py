@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
+from lrsearch.report.confirmed_words import of_edges, of_lowest, of_winner
+from lrsearch.report.edges import EDGE
 from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 from lrsearch.report.robust_words import robust_sentence
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
@@ -34,7 +35,11 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     lines = [_what(found.best, confirmed), _how_good(table, found, confirmed)]
     if confirmed.held is not confirmed.winner:
         lines.insert(1, of_lowest(confirmed))
-    return lines
+    else:
+        lines.append(of_lowest(confirmed))
+    if found.chosen is not found.best and not confirmed.decided:
+        lines.insert(1, _undecided(found.chosen))
+    return [line for line in [*lines, of_edges(confirmed)] if line]
 
 
 def all_alike(ended: Iterable[tuple[float | None, float]]) -> bool:
@@ -122,13 +127,22 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     return text + "."
 
 
+def _undecided(chosen: TrialRow) -> str:
+    """What to train with where fresh seeds have named nothing yet."""
+    lr = words.number(chosen.lr)
+    return (
+        f"Until more seeds decide, train with **{chosen.family}** at a peak learning rate of "
+        f"**{lr}** (trial {chosen.number}): it did best with its rates raised {EDGE:g} times."
+    )
+
+
 def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = None) -> str:
     trial = found.best if confirmed is not None else found.chosen
     value = words.loss(trial.value)
     strongest = found.strongest
     text = f"It reached a validation loss of **{value}**"
     if confirmed is not None:
-        what = "it" if confirmed.held is confirmed.winner else "its winner"
+        what = "it" if confirmed.decided and confirmed.held is confirmed.winner else "its winner"
         text = f"In the search, with one seed, {what} reached a validation loss of **{value}**"
     if found.best.baseline is not None and all(trial.baseline for trial in table.trials):
         recipe = found.best.baseline
@@ -151,8 +165,7 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         settle = words.code(confirming(table.config, table.name, table.storage_url))
         settle = f"{settle} has settled it" if table.config else "your loop has run it on others"
         return f"{text} — measured with one seed, so not certain until {settle}."
-    of_arms = sentence if confirmed.held is confirmed.winner else of_winner
-    return f"{text}. {of_arms(confirmed)}"
+    return f"{text}. {of_winner(confirmed)}"
 
 
 def _robust(table: StudyTable, found: Answer) -> list[str]:

@@ -7,7 +7,7 @@ from lrsearch.report.answer import sentences, to_html
 from lrsearch.report.command import confirming
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_words import sentence as confirmed_sentence
+from lrsearch.report.confirmed_words import findings
 from lrsearch.report.html import breakable, escape
 from lrsearch.report.robust import answer_of
 from lrsearch.report.sections import figure_block, section, text
@@ -37,8 +37,10 @@ def hero(
         drawn = shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
-            fresh = confirmed is not None and confirmed.winner.trial == found.best.number
-            of = "the best of those on fresh seeds" if fresh else "which bore higher rates best"
+            _, file = answer_of(found.best.number, found.chosen.number, confirmed)
+            of = "which bore higher rates best"
+            if file == "confirmed.yaml":
+                of = "the best of those on fresh seeds"
         caption = f"Learning rate of trial {drawn.number}, {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
         )
@@ -58,10 +60,8 @@ def hero(
 
 def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
     """The trial that the answer is about: what held on fresh seeds, or is robust, or the best."""
-    if confirmed is not None and confirmed.winner.trial == found.best.number:
-        number = confirmed.held.trial
-        return next((t for t in table.trials if t.number == number), found.best)
-    return found.chosen
+    number, _ = answer_of(found.best.number, found.chosen.number, confirmed)
+    return next((t for t in table.trials if t.number == number), found.best)
 
 
 def key_figures(
@@ -76,7 +76,9 @@ def key_figures(
         held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
         seeds = words.count(held.val.n, "fresh seed")
         seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
-        cells.append((words.loss(held.val.median), f"validation loss, median of {seeds}"))
+        other = shown(table, found, confirmed).number != held.trial
+        whose = " of the search's winner" if other else ""
+        cells.append((words.loss(held.val.median), f"validation loss{whose}, median of {seeds}"))
         if held.test is not None:
             cells.append(
                 (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
@@ -109,9 +111,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
     """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
     if found is None:
         return ""
-    number, _ = answer_of(found.best.number, found.chosen.number, confirmed)
-    answer = next((t for t in table.trials if t.number == number), found.best)
-    parts = [gains(found, answer)]
+    parts = [gains(found, shown(table, found, confirmed))]
     near = len(found.close)
     if near:
         others = {t.family for t in found.close if t.family != found.best.family}
@@ -135,7 +135,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
             )
         )
     else:
-        parts += [text(*_untold(table, found, confirmed)), confirmed_table(confirmed)]
+        parts += [*map(text, _untold(table, found, confirmed)), confirmed_table(confirmed)]
     return section("sure", "Is it sure?", *parts)
 
 
@@ -143,7 +143,7 @@ def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]
     """What the confirmation says and the first screen does not."""
     if confirmed.winner.trial != found.best.number:
         said = sentences(table, found, confirmed)[2:]
-        return [*said, confirmed_sentence(confirmed, found.best.number)]
+        return [*said, *findings(confirmed, found.best.number)]
     return sentences(table, found, confirmed)[2:]
 
 
