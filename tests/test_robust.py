@@ -341,7 +341,9 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
     assert "to train with</th>" in page
     assert "This is trial 2, also in robust.yaml" in page
     assert main(["show", "digits"]) == 0
-    assert "robust  #2 ConstantLR  lr 0.03, val loss 0.2200" in capsys.readouterr().out
+    why = "did best with its rates raised (robust.yaml)"
+    row = f"robust  #2 ConstantLR  lr 0.03, val loss 0.2200, {why}"
+    assert row in capsys.readouterr().out
     assert main(["export", "digits"]) == 0
     said = capsys.readouterr()
     assert "lr: 0.03" in said.out
@@ -372,7 +374,7 @@ def test_the_page_says_what_to_train_with_while_a_confirmation_has_not_decided(
     first, _, rest = Path("r.html").read_text().partition("Every trial by its peak learning rate")
     assert 'class="lead">Until more seeds decide, train with <strong>ConstantLR' in first
     assert f"Learning rate of trial {chosen}, which bore higher rates best" in first
-    assert "validation loss of the search&#x27;s winner, median of 2 fresh seeds" in first
+    assert "the winner&#x27;s validation loss, median of 2 fresh seeds" in first
     assert "In the search, with one seed, its winner reached" in rest
 
 

@@ -77,8 +77,8 @@ def key_figures(
         seeds = words.count(held.val.n, "fresh seed")
         seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
         other = shown(table, found, confirmed).number != held.trial
-        whose = " of the search's winner" if other else ""
-        cells.append((words.loss(held.val.median), f"validation loss{whose}, median of {seeds}"))
+        whose = "the winner's " if other else ""
+        cells.append((words.loss(held.val.median), f"{whose}validation loss, median of {seeds}"))
         if held.test is not None:
             cells.append(
                 (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")

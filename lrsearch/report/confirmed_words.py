@@ -283,5 +283,6 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
     if found.loss:
         what = "Lower by: how far the first one, the winner of the search, lies below this one."
         print_text(console, f"{what} {found.how}", style="dim")
+    console.print()
     for part in _parts(found):
         print_text(console, part.replace("**", "").replace("`", ""))
