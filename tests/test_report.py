@@ -587,3 +587,16 @@ def test_what_matters_as_much_as_another_thing_matters_too() -> None:
     assert "stands out" not in " ".join(mattered(found))
     both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})
     assert "nothing else" not in mattered_line(both, "StepLR")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "says"),
+    [("median", "stopped by the pruner median"), ("none", "none stopped early")],
+)
+def test_the_page_says_that_sampler_and_pruner_are_such(pruner: str, says: str) -> None:
+    report = make_report(make_study(20))
+    config = {**report.table.config, "sampler": "trace", "pruner": pruner}
+    info = {**report.table.info, "config": config}
+    table = dataclasses.replace(report.table, info=info)
+    report = dataclasses.replace(report, table=table)
+    assert f"proposed by the sampler trace, {says}" in page(report)

@@ -210,7 +210,9 @@ def _story(report: Report) -> str:
     trials = words.count(len(table.trials), "trial")
     parts = [f"{trials} of {words.count(len(table.families), 'family', 'families')}"]
     if config.get("sampler"):
-        parts.append(f"proposed by {config['sampler']}, stopped by {config.get('pruner', 'none')}")
+        pruner = config.get("pruner", "none")
+        ended = "none stopped early" if pruner == "none" else f"stopped by the pruner {pruner}"
+        parts.append(f"proposed by the sampler {config['sampler']}, {ended}")
     said = ", ".join(parts)
     if seconds:
         said += f"; trained for {words.duration(seconds)} by the clock"
