@@ -27,8 +27,8 @@ from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
-from lrsearch.report.distinct import choose_arms
 from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.finalists import choose_arms
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
 from lrsearch.search.confirmation import FIRST_SEED, open_confirmation

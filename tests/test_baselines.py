@@ -11,7 +11,7 @@ import pytest
 
 from lrsearch.config import make
 from lrsearch.errors import ConfigError
-from lrsearch.report.distinct import choose_arms
+from lrsearch.report.finalists import choose_arms
 from lrsearch.report.importance import importance
 from lrsearch.report.page import make_report, page
 from lrsearch.report.tables import families_table, load

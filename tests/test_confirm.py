@@ -30,7 +30,7 @@ from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed
 from lrsearch.report.confirmed_json import results
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.distinct import choose_arms, difference
+from lrsearch.report.finalists import choose_arms, difference
 from lrsearch.report.page import make_report, page
 from lrsearch.report.record import make_record
 from lrsearch.report.save import write_csv

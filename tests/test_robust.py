@@ -23,7 +23,7 @@ from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.report.confirmed import ATTR
 from lrsearch.report.edges import EDGE
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import gentler
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
@@ -341,7 +341,7 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
 
 
 def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
-    from tests.test_gentler import lucky, table_of
+    from tests.test_finalists import lucky, table_of
 
     table = table_of(tmp_path, lucky())
     found = robust(table, optuna.storages.InMemoryStorage())

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 import optuna
 
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed
-from lrsearch.report.distinct import finalists
 from lrsearch.report.edges import beyond, raised_losses, together
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import finalists, gentler
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     """Of the finalists of a search, the one that bore higher rates best (:func:`lowest_raised`).
 
     Where they were not raised, or all were lost, it is the gentler one
-    (:func:`lrsearch.report.gentler.gentler`), which costs no training.
+    (:func:`lrsearch.report.finalists.gentler`), which costs no training.
 
     Args:
         table: The search.

@@ -10,8 +10,8 @@ import optuna
 
 from lrsearch.files import results_folder
 from lrsearch.report import words
-from lrsearch.report.distinct import arm_of
 from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.finalists import arm_of
 from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirmation import FIRST_SEED, open_confirmation

@@ -20,9 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from lrsearch.report.distinct import choose_arms
 from lrsearch.report.edges import EDGE, beyond
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import choose_arms, gentler
 from lrsearch.report.robust import MOST, below, lowest_raised, next_runs
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import Schedule
@@ -82,7 +81,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
     def mean(i: int) -> float:
         return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
 
-    def confirmed(k: int) -> list[int]:  # as lrsearch.report.distinct chooses them
+    def confirmed(k: int) -> list[int]:  # as lrsearch.report.finalists chooses them
         return list(dict.fromkeys([0, held[k], gentler, *found]))[:CONFIRMED]
 
     def lowest(k: int) -> int:
