@@ -5,7 +5,7 @@ are trained again on seeds that the search has not seen, the same for all. Each 
 one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared and shown
 like any other. This and ``lrsearch train`` are the only places that look at test data.
 
-What the search found is trained once more at higher rates (:mod:`lrsearch.report.edges`), where
+What the search found is trained once more at higher rates (:mod:`lrsearch.report.raised`), where
 the search itself has not done that (:mod:`lrsearch.search.robust`).
 """
 
@@ -27,8 +27,8 @@ from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
-from lrsearch.report.edges import EDGE, at_the_edge
 from lrsearch.report.finalists import choose_arms
+from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
 from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
@@ -117,10 +117,10 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        edges = [(edge, fresh[0]) for arm in own if (edge := at_the_edge(arm)) is not None]
-        again = open_confirmation(study, storage, plan, edges, arms, fresh, top)
+        raised = [(arm, fresh[0]) for arm in map(raised_arm, own) if arm is not None]
+        again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)
-        more = f"; those found once more with rates raised {EDGE:g} times" if edges else ""
+        more = f"; those found once more with rates raised {RAISE:g} times" if raised else ""
         schedules = words.count(len(arms), "schedule")
         note(f"confirm {study.study_name}: {schedules}, {seeds} fresh seeds each{more}")
         for arm in arms:

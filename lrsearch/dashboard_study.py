@@ -21,8 +21,8 @@ from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import drawn_courses
-from lrsearch.report.edges import EDGE
 from lrsearch.report.page import Report, make_report
+from lrsearch.report.raised import RAISE
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert
@@ -144,7 +144,7 @@ def confirm_note(found: Confirmed | None, plan: Mapping[str, Any]) -> str:
     of = words.code(plan["of"])
     if not plan["arms"]:
         return (
-            f"## Finalists of {of}\n\nTrained at {EDGE:g} times their rates, on fresh seeds: "
+            f"## Finalists of {of}\n\nTrained at {RAISE:g} times their rates, on fresh seeds: "
             "what bears that best is in robust.yaml."
         )
     head = f"## Confirmation of {of}"

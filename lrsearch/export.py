@@ -22,7 +22,7 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import among, other
-from lrsearch.report.edges import EDGE
+from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Raised, Robust, answer_of, robust_trial
 from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
@@ -251,7 +251,7 @@ def write_robust(study: optuna.Study, found: Robust | None, path: Path) -> Path:
     text = export_text(study, trial=trial.number, name=path.name)
     if found is not None and found.raised:
         text += _yaml(
-            {"robust": {"times_the_rates": EDGE, "val_loss": plain_losses(found.raised)}}
+            {"robust": {"times_the_rates": RAISE, "val_loss": plain_losses(found.raised)}}
         )
     write_text(path, text)
     return path

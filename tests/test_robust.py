@@ -22,8 +22,8 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.report.confirmed import ATTR
-from lrsearch.report.edges import EDGE
 from lrsearch.report.finalists import gentler
+from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
@@ -73,15 +73,15 @@ def test_a_run_trains_its_finalists_at_higher_rates(
     made, result = raised_trials(), lrsearch.report("digits")
     table, losses = result.tables.table, losses_of(made)
     assert sorted(map(len, losses.values())) in ([2, 2, 2], [1, 1, 1, 2, 2, 2])
-    assert f"3 finalists at {EDGE:g} times their rates" in said.err
-    assert f"once more at {EDGE:g} times their rates" in said.err
+    assert f"3 finalists at {RAISE:g} times their rates" in said.err
+    assert f"once more at {RAISE:g} times their rates" in said.err
     tried = contenders(table)[: len(losses)]
     assert tried[0].number == result.study.best_trial.number
     rates = {trial.number: trial.lr for trial in tried}
     assert rates.keys() == losses.keys()
     for (arm, seed), again in made.items():
         number = int(arm.partition(" ")[0][1:])
-        assert again.user_attrs["schedule"]["lr"] == pytest.approx(EDGE * rates[number])
+        assert again.user_attrs["schedule"]["lr"] == pytest.approx(RAISE * rates[number])
         assert seed in (1001, 1002)
         assert again.state is optuna.trial.TrialState.COMPLETE
         assert not any("test" in key for key in again.user_attrs)
@@ -98,10 +98,10 @@ def test_a_run_trains_its_finalists_at_higher_rates(
     assert lrsearch.load(FILE) == result.robust
     content = yaml.safe_load(FILE.read_text())
     assert content["study"]["trial"] == found.robust.trial.number
-    assert content["robust"] == {"times_the_rates": EDGE, "val_loss": losses}
-    assert f"did best of {len(losses)} finalists with its rates raised {EDGE:g} times" in said.out
+    assert content["robust"] == {"times_the_rates": RAISE, "val_loss": losses}
+    assert f"did best of {len(losses)} finalists with its rates raised {RAISE:g} times" in said.out
     assert "train lrsearch-results/digits/robust.yaml" in said.out
-    assert f"did best with its rates raised {EDGE:g} times" in result._repr_html_()
+    assert f"did best with its rates raised {RAISE:g} times" in result._repr_html_()
 
 
 def test_the_same_command_again_trains_nothing_more(in_tmp: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
     arms = [arm for arm in confirmed.arms if arm.baseline is None]
     after = raised_trials()
     assert before.keys() <= after.keys()
-    assert {(f"#{arm.trial} x {EDGE:g}", 1001) for arm in arms} <= after.keys()
+    assert {(f"#{arm.trial} x {RAISE:g}", 1001) for arm in arms} <= after.keys()
     assert lrsearch.load(FILE) == result.robust == lrsearch.report("digits").robust
     assert yaml.safe_load(FILE.read_text())["study"]["trial"] in [arm.trial for arm in arms]
     again = lrsearch.report("digits")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
-from lrsearch.report.edges import beyond, raised_losses, together
+from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
@@ -40,8 +40,8 @@ class Arm:
         lost: Seeds on which it diverged or failed.
         untrained: Seeds on which it ended no lower than it was after its first epoch, and far
             above the median of the best arm: the net has died.
-        raised: Loss at :data:`~lrsearch.report.edges.EDGE` times its rates, of one run or of a few
-            together; infinite if lost, None if not run.
+        raised: Loss at :data:`~lrsearch.report.raised.RAISE` times its rates, the mean of such
+            runs; infinite if it failed, None if it was not run.
     """
 
     key: str
@@ -80,11 +80,11 @@ class Arm:
         return summary(list(self.val_loss.values()))
 
     @property
-    def edgy(self) -> bool:
-        """Whether it lies near the edge: at higher rates it ended above thrice its mean."""
+    def near_edge(self) -> bool:
+        """Whether its loss at higher rates is above three times its mean loss."""
         if self.raised is None or not self.val_loss:
             return False
-        return beyond(self.raised, self.val.mean)
+        return is_near_edge(self.raised, self.val.mean)
 
     @property
     def test(self) -> Summary | None:
@@ -169,20 +169,20 @@ class Confirmed:
         """The arm that came lowest on these seeds: the fewest lost, then the lowest mean.
 
         Of those that were run on as many as any other; the winner of the search where equal. To
-        be :attr:`aside` counts as a lost seed.
+        be :attr:`excluded` counts as a lost seed.
         """
         runs = [len(a.losses) for a in self.arms]
         rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
-        aside = self.aside
-        lost = {a.key: len(a.lost) + (a in aside) for a in rows}
+        excluded = self.excluded
+        lost = {a.key: len(a.lost) + (a in excluded) for a in rows}
         return min(rows, key=lambda a: (lost[a.key], a.val.mean), default=self.winner)
 
     @property
-    def aside(self) -> list[Arm]:
-        """Arms near the edge, which are not the answer; none where all that were tried are."""
+    def excluded(self) -> list[Arm]:
+        """Arms that cannot be the answer: those near the edge, unless all that were tried are."""
         tried = [a for a in self.arms if a.raised is not None and a.val_loss]
-        edgy = [a for a in tried if a.edgy]
-        return edgy if len(edgy) < len(tried) else []
+        near = [a for a in tried if a.near_edge]
+        return near if len(near) < len(tried) else []
 
     @property
     def lead(self) -> Comparison | None:
@@ -217,7 +217,7 @@ class Confirmed:
         Better than the strongest of them, that is, and worse than none. Else the winner of the
         search, whatever became of it.
         """
-        if self.too_few or (self.stands and self.winner not in self.aside):
+        if self.too_few or (self.stands and self.winner not in self.excluded):
             return self.winner
         lead = self.lead
         better = lead is not None and lead.verdict() == "better"
@@ -227,7 +227,7 @@ class Confirmed:
     @property
     def decided(self) -> bool:
         """Whether fresh seeds have surely named what to train with: :attr:`held`."""
-        sure = not self.too_few and self.stands and self.winner not in self.aside
+        sure = not self.too_few and self.stands and self.winner not in self.excluded
         return sure or self.held is not self.winner
 
     @property
@@ -324,7 +324,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
 def _raised(table: StudyTable, arm: Mapping[str, Any]) -> float | None:
     """What an arm came to at higher rates; None for a recipe, and before such a run has ended."""
     losses = [] if arm.get("baseline") else raised_losses(table, arm["key"])
-    return together(losses) if losses else None
+    return mean_loss(losses) if losses else None
 
 
 def _lowest_median(table: StudyTable, arms: Collection[str]) -> float:

@@ -33,7 +33,7 @@ def results(found: Confirmed) -> dict[str, Any]:
                 "lost_seeds": list(arm.lost),
                 "untrained_seeds": list(arm.untrained),
                 "raised_val_loss": None if arm.raised == math.inf else arm.raised,
-                "near_the_edge": arm.edgy,
+                "near_the_edge": arm.near_edge,
             }
             for arm in found.arms
         ],

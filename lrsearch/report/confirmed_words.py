@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
-from lrsearch.report.edges import EDGE
+from lrsearch.report.raised import RAISE
 from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ def among(found: Confirmed) -> str:
     lost, parts = len(found.lowest.lost), []
     if any(len(arm.lost) > lost for arm in found.arms):
         parts.append(f"with {'the fewest' if lost else 'no'} lost seeds")
-    if found.aside and found.lowest not in found.aside:
-        parts.append(f"that bear {EDGE:g} times their rates")
+    if found.excluded and found.lowest not in found.excluded:
+        parts.append(f"that bear {RAISE:g} times their rates")
     return f" of those {' and '.join(parts)}" if parts else ""
 
 
 def of_edges(found: Confirmed) -> str:
     """Which arms lie near the edge of what the task bears, or nothing at all."""
-    arms = [arm for arm in found.arms if arm.edgy]
+    arms = [arm for arm in found.arms if arm.near_edge]
     if not arms:
         return ""
     came = [
@@ -124,7 +124,7 @@ def of_edges(found: Confirmed) -> str:
     ]
     its, lie = ("its", "it lies") if len(arms) == 1 else ("their", "they lie")
     return (
-        f"At {EDGE:g} times {its} rates {words.listing(came)}: {lie} near the edge of what this "
+        f"At {RAISE:g} times {its} rates {words.listing(came)}: {lie} near the edge of what this "
         "task bears, and may fail on another seed."
     )
 

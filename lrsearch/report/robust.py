@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import optuna
 
 from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed
-from lrsearch.report.edges import beyond, raised_losses, together
 from lrsearch.report.finalists import finalists, gentler
+from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ AGAIN = 3
 """Of these, how many are raised on a second seed: those that came lowest on the first."""
 
 Raised = Mapping[int, Sequence[float]]
-"""Number of a finalist -> its losses at :data:`~lrsearch.report.edges.EDGE` times its rates, on
+"""Number of a finalist -> its losses at :data:`~lrsearch.report.raised.RAISE` times its rates, on
 the first fresh seeds; infinite if it diverged. In the order in which they were raised."""
 
 
@@ -64,12 +64,12 @@ class Robust:
     @property
     def lost(self) -> bool:
         """Whether every finalist was lost at higher rates, on one seed at least."""
-        return bool(self.raised) and all(math.isinf(together(r)) for r in self.raised.values())
+        return bool(self.raised) and all(math.isinf(mean_loss(r)) for r in self.raised.values())
 
 
 def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
     """Whether a trial with these losses at higher rates is not near the edge."""
-    return trial.value is not None and not beyond(together(raised), trial.value)
+    return trial.value is not None and not is_near_edge(mean_loss(raised), trial.value)
 
 
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
@@ -125,13 +125,13 @@ def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
     most = max(map(len, raised.values()), default=0)
     asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
     lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
-    lost = lowest is None or math.isinf(together(raised[lowest.number]))
+    lost = lowest is None or math.isinf(mean_loss(raised[lowest.number]))
     return None if lost else lowest
 
 
 def _worse(trial: TrialRow, raised: Sequence[float]) -> float:
     """The worse of a trial's loss in the search and at higher rates."""
-    return max(trial.value or 0.0, together(raised))
+    return max(trial.value or 0.0, mean_loss(raised))
 
 
 def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow, int]]:

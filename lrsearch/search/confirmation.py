@@ -36,13 +36,13 @@ def open_confirmation(
     study: optuna.Study,
     storage: Storage,
     plan: Plan,
-    edges: Sequence[tuple[Mapping[str, Any], int]],
+    raised: Sequence[tuple[Mapping[str, Any], int]],
     arms: Sequence[Mapping[str, Any]] = (),
     seeds: Sequence[int] = (),
     top: int = 0,
     finalists: Sequence[int] = (),
 ) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed, and one for every edge.
+    """The study ``NAME-confirm``, with a slot for every arm and seed, and for every raised arm.
 
     What has begun stays.
 
@@ -50,8 +50,8 @@ def open_confirmation(
         study: The search.
         storage: Its database.
         plan: What its trials are trained with.
-        edges: Arms at higher rates (:func:`lrsearch.report.edges.at_the_edge`), with the seed of
-            each.
+        raised: Arms at higher rates (:func:`lrsearch.report.raised.raised_arm`), each with its
+            seed.
         arms: Schedules to compare; none leaves the comparison that was planned before.
         seeds: Those of the comparison.
         top: How many schedules were asked for beside the recipes.
@@ -90,13 +90,13 @@ def open_confirmation(
             info = set_once(storage, again._study_id, STUDY_ATTR, made)
     slots.sweep(storage, again._study_id)
     wanted = [(arm["key"], seed) for seed in seeds for arm in arms]
-    wanted[len(arms) : len(arms)] = [(edge["key"], seed) for edge, seed in edges]
+    wanted[len(arms) : len(arms)] = [(arm["key"], seed) for arm, seed in raised]
 
     def planned(connection: Connection, stored: dict[str, Any] | None) -> dict[str, Any]:
         before = stored or {}
         order = _order(before, slots.begun(connection, again._study_id, ("arm", "seed")), wanted)
-        raised = [edge for edge, _ in edges]
-        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *arms, *raised]}
+        new = [*arms, *(arm for arm, _ in raised)]
+        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *new]}
         compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
         if not arms:
             compared = {key: before.get(key, value) for key, value in compared.items()}

@@ -190,8 +190,8 @@ class ConfirmWorker(Worker):
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:
         resident = self.residents[key]
         assert resident.last is not None
-        edge = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
-        if state is TrialState.COMPLETE and not edge:
+        raised = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
+        if state is TrialState.COMPLETE and not raised:
             found = self.test(self.runner.weights(key), self.runner.unsaved(key))
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
