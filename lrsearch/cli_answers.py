@@ -61,13 +61,13 @@ def _add_report(sub: argparse.ArgumentParser) -> Call:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from lrsearch.report.confirmed import ATTR
+    from lrsearch.attributes import CONFIRM_ATTR
     from lrsearch.report.page import write_report
     from lrsearch.search.study import folder_of
 
     study, storage = named_study(args)
-    if ATTR in study.user_attrs:  # a confirmation is a part of its search's report
-        args.study = study.user_attrs[ATTR]["of"]
+    if CONFIRM_ATTR in study.user_attrs:  # a confirmation is a part of its search's report
+        args.study = study.user_attrs[CONFIRM_ATTR]["of"]
         study, storage = named_study(args)
     if args.record:
         from lrsearch.report.record import write_record

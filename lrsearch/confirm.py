@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
 from lrsearch.callable import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
@@ -26,7 +26,7 @@ from lrsearch.export import best_trial, write_confirmed, write_robust
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
+from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.finalists import choose_arms
 from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
@@ -98,8 +98,8 @@ def confirm(
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
     if seeds > MOST_SEEDS:
         raise UsageError(f"--seeds must be at most {MOST_SEEDS:,}, got {seeds:,}")
-    if ATTR in study.user_attrs:
-        more = typed("confirm", study.user_attrs[ATTR]["of"], storage.label)
+    if CONFIRM_ATTR in study.user_attrs:
+        more = typed("confirm", study.user_attrs[CONFIRM_ATTR]["of"], storage.label)
         raise UsageError(
             f"study {study.study_name!r} is a confirmation itself: {more} --seeds N adds seeds "
             "to it"
@@ -133,7 +133,7 @@ def confirm(
     if confirmed is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
-            f"{typed('show', study.study_name + SUFFIX, storage.label)} tells why"
+            f"{typed('show', study.study_name + CONFIRM_SUFFIX, storage.label)} tells why"
         )
     write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
     file = write_confirmed(study, confirmed, folder / "confirmed.yaml")

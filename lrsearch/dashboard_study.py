@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
 from lrsearch.report.answer import mattered, sentences
 from lrsearch.report.answer_html import effect
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import drawn_courses

@@ -12,14 +12,13 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import info_of, other_params, schedule_of
+from lrsearch.attributes import CONFIRM_ATTR, info_of, other_params, schedule_of
 from lrsearch.backend import backend
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR as CONFIRMATION
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import among, other
 from lrsearch.report.raised import RAISE
@@ -207,7 +206,7 @@ def export_text(
         LrsearchError: If there is no completed trial, or no such trial.
         UsageError: Of a confirmation, whose best run is but its luckiest seed, no trial is named.
     """
-    if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
+    if trial is None and (again := study.user_attrs.get(CONFIRM_ATTR)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "

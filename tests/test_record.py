@@ -13,9 +13,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from scipy.stats import ttest_rel
 
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX
 from lrsearch.errors import UsageError
 from lrsearch.report import save
-from lrsearch.report.confirmed import ATTR, SUFFIX
 from lrsearch.report.record import (
     make_record,
     to_json,
@@ -65,13 +65,13 @@ def study(storage: Storage) -> optuna.Study:
         for name, losses in LOSSES.items()
         for i, loss in enumerate(losses)
     ]
-    again = make_study(name="two" + SUFFIX, epochs=EPOCHS, storage=storage, made=runs)
+    again = make_study(name="two" + CONFIRM_SUFFIX, epochs=EPOCHS, storage=storage, made=runs)
     arms = [
         {"key": n, "schedule": fake(n, 1).schedule, "trial": i, "baseline": n}
         for i, n in enumerate(LOSSES)
     ]
     plan = {"of": "two", "top": 0, "arms": arms, "seeds": [100, 101, 102, 103]}
-    again.set_user_attr(ATTR, plan)
+    again.set_user_attr(CONFIRM_ATTR, plan)
     return search
 
 
@@ -189,9 +189,11 @@ def test_names_are_quoted_in_commands_and_no_markup_in_the_figure(
     assert "&lt;b&gt;low&lt;/b&gt;" in figure.layout.yaxis2.ticktext[0]
     made = make_study(name="my study", storage=storage, made=[fake("low", 0.1)])
     again = make_study(
-        name="my study" + SUFFIX, storage=storage, made=[fake("low", 0.1, arm="low", seed=100)]
+        name="my study" + CONFIRM_SUFFIX,
+        storage=storage,
+        made=[fake("low", 0.1, arm="low", seed=100)],
     )
     arm = {"key": "low", "schedule": fake("low", 1).schedule, "trial": 0, "baseline": "low"}
-    again.set_user_attr(ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
     commands = make_record(made, storage)["commands"]
     assert commands[1] == "lrsearch confirm 'my study' --top 0 --seeds 1"

@@ -19,9 +19,9 @@ import yaml
 from optuna.trial import TrialState
 
 import lrsearch
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.config import make
-from lrsearch.report.confirmed import ATTR
 from lrsearch.report.finalists import gentler
 from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
@@ -312,7 +312,7 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
         )
     ]
     again = search_of(storage, *runs, name="digits-confirm")
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     result = lrsearch.report("digits")
     assert result.schedule == result.robust == constant(0.03)
     assert result.best == constant(0.3)
@@ -369,7 +369,7 @@ def test_processes_that_end_a_search_together_do_not_forget_what_the_others_plan
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(end, range(1, 9)))
-    planned = again.user_attrs[ATTR]["slots"]
+    planned = again.user_attrs[CONFIRM_ATTR]["slots"]
     assert sorted(seed for _, seed in planned) == list(range(9))
 
 
@@ -386,7 +386,7 @@ def test_a_slot_that_another_process_used_otherwise_hides_no_run(in_tmp: Path) -
     after = {key: trial.value for key, trial in raised_trials().items()}
     assert after.pop(("#999 x 1.7", 1001)) is not None
     assert after == pytest.approx(before, rel=1e-5)
-    slots = again.user_attrs[ATTR]["slots"]
+    slots = again.user_attrs[CONFIRM_ATTR]["slots"]
     assert slots[0] == ["#999 x 1.7", 1001]
     assert len(slots) == len(before) + 1
 
@@ -417,7 +417,9 @@ def test_a_confirmation_of_an_earlier_best_is_not_why_the_answer_is_another(
     ]
     again = search_of(storage, *runs, name="digits-confirm")
     arm = {"key": "#1", "schedule": constant(0.1).to_dict(), "trial": 1, "baseline": None}
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [arm], "seeds": [1001], "slots": []})
+    again.set_user_attr(
+        CONFIRM_ATTR, {"of": "digits", "arms": [arm], "seeds": [1001], "slots": []}
+    )
     result = lrsearch.report("digits")
     assert result.confirmed is not None
     assert result.schedule == constant(0.1)
@@ -443,7 +445,7 @@ def test_where_all_finalists_are_lost_it_is_said_and_the_best_stays_the_answer(
         for seed in range(2)
     ]
     again = search_of(storage, *runs, name="digits-confirm")
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     result = lrsearch.report("digits")
     assert result.schedule == result.robust == constant(0.3)
     assert "each of 3 finalists diverged or failed" in result._repr_html_()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.report import words
 from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
@@ -18,8 +19,6 @@ from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_coun
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-ATTR = "lrsearch_confirm"
-SUFFIX = "-confirm"
 FAR = 0.2
 """How far above the lowest median of an arm a run that did not train ends, as a part of it."""
 HOW = "Mean ± standard deviation over seeds."
@@ -267,14 +266,10 @@ def _strongest(arms: Sequence[Arm]) -> Arm | None:
 
 def read_confirmed(storage: BaseStorage, study_name: str) -> Confirmed | None:
     """The confirmation of a study, from the same database; None if there is none yet."""
-    import optuna
-
-    try:
-        study = optuna.load_study(study_name=study_name + SUFFIX, storage=storage)
-    except KeyError:
+    study = confirmation_study(storage, study_name)
+    if study is None:
         return None
-    plan = study.user_attrs.get(ATTR)
-    return confirmed_of(load(study, storage), plan) if isinstance(plan, Mapping) else None
+    return confirmed_of(load(study, storage), study.user_attrs[CONFIRM_ATTR])
 
 
 def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lrsearch.attributes import CONFIRM_SUFFIX
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
-from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
+from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.raised import RAISE
 from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
@@ -50,7 +51,7 @@ def other(found: Confirmed, best: int) -> str:
     """
     if best != found.winner.trial or found.lowest is found.winner:
         return ""
-    export = typed("export", found.name.removesuffix(SUFFIX), found.storage)
+    export = typed("export", found.name.removesuffix(CONFIRM_SUFFIX), found.storage)
     if found.held is found.winner:
         number = found.lowest.trial
         return (
@@ -65,7 +66,7 @@ def other(found: Confirmed, best: int) -> str:
 
 def _again(found: Confirmed, **numbers: int) -> str:
     """How the search is confirmed once more."""
-    name = found.name.removesuffix(SUFFIX)
+    name = found.name.removesuffix(CONFIRM_SUFFIX)
     return confirming(found.config, name, found.storage, **numbers)
 
 

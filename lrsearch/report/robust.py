@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
+from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.finalists import finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
@@ -158,7 +159,7 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
         storage: Its database.
         name: Its name.
     """
-    again = _raised_study(storage, name)
+    again = confirmation_study(storage, name)
     table = None if again is None else load(again, storage)
     raised: dict[int, Sequence[float]] = {}
     while table is not None and (some := next_runs(tried, raised)):
@@ -185,7 +186,7 @@ def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int,
 
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
     """Number of the trial that did best at higher rates; None where that was not tried."""
-    if _raised_study(storage, study.study_name) is None:
+    if confirmation_study(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
     return found.trial.number if found is not None and found.did_best else None
@@ -193,17 +194,8 @@ def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
 
 def _asked(table: StudyTable, storage: BaseStorage) -> list[TrialRow]:
     """The finalists that were to be raised when this best was found; nobody if there were none."""
-    again = _raised_study(storage, table.name)
-    numbers = [] if again is None else again.user_attrs[ATTR].get("finalists", [])
+    again = confirmation_study(storage, table.name)
+    numbers = [] if again is None else again.user_attrs[CONFIRM_ATTR].get("finalists", [])
     complete = {trial.number: trial for trial in table.complete if trial.schedule}
     same = bool(numbers) and numbers[0] == next(iter(complete), None)
     return [complete[n] for n in numbers] if same and set(numbers) <= complete.keys() else []
-
-
-def _raised_study(storage: BaseStorage, name: str) -> optuna.Study | None:
-    """The study with the runs at higher rates, if there is one."""
-    try:
-        again = optuna.load_study(study_name=name + SUFFIX, storage=storage)
-    except KeyError:
-        return None
-    return again if ATTR in again.user_attrs else None

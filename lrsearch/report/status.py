@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.attributes import info_of
+from lrsearch.attributes import CONFIRM_ATTR, info_of
 from lrsearch.report import words
-from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
 from lrsearch.report.confirmed import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.robust import robust

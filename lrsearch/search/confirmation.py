@@ -14,10 +14,9 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.engine import Connection
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
 from lrsearch.errors import UsageError
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, SUFFIX
 from lrsearch.search.plan import Plan
 from lrsearch.search.study import METRIC, kept_config, versions
 from lrsearch.storage import slots
@@ -64,7 +63,7 @@ def open_confirmation(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         again = optuna.create_study(
-            study_name=study.study_name + SUFFIX,
+            study_name=study.study_name + CONFIRM_SUFFIX,
             storage=Cache(storage),
             direction="minimize",
             sampler=optuna.samplers.RandomSampler(),
@@ -73,7 +72,7 @@ def open_confirmation(
         )
         trials = again.get_trials(deepcopy=False)  # before its attributes, which come first
         attrs = again.user_attrs
-        if trials and ATTR not in attrs:
+        if trials and CONFIRM_ATTR not in attrs:
             raise UsageError(
                 f"study {again.study_name!r} exists and is no confirmation; give the search "
                 f"another --name, or {typed('delete', again.study_name, storage.label)}"
@@ -104,7 +103,7 @@ def open_confirmation(
         whole["finalists"] = list(finalists) or before.get("finalists", [])
         return {"of": study.study_name, **compared, **whole}
 
-    order = change(storage, again._study_id, ATTR, planned)["slots"]
+    order = change(storage, again._study_id, CONFIRM_ATTR, planned)["slots"]
     if info["config"]["trials"] != len(order):
         config = {**info["config"], "trials": len(order)}
         again.set_user_attr(STUDY_ATTR, {**info, "config": config})

@@ -15,10 +15,9 @@ import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR, STUDY_ATTR
 from lrsearch.files import results_folder
 from lrsearch.report import words
-from lrsearch.report.confirmed import ATTR
 from lrsearch.search.asking import Asker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
@@ -58,7 +57,7 @@ def make_confirm_worker(
     note: Callable[[str], None],
 ) -> Worker:
     """The worker of this process; it trains the arms of one seed together where that is faster."""
-    made = study.user_attrs[ATTR]
+    made = study.user_attrs[CONFIRM_ATTR]
     order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
     together = len(made["arms"]) or max(Counter(seed for _, seed in order).values())
     fuse = max(1, min(plan.choice.fuse, together))

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrsearch.attributes import ATTR
+from lrsearch.attributes import LR_RANGE_ATTR, STUDY_ATTR
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
-from lrsearch.report.lr_range import ATTR as LR_RANGE_ATTR
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
@@ -290,7 +289,7 @@ def ordered(plan: Plan, study: optuna.Study) -> Plan:
 
     Samplers of Optuna take the same families in another order for another parameter.
     """
-    stored = study.user_attrs[ATTR]["identity"]["schedules"]
+    stored = study.user_attrs[STUDY_ATTR]["identity"]["schedules"]
     if stored is None or tuple(stored) == plan.space.families:
         return plan
     return dataclasses.replace(plan, space=dataclasses.replace(plan.space, families=tuple(stored)))

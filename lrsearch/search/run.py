@@ -16,7 +16,7 @@ import torch
 from optuna.trial import TrialState
 
 from lrsearch import __version__
-from lrsearch.attributes import ATTR, schedule_of
+from lrsearch.attributes import STUDY_ATTR, schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
@@ -209,7 +209,7 @@ def make_worker(
         sampler=config.sampler,
         seed=config.seed,
         baselines=baselines_of(plan),
-        saves=Saves(folder / "checkpoints" / study.user_attrs[ATTR]["uid"], note),
+        saves=Saves(folder / "checkpoints" / study.user_attrs[STUDY_ATTR]["uid"], note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         deadline=None if config.timeout is None else time.monotonic() + config.timeout,

@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
 from lrsearch import __version__
-from lrsearch.attributes import ATTR, info_of
+from lrsearch.attributes import STUDY_ATTR, info_of
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import results_folder
@@ -146,7 +146,7 @@ def open_study(
         )
         stored = info_of(study.user_attrs)
         ours = "identity" in stored
-        if ATTR not in study.user_attrs:
+        if STUDY_ATTR not in study.user_attrs:
             ours = not study.get_trials(deepcopy=False)
         if not ours or study.directions != [StudyDirection.MINIMIZE]:
             raise UsageError(
@@ -158,7 +158,7 @@ def open_study(
             stored = set_once(
                 storage,
                 study._study_id,
-                ATTR,
+                STUDY_ATTR,
                 {
                     "config": kept_config(config, redact(config.storage), imports),
                     "identity": config.identity(),
@@ -183,7 +183,7 @@ def open_study(
         )
     if config.trials > stored["config"]["trials"]:  # it goes on, to more
         kept = {**stored["config"], "trials": config.trials}
-        study.set_user_attr(ATTR, {**stored, "config": kept})
+        study.set_user_attr(STUDY_ATTR, {**stored, "config": kept})
     return study
 
 
