@@ -6,7 +6,7 @@ one trial of a study ``NAME-confirm`` in the same database, so that it is resume
 like any other. This and ``lrsearch train`` are the only places that look at test data.
 
 What the search found is trained once more at higher rates (:mod:`lrsearch.report.raised`), where
-the search itself has not done that (:mod:`lrsearch.search.robust`).
+the search itself has not done that (:mod:`lrsearch.search.raise_finalists`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from lrsearch.report.finalists import choose_arms
 from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
-from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
-from lrsearch.search.confirming import make_confirm_worker
+from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
+from lrsearch.search.confirm_worker import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.run import make_crew

@@ -37,7 +37,7 @@ from lrsearch.report.save import write_csv
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
-from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.workers import LocalLauncher, Order
 from lrsearch.storage import Storage, open_storage

@@ -27,8 +27,8 @@ from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
-from lrsearch.search.confirmation import open_confirmation
-from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.confirm_study import open_confirmation
+from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some

@@ -118,7 +118,7 @@ def run(
     """
     from lrsearch.report.robust import robust
     from lrsearch.report.tables import load
-    from lrsearch.search.robust import try_finalists
+    from lrsearch.search.raise_finalists import raise_finalists
 
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
@@ -169,7 +169,7 @@ def run(
         if config.robust and progress.finished >= config.trials:
             note = display.note
             try:
-                try_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
+                raise_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
             except LrsearchError as error:  # the search is done, and is told
                 note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)

@@ -82,7 +82,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     )
 
     if order["confirms"]:
-        from lrsearch.search.confirming import join_confirmation
+        from lrsearch.search.confirm_worker import join_confirmation
 
         worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
     else:

@@ -14,8 +14,8 @@ from lrsearch.report.finalists import arm_of
 from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
 from lrsearch.report.tables import StudyTable
-from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
-from lrsearch.search.confirming import make_confirm_worker
+from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
+from lrsearch.search.confirm_worker import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
 from lrsearch.search.run import make_crew
@@ -28,7 +28,7 @@ SHARE = 1 / 8
 """Of the epochs of a search, how many this may cost at most; else it is left to ``confirm``."""
 
 
-def try_finalists(
+def raise_finalists(
     plan: Plan,
     study: optuna.Study,
     table: StudyTable,
