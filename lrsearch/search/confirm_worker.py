@@ -15,15 +15,15 @@ import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import CONFIRM_ATTR, STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.search.asking import Asker
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.plan import Plan
 from lrsearch.search.run import make_runner
-from lrsearch.search.saving import Saves
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
@@ -70,7 +70,7 @@ def make_confirm_worker(
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
     seed = int(order[0][1])
-    checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
+    folder = results_folder(plan.config.out, study.study_name)
     return ConfirmWorker(
         study=study,
         storage=storage,
@@ -82,7 +82,7 @@ def make_confirm_worker(
         sampler="random",
         seed=seed,
         baselines={},
-        saves=Saves(checkpoints / study.user_attrs[STUDY_ATTR]["uid"], note),
+        checkpoints=Checkpoints.of_study(study, folder, note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         note=note,

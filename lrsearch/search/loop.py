@@ -18,8 +18,8 @@ from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.asking import Asker
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.saving import Saves
 from lrsearch.search.study import uid_of
 from lrsearch.search.telling import Telling
 from lrsearch.storage import history, slots, trials
@@ -62,7 +62,7 @@ class Worker:
         sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
         seed: The study's seed.
         baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
-        saves: Checkpoints of the trials.
+        checkpoints: Of the trials.
         device: Text for the record of each trial.
         interrupt: Set by Ctrl-C and SIGTERM.
         deadline: ``time.monotonic()`` after which no new trial starts.
@@ -80,7 +80,7 @@ class Worker:
     sampler: str
     seed: int
     baselines: Mapping[str, dict[str, Any] | Schedule]
-    saves: Saves
+    checkpoints: Checkpoints
     device: str
     interrupt: Interrupt
     deadline: float | None = None
@@ -166,7 +166,7 @@ class Worker:
         """Start a trial, or go on with one from its checkpoint."""
         now = time.monotonic()
         key = trial._trial_id
-        state = self.saves.read(trial) if resumed else None
+        state = self.checkpoints.read(trial) if resumed else None
         if resumed:
             epoch = 0 if state is None else int(state["epoch"])
             history.forget_epochs(self.storage, key, epoch)
@@ -226,7 +226,7 @@ class Worker:
             self._tell()  # those that are judged after it look at what it came to
         elif self._should_prune(resident):
             self._finish(key, TrialState.PRUNED, "pruned")
-        elif self.saves.due(resident.saved, len(self.residents)):
+        elif self.checkpoints.due(resident.saved, len(self.residents)):
             self._save(key)
 
     def _should_prune(self, resident: Resident) -> bool:
@@ -261,7 +261,7 @@ class Worker:
         endings, self.endings = self.endings, []
         mine = trials.finish_all(self.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
-            self.saves.forget(key)
+            self.checkpoints.forget(key)
             self.telling.add(key)
 
     def _fail(self, key: int, error: Exception) -> None:
@@ -281,7 +281,7 @@ class Worker:
         number = self.storage.get_trial(key).number
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
         if mine:  # and not of a worker that has taken it over
-            self.saves.forget(key)
+            self.checkpoints.forget(key)
             self.telling.add(key)
         if self.failures >= FAILURES_IN_A_ROW:
             raise LrsearchError(
@@ -310,9 +310,9 @@ class Worker:
         recorded = 0 if resident.last is None else resident.last.epoch
         if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
             return  # going on from there would leave a gap in the history: the older file stays
-        self.saves.write(key, state)
+        self.checkpoints.write(key, state)
         resident.saved = time.monotonic()
-        self.saves.seconds = resident.saved - began
+        self.checkpoints.seconds = resident.saved - began
 
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
@@ -335,4 +335,4 @@ class Worker:
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
         there = slots.progress(self.storage, self.study._study_id)
-        self.saves.tidy(ended, half_written=not there.running)
+        self.checkpoints.tidy(ended, half_written=not there.running)

@@ -16,12 +16,13 @@ import torch
 from optuna.trial import TrialState
 
 from lrsearch import __version__
-from lrsearch.attributes import STUDY_ATTR, schedule_of
+from lrsearch.attributes import schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
 from lrsearch.schedules.family import is_builtin
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
@@ -30,7 +31,6 @@ from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.results import write_results, write_robust
-from lrsearch.search.saving import Saves
 from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import Crew, LocalLauncher, idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
@@ -209,7 +209,7 @@ def make_worker(
         sampler=config.sampler,
         seed=config.seed,
         baselines=baselines_of(plan),
-        saves=Saves(folder / "checkpoints" / study.user_attrs[STUDY_ATTR]["uid"], note),
+        checkpoints=Checkpoints.of_study(study, folder, note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         deadline=None if config.timeout is None else time.monotonic() + config.timeout,

@@ -130,8 +130,6 @@ def open_study(
         plan: What it was resolved to (optimizer, model, budget, ...), plain values; kept as well.
         imports: What ``--import`` must bring to run it again; kept with the configuration.
 
-    The study gets a ``uid``, so that checkpoints of another database are never taken for its own.
-
     Raises:
         UsageError: If a study of that name was made with another configuration, or its task has
             changed since.
