@@ -17,7 +17,7 @@ from lrsearch.report.page import make_report, page
 from lrsearch.report.tables import families_table, load
 from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.search import plan as plans
-from lrsearch.search.draft import Draft, Searched
+from lrsearch.search.ask import Draft, Searched
 from lrsearch.search.run import Outcome, run
 from lrsearch.search.study import SAMPLERS, make_sampler
 

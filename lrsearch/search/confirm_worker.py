@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.files import results_folder
 from lrsearch.report import words
-from lrsearch.search.asking import Asker
+from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker

@@ -17,7 +17,7 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
-from lrsearch.search.asking import Asker
+from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.study import uid_of
