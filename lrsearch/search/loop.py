@@ -21,7 +21,7 @@ from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.study import uid_of
-from lrsearch.search.telling import Telling
+from lrsearch.search.tracker_thread import TrackerThread
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
@@ -90,7 +90,7 @@ class Worker:
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
     uid: str | None = None
-    telling: Telling = field(init=False)
+    tracker_thread: TrackerThread = field(init=False)
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -100,8 +100,8 @@ class Worker:
             LrsearchError: After several failing trials in a row.
         """
         self.uid = uid_of(self.storage, self.study._study_id)
-        self.telling = Telling(self.tracker, self.study, self.note)
-        with Heartbeat(self.storage, self.owner), as_torch(), self.telling:
+        self.tracker_thread = TrackerThread(self.tracker, self.study, self.note)
+        with Heartbeat(self.storage, self.owner), as_torch(), self.tracker_thread:
             try:
                 while True:
                     self.interrupt.check()
@@ -112,7 +112,7 @@ class Worker:
                         self.interrupt.sleep(WAIT_SECONDS)
                     else:
                         self._tidy()
-                        self.telling.finish(self.interrupt)
+                        self.tracker_thread.finish(self.interrupt)
                         return
             except BaseException:
                 self._hand_back()
@@ -262,7 +262,7 @@ class Worker:
         mine = trials.finish_all(self.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
             self.checkpoints.forget(key)
-            self.telling.add(key)
+            self.tracker_thread.add(key)
 
     def _fail(self, key: int, error: Exception) -> None:
         """Record a trial that raised; several in a row end the study."""
@@ -282,7 +282,7 @@ class Worker:
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
         if mine:  # and not of a worker that has taken it over
             self.checkpoints.forget(key)
-            self.telling.add(key)
+            self.tracker_thread.add(key)
         if self.failures >= FAILURES_IN_A_ROW:
             raise LrsearchError(
                 f"{self.failures} trials in a row failed, the last with {text.splitlines()[0]}. "
