@@ -34,8 +34,8 @@ from lrsearch.report.tables import load
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.make import make_crew
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import make_crew
 from lrsearch.search.study import changed, stored_config
 from lrsearch.values import MOST_SEEDS
 

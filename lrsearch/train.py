@@ -25,8 +25,8 @@ from lrsearch.report.html import document, escape, figure
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.ranges import as_number
+from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import make_runner
 from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import import_place
 from lrsearch.training import device as devices

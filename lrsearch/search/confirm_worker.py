@@ -22,8 +22,8 @@ from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
+from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan
-from lrsearch.search.run import make_runner
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner

@@ -17,8 +17,8 @@ from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import make_confirm_worker
 from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.make import make_crew
 from lrsearch.search.plan import Plan
-from lrsearch.search.run import make_crew
 
 if TYPE_CHECKING:
     from lrsearch.search.ray_launcher import Cluster
