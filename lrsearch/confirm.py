@@ -32,9 +32,8 @@ from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
-from lrsearch.search.confirm_worker import make_confirm_worker
+from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.interrupt import Interrupt
-from lrsearch.search.make import make_crew
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.study import changed, stored_config
 from lrsearch.values import MOST_SEEDS
@@ -125,10 +124,7 @@ def confirm(
         note(f"confirm {study.study_name}: {schedules}, {seeds} fresh seeds each{more}")
         for arm in arms:
             note(f"  {arm['key']:<18} {arm['schedule']['family']} lr {arm['schedule']['lr']:.4g}")
-        crew = make_crew(
-            plan, storage, folder, interrupt, note, task=task, confirms=again.study_name
-        )
-        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
+        train_confirmation(plan, again, storage, folder, interrupt, note, task=task)
     confirmed = read_confirmed(storage, study.study_name)
     if confirmed is None:
         raise LrsearchError(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
-from lrsearch.search.make import make_runner
+from lrsearch.search.make import make_crew, make_runner
 from lrsearch.search.plan import Plan
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
@@ -34,6 +35,7 @@ from lrsearch.training.evaluation import evaluate
 from lrsearch.training.results import Runner
 
 if TYPE_CHECKING:
+    from lrsearch.search.ray_launcher import Cluster
     from lrsearch.storage.engine import Storage
 
 
@@ -91,6 +93,37 @@ def make_confirm_worker(
         of_seed=of_seed,
         test=test,
     )
+
+
+def train_confirmation(
+    plan: Plan,
+    study: optuna.Study,
+    storage: Storage,
+    folder: Path,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+    cluster: Cluster | None = None,
+    *,
+    task: Any = None,
+) -> None:
+    """Run the slots of a confirmation that are not done, in this process or by a crew.
+
+    Args:
+        plan: What its trials are trained with.
+        study: The study ``NAME-confirm``.
+        storage: Its database.
+        folder: The folder of the search's results.
+        interrupt: Takes the signals.
+        note: Called with one line for the user.
+        cluster: Where the workers run; None: here.
+        task: The task, where it is a Python object.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
+    """
+    name = study.study_name
+    crew = make_crew(plan, storage, folder, interrupt, note, cluster, task=task, confirms=name)
+    (crew or make_confirm_worker(plan, study, storage, interrupt, note)).run()
 
 
 def no_test(weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:

@@ -15,9 +15,8 @@ from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
-from lrsearch.search.confirm_worker import make_confirm_worker
+from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.interrupt import Interrupt
-from lrsearch.search.make import make_crew
 from lrsearch.search.plan import Plan
 
 if TYPE_CHECKING:
@@ -76,10 +75,7 @@ def raise_finalists(
         numbers = [trial.number for trial in tried]
         again = open_confirmation(study, storage, plan, runs, finalists=numbers)
         note(_announced(len(some), raised, again=some[0][1] > 0))
-        crew = make_crew(
-            plan, storage, folder, interrupt, note, cluster, task=task, confirms=again.study_name
-        )
-        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
+        train_confirmation(plan, again, storage, folder, interrupt, note, cluster, task=task)
         before, raised = raised, read_raised(tried, storage, study.study_name)
         if raised == before:
             return  # some of it could not be run
