@@ -146,9 +146,9 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
-    from lrsearch.search.closing import files
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
+    from lrsearch.search.outcome import written_files
     from lrsearch.search.run import run
 
     with _as_in_a_script():
@@ -160,7 +160,7 @@ def search(
 
             note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
             found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
-    return Result(outcome.study, outcome.storage, tuple(files(outcome, found)))
+    return Result(outcome.study, outcome.storage, tuple(written_files(outcome, found)))
 
 
 def report(study: str | optuna.Study, *, storage: str | None = None) -> Result:

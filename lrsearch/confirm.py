@@ -39,7 +39,7 @@ from lrsearch.search.study import changed, stored_config
 from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
-    from lrsearch.search.run import Outcome
+    from lrsearch.search.outcome import Outcome
     from lrsearch.storage.engine import Storage
 
 make_callable(__name__)

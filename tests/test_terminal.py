@@ -29,7 +29,6 @@ from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule
-from lrsearch.search.closing import _metric
 from lrsearch.search.display import (
     Display,
     LineDisplay,
@@ -38,6 +37,7 @@ from lrsearch.search.display import (
     make_display,
 )
 from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.outcome import _metric
 from lrsearch.search.progress import Progress, Row, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage

@@ -21,7 +21,7 @@ from lrsearch.confirm import confirm
 from lrsearch.doctor import _data, _no_gpu, _storage
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
-from lrsearch.search.results import write_results
+from lrsearch.search.run import write_results
 from tests.datafiles import write_cifar10
 
 STUDY = "--epochs 2 --train-samples 200 --quiet --fuse off --workers 1 --trials 5"

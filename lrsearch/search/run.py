@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
-from optuna.trial import TrialState
 
 from lrsearch import __version__
-from lrsearch.attributes import schedule_of
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_crew, make_worker
+from lrsearch.search.outcome import Outcome
 from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
-from lrsearch.search.results import write_results, write_robust
 from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
 from lrsearch.search.workers import idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
@@ -34,51 +31,7 @@ from lrsearch.training import device as devices
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
-    from lrsearch.report.robust import Robust
-
-
-TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves.
-
-    Attributes:
-        study: The study.
-        storage: Its database.
-        plan: What was run.
-        progress: The state at the end.
-        files: Result files written.
-        mattered: What mattered, over all trials and within each family.
-        robust: The schedule that is the safest to train with; None where only the best can be it.
-    """
-
-    study: optuna.Study
-    storage: Storage
-    plan: Plan
-    progress: Progress
-    files: list[Path]
-    mattered: Importance
-    robust: Robust | None
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether time was up before the study had its target of trials."""
-        config = self.plan.config
-        return config.timeout is not None and self.progress.finished < config.trials
-
-    @property
-    def waiting(self) -> int:
-        """Trials that were queued, or begun, and have no place among the target's."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    @property
-    def repeated(self) -> int:
-        """Trials with the very schedule of an earlier one: where a space holds but few."""
-        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state in TOLD]
-        texts = [json.dumps(s, sort_keys=True) for s in map(schedule_of, ended) if s]
-        return len(texts) - len(set(texts))
+    from lrsearch.report.tables import StudyTable
 
 
 def run(
@@ -106,6 +59,7 @@ def run(
         LrsearchError: On anything a user can mend; the study keeps what is finished.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
+    from lrsearch.export import write_robust
     from lrsearch.report.robust import robust
     from lrsearch.report.tables import load
     from lrsearch.search.raise_finalists import raise_finalists
@@ -163,7 +117,7 @@ def run(
             except LrsearchError as error:  # the search is done, and is told
                 note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)
-        files.insert(1, write_robust(study, found, storage, folder))
+        files.insert(1, write_robust(study, found, folder / "robust.yaml"))
     return Outcome(study, storage, plan, progress, files, mattered, found)
 
 
@@ -175,6 +129,29 @@ def _why_none(study: optuna.Study, progress: Progress) -> str:
     if not errors:
         return why_none(study)
     return f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
+
+
+def write_results(
+    study: optuna.Study, table: StudyTable, storage: Storage, folder: Path
+) -> tuple[list[Path], Importance]:
+    """Write best.yaml and the figures; returns them and what mattered.
+
+    Raises:
+        LrsearchError: If the folder cannot be written; the study is safe in the database.
+    """
+    from lrsearch.export import write_best
+    from lrsearch.report.standalone import write_figures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LrsearchError(
+            f"results could not be written to {folder} ({error.strerror or error}); the study is "
+            f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
+        ) from None
+    best = write_best(study, folder / "best.yaml")
+    files, mattered = write_figures(study, table, folder)
+    return [best, *files], mattered
 
 
 def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:
