@@ -19,7 +19,7 @@ import lrsearch
 from lrsearch.errors import UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.search.curves import COMPLETE, Reader, load_curves
-from lrsearch.search.judging import STARTUP
+from lrsearch.search.predictors import STARTUP
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 

@@ -17,7 +17,7 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
-from lrsearch.search.judging import Judge, Memory, Rung, agreement
+from lrsearch.search.predictors import Judge, Memory, Rung, agreement
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.surrogate import Array, trace_features
 

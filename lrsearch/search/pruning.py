@@ -2,7 +2,7 @@
 
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
 not compared with the losses of others now, but by what its final loss will be
-(:mod:`lrsearch.search.judging`). It is stopped when the chance that it beats the best finished
+(:mod:`lrsearch.search.predictors`). It is stopped when the chance that it beats the best finished
 trial is small against what the best's own curve would have been given at the same epoch; where its
 averaged loss leads those of all that came so far, only when it is ten times smaller still.
 """
@@ -22,7 +22,7 @@ from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
 from lrsearch.search.curves import DECIDING, Curves, Reader, by_end, load_curves
-from lrsearch.search.judging import STARTUP, Judge, Memory
+from lrsearch.search.predictors import STARTUP, Judge, Memory
 from lrsearch.surrogate import Array
 
 SHARE: Final = 0.3

@@ -36,7 +36,7 @@ from lrsearch.search.curves import (
     by_end,
     stack,
 )
-from lrsearch.search.judging import STARTUP, Judge, Memory, spread
+from lrsearch.search.predictors import STARTUP, Judge, Memory, spread
 from lrsearch.surrogate import Array, GaussianProcess, cap, fit
 
 LEAST_KNOWN: Final = 8
