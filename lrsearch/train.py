@@ -31,7 +31,7 @@ from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import import_place
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 
 SAY_SECONDS = 2.0
 _BLOCKS = ("schedule", "also", "optimizer", "param_groups", "task", "result", "study", "made_by")

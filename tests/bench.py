@@ -19,7 +19,7 @@ from lrsearch.search.loop import Worker
 from lrsearch.search.study import make_pruner, open_study
 from lrsearch.storage import open_storage
 from lrsearch.storage.owners import new_owner
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 
 EPOCHS = 6
 

@@ -19,7 +19,7 @@ from lrsearch.tasks.models import convnet, net, resnet9, resnet20
 from lrsearch.tasks.task import Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 from lrsearch.training.stacked import fusable
 from tests.test_ensemble import Residual, images, mlp, vectors
 from tests.test_ensemble_single import small_cifar

@@ -43,7 +43,7 @@ from lrsearch.search.workers import LocalLauncher, Order
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.tasks import Split, Task, load_task
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from tests.synthetic import Fake, make_study
 
 EPOCHS = 4

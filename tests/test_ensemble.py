@@ -19,7 +19,7 @@ from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task, accuracy
 from lrsearch.training.batches import epoch_plan, epoch_seed
 from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from lrsearch.training.stacked import fusable
 from lrsearch.training.stacked_mlp import layers_of
 

@@ -20,7 +20,7 @@ from lrsearch.tasks.models import convnet, net, resnet9, resnet18, resnet20
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 from lrsearch.training.stacked import fusable
 from lrsearch.training.stacked_vmap import CHUNK_BATCHES, VmapStack, norms_in_float
 from tests.test_ensemble import CPU, OPTIMIZERS, Residual, assert_same, images, mlp, vectors

@@ -29,7 +29,7 @@ from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from tests.bench import EPOCHS, Bench, FakeRunner
 
 

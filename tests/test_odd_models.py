@@ -22,7 +22,7 @@ from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from lrsearch.training.stacked import fusable
 from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors
 

@@ -32,7 +32,7 @@ from lrsearch.storage.trials import Claim
 from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 
 if TYPE_CHECKING:
     from lrsearch.search.ray_launcher import Cluster

@@ -29,7 +29,7 @@ from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, Ending
 from lrsearch.tasks.data import brief
 from lrsearch.training.products import as_torch
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 
 FAILURES_IN_A_ROW = 5
 WAIT_SECONDS = 0.5

@@ -27,7 +27,7 @@ from lrsearch.tracking import make_tracker
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 
 
 def make_worker(

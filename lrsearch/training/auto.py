@@ -23,7 +23,7 @@ from lrsearch.schedules import Schedule
 from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.training import device as devices
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 from lrsearch.training.stacked import fusable
 from lrsearch.training.stacked_mlp import layers_of
 

@@ -28,7 +28,7 @@ from lrsearch.training.averaging import MOST_EPOCHS, SHARE
 from lrsearch.training.batches import epoch_seed, seeded_model
 from lrsearch.training.loop import build_scheduler
 from lrsearch.training.products import as_torch
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from lrsearch.training.slots import Slot
 from lrsearch.training.stacked import Trainer, build_stack, quiet
 from lrsearch.training.stacked_batches import StackedBatches
@@ -43,7 +43,7 @@ Array = npt.NDArray[np.float64]
 
 
 class EnsembleRunner:
-    """Trains up to k trials at once (a :class:`~lrsearch.training.results.Runner`).
+    """Trains up to k trials at once (a :class:`~lrsearch.training.runner.Runner`).
 
     Args:
         task: Its splits must be tensors; :func:`lrsearch.training.stacked.fusable` tells.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.schedules.trace import Course
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
