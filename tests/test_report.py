@@ -26,9 +26,9 @@ from lrsearch.report import (
     figures,
     optuna_figures,
     overview,
+    run_figures,
     save,
     sections,
-    standalone,
 )
 from lrsearch.report.answer import mattered, mattered_line
 from lrsearch.report.command import command_line
@@ -285,8 +285,8 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
-    written, mattered = standalone.write_figures(study, load(study, storage), tmp_path)
-    whole = standalone.importance(load(study, storage))
+    written, mattered = run_figures.write_figures(study, load(study, storage), tmp_path)
+    whole = run_figures.importance(load(study, storage))
     assert mattered.overall is not None
     assert whole.overall is not None
     assert mattered.overall.share == whole.overall.share  # the report says the same numbers
@@ -506,7 +506,7 @@ def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
     tmp_path: Path,
 ) -> None:
     few = make_study(3)
-    standalone.write_figures(few, load(few), tmp_path)
+    run_figures.write_figures(few, load(few), tmp_path)
     text = (tmp_path / "importance.html").read_text(encoding="utf-8")
     assert "Too few trials have finished to say what mattered (12 are needed)." in text
     assert '<script type="application/json"' not in text

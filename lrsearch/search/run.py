@@ -140,7 +140,7 @@ def write_results(
         LrsearchError: If the folder cannot be written; the study is safe in the database.
     """
     from lrsearch.export import write_best
-    from lrsearch.report.standalone import write_figures
+    from lrsearch.report.run_figures import write_figures
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
