@@ -21,9 +21,9 @@ from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import (
-    breakdown,
     courses,
     figures,
+    importance_figures,
     optuna_figures,
     overview,
     run_figures,
@@ -234,7 +234,7 @@ def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
     """It shows the colour of the first bar, and not the opacity of the marks."""
     shares = Shares({"gamma": 0.4}, {}, 20)
     within = {"StepLR": shares}
-    figure = breakdown.within_figure(Importance(None, None, within, within, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, within, {}, {}))
     better, everything = (trace.marker.color[0] for trace in figure.data)
     assert better != everything
 
@@ -244,7 +244,7 @@ def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
     within = {
         f: Shares({**dict.fromkeys(names, 0.4), "lr": 0.1}, {}, 20) for f, names in rows.items()
     }
-    figure = breakdown.within_figure(Importance(None, None, within, {}, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, {}, {}, {}))
     axis = figure.layout.yaxis
     heads = {a.text: a.y for a in figure.layout.annotations}
     places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
@@ -263,7 +263,7 @@ def test_the_longest_family_may_break_where_the_others_are_listed() -> None:
 
 def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
     shares = Shares({"lr": 0.3, "warmup": 0.0}, {"lr": 0.25, "warmup": 0.2}, 20)
-    figure = breakdown.importance_figure(Importance(shares, None, {}, {}, {}, {}))
+    figure = importance_figures.importance_figure(Importance(shares, None, {}, {}, {}, {}))
     (bars,) = figure.data
     assert dict(zip(bars.y, bars.error_x.array, strict=True)) == {
         "learning rate": 0.25,
@@ -274,7 +274,7 @@ def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
 
 def test_stops_and_survivors_add_up(table: StudyTable) -> None:
     rows = pruning(table)
-    figure = breakdown.pruning_figure(rows)
+    figure = figures.pruning_figure(rows)
     bars = {t.name: sum(t.y) for t in figure.data if t.type == "bar"}
     assert bars == {"pruned": rows.counts["pruned"], "diverged": rows.counts["diverged"]}
 
@@ -517,11 +517,11 @@ def test_a_long_name_of_a_parameter_leaves_its_bar_room() -> None:
     names = [f"weight_decay_of_all_layers_behind_the_{n}_block" for n in ("first", "second")]
     shares = Shares({"lr": 0.5, names[0]: 0.2, names[1]: 0.1}, {}, 20)
     found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, {}, {})
-    figure = breakdown.importance_figure(found)
+    figure = importance_figures.importance_figure(found)
     assert list(figure.data[0].y) == list(figure.data[0].customdata)[:3] != []
     assert set(names) < set(figure.data[0].customdata), "hovering shows the whole"
     assert "learning rate" in figure.layout.yaxis.ticktext
-    for drawn in (figure, breakdown.within_figure(found)):
+    for drawn in (figure, importance_figures.within_figure(found)):
         assert max(map(len, drawn.layout.yaxis.ticktext)) <= 24
 
 

@@ -16,9 +16,9 @@ from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
 from lrsearch.report import (
     answer_html,
-    breakdown,
     courses,
     figures,
+    importance_figures,
     optuna_figures,
     overview,
     sections,
@@ -101,9 +101,12 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
             "peak learning rate against validation loss, a mark per trial",
         )
     if mattered.overall is not None:
-        drawn["importance"] = (breakdown.importance_figure(mattered), "importance")
+        drawn["importance"] = (importance_figures.importance_figure(mattered), "importance")
     if mattered.within:
-        drawn["within"] = (breakdown.within_figure(mattered), "importance within each family")
+        drawn["within"] = (
+            importance_figures.within_figure(mattered),
+            "importance within each family",
+        )
     if best:
         drawn["curves"] = (courses.courses_figure(best[:8]), "rate and loss over epochs")
         if any(rate is not None for course in best for rate in course.epoch_lr):
@@ -113,7 +116,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
         if sliced is not None:
             drawn["slices"] = (sliced, "loss against each parameter of the winning family")
     if stopped.counts["pruned"] or stopped.counts["diverged"]:
-        drawn["stops"] = (breakdown.pruning_figure(stopped), "trials stopped after each epoch")
+        drawn["stops"] = (figures.pruning_figure(stopped), "trials stopped after each epoch")
     if stopped.counts["pruned"]:
         drawn["lines"] = (optuna_figures.epochs_figure(table), "validation loss over epochs")
     if table.having("complete", "pruned", "diverged"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.files import write_text
-from lrsearch.report import answer, breakdown, courses, figures
+from lrsearch.report import answer, courses, figures, importance_figures
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
@@ -67,11 +67,13 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     best = courses.best_courses(table)
     matter: list[Part] = [("importance", None, "What mattered", answer.mattered(mattered)[0])]
     if mattered.overall is not None:
-        drawn = breakdown.importance_figure(mattered)
+        drawn = importance_figures.importance_figure(mattered)
         matter = [("importance", drawn, "What mattered", WORTH)]
     if mattered.within:
         text = "Each family's own parameters; lrsearch report has its better half beside it."
-        matter.append(("within", breakdown.within_figure(mattered), "Within each family", text))
+        matter.append(
+            ("within", importance_figures.within_figure(mattered), "Within each family", text)
+        )
     return {
         "importance": matter,
         "lr_vs_val_loss": [
