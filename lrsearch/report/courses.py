@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lrsearch.report import words
-from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks, loss_axis
-from lrsearch.report.style import family_style, figure_layout, pale
+from lrsearch.report.figures import RING, legend_height, log_ticks, loss_axis
+from lrsearch.report.style import LEGEND_BELOW, family_style, figure_layout, lay_out, pale
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
 
 if TYPE_CHECKING:
@@ -153,13 +153,8 @@ def courses_figure(rows: Sequence[Course]) -> Figure:
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.42, 0.58]
     )
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout, height=540 + legend_height(len(rows)))
+    lay_out(figure, height=540 + legend_height(len(rows)))
     figure.update_layout(legend=LEGEND_BELOW | {"y": -0.15})
-    figure.update_xaxes(axis)
-    figure.update_yaxes(axis)
     for row in rows:
         style = family_style(row.trial.family)
         line = {"color": style.color, "dash": style.dash, "width": 2.2}

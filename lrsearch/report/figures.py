@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrsearch.report import words
-from lrsearch.report.style import BLUE, GREY, VERMILION, family_style, figure_layout
+from lrsearch.report.style import (
+    BLUE,
+    GREY,
+    LEGEND_ABOVE,
+    LEGEND_BELOW,
+    VERMILION,
+    family_style,
+    figure_layout,
+)
 from lrsearch.report.tables import PruningTable, StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -197,9 +205,6 @@ def loss_axis(values: Sequence[float | None]) -> dict[str, Any]:
     return {} if below else log_ticks(values)
 
 
-LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
-
-
 def legend_height(entries: int) -> int:
     """Pixels that a legend below the figure takes, about six entries a row."""
     return 24 * math.ceil(entries / 6)
@@ -297,7 +302,7 @@ def pruning_figure(rows: PruningTable) -> Figure:
             "title": "still training",
             "automargin": True,
         },
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend=LEGEND_ABOVE,
     )
     figure.update_xaxes(title="epoch")
     return figure

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.report.style import BLUE, SKY, family_style, figure_layout, pale
+from lrsearch.report.style import BLUE, LEGEND_ABOVE, SKY, family_style, figure_layout, pale
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -80,13 +80,7 @@ def _share_axis(figure: Figure) -> None:
         barmode="group",
         bargap=0.35,
         bargroupgap=0.08,
-        legend={
-            "orientation": "h",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "x": 0,
-            "traceorder": "reversed",
-        },
+        legend=LEGEND_ABOVE | {"traceorder": "reversed"},
     )
 
 

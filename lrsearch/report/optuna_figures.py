@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.report.derived import as_study
 from lrsearch.report.figures import log_ticks, loss_axis
-from lrsearch.report.style import BLUE, VERMILION, family_style, figure_layout
+from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ def _drawn(plot: Callable[..., Any], *arguments: Any, **options: Any) -> Figure:
     finally:
         optuna.logging.set_verbosity(verbosity)
     figure.update_layout(template="none")
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout)
-    figure.update_xaxes(axis)
-    figure.update_yaxes(axis)
+    lay_out(figure)
     return figure
 
 
@@ -63,9 +58,7 @@ def history_figure(table: StudyTable) -> Figure:
         figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title="trial", rangemode="tozero")
     figure.update_yaxes(title="validation loss")
-    figure.update_layout(
-        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    )
+    figure.update_layout(height=360, legend=LEGEND_ABOVE)
     return figure
 
 
@@ -167,7 +160,5 @@ def timeline_figure(table: StudyTable) -> Figure | None:
         trace.update(hovertemplate="trial %{y}<extra></extra>", hovertext=None)
     figure.update_xaxes(title="")
     figure.update_yaxes(title="trial")
-    figure.update_layout(
-        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    )
+    figure.update_layout(height=360, legend=LEGEND_ABOVE)
     return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lrsearch.report import words
 from lrsearch.report.courses import Course, courses_table, thin
 from lrsearch.report.figures import log_ticks
-from lrsearch.report.style import family_style, figure_layout
+from lrsearch.report.style import family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -72,12 +72,8 @@ def overview_figure(rows: Overview) -> Figure:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout, height=430, showlegend=False, margin={"t": 36})
-    figure.update_xaxes(axis, title="epoch")
-    figure.update_yaxes(axis)
+    lay_out(figure, height=430, showlegend=False, margin={"t": 36})
+    figure.update_xaxes(title="epoch")
     full = [c for c in rows.others if c.trial.status == "complete"]
     stopped = [c for c in rows.others if c.trial.status != "complete"]
     for courses, opacity, width in ((stopped, 0.28, 1.0), (full, 0.6, 1.3)):
