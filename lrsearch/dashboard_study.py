@@ -15,12 +15,13 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, sentences
+from lrsearch.report.answer import sentences
 from lrsearch.report.answer_html import effect
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed, confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import drawn_courses
+from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.page import Report, make_report
 from lrsearch.report.raised import RAISE
 from lrsearch.report.tables import StudyTable, TrialRow, load
@@ -126,7 +127,7 @@ def note(report: Report) -> str:
             )
             rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
-    parts += map(words.markdown, mattered(report.mattered))
+    parts += map(words.markdown, importance_sentences(report.mattered))
     counts = report.stopped.counts
     saved = report.stopped.saved
     parts.append(

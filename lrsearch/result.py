@@ -231,11 +231,11 @@ class Result:
     def _repr_html_(self) -> str:
         from lrsearch.report import answer, svg
         from lrsearch.report.courses import best_courses
-        from lrsearch.report.html import in_notebook
+        from lrsearch.report.html import in_notebook, to_html
 
         tables = self.tables
         said = answer.sentences(tables.table, tables.found, tables.confirmed)
-        parts = [f"<p>{answer.to_html(line)}</p>" for line in said]
+        parts = [f"<p>{to_html(line)}</p>" for line in said]
         parts.append(f"<p><small>{html.escape(self._lines()[0])}</small></p>")
         courses = best_courses(tables.table, 5)
         if courses:

@@ -30,9 +30,9 @@ from lrsearch.report import (
     save,
     sections,
 )
-from lrsearch.report.answer import mattered, mattered_line
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
+from lrsearch.report.importance_words import importance_line, importance_sentences
 from lrsearch.report.page import Report, make_report, page, write_report
 from lrsearch.report.tables import (
     FamilyRow,
@@ -540,15 +540,15 @@ def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
     line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
     cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
-    assert mattered_line(found, "CosineAnnealingLR") == line + cosine
-    assert mattered_line(found, "StepLR") == line
+    assert importance_line(found, "CosineAnnealingLR") == line + cosine
+    assert importance_line(found, "StepLR") == line
     vague = dataclasses.replace(found, overall=Shares({"lr": 0.05, "warmup": 0.0}, {}, 60))
     nothing = "what mattered: nothing stands out over all trials yet"
-    assert mattered_line(vague, "CosineAnnealingLR") == nothing + cosine
+    assert importance_line(vague, "CosineAnnealingLR") == nothing + cosine
     small = dataclasses.replace(within, share={"lr": 0.5, "eta_min": 0.09})
     found = dataclasses.replace(found, within={"CosineAnnealingLR": small})
-    assert mattered_line(found, "CosineAnnealingLR") == line
-    assert mattered_line(dataclasses.replace(found, overall=None), "StepLR") == ""
+    assert importance_line(found, "CosineAnnealingLR") == line
+    assert importance_line(dataclasses.replace(found, overall=None), "StepLR") == ""
 
 
 @pytest.mark.parametrize(
@@ -568,7 +568,7 @@ def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
     overall = Shares(share, spread, 60)
     assert overall.clear() == clear
     found = Importance(overall, None, {}, {}, {}, {"complete": 60})
-    said = mattered_line(found, "StepLR"), mattered(found)[0]
+    said = importance_line(found, "StepLR"), importance_sentences(found)[0]
     assert all(("nothing stands out from chance yet" in s.lower()) == (not clear) for s in said)
     assert [n for n in share if f"{n} " in said[0]] == clear
 
@@ -580,10 +580,10 @@ def test_what_matters_as_much_as_another_thing_matters_too() -> None:
     assert even.clear() == ["scheduler", "lr"]
     within = Shares({"gamma": 0.4, "step_size": 0.38, "end": 0.0}, {"gamma": 0.1}, 40)
     found = Importance(even, even, {"StepLR": within}, {}, {}, {"complete": 400})
-    assert mattered_line(found, "StepLR") == (
+    assert importance_line(found, "StepLR") == (
         "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing "
         "else stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
     )
-    assert "stands out" not in " ".join(mattered(found))
+    assert "stands out" not in " ".join(importance_sentences(found))
     both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})
-    assert "nothing else" not in mattered_line(both, "StepLR")
+    assert "nothing else" not in importance_line(both, "StepLR")

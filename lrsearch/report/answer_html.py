@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lrsearch.report import words
-from lrsearch.report.answer import sentences, to_html
+from lrsearch.report.answer import sentences
 from lrsearch.report.command import confirming
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
-from lrsearch.report.html import breakable, escape
+from lrsearch.report.html import breakable, escape, to_html
 from lrsearch.report.robust import answer_of
 from lrsearch.report.sections import figure_block, section, text
 from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow

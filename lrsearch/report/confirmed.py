@@ -125,10 +125,9 @@ class Confirmed:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        from lrsearch.report.answer import to_html
         from lrsearch.report.confirmed_html import confirmed_table
         from lrsearch.report.confirmed_words import sentence
-        from lrsearch.report.html import in_notebook
+        from lrsearch.report.html import in_notebook, to_html
 
         return in_notebook(f"<p>{to_html(sentence(self))}</p>{confirmed_table(self)}")
 

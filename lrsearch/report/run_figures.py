@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.files import write_text
-from lrsearch.report import answer, courses, figures, importance_figures
+from lrsearch.report import courses, figures, importance_figures
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
+from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.report.tables import StudyTable
 
@@ -65,7 +66,7 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     best = courses.best_courses(table)
-    matter: list[Part] = [("importance", None, "What mattered", answer.mattered(mattered)[0])]
+    matter: list[Part] = [("importance", None, "What mattered", importance_sentences(mattered)[0])]
     if mattered.overall is not None:
         drawn = importance_figures.importance_figure(mattered)
         matter = [("importance", drawn, "What mattered", WORTH)]

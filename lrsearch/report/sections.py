@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, to_html
 from lrsearch.report.courses import Course
-from lrsearch.report.html import as_json, breakable, escape
+from lrsearch.report.html import as_json, breakable, escape, to_html
 from lrsearch.report.importance import Importance
+from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.svg import mark, shares_bar, sparkline
 from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable
 
@@ -35,7 +35,7 @@ def figure_block(drawing: str, caption: str) -> str:
 
 def what_mattered(found: Importance, overall: str, within: str) -> str:
     """What mattered? Two levels."""
-    lines = mattered(found)
+    lines = importance_sentences(found)
     how = (
         "Measured with Optuna's fANOVA over all finished trials of the families searched: a "
         "pruned one counts at the place it had when it was stopped, a diverged one as the worst; "

@@ -130,8 +130,9 @@ def print_outcome(
     """
     from rich.console import Console
 
-    from lrsearch.report.answer import all_alike, mattered_line, untrained
+    from lrsearch.report.answer import all_alike, untrained
     from lrsearch.report.confirmed_words import print_confirmed
+    from lrsearch.report.importance_words import importance_line
     from lrsearch.report.terminal import print_next, print_text
 
     progress, study = outcome.progress, outcome.study
@@ -183,7 +184,7 @@ def print_outcome(
         again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
         tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")
         print_text(console, f"  {again}: {tried} tried in all", indent=4)
-    if line := mattered_line(outcome.mattered, best.family):
+    if line := importance_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     if found is None and not alike and outcome.robust is not None:
         _print_robust(console, outcome, outcome.robust, best.number)
