@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch import config as configs
-from lrsearch.backend import backend
 from lrsearch.errors import UsageError
+from lrsearch.optuna_helpers import backend, optuna_logs_errors_only
 from lrsearch.result import Result
 from lrsearch.settings import SETTINGS, default_storage
 
@@ -276,7 +276,7 @@ def open_storage(url: str | None = None) -> Storage:
     """
     from lrsearch import storage as stores
 
-    with _optuna_as_before():
+    with optuna_logs_errors_only():
         return stores.open_storage(default_storage() if url is None else url)
 
 
@@ -296,25 +296,12 @@ def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, Ba
 
     if isinstance(study, str):
         url = default_storage() if url is None else url
-        with _optuna_as_before():
+        with optuna_logs_errors_only():
             storage = stores.open_storage(url, create=False)
             return load_study(storage, study, stores.redact(url)), storage
     if not hasattr(study, "study_name"):
         raise UsageError(f"expected a study or its name, got {study!r:.60}")
     return study, backend(study._storage)
-
-
-@contextmanager
-def _optuna_as_before() -> Iterator[None]:
-    """What Optuna says in a program of the user's own is not ours to change."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 @contextmanager
@@ -326,7 +313,7 @@ def _as_in_a_script() -> Iterator[None]:
 
     threads = torch.get_num_threads()
     try:
-        with _optuna_as_before():
+        with optuna_logs_errors_only():
             yield
     except Interrupted:
         raise KeyboardInterrupt(

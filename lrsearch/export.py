@@ -13,10 +13,10 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import CONFIRM_ATTR, info_of, other_params, schedule_of
-from lrsearch.backend import backend
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
+from lrsearch.optuna_helpers import backend
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed, read_confirmed

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lrsearch.optuna_helpers import optuna_logs_errors_only
 from lrsearch.report.courses import thin
 from lrsearch.report.tables import StudyTable, TrialRow
 
@@ -46,14 +47,8 @@ class RowsStudy(optuna.Study):
 
 def study_of(trials: Iterable[FrozenTrial], name: str = "derived") -> optuna.Study:
     """A study in memory with these trials, to be minimised."""
-    verbosity = optuna.logging.get_verbosity()
-    if verbosity >= optuna.logging.ERROR:  # to set it makes every logger of the process think anew
+    with optuna_logs_errors_only():
         return RowsStudy(name, trials)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return RowsStudy(name, trials)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def frozen(

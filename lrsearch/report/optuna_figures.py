@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import math
-import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.optuna_helpers import experiments_allowed, optuna_logs_errors_only
 from lrsearch.report.derived import as_study
 from lrsearch.report.figures import log_ticks, loss_axis
 from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
@@ -24,16 +24,8 @@ MOST_BARS = 400
 
 def _drawn(plot: Callable[..., Any], *arguments: Any, **options: Any) -> Figure:
     """One of Optuna's plots, quietly and with our layout in the place of its own."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            figure: Figure = plot(*arguments, **options)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    with optuna_logs_errors_only(), experiments_allowed():
+        figure: Figure = plot(*arguments, **options)
     figure.update_layout(template="none")
     lay_out(figure)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.sampling import TraceSampler
@@ -150,8 +150,7 @@ class Draft:
             # Samplers read the trials through a cache that only ask() and tell() ever empty.
             study._thread_local.cached_all_trials = None
             sampler, study = study.sampler, self._study
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with experiments_allowed():
                 sampler.before_trial(study, self._frozen)
                 space = sampler.infer_relative_search_space(study, self._frozen)
                 self._relative = sampler.sample_relative(study, self._frozen, space)

@@ -6,16 +6,15 @@ Every (schedule, seed) is a slot, so that it is resumed, shared and shown like a
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.engine import Connection
 
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
 from lrsearch.errors import UsageError
+from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
 from lrsearch.search.plan import Plan
 from lrsearch.search.study import METRIC, kept_config, versions
@@ -60,8 +59,7 @@ def open_confirmation(
     Raises:
         UsageError: A study of that name is no confirmation.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         again = optuna.create_study(
             study_name=study.study_name + CONFIRM_SUFFIX,
             storage=Cache(storage),

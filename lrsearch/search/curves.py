@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import averaged_losses
-from lrsearch.backend import backend
 from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
+from lrsearch.optuna_helpers import backend
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.closed import rates
 from lrsearch.storage import history

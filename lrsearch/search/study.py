@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import platform
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
@@ -20,6 +18,7 @@ from lrsearch.attributes import STUDY_ATTR, info_of
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import results_folder
+from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
 from lrsearch.schedules import Space
 from lrsearch.search.pruning import SchedulePruner
@@ -71,8 +70,7 @@ PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
 
 def make_sampler(name: str, seed: int, slot: int, space: Space) -> BaseSampler:
     """The sampler called ``name`` for the trial in a slot."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         return SAMPLERS[name](seed, (seed * 1_000_003 + slot) % 2**32, space)
 
 
@@ -134,8 +132,7 @@ def open_study(
         UsageError: If a study of that name was made with another configuration, or its task has
             changed since.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         study = optuna.create_study(
             study_name=config.study_name,
             storage=Cache(storage),

@@ -10,7 +10,7 @@ from threading import Thread
 import optuna
 from optuna.trial import FrozenTrial
 
-from lrsearch.backend import backend
+from lrsearch.optuna_helpers import backend
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.storage.urls import redact
 from lrsearch.tasks.data import brief
