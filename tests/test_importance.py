@@ -16,10 +16,10 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from lrsearch.report.derived import encode, frozen, study_of
-from lrsearch.report.fanova import Fanova
+from lrsearch.report.fanova import Fanova, encode
 from lrsearch.report.importance import importance, shares, worth
 from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.light_study import frozen, study_of
 from lrsearch.report.tables import load
 from tests.synthetic import Fake, make_study
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.optuna_helpers import experiments_allowed, optuna_logs_errors_only
-from lrsearch.report.derived import as_study
 from lrsearch.report.figures import log_ticks, loss_axis
+from lrsearch.report.light_study import as_study
 from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
