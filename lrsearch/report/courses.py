@@ -118,12 +118,12 @@ def trace_points(
         they stay level in between.
     """
     from lrsearch.errors import LrsearchError
-    from lrsearch.schedules import closed
+    from lrsearch.schedules import formulas
 
     per_step = schedule.interval == "step"
     fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
     try:
-        lr = closed.rates(schedule, fine)
+        lr = formulas.rates(schedule, fine)
         trace = (schedule.trace(fine).lr if lr is None else lr).tolist()
     except LrsearchError:
         return _recorded(epochs, rates)

@@ -17,7 +17,7 @@ from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
 from lrsearch.optuna_helpers import backend
 from lrsearch.schedules import FAMILIES, Schedule
-from lrsearch.schedules.closed import rates
+from lrsearch.schedules.formulas import rates
 from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
 from lrsearch.surrogate import Array, trace_features
