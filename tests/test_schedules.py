@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler as torch_lr
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.schedules.built import steps_taken
+from lrsearch.schedules.build import steps_taken
 from lrsearch.schedules.code import python_code
 from lrsearch.schedules.trace import Course
 
