@@ -33,13 +33,13 @@ class Trace:
 
 def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind) -> Trace:
     """The trace of ``schedule``; see :meth:`Schedule.trace`."""
-    course = Course(schedule, steps_per_epoch, momentum, kind)
-    lr, momenta = course.span(0, schedule.epochs * steps_per_epoch)
+    lazy = LazyTrace(schedule, steps_per_epoch, momentum, kind)
+    lr, momenta = lazy.span(0, schedule.epochs * steps_per_epoch)
     return Trace(lr, momenta if kind == "adam" or momentum != 0 else None)
 
 
-class Course:
-    """A trace that is followed only as far as it is asked for: most trials are stopped early.
+class LazyTrace:
+    """A trace that is computed only as far as it is asked for: most trials are stopped early.
 
     Args:
         schedule: Not one that a loss drives.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.family import get_family, is_builtin
-from lrsearch.schedules.trace import Course, dummy
+from lrsearch.schedules.trace import LazyTrace, dummy
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
@@ -199,10 +199,10 @@ class EnsembleRunner:
             optimizer = dummy("sgd", 0.0)
             plateau = build_scheduler(schedule, optimizer, self._steps, self._task.validate_every)
             return Slot(key, schedule, None, plateau)
-        course = Course(schedule, self._steps, self._rule.momentum, self._rule.kind)
+        trace = LazyTrace(schedule, self._steps, self._rule.momentum, self._rule.kind)
         if not is_builtin(family):
-            course.span(0, schedule.epochs * self._steps)  # what fails, fails before it trains
-        return Slot(key, schedule, course)
+            trace.span(0, schedule.epochs * self._steps)  # what fails, fails before it trains
+        return Slot(key, schedule, trace)
 
     def _restore(self, row: int, slot: Slot, state: Mapping[str, Any]) -> None:
         """Set a row and its slot to a saved state."""
@@ -305,10 +305,10 @@ class EnsembleRunner:
         lr = np.empty((len(slots), steps))
         momentum = np.empty((len(slots), steps))
         for i, slot in enumerate(slots):
-            if slot.course is None:
+            if slot.trace is None:
                 lr[i], momentum[i] = slot.plateau_lr, self._rule.momentum
             else:
-                lr[i], momentum[i] = slot.course.span(first[i], first[i] + steps)
+                lr[i], momentum[i] = slot.trace.span(first[i], first[i] + steps)
             slot.last_lr = float(lr[i, -1])
         elapsed = first[:, None] + np.arange(1, steps + 1)
         weight = 1 / np.clip(SHARE * elapsed, 1, MOST_EPOCHS * self._steps)

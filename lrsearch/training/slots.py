@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.schedules.trace import Course
+from lrsearch.schedules.trace import LazyTrace
 from lrsearch.training.runner import EpochResult
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Slot:
     Args:
         key: The trial.
         schedule: Its schedule.
-        course: Rate and momentum (or beta1) of every step; None where a loss decides.
+        trace: Rate and momentum (or beta1) of every step; None where a loss decides.
         plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
         epoch: Epochs finished.
         last_lr: Rate of the last step.
@@ -30,7 +30,7 @@ class Slot:
 
     key: int
     schedule: Schedule
-    course: Course | None
+    trace: LazyTrace | None
     plateau: Any = None
     epoch: int = 0
     last_lr: float = 0.0
