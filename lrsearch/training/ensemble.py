@@ -32,8 +32,7 @@ from lrsearch.training.runner import EpochResult
 from lrsearch.training.slots import Slot
 from lrsearch.training.stacked import Trainer, build_stack, quiet
 from lrsearch.training.stacked_batches import StackedBatches
-from lrsearch.training.stacked_rows import Rows
-from lrsearch.training.stacked_store import Store
+from lrsearch.training.stacked_rows import Rows, RowStates
 from lrsearch.training.stacked_validation import StackedValidation
 
 if TYPE_CHECKING:
@@ -110,9 +109,9 @@ class EnsembleRunner:
             dict(self._model.named_buffers()),
             device,
         )
-        self._store = Store(self._model, self._stack, self._rule, self._rows)
+        self._states = RowStates(self._model, self._stack, self._rule, self._rows)
         initial = {name: t.clone() for name, t in self._model.state_dict().items()}
-        self._store.write(0, initial, initial)
+        self._states.write(0, initial, initial)
         self._fresh = self._rows.take([0])
         self._grads = torch.zeros(k, self._stack.width, device=device)
         self._trainers: dict[int, dict[int, Trainer]] = {}
@@ -148,11 +147,11 @@ class EnsembleRunner:
 
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
-        return self._store.read(self._row(key))
+        return self._states.read(self._row(key))
 
     def unsaved(self, key: int) -> dict[str, Tensor]:
         """Its buffers that a state_dict leaves out (``persistent=False``)."""
-        return self._store.read_unsaved(self._row(key))[0]
+        return self._states.read_unsaved(self._row(key))[0]
 
     def state(self, key: int) -> dict[str, Any]:
         """All of the trial after its last validation, as ``SingleRunner`` gives and takes it.
@@ -170,16 +169,16 @@ class EnsembleRunner:
             "epoch": slot.epoch,
             "step": step,
             "lr": slot.last_lr,
-            "model": _on_cpu(self._store.read(row)),
-            "average": _on_cpu(self._store.read(row, averaged=True)),
-            "unsaved": [_on_cpu(values) for values in self._store.read_unsaved(row)],
+            "model": _on_cpu(self._states.read(row)),
+            "average": _on_cpu(self._states.read(row, averaged=True)),
+            "unsaved": [_on_cpu(values) for values in self._states.read_unsaved(row)],
             "scheduler": None,
         }
         if slot.plateau is not None:
             optimizer.param_groups[0]["lr"] = slot.plateau_lr
             state["scheduler"] = slot.plateau.state_dict()
         state["optimizer"] = {
-            "state": self._store.read_optimizer(row, step),
+            "state": self._states.read_optimizer(row, step),
             "param_groups": [
                 {**group, "params": list(range(len(group["params"])))}
                 for group in optimizer.param_groups
@@ -207,9 +206,9 @@ class EnsembleRunner:
     def _restore(self, row: int, slot: Slot, state: Mapping[str, Any]) -> None:
         """Set a row and its slot to a saved state."""
         try:
-            self._store.write(row, state["model"], state["average"])
-            self._store.write_unsaved(row, state.get("unsaved", ()))
-            self._store.write_optimizer(row, state["optimizer"]["state"])
+            self._states.write(row, state["model"], state["average"])
+            self._states.write_unsaved(row, state.get("unsaved", ()))
+            self._states.write_optimizer(row, state["optimizer"]["state"])
             slot.epoch, slot.last_lr = int(state["epoch"]), float(state["lr"])
             if state["step"] != slot.epoch * self._steps:
                 raise ValueError(f"{state['step']} steps are not {slot.epoch} epochs")
