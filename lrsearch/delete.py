@@ -45,7 +45,7 @@ def _at_work(storage: Storage, study: optuna.Study) -> int:
     if not storage.has_history:
         return 0
     slots.sweep(storage, study._study_id)
-    return slots.progress(storage, study._study_id).running
+    return slots.count_slots(storage, study._study_id).running
 
 
 def told(study: optuna.Study) -> str:

@@ -82,7 +82,7 @@ class Place:
         return self.storage.get_trial(trial_id).state
 
     def progress(self) -> tuple[int, int, int]:
-        found = slots.progress(self.storage, self.id)
+        found = slots.count_slots(self.storage, self.id)
         return found.finished, found.running, found.waiting
 
 

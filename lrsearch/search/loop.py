@@ -125,7 +125,7 @@ class Worker:
         """Whether a trial may still come back to the queue, so that leaving now is too early."""
         if self._timed_out():
             return False
-        return slots.progress(self.storage, self.study._study_id, self.target).running > 0
+        return slots.count_slots(self.storage, self.study._study_id, self.target).running > 0
 
     # ask
 
@@ -334,5 +334,5 @@ class Worker:
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        there = slots.progress(self.storage, self.study._study_id)
+        there = slots.count_slots(self.storage, self.study._study_id)
         self.checkpoints.tidy(ended, half_written=not there.running)
