@@ -21,7 +21,7 @@ from torch import nn
 from lrsearch.errors import UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.data import brief
-from lrsearch.tasks.task import Data, Split, Task
+from lrsearch.tasks.task import Data, Split, Task, fresh_model
 from lrsearch.training import device as devices
 from lrsearch.training.runner import Runner
 from lrsearch.training.stacked import fusable
@@ -111,8 +111,7 @@ def choose(
     cores = cores or usable_cores()
     wanted_fuse = 1 if fuse == "off" else _number("fuse", fuse, " or off")
     wanted_workers = _number("workers", workers)
-    with torch.random.fork_rng(devices=[]):
-        model = task.model()
+    model = fresh_model(task)
     chosen_precision = devices.resolve_precision(precision, device, task)
     small = layers_of(model) is not None and chosen_precision == "fp32"
     share = trials // (wanted_workers or 1)
@@ -225,7 +224,7 @@ def _fuse_measured(
         validate_every=1,
     )
     gains: dict[int, float] = {}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with devices.random_numbers_kept(device):
         try:
             alone = _seconds(SingleRunner(part, **settings), 1, part)
             for count in sorted({min(most, many) for many in tried}):
