@@ -14,7 +14,7 @@ from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, brief
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.ask import Asker
@@ -27,7 +27,6 @@ from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, Ending
-from lrsearch.tasks.data import brief
 from lrsearch.training.products import as_torch
 from lrsearch.training.runner import EpochResult, Runner
 

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import torch
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.report import words
 from lrsearch.schedules.family import is_builtin
 from lrsearch.search.checkpoints import Checkpoints
@@ -22,7 +22,6 @@ from lrsearch.search.ray_launcher import Cluster
 from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.storage import Storage
 from lrsearch.storage.owners import new_owner
-from lrsearch.tasks.data import brief
 from lrsearch.tracking import make_tracker
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner

@@ -10,10 +10,10 @@ from threading import Thread
 import optuna
 from optuna.trial import FrozenTrial
 
+from lrsearch.errors import brief
 from lrsearch.optuna_helpers import backend
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.storage.urls import redact
-from lrsearch.tasks.data import brief
 from lrsearch.tracking import STOPPED
 
 PATIENCE_SECONDS = 60.0  # without an answer, once there is nothing else to do

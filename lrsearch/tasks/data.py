@@ -21,18 +21,12 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.task import Data, Split
 
 _OURS = Path(__file__).parents[1]
 _LIBRARIES = ("site-packages", "dist-packages")
 _PYTHON = sysconfig.get_path("stdlib")
-
-
-def brief(error: BaseException) -> str:
-    """``ValueError: first line of it``, without a full stop; the name alone where it is empty."""
-    text = next(iter(str(error).splitlines()), "").rstrip(". ")
-    return ": ".join(filter(None, (type(error).__name__, text)))[:300]
 
 
 def with_place(error: BaseException) -> str:

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lrsearch.errors import UsageError
+from lrsearch.errors import UsageError, brief
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.data import brief
 from lrsearch.tasks.task import Data, Split, Task, fresh_model
 from lrsearch.training import device as devices
 from lrsearch.training.runner import Runner
