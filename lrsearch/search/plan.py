@@ -21,7 +21,7 @@ from lrsearch.schedules.recipes import make_recipe
 from lrsearch.storage.studies import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
-from lrsearch.tasks.initial import initial
+from lrsearch.tasks.fingerprint import fingerprint
 from lrsearch.tasks.optimizers import (
     build_optimizer,
     resolve_optimizer,
@@ -69,9 +69,9 @@ class Plan:
         return self.space.epochs
 
     @cached_property
-    def _initial(self) -> dict[str, Any]:
+    def _fingerprint(self) -> dict[str, Any]:
         """What shows that a task of the user's own is still the same."""
-        return {} if self.config.task in TASKS else initial(self.task)
+        return {} if self.config.task in TASKS else fingerprint(self.task)
 
     @property
     def families(self) -> list[Family]:
@@ -112,7 +112,7 @@ class Plan:
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
             **({"param_groups": self.task.groups} if self.task.groups else {}),
             **({"clip_grad_norm": clip} if (clip := self.task.clip_grad_norm) else {}),
-            **self._initial,
+            **self._fingerprint,
         }
 
 
