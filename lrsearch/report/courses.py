@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 1000
 """Points of a line, at most: a page is hardly more pixels wide."""
+SAMPLES = 256
+"""Points of a curve that is compared with others."""
 
 
 class Course(NamedTuple):
@@ -89,12 +91,12 @@ def _rate(
         return _recorded(epochs, rates)
 
 
-def sampled(table: StudyTable, trial: TrialRow, points: int = 256) -> np.ndarray:
-    """The rate of a trial at even times of its budget, (points,)."""
+def sampled(table: StudyTable, trial: TrialRow) -> np.ndarray:
+    """The rate of a trial at :data:`SAMPLES` even times of its budget, (SAMPLES,)."""
     (course,) = courses_table(table, [trial])
     if not course.x:
-        return np.full(points, trial.lr)
-    times = (np.arange(points) + 0.5) / points * course.x[-1]
+        return np.full(SAMPLES, trial.lr)
+    times = (np.arange(SAMPLES) + 0.5) / SAMPLES * course.x[-1]
     if not course.level:
         return np.interp(times, course.x, course.lr)
     last = np.searchsorted(course.x, times, side="right") - 1

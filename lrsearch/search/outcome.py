@@ -117,7 +117,6 @@ def written_files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
 def print_outcome(
     outcome: Outcome,
     found: Confirmed | None = None,
-    stream: Any = None,
     imports: Sequence[str] = (),
 ) -> None:
     """Print the end of a run, and what fresh seeds said of it, for a person.
@@ -125,7 +124,6 @@ def print_outcome(
     Args:
         outcome: The run.
         found: What fresh seeds said.
-        stream: Where it is told; None: stdout.
         imports: What ``--import`` brought, which the next commands need, too.
     """
     from rich.console import Console
@@ -139,7 +137,7 @@ def print_outcome(
     best = progress.best
     assert best is not None
     assert best.value is not None
-    console = Console(file=stream or sys.stdout, highlight=False, markup=False)
+    console = Console(file=sys.stdout, highlight=False, markup=False)
     _print_schedule(console, "\nBest schedule  ", best)
     print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
     against = [

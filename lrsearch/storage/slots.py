@@ -159,18 +159,12 @@ def _take(connection: Connection, orphan: Row[Any], owner: str) -> Claim:
     )
 
 
-def sweep(
-    storage: Storage,
-    study_id: int,
-    *,
-    stale_seconds: float = STALE_SECONDS,
-    max_attempts: int = MAX_ATTEMPTS,
-) -> None:
+def sweep(storage: Storage, study_id: int) -> None:
     """Free the slots of dead workers, as `claim_some` does, without claiming one."""
 
     def work(connection: Connection) -> None:
         lock_study(connection, study_id)
-        _sweep(storage, connection, study_id, stale_seconds, max_attempts)
+        _sweep(storage, connection, study_id, STALE_SECONDS, MAX_ATTEMPTS)
 
     storage.transact(work)
 
