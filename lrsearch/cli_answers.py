@@ -75,7 +75,7 @@ def _report(args: argparse.Namespace) -> int:
         out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
         return 0
     if args.overview:
-        from lrsearch.report.save import write_overview
+        from lrsearch.report.pictures import write_overview
 
         out(str(write_overview(study, storage, Path(args.overview))))
         return 0

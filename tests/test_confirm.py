@@ -30,10 +30,10 @@ from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed
 from lrsearch.report.confirmed_json import results
 from lrsearch.report.confirmed_words import sentence
+from lrsearch.report.csv_files import write_csv
 from lrsearch.report.finalists import choose_arms, difference
 from lrsearch.report.page import make_report, page
 from lrsearch.report.record import make_record
-from lrsearch.report.save import write_csv
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule

@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
-from lrsearch.report import courses, optuna_figures, save
+from lrsearch.report import courses, csv_files, optuna_figures
 from lrsearch.report.page import make_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import RandomParams, Schedule, Space
@@ -111,5 +111,5 @@ def test_tables_are_written_in_little_more_memory_than_they_take(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
     report = make_report(study, storage)
-    peak = _peak_bytes(lambda: save.write_csv(report, tmp_path))
+    peak = _peak_bytes(lambda: csv_files.write_csv(report, tmp_path))
     assert peak < 3.5 * (tmp_path / "history.csv").stat().st_size

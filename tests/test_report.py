@@ -22,12 +22,13 @@ from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import (
     courses,
+    csv_files,
     figures,
     importance_figures,
     optuna_figures,
     overview,
+    pictures,
     run_figures,
-    save,
     sections,
 )
 from lrsearch.report.command import command_line
@@ -362,7 +363,7 @@ def test_where_a_baseline_is_best_the_answer_says_so() -> None:
 def test_csv_files_hold_every_trial_and_epoch(
     report: Report, table: StudyTable, tmp_path: Path
 ) -> None:
-    written = {p.stem: p for p in save.write_csv(report, tmp_path / "csv")}
+    written = {p.stem: p for p in csv_files.write_csv(report, tmp_path / "csv")}
     with written["trials"].open(newline="") as file:
         trials = list(csv.DictReader(file))
     assert len(trials) == 150
@@ -379,7 +380,7 @@ def test_csv_files_hold_every_trial_and_epoch(
 def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     made: list[Fake] = fakes(3)
     made[0].state, made[0].attrs["error"] = TrialState.FAIL, "=HYPERLINK(1)"
-    paths = save.write_csv(make_report(make_study(made=made)), tmp_path)
+    paths = csv_files.write_csv(make_report(make_study(made=made)), tmp_path)
     assert "'=HYPERLINK(1)" in next(p for p in paths if p.stem == "trials").read_text()
 
 
@@ -394,13 +395,13 @@ def test_png_without_a_browser_says_what_to_install(
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\n\nmore")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(save, "_import_kaleido", lambda: None)
+    monkeypatch.setattr(pictures, "_import_kaleido", lambda: None)
     monkeypatch.setattr(plotly.io, "write_images", fail)
     with pytest.raises(LrsearchError, match=r"requires Google Chrome.*install chromium"):
-        save.write_png(report, tmp_path)
+        pictures.write_png(report, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LrsearchError, match=r"kaleido is not installed.*lrsearch\[png\]"):
-        save.write_png(report, tmp_path)
+        pictures.write_png(report, tmp_path)
 
 
 def test_the_command_has_what_differs_from_the_defaults() -> None:
@@ -475,11 +476,11 @@ def test_overview_is_asked_for_by_a_picture_s_name(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
     with pytest.raises(LrsearchError, match=r"overview .*x\.pdf: the name must end in \.svg"):
-        save.write_overview(study, storage, tmp_path / "x.pdf")
+        pictures.write_overview(study, storage, tmp_path / "x.pdf")
     pytest.importorskip("kaleido")
     if not any(shutil.which(name) for name in BROWSERS):
         pytest.skip("no browser to draw with")
-    written = save.write_overview(study, storage, tmp_path / "all.svg")
+    written = pictures.write_overview(study, storage, tmp_path / "all.svg")
     assert "schedules tried" in written.read_text()
 
 

@@ -27,8 +27,10 @@ from lrsearch.report import (
 from lrsearch.report.command import command_line, from_python, typed
 from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
+from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
+from lrsearch.report.pictures import write_png
 from lrsearch.report.robust import answer_of, robust
 from lrsearch.report.robust_words import robust_note
 from lrsearch.report.tables import (
@@ -330,13 +332,11 @@ def write_report(
     Raises:
         LrsearchError: A file cannot be written, or PNG is asked for and cannot be made.
     """
-    from lrsearch.report import save
-
     report = make_report(study, storage)
     write_text(path, page(report))
     written = [path]
     if csv is not None:
-        written += save.write_csv(report, csv)
+        written += write_csv(report, csv)
     if png is not None:
-        written += save.write_png(report, png)
+        written += write_png(report, png)
     return written

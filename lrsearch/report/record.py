@@ -260,8 +260,8 @@ def write_record(study: optuna.Study, storage: BaseStorage, path: Path) -> list[
         UsageError: The name does not end in .json, or no trial is complete.
         LrsearchError: A file cannot be written, or there is no kaleido for the figure.
     """
+    from lrsearch.report.pictures import write_pictures
     from lrsearch.report.record_figure import record_figure
-    from lrsearch.report.save import write_pictures
 
     if path.suffix != ".json":
         raise UsageError(f"--record needs FILE.json, got {path.name!r}")
