@@ -37,7 +37,7 @@ def hero(
         drawn = shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
-            fresh = confirmed is not None and confirmed.winner.trial == found.best.number
+            fresh = confirmed is not None and confirmed.is_of(found.best.number)
             of = "the best of those on fresh seeds" if fresh else "which bore higher rates best"
         caption = f"Learning rate of trial {drawn.number}, {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
@@ -58,7 +58,7 @@ def hero(
 
 def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
     """The trial that the answer is about: what held on fresh seeds, or is robust, or the best."""
-    if confirmed is not None and confirmed.winner.trial == found.best.number:
+    if confirmed is not None and confirmed.is_of(found.best.number):
         number = confirmed.held.trial
         return next((t for t in table.trials if t.number == number), found.best)
     return found.chosen
@@ -72,7 +72,7 @@ def key_figures(
 ) -> str:
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
-    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
+    if found is not None and confirmed is not None and confirmed.is_of(found.best.number):
         held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
         seeds = words.count(held.val.n, "fresh seed")
         seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
@@ -141,10 +141,10 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
 
 def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]:
     """What the confirmation says and the first screen does not."""
-    if confirmed.winner.trial != found.best.number:
-        said = sentences(table, found, confirmed)[2:]
-        return [*said, confirmed_sentence(confirmed, found.best.number)]
-    return sentences(table, found, confirmed)[2:]
+    said = sentences(table, found, confirmed)[2:]
+    if confirmed.is_of(found.best.number):
+        return said
+    return [*said, confirmed_sentence(confirmed, found.best.number)]
 
 
 def effect(trial: TrialRow, gain: Gain) -> str:

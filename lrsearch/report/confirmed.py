@@ -153,6 +153,10 @@ class Confirmed:
         """The best of the search: the first arm, chosen before these runs."""
         return self.arms[0]
 
+    def is_of(self, best: int) -> bool:
+        """Whether trial number ``best`` was confirmed; not where it was found afterwards."""
+        return self.winner.trial == best
+
     def against(self, key: str) -> Comparison | None:
         """The comparison of the winner with one arm, on validation loss."""
         return next((row for row in self.loss if row.name == key), None)

@@ -25,7 +25,7 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
             as more trials were run since.
     """
     text = ""
-    if best not in (None, found.winner.trial):
+    if best is not None and not found.is_of(best):
         again = words.code(_again(found))
         text = (
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
@@ -49,7 +49,7 @@ def other(found: Confirmed, best: int) -> str:
         found: The comparison.
         best: Trial that is the best of the search; "" if it is not the one that was confirmed.
     """
-    if best != found.winner.trial or found.lowest is found.winner:
+    if not found.is_of(best) or found.lowest is found.winner:
         return ""
     export = typed("export", found.name.removesuffix(CONFIRM_SUFFIX), found.storage)
     if found.held is found.winner:

@@ -178,7 +178,7 @@ def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int,
         chosen: Of the one that did best at higher rates; the best where that was not tried.
         confirmed: What fresh seeds said; where they have decided, that is it.
     """
-    if confirmed is not None and confirmed.winner.trial == best and confirmed.decided:
+    if confirmed is not None and confirmed.is_of(best) and confirmed.decided:
         held = confirmed.held
         return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
     return chosen, "best.yaml" if chosen == best else "robust.yaml"
