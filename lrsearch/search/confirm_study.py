@@ -5,7 +5,6 @@ Every (schedule, seed) is a slot, so that it is resumed, shared and shown like a
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from lrsearch.errors import UsageError
 from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
 from lrsearch.search.plan import Plan
-from lrsearch.search.study import METRIC, kept_config, versions
+from lrsearch.search.study import METRIC, study_info
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.slots import Begun
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
 
 FIRST_SEED = 1001
-"""The first fresh seed is that of the search and so much more."""
+"""The first fresh seed is the seed of the search plus this."""
 
 
 def open_confirmation(
@@ -40,9 +39,9 @@ def open_confirmation(
     top: int = 0,
     finalists: Sequence[int] = (),
 ) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed, and for every raised arm.
+    """Make or extend the study ``NAME-confirm``: a slot for each run that there should be.
 
-    What has begun stays.
+    These are each arm on each seed, and the raised arms. Slots that have begun stay.
 
     Args:
         study: The search.
@@ -50,11 +49,12 @@ def open_confirmation(
         plan: What its trials are trained with.
         raised: Arms at higher rates (:func:`lrsearch.report.raised.raised_arm`), each with its
             seed.
-        arms: Schedules to compare; none leaves the comparison that was planned before.
-        seeds: Those of the comparison.
-        top: How many schedules were asked for beside the recipes.
-        finalists: Numbers of the trials that may be raised, in order; kept for who reads it, as
-            another machine may round, and so choose, otherwise.
+        arms: Schedules to compare (:func:`lrsearch.report.finalists.choose_arms`); without any,
+            the comparison that was planned before stays.
+        seeds: The seeds that they are compared on.
+        top: How many schedules were asked for beside the baselines.
+        finalists: Trial numbers of the finalists that may be raised, in order. They are kept with
+            the study: a reader on another machine may round, and so choose, otherwise.
 
     Raises:
         UsageError: A study of that name is no confirmation.
@@ -78,12 +78,7 @@ def open_confirmation(
         info = attrs.get(STUDY_ATTR)
         if info is None:
             again.set_metric_names([METRIC])
-            made = {
-                "config": kept_config(plan.config, storage.label, plan.imports),
-                "plan": plan.to_dict(),
-                "versions": versions(),
-                "uid": uuid.uuid4().hex[:12],
-            }
+            made = study_info(plan.config, storage.label, plan.to_dict(), plan.imports)
             info = set_once(storage, again._study_id, STUDY_ATTR, made)
     slots.sweep(storage, again._study_id)
     wanted = [(arm["key"], seed) for seed in seeds for arm in arms]
@@ -111,19 +106,26 @@ def open_confirmation(
 def _order(
     stored: Mapping[str, Any], begun: Sequence[Begun], wanted: Sequence[tuple[str, int]]
 ) -> list[list[Any]]:
-    """(arm, seed) of each slot, with all that is wanted.
+    """(arm, seed) of each slot: those that have begun, those planned before, then new ones.
 
-    What has begun is what its trial is, and not what is stored: another process may have planned
-    that slot otherwise when it was claimed.
+    A slot that has begun is what its trial says, not what was planned: another process may have
+    changed the plan after the slot was claimed.
+
+    Args:
+        stored: What was planned before.
+        begun: The slots that a worker has claimed, in order.
+        wanted: All runs that there should be.
     """
-    order: list[list[Any]] = [list(slot) for slot in stored.get("slots", [])]
-    if not any(slot.running for slot in begun):
-        del order[len(begun) :]  # planned and never begun: it is not asked for any more
-    have = {tuple(slot) for slot in order[len(begun) :]}
+    planned: list[tuple[str, int]] = [(arm, seed) for arm, seed in stored.get("slots", [])]
+    # Without a worker nobody waits for runs that were planned before and are not wanted now.
+    later = planned[len(begun) :] if any(slot.running for slot in begun) else []
+    first, have = [], set(later)
     for place, slot in enumerate(begun):
-        own = [slot.attrs["arm"], slot.attrs["seed"]] if len(slot.attrs) == 2 else []
-        here = own or [*order[place : place + 1], list(wanted[0])][0]
-        order[place : place + 1] = [here]
-        if own or not slot.finished:  # else it was given up before it was anything
-            have.add(tuple(here))
-    return order + [list(slot) for slot in wanted if slot not in have]
+        known = len(slot.attrs) == 2
+        run = planned[place] if place < len(planned) else wanted[0]
+        run = (slot.attrs["arm"], slot.attrs["seed"]) if known else run
+        first.append(run)
+        if known or not slot.finished:  # else it was given up before its trial was anything
+            have.add(run)
+    new = [run for run in wanted if run not in have]
+    return [list(run) for run in (*first, *later, *new)]

@@ -150,22 +150,13 @@ def open_study(
             )
         if not stored:
             study.set_metric_names([METRIC])
-            stored = set_once(
-                storage,
-                study._study_id,
-                STUDY_ATTR,
-                {
-                    "config": kept_config(config, redact(config.storage), imports),
-                    "identity": config.identity(),
-                    "plan": dict(plan),
-                    "versions": versions(),
-                    "uid": uuid.uuid4().hex[:12],
-                },
-            )
-    before, now, made = stored["identity"], config.identity(), stored.get("plan") or {}
-    if before.get("lr") is None and now.get("lr") is not None and made.get("lr") == plan.get("lr"):
+            made = study_info(config, redact(config.storage), plan, imports)
+            made["identity"] = config.identity()
+            stored = set_once(storage, study._study_id, STUDY_ATTR, made)
+    before, now, old = stored["identity"], config.identity(), stored.get("plan") or {}
+    if before.get("lr") is None and now.get("lr") is not None and old.get("lr") == plan.get("lr"):
         now["lr"] = None  # the default range that it was made with, in so many words
-    rows = difference(before, now) or changed(made, plan)
+    rows = difference(before, now) or changed(old, plan)
     if rows:
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         files = [str(task).rpartition(":")[0] for task in (before.get("task"), config.task)]
@@ -182,10 +173,21 @@ def open_study(
     return study
 
 
-def kept_config(config: StudyConfig, storage: str, imports: Sequence[str]) -> dict[str, Any]:
-    """A configuration as it is kept with a study: its database as it may be shown."""
+def study_info(
+    config: StudyConfig, storage: str, plan: Mapping[str, Any], imports: Sequence[str]
+) -> dict[str, Any]:
+    """What is kept with a new study, as its attribute :data:`~lrsearch.attributes.STUDY_ATTR`.
+
+    Args:
+        config: What was asked for.
+        storage: Its database, as it may be shown.
+        plan: What the configuration was resolved to.
+        imports: What ``--import`` must bring to run it again.
+    """
     kept = {**config.to_dict(), "storage": storage}
-    return {**kept, "imports": list(imports)} if imports else kept
+    kept |= {"imports": list(imports)} if imports else {}
+    uid = uuid.uuid4().hex[:12]
+    return {"config": kept, "plan": dict(plan), "versions": versions(), "uid": uid}
 
 
 def uid_of(storage: Storage, study_id: int) -> str | None:
