@@ -120,7 +120,6 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
     from lrsearch.report.command import data_option, import_options
-    from lrsearch.report.confirmed_json import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
@@ -142,7 +141,7 @@ def _confirm(args: argparse.Namespace) -> int:
         note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
     if args.json:
-        out_json(results(found))
+        out_json(found.to_dict())
         return 0
     console = to_stdout()
     print_confirmed(found, console)

@@ -26,7 +26,8 @@ from lrsearch.export import best_trial, write_confirmed, write_robust
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.finalists import choose_arms
 from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust

@@ -18,7 +18,8 @@ from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.answer_html import effect
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import Confirmed, confirmed_of
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.courses import drawn_courses
 from lrsearch.report.importance_words import importance_sentences

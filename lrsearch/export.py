@@ -19,7 +19,8 @@ from lrsearch.objective import check_direction
 from lrsearch.optuna_helpers import backend
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.confirmed_words import among, other
 from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Raised, Robust, answer_of, robust_trial

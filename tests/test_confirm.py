@@ -27,8 +27,8 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text, write_best, write_confirmed
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed
-from lrsearch.report.confirmed_json import results
+from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.finalists import choose_arms, difference
@@ -681,7 +681,7 @@ def test_results_are_plain_values(storage: Storage) -> None:
     study = search_of(
         storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="constant")
     )
-    plain = results(confirm(study, storage, top=1, seeds=2))
+    plain = confirm(study, storage, top=1, seeds=2).to_dict()
     again = json.loads(json.dumps(plain))
     assert again["winner"] == "#0"
     assert again["runs"] == {"planned": 4, "finished": 4}
@@ -696,7 +696,7 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     winner = Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {}, ())
     lost = Arm("#1", schedule, 1, None, {}, {}, {}, (1, 2))
     both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), "accuracy")
-    plain = json.loads(json.dumps(results(both), allow_nan=False))
+    plain = json.loads(json.dumps(both.to_dict(), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
 

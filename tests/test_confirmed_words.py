@@ -14,7 +14,6 @@ from rich.console import Console
 from lrsearch.report.answer import _what, sentences
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_json import results
 from lrsearch.report.confirmed_words import (
     of_edges,
     of_lowest,
@@ -423,4 +422,6 @@ def test_an_arm_is_near_the_edge_above_thrice_its_mean(
     assert all_there.lowest is one, "where all lie near the edge that tells nothing"
     if raised == math.inf:
         assert "(#1)** diverged: it lies" in of_edges(found)
-    assert results(found)["arms"][0]["raised_val_loss"] == (None if raised == math.inf else raised)
+    assert found.to_dict()["arms"][0]["raised_val_loss"] == (
+        None if raised == math.inf else raised
+    )

@@ -25,7 +25,8 @@ from lrsearch.report import (
     words,
 )
 from lrsearch.report.command import command_line, from_python, typed
-from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure

@@ -23,7 +23,8 @@ from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
 from lrsearch.report.command import command_line, confirming
-from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of
+from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import StudyTable, answer, load, pruning
 from lrsearch.schedules import FAMILIES

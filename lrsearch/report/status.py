@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.attributes import CONFIRM_ATTR, info_of
 from lrsearch.report import words
-from lrsearch.report.confirmed import confirmed_of, read_confirmed
+from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import (

@@ -74,8 +74,6 @@ class Outcome:
 
 def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
     """The end of a run, and what fresh seeds said, as plain values for ``--json``."""
-    from lrsearch.report.confirmed_json import results
-
     progress = outcome.progress
     best = progress.best
     assert best is not None
@@ -104,7 +102,7 @@ def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, 
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
         "files": [str(path) for path in written_files(outcome, found)],
-        **({} if found is None else {"confirmation": results(found)}),
+        **({} if found is None else {"confirmation": found.to_dict()}),
     }
 
 
