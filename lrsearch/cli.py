@@ -22,9 +22,9 @@ from lrsearch.cli_arguments import (
 )
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.cli_studies import COMMANDS as STUDIES
-from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
+from lrsearch.program import is_ours
 from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lrsearch.config import make
-from lrsearch.ending import run_and_leave
 from lrsearch.errors import LrsearchError
 from lrsearch.imports import uncollected
+from lrsearch.program import run_and_leave
 from lrsearch.search.interrupt import Interrupt, Interrupted
 
 
