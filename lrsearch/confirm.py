@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
-from lrsearch.callable import make_callable
+from lrsearch.callable_module import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import best_trial, write_confirmed, write_robust
