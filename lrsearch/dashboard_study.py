@@ -21,8 +21,8 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.courses import drawn_courses
 from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.learning_curves import thinned_curves
 from lrsearch.report.page import Report, make_report
 from lrsearch.report.raised import RAISE
 from lrsearch.report.tables import StudyTable, TrialRow, load
@@ -220,8 +220,8 @@ class Pictures:
             trial = next((t for t in table.trials if t.trial_id == trial.trial_id), None)
         if table is None or trial is None:
             raise ArtifactNotFound(artifact_id)
-        (course,) = drawn_courses(table, [trial])
-        return io.BytesIO(trial_picture(course).encode())
+        (curve,) = thinned_curves(table, [trial])
+        return io.BytesIO(trial_picture(curve).encode())
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Nothing can be uploaded here."""

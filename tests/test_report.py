@@ -21,10 +21,10 @@ from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import (
-    courses,
     csv_files,
     figures,
     importance_figures,
+    learning_curves,
     optuna_figures,
     overview,
     pictures,
@@ -174,7 +174,7 @@ def test_a_pruned_mark_stands_at_the_loss_it_had_when_it_was_stopped(table: Stud
 
 def test_a_family_has_one_colour_in_every_figure(table: StudyTable) -> None:
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
-    lines = courses.courses_figure(courses.best_courses(table))
+    lines = learning_curves.learning_curves_figure(learning_curves.best_curves(table))
     colors: dict[str, set[str]] = {}
     for trace in scatter.data:
         colors.setdefault(str(trace.name), set()).add(trace.marker.color)
@@ -197,9 +197,9 @@ def test_overview_holds_every_trial_once_as_far_as_it_ran(table: StudyTable) -> 
     rates = [trace for trace in figure.data if trace.xaxis == "x" and trace.mode == "lines"]
     (bold,) = [trace for trace in rates if trace.line.width == 4.0]
     assert max(x for x in bold.x if x is not None) == table.budget
-    for course in rows.others:
-        if course.trial.status == "pruned":
-            assert max(overview.rates(course)[0]) <= course.trial.epochs
+    for curve in rows.others:
+        if curve.trial.status == "pruned":
+            assert max(overview.rates(curve)[0]) <= curve.trial.epochs
 
 
 def test_curves_show_the_trace_of_the_real_schedule() -> None:
@@ -209,10 +209,10 @@ def test_curves_show_the_trace_of_the_real_schedule() -> None:
     fake = fakes(1, epochs=8)[0]
     fake.schedule = schedule.to_dict()
     table = load(make_study(made=[fake], epochs=8))
-    (course,) = courses.courses_table(table, table.complete)
-    assert course.x == list(range(9))
-    np.testing.assert_array_equal(course.lr[:8], schedule.trace(1).lr)
-    assert course.level
+    (curve,) = learning_curves.learning_curves_of(table, table.complete)
+    assert curve.x == list(range(9))
+    np.testing.assert_array_equal(curve.lr[:8], schedule.trace(1).lr)
+    assert curve.level
 
 
 def test_epoch_lines_are_at_most_150_and_hold_the_best() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report.courses import sampled
+from lrsearch.report.learning_curves import sampled
 from lrsearch.report.tables import StudyTable, TrialRow
 from lrsearch.surrogate import cap, fit, trace_features
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.optuna_helpers import optuna_logs_errors_only
-from lrsearch.report.courses import thin
+from lrsearch.report.learning_curves import thin
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
 from lrsearch.report import (
     answer_html,
-    courses,
     figures,
     importance_figures,
     optuna_figures,
@@ -31,6 +30,14 @@ from lrsearch.report.confirmed_words import other
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
+from lrsearch.report.learning_curves import (
+    LearningCurve,
+    best_curves,
+    learning_curves_figure,
+    paths_figure,
+    thinned_curves,
+    winner_figure,
+)
 from lrsearch.report.pictures import write_png
 from lrsearch.report.robust import answer_of, robust
 from lrsearch.report.robust_words import robust_note
@@ -70,7 +77,7 @@ class Report:
     confirmed: Confirmed | None
     mattered: Importance
     stopped: PruningTable
-    best: dict[str, courses.Course]
+    best: dict[str, LearningCurve]
     figures: dict[str, tuple[Figure, str]]
     yaml: str
     python: str
@@ -90,14 +97,14 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     confirmed = read_confirmed(storage or study._storage, table.name)
     mattered = importance(table)
     stopped = pruning(table)
-    best = courses.best_courses(table, 16)
+    best = best_curves(table, 16)
     of_family = {c.trial.family: c for c in best}
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None and found.best.family:
-        rows = courses.drawn_courses(table, [answer_html.shown(table, found, confirmed)])
+        rows = thinned_curves(table, [answer_html.shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
-            rows += courses.drawn_courses(table, [found.strongest.trial])
-        drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
+            rows += thinned_curves(table, [found.strongest.trial])
+        drawn["winner"] = (winner_figure(rows), "learning rate of the best schedule")
     if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
         drawn["scatter"] = (
             figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table)),
@@ -111,9 +118,9 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
             "importance within each family",
         )
     if best:
-        drawn["curves"] = (courses.courses_figure(best[:8]), "rate and loss over epochs")
-        if any(rate is not None for course in best for rate in course.epoch_lr):
-            drawn["paths"] = (courses.paths_figure(best[:6]), "loss against rate, epoch by epoch")
+        drawn["curves"] = (learning_curves_figure(best[:8]), "rate and loss over epochs")
+        if any(rate is not None for curve in best for rate in curve.epoch_lr):
+            drawn["paths"] = (paths_figure(best[:6]), "loss against rate, epoch by epoch")
         drawn["history"] = (optuna_figures.history_figure(table), "best loss over the trials")
         sliced = optuna_figures.slice_figure(table, best[0].trial.family)
         if sliced is not None:

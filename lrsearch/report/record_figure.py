@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
-from lrsearch.report.courses import trace_points
 from lrsearch.report.figures import log_ticks, loss_axis
+from lrsearch.report.learning_curves import trace_points
 from lrsearch.report.style import PALETTE, family_style, lay_out
 from lrsearch.schedules import Schedule
 

@@ -26,7 +26,7 @@ SAMPLES = 256
 """Points of a curve that is compared with others."""
 
 
-class Course(NamedTuple):
+class LearningCurve(NamedTuple):
     """One trial over its epochs.
 
     Attributes:
@@ -44,14 +44,14 @@ class Course(NamedTuple):
     epoch_lr: list[float | None]
 
 
-def courses_table(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
+def learning_curves_of(table: StudyTable, trials: Sequence[TrialRow]) -> list[LearningCurve]:
     """Rate and loss over the epochs of the given trials."""
     found = []
     for trial in trials:
         epochs = [int(e) for e in table.history.of(trial.trial_id, "epoch")]
         rates = finite(table.history.of(trial.trial_id, "lr"))
         losses = finite(table.history.of(trial.trial_id, "val_loss"))
-        found.append(Course(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
+        found.append(LearningCurve(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
     return found
 
 
@@ -61,18 +61,18 @@ def thin(points: int, most: int) -> list[int]:
     return [*range(0, last, max(1, math.ceil(last / most))), *([last] if points else [])]
 
 
-def drawn_courses(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
-    """As :func:`courses_table`, with no more points than can be seen."""
+def thinned_curves(table: StudyTable, trials: Sequence[TrialRow]) -> list[LearningCurve]:
+    """As :func:`learning_curves_of`, with no more points than can be seen."""
     found = []
-    for course in courses_table(table, trials):
-        line, ends = thin(len(course.x), MOST_POINTS), thin(len(course.epoch), MOST_POINTS)
+    for curve in learning_curves_of(table, trials):
+        line, ends = thin(len(curve.x), MOST_POINTS), thin(len(curve.epoch), MOST_POINTS)
         found.append(
-            course._replace(
-                x=[course.x[i] for i in line],
-                lr=[course.lr[i] for i in line],
-                epoch=[course.epoch[i] for i in ends],
-                loss=[course.loss[i] for i in ends],
-                epoch_lr=[course.epoch_lr[i] for i in ends],
+            curve._replace(
+                x=[curve.x[i] for i in line],
+                lr=[curve.lr[i] for i in line],
+                epoch=[curve.epoch[i] for i in ends],
+                loss=[curve.loss[i] for i in ends],
+                epoch_lr=[curve.epoch_lr[i] for i in ends],
             )
         )
     return found
@@ -93,14 +93,14 @@ def _rate(
 
 def sampled(table: StudyTable, trial: TrialRow) -> np.ndarray:
     """The rate of a trial at :data:`SAMPLES` even times of its budget, (SAMPLES,)."""
-    (course,) = courses_table(table, [trial])
-    if not course.x:
+    (curve,) = learning_curves_of(table, [trial])
+    if not curve.x:
         return np.full(SAMPLES, trial.lr)
-    times = (np.arange(SAMPLES) + 0.5) / SAMPLES * course.x[-1]
-    if not course.level:
-        return np.interp(times, course.x, course.lr)
-    last = np.searchsorted(course.x, times, side="right") - 1
-    return np.asarray(course.lr, dtype=float)[np.clip(last, 0, len(course.lr) - 1)]
+    times = (np.arange(SAMPLES) + 0.5) / SAMPLES * curve.x[-1]
+    if not curve.level:
+        return np.interp(times, curve.x, curve.lr)
+    last = np.searchsorted(curve.x, times, side="right") - 1
+    return np.asarray(curve.lr, dtype=float)[np.clip(last, 0, len(curve.lr) - 1)]
 
 
 def trace_points(
@@ -143,12 +143,12 @@ def _recorded(
     return [float(e) for e in starts], [*(r for _, r in known), known[-1][1]], True
 
 
-def best_courses(table: StudyTable, most: int = 8) -> list[Course]:
+def best_curves(table: StudyTable, most: int = 8) -> list[LearningCurve]:
     """Courses of the best trial of each family, at most ``most``."""
-    return drawn_courses(table, best_of_each_family(table)[:most])
+    return thinned_curves(table, best_of_each_family(table)[:most])
 
 
-def courses_figure(rows: Sequence[Course]) -> Figure:
+def learning_curves_figure(rows: Sequence[LearningCurve]) -> Figure:
     """lr(t) above, validation loss below, over the same epochs; a line per trial."""
     from plotly.subplots import make_subplots
 
@@ -194,8 +194,8 @@ def courses_figure(rows: Sequence[Course]) -> Figure:
     return figure
 
 
-def winner_figure(rows: Sequence[Course]) -> Figure:
-    """The winning curve as an area; a second course, the best usual recipe, dashed over it."""
+def winner_figure(rows: Sequence[LearningCurve]) -> Figure:
+    """The winning curve as an area; a second curve, the best usual recipe, dashed over it."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=figure_layout())
@@ -225,7 +225,7 @@ def winner_figure(rows: Sequence[Course]) -> Figure:
     return figure
 
 
-def paths_figure(rows: Sequence[Course]) -> Figure:
+def paths_figure(rows: Sequence[LearningCurve]) -> Figure:
     """The way each trial took: validation loss against the rate of that epoch, epoch by epoch."""
     import plotly.graph_objects as go
 
