@@ -16,7 +16,7 @@ from lrsearch.attributes import schedule_of
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
 from lrsearch.search.plan import Plan
-from lrsearch.search.progress import Progress, Row
+from lrsearch.search.progress import Progress, TrialProgress
 from lrsearch.settings import default_storage
 from lrsearch.storage import Storage
 from lrsearch.storage.urls import option
@@ -242,7 +242,7 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
     print_text(console, f"  {line}", indent=4)
 
 
-def _print_schedule(console: Console, head: str, row: Row) -> None:
+def _print_schedule(console: Console, head: str, row: TrialProgress) -> None:
     """A line with a schedule and its parameters."""
     from rich.text import Text
 
@@ -252,7 +252,7 @@ def _print_schedule(console: Console, head: str, row: Row) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _metric(outcome: Outcome, best: Row) -> str:
+def _metric(outcome: Outcome, best: TrialProgress) -> str:
     """``, accuracy 97.3%``, where the task has a metric."""
     task = outcome.plan.task
     if best.metric is None or not task.metric_name:

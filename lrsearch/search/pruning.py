@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
-from lrsearch.search.curves import DECIDING, Curves, Reader, by_end, load_curves
+from lrsearch.search.curves import DECIDING, CurveReader, Curves, by_end, load_curves
 from lrsearch.search.predictors import STARTUP, Judge, Memory
 from lrsearch.surrogate import Array
 
@@ -111,7 +111,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
         if not 0.0 < share < 1.0:
             raise UsageError(f"share must be above 0 and below 1, got {share}")
         self._share = share
-        self._reader = Reader()
+        self._reader = CurveReader()
         self._seen: tuple[tuple[str, int], list[FrozenTrial], Judge] | None = None
         self._judge: tuple[tuple[Any, ...], Judge] | None = None
         self._memory: dict[str, Memory] = {}
@@ -154,7 +154,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
             self._seen = key, trials, judge
         return trials, self._seen[2]
 
-    def learnt(self, study: optuna.Study) -> tuple[Reader, Memory]:
+    def learnt(self, study: optuna.Study) -> tuple[CurveReader, Memory]:
         """What was read and learnt of a study: a sampler that shares it need not do so again."""
         return self._reader, self._memory.setdefault(study.study_name, Memory())
 

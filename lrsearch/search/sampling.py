@@ -31,8 +31,8 @@ from lrsearch.search.curves import (
     DECIDING,
     DIVERGED,
     RUNNING,
+    CurveReader,
     Curves,
-    Reader,
     by_end,
     stack,
 )
@@ -92,13 +92,13 @@ class TraceSampler(BaseSampler):
     def __init__(self, space: Space, seed: int = 0) -> None:
         self._space = space
         self._seed = seed
-        self._reader = Reader()
+        self._reader = CurveReader()
         self._memory = Memory()
         self._asked: dict[tuple[str, int], Drawn] = {}
         self._pool: _Pool | None = None
         self._learnt: dict[bytes, Array] = {}
 
-    def share(self, reader: Reader, memory: Memory) -> None:
+    def share(self, reader: CurveReader, memory: Memory) -> None:
         """Use what the pruner of this study reads and learns (:meth:`SchedulePruner.learnt`)."""
         self._reader, self._memory = reader, memory
 
