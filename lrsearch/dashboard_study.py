@@ -23,8 +23,8 @@ from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.learning_curves import thinned_curves
-from lrsearch.report.page import Report, make_report
 from lrsearch.report.raised import RAISE
+from lrsearch.report.report import Report, make_report
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert

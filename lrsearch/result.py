@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from lrsearch.report.confirmed import Confirmed
-    from lrsearch.report.page import Report
+    from lrsearch.report.report import Report
     from lrsearch.report.tables import TrialRow
     from lrsearch.schedules import Schedule
 
@@ -147,7 +147,7 @@ class Result:
     @cached_property
     def tables(self) -> Report:
         """Everything that the report shows, read once; make a new result to see more trials."""
-        from lrsearch.report.page import make_report
+        from lrsearch.report.report import make_report
 
         return make_report(self.study, self.storage)
 

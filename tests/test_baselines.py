@@ -13,7 +13,8 @@ from lrsearch.config import make
 from lrsearch.errors import ConfigError
 from lrsearch.report.finalists import choose_arms
 from lrsearch.report.importance import importance
-from lrsearch.report.page import make_report, page
+from lrsearch.report.page import page
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import families_table, load
 from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.search import plan as plans

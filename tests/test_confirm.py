@@ -32,8 +32,9 @@ from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.finalists import choose_arms, difference
-from lrsearch.report.page import make_report, page
+from lrsearch.report.page import page
 from lrsearch.report.record import make_record
+from lrsearch.report.report import make_report
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule

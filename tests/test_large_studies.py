@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from lrsearch.report import csv_files, learning_curves, optuna_figures
-from lrsearch.report.page import make_report
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.storage import Storage, open_storage

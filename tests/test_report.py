@@ -34,7 +34,8 @@ from lrsearch.report import (
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.importance_words import importance_line, importance_sentences
-from lrsearch.report.page import Report, make_report, page, write_report
+from lrsearch.report.page import page, write_report
+from lrsearch.report.report import Report, make_report
 from lrsearch.report.tables import (
     FamilyRow,
     StudyTable,

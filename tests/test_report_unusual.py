@@ -21,12 +21,13 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.dashboard_study import note
 from lrsearch.export import export_text
-from lrsearch.report import page as reports
+from lrsearch.report import report as reports
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.importance_words import importance_sentences
-from lrsearch.report.page import make_report, page, wall_seconds
+from lrsearch.report.page import page, wall_seconds
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage

@@ -13,7 +13,7 @@ from lrsearch.files import make_folder, write_text
 from lrsearch.report.tables import families_table
 
 if TYPE_CHECKING:
-    from lrsearch.report.page import Report
+    from lrsearch.report.report import Report
 
 
 def write_csv(report: Report, folder: Path) -> list[Path]:

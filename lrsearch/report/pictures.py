@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
-    from lrsearch.report.page import Report
+    from lrsearch.report.report import Report
 
 NEEDS = (
     "PNG and SVG need kaleido and a Chrome or Chromium: pip install 'lrsearch[png]', and install "
