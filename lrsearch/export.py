@@ -18,12 +18,13 @@ from lrsearch.files import write_text
 from lrsearch.objective import check_direction
 from lrsearch.optuna_helpers import backend
 from lrsearch.report import words
+from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.confirmed_words import among, other
 from lrsearch.report.raised import RAISE
-from lrsearch.report.robust import Raised, Robust, answer_of, robust_trial
+from lrsearch.report.robust import Raised, Robust, robust_trial
 from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
@@ -117,7 +118,7 @@ def _answer(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[in
     best, place = best_trial(study).number, storage or study._storage
     robust = robust_trial(study, place)
     found = read_confirmed(place, study.study_name)
-    return answer_of(best, best if robust is None else robust, found)
+    return trial_to_use(best, best if robust is None else robust, found)
 
 
 def _export(study: optuna.Study) -> str:

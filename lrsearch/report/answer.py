@@ -1,4 +1,4 @@
-"""The answer of a study in a few sentences of Markdown: for the page and for the dashboard."""
+"""Which trial is the answer of a study, and what is said of it, in Markdown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,31 @@ from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_lowest, of_winner, sentence
 from lrsearch.report.robust_words import robust_sentence
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
+
+
+def trial_to_use(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
+    """Number of the trial to train with, and the file that has it.
+
+    Args:
+        best: Number of the best trial of the search.
+        chosen: Number of the one that did best at higher rates; ``best`` where none was raised.
+        confirmed: The confirmation; where fresh seeds have decided, the answer is theirs.
+    """
+    if confirmed is not None and confirmed.is_of(best) and confirmed.decided:
+        held = confirmed.held
+        return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
+    return chosen, "best.yaml" if chosen == best else "robust.yaml"
+
+
+def trial_shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
+    """The trial whose curve a report draws; :func:`trial_to_use`, but for one case.
+
+    Where fresh seeds have not decided, it is the best of the search, which they are about.
+    """
+    if confirmed is not None and confirmed.is_of(found.best.number):
+        number = confirmed.held.trial
+        return next((t for t in table.trials if t.number == number), found.best)
+    return found.chosen
 
 
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:

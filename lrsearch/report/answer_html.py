@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from lrsearch.report import words
-from lrsearch.report.answer import sentences
+from lrsearch.report.answer import sentences, trial_shown, trial_to_use
 from lrsearch.report.command import confirming
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import sentence as confirmed_sentence
 from lrsearch.report.html import breakable, escape, to_html
-from lrsearch.report.robust import answer_of
 from lrsearch.report.sections import figure_block, section, text
 from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
 
@@ -34,7 +33,7 @@ def hero(
     caption = ""
     if found is not None:
         recipe = found.strongest is not None and found.strongest.trial is not found.best
-        drawn = shown(table, found, confirmed)
+        drawn = trial_shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
             fresh = confirmed is not None and confirmed.is_of(found.best.number)
@@ -54,14 +53,6 @@ def hero(
             "Rings: the best, and the baselines.",
         )
     )
-
-
-def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
-    """The trial that the answer is about: what held on fresh seeds, or is robust, or the best."""
-    if confirmed is not None and confirmed.is_of(found.best.number):
-        number = confirmed.held.trial
-        return next((t for t in table.trials if t.number == number), found.best)
-    return found.chosen
 
 
 def key_figures(
@@ -109,7 +100,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
     """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
     if found is None:
         return ""
-    number, _ = answer_of(found.best.number, found.chosen.number, confirmed)
+    number, _ = trial_to_use(found.best.number, found.chosen.number, confirmed)
     answer = next((t for t in table.trials if t.number == number), found.best)
     parts = [gains(found, answer)]
     near = len(found.close)

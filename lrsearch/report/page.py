@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.files import write_text
 from lrsearch.report import answer_html, sections, words
+from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import command_line, from_python, typed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.pictures import write_png
 from lrsearch.report.report import Report, make_report
-from lrsearch.report.robust import answer_of
 from lrsearch.report.robust_words import robust_note
 from lrsearch.report.tables import StudyTable, families_table
 
@@ -152,7 +152,7 @@ def _use(report: Report) -> str:
     if not report.yaml or report.found is None:
         return ""
     best, chosen = report.found.best.number, report.found.chosen.number
-    _, name = answer_of(best, chosen, report.confirmed)
+    _, name = trial_to_use(best, chosen, report.confirmed)
     another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
         another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report import answer_html, figures, importance_figures, optuna_figures, overview
+from lrsearch.report import figures, importance_figures, optuna_figures, overview
+from lrsearch.report.answer import trial_shown, trial_to_use
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.importance import Importance, importance
@@ -24,7 +25,7 @@ from lrsearch.report.learning_curves import (
     thinned_curves,
     winner_figure,
 )
-from lrsearch.report.robust import answer_of, robust
+from lrsearch.report.robust import robust
 from lrsearch.report.tables import Answer, PruningTable, StudyTable, answer, load, pruning
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     drawn = _figures(table, found, confirmed, mattered, stopped, best)
     yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
-        number, file = answer_of(found.best.number, found.chosen.number, confirmed)
+        number, file = trial_to_use(found.best.number, found.chosen.number, confirmed)
         yaml, python = _exports(study, number, file)
     of_family = {c.trial.family: c for c in best}
     return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
@@ -83,7 +84,7 @@ def _figures(
     """The figures that this study has something for, by name, each with a description."""
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None and found.best.family:
-        rows = thinned_curves(table, [answer_html.shown(table, found, confirmed)])
+        rows = thinned_curves(table, [trial_shown(table, found, confirmed)])
         if found.strongest is not None and found.strongest.trial is not found.best:
             rows += thinned_curves(table, [found.strongest.trial])
         drawn["winner"] = (winner_figure(rows), "learning rate of the best schedule")

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import optuna
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
-from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.finalists import finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
@@ -177,20 +176,6 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
             break
         raised |= {trial.number: found[trial.number][: nth + 1] for trial, nth in some}
     return raised
-
-
-def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
-    """Number of the trial to train with, and the file that has it.
-
-    Args:
-        best: Number of the best trial of the search.
-        chosen: Number of the one that did best at higher rates; ``best`` where none was raised.
-        confirmed: The confirmation; where fresh seeds have decided, the answer is theirs.
-    """
-    if confirmed is not None and confirmed.is_of(best) and confirmed.decided:
-        held = confirmed.held
-        return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
-    return chosen, "best.yaml" if chosen == best else "robust.yaml"
 
 
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
