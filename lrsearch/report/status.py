@@ -134,7 +134,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
 
     from lrsearch.storage.schema import TRIAL_VALUES, TRIALS, USER_ATTRIBUTES
 
-    # as report.rows leaves them out: trials that another program added to a study of ours
+    # as report.read_study leaves them out: trials that another program added to a study of ours
     there = storage.get_all_studies()
     ours = [study._study_id for study in there if info_of(study.user_attrs)]
     with_schedule = sa.select(USER_ATTRIBUTES.c.trial_id).where(

@@ -20,7 +20,7 @@ from lrsearch.search.study import METRIC, study_info
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.slots import Begun
-from lrsearch.storage.studies import change, set_once
+from lrsearch.storage.study_attributes import change, set_once
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage

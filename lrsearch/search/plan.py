@@ -18,7 +18,7 @@ from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.fingerprint import fingerprint

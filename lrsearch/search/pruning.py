@@ -1,10 +1,11 @@
-"""The pruner that knows the rest of the schedule, and learns from the study whom to trust.
+"""The pruner: it knows the rest of each schedule, and predicts the final loss.
 
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
-not compared with the losses of others now, but by what its final loss will be
-(:mod:`lrsearch.search.predictors`). It is stopped when the chance that it beats the best finished
-trial is small against what the best's own curve would have been given at the same epoch; where its
-averaged loss leads those of all that came so far, only when it is ten times smaller still.
+not compared with the losses of others at the same epoch, but by its predicted final loss
+(:mod:`lrsearch.search.predictors`). From that follows the chance that it beats the best finished
+trial. It is stopped where this chance is small against the one that the best trial itself would
+have been given at the same epoch. A trial whose averaged loss is among the lowest of all so far
+is stopped only where the chance is ten times smaller still.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The sampler in trace space: what a cosine has shown speaks for a polynomial of the same curve.
+"""The sampler: it learns from the rates of schedules, whatever family they are of.
 
-A Gaussian process (:mod:`lrsearch.surrogate`) from trace features to the final loss, and
-expected improvement over candidates: schedules drawn from the whole space, and neighbours of the
-best so far. Trials that run are believed at their predicted value, stopped ones at what the
-pruner's predictors say of them, diverged ones are as bad as it gets. Where many trials run at
-once, many are asked for before a few are complete: until then, early losses have to do.
+So what a cosine has shown counts for a polynomial of the same curve, too. A Gaussian process
+(:mod:`lrsearch.surrogate`) predicts the final loss from features of the trace. The next trial is
+the candidate with the largest expected improvement; candidates are schedules drawn from the whole
+space, and neighbours of the best so far. A running trial counts with its predicted loss, a
+stopped one with what the pruner's predictors say, a diverged one as the worst. Where many trials
+run at once, many are asked for before a few are complete: until then, early losses are used.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import Storage, redact
 from lrsearch.storage.cache import Cache
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.study_attributes import set_once
 from lrsearch.tasks import FROM_PYTHON
 
 METRIC = "validation loss"

@@ -1,4 +1,4 @@
-"""Reads a study: Optuna's trials and our history of their epochs, to rows and columns."""
+"""Reads a study into a `StudyTable`: Optuna's trials as rows, our history of epochs as columns."""
 
 from __future__ import annotations
 
