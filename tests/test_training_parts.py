@@ -639,10 +639,10 @@ from dataclasses import replace
 from torch import nn
 from lrsearch.tasks import load_task
 from lrsearch.tasks.check import check
-from lrsearch.training.stacked import fusable
+from lrsearch.training.stacked import why_not_fused
 task = replace(load_task("digits"), model=lambda: nn.Sequential(nn.Dropout(), nn.Linear(64, 10)))
 check(replace(task, param_groups=lambda model: [{"params": model.parameters()}]))
-print(fusable(task, "SGD"), "torch._dynamo" in sys.modules)
+print(why_not_fused(task, "SGD"), "torch._dynamo" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "None False\n"

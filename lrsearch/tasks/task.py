@@ -226,11 +226,6 @@ class Task:
             f"({unit} per epoch), so that schedules know the steps of an epoch"
         )
 
-    @property
-    def fusable(self) -> bool:
-        """Whether trials can share one stacked model: both splits are tensors."""
-        return isinstance(self.train, Split) and isinstance(self.validation, Split)
-
     @cached_property
     def parameters(self) -> int:
         """Number of trainable parameters of the model."""

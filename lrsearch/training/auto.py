@@ -23,7 +23,7 @@ from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Data, Split, Task, fresh_model
 from lrsearch.training import device as devices
 from lrsearch.training.runner import Runner
-from lrsearch.training.stacked import fusable
+from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_mlp import layers_of
 
 THREADS = 1
@@ -120,8 +120,8 @@ def choose(
         count, reason = 1, "not fused, as asked"
     elif wanted_fuse is None and device.type == "cpu" and _has_convolution(model):
         count, reason = 1, "not fused: convolutions lose from it on a CPU"
-    elif unable := fusable(task, optimizer, optimizer_args, chosen_precision, device):
-        count, reason = 1, f"not fused: {unable}"
+    elif why := why_not_fused(task, optimizer, optimizer_args, chosen_precision, device):
+        count, reason = 1, f"not fused: {why}"
     elif wanted_fuse:
         count, reason = min(wanted_fuse, max(1, trials)), "as asked"
     elif device.type == "cpu" and small:

@@ -45,7 +45,7 @@ class EnsembleRunner:
     """Trains up to k trials at once (a :class:`~lrsearch.training.runner.Runner`).
 
     Args:
-        task: Its splits must be tensors; :func:`lrsearch.training.stacked.fusable` tells.
+        task: One of which :func:`lrsearch.training.stacked.why_not_fused` says None.
         k: Slots, at least 1.
         optimizer: ``SGD``, ``Adam`` or ``AdamW``.
         optimizer_args: Its arguments, without ``lr``.

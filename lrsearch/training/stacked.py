@@ -110,7 +110,7 @@ def _hooks_gradients(model: nn.Module) -> bool:
     )
 
 
-def fusable(
+def why_not_fused(
     task: Task,
     optimizer: str,
     optimizer_args: Mapping[str, Any] | None = None,
@@ -129,7 +129,7 @@ def fusable(
         device: Where it shall run; None = CPU.
 
     Example:
-        >>> fusable(load_task("digits"), "LBFGS")
+        >>> why_not_fused(load_task("digits"), "LBFGS")
         'optimizer LBFGS has no stacked form (SGD, Adam and AdamW have)'
     """
     device = device or torch.device("cpu")
