@@ -16,11 +16,7 @@ from scipy.stats import ttest_rel
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX
 from lrsearch.errors import UsageError
 from lrsearch.report import pictures
-from lrsearch.report.record import (
-    make_record,
-    to_json,
-    write_record,
-)
+from lrsearch.report.record import make_record, to_json, write_record
 from lrsearch.report.record_figure import record_figure
 from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule

@@ -36,14 +36,7 @@ from lrsearch.report.importance import Importance, Shares
 from lrsearch.report.importance_words import importance_line, importance_sentences
 from lrsearch.report.page import page, write_report
 from lrsearch.report.report import Report, make_report
-from lrsearch.report.tables import (
-    FamilyRow,
-    StudyTable,
-    answer,
-    families_table,
-    load,
-    pruning,
-)
+from lrsearch.report.tables import FamilyRow, StudyTable, answer, families_table, load, pruning
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
 

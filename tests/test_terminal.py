@@ -29,13 +29,7 @@ from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule
-from lrsearch.search.display import (
-    Display,
-    LineDisplay,
-    LiveDisplay,
-    finished_line,
-    make_display,
-)
+from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line, make_display
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.outcome import _metric
 from lrsearch.search.progress import Progress, TrialProgress, read_progress

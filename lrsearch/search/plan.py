@@ -22,12 +22,7 @@ from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.fingerprint import fingerprint
-from lrsearch.tasks.optimizers import (
-    build_optimizer,
-    resolve_optimizer,
-    usual_lr,
-    usual_range,
-)
+from lrsearch.tasks.optimizers import build_optimizer, resolve_optimizer, usual_lr, usual_range
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
