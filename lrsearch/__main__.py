@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from lrsearch.cli import main
-from lrsearch.ending import run_and_leave
+from lrsearch.program import run_and_leave
 
 
 def program() -> NoReturn:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch import config as configs
-from lrsearch.backend import backend
 from lrsearch.errors import UsageError
+from lrsearch.optuna_helpers import backend, optuna_logs_errors_only
 from lrsearch.result import Result
 from lrsearch.settings import SETTINGS, default_storage
 
@@ -146,9 +146,9 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
-    from lrsearch.search.closing import files
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
+    from lrsearch.search.outcome import written_files
     from lrsearch.search.run import run
 
     with _as_in_a_script():
@@ -160,7 +160,7 @@ def search(
 
             note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
             found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
-    return Result(outcome.study, outcome.storage, tuple(files(outcome, found)))
+    return Result(outcome.study, outcome.storage, tuple(written_files(outcome, found)))
 
 
 def report(study: str | optuna.Study, *, storage: str | None = None) -> Result:
@@ -276,7 +276,7 @@ def open_storage(url: str | None = None) -> Storage:
     """
     from lrsearch import storage as stores
 
-    with _optuna_as_before():
+    with optuna_logs_errors_only():
         return stores.open_storage(default_storage() if url is None else url)
 
 
@@ -296,25 +296,12 @@ def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, Ba
 
     if isinstance(study, str):
         url = default_storage() if url is None else url
-        with _optuna_as_before():
+        with optuna_logs_errors_only():
             storage = stores.open_storage(url, create=False)
             return load_study(storage, study, stores.redact(url)), storage
     if not hasattr(study, "study_name"):
         raise UsageError(f"expected a study or its name, got {study!r:.60}")
     return study, backend(study._storage)
-
-
-@contextmanager
-def _optuna_as_before() -> Iterator[None]:
-    """What Optuna says in a program of the user's own is not ours to change."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 @contextmanager
@@ -326,7 +313,7 @@ def _as_in_a_script() -> Iterator[None]:
 
     threads = torch.get_num_threads()
     try:
-        with _optuna_as_before():
+        with optuna_logs_errors_only():
             yield
     except Interrupted:
         raise KeyboardInterrupt(

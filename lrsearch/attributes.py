@@ -9,16 +9,34 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import BaseTrial, FrozenTrial
 
 
-ATTR = "lrsearch"
-"""What ``lrsearch run`` keeps with a study."""
+STUDY_ATTR = "lrsearch"
+"""A study's settings, plan, versions and ``uid``, as ``lrsearch run`` keeps them."""
+LR_RANGE_ATTR = "lr_range_test"
+"""The lr range test of a study that was run with ``lr: auto``."""
+CONFIRM_ATTR = "lrsearch_confirm"
+"""In the study ``NAME-confirm``: which search it is of, its arms, seeds and slots."""
+CONFIRM_SUFFIX = "-confirm"
+
+
+def confirmation_study(storage: BaseStorage, name: str) -> optuna.Study | None:
+    """The study ``NAME-confirm`` of the search ``NAME``; None where there is none."""
+    import optuna
+
+    try:
+        study = optuna.load_study(study_name=name + CONFIRM_SUFFIX, storage=storage)
+    except KeyError:
+        return None
+    return study if isinstance(study.user_attrs.get(CONFIRM_ATTR), Mapping) else None
 
 
 def info_of(attrs: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ``lrsearch run`` keeps in a study's attributes; empty where it did not make it."""
-    kept = attrs.get(ATTR)
+    kept = attrs.get(STUDY_ATTR)
     if not isinstance(kept, Mapping) or not isinstance(kept.get("config"), Mapping):
         return {}
     return kept if isinstance(kept.get("plan") or {}, Mapping) else {}

@@ -9,7 +9,7 @@ from lrsearch.attributes import budget_of
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
 from lrsearch.objective import asked, check_trial
-from lrsearch.schedules.built import steps_taken
+from lrsearch.schedules.build import steps_taken
 from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:

@@ -22,15 +22,15 @@ from lrsearch.cli_arguments import (
 )
 from lrsearch.cli_lists import COMMANDS as LISTS
 from lrsearch.cli_studies import COMMANDS as STUDIES
-from lrsearch.ending import is_ours
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
 from lrsearch.imports import uncollected
+from lrsearch.program import is_ours
 from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lrsearch.config import StudyConfig
     from lrsearch.report.confirmed import Confirmed
-    from lrsearch.search.run import Outcome
+    from lrsearch.search.outcome import Outcome
 
 FLAGS = ("warmup", "baselines", "robust", "compile")
 GROUPS = {
@@ -166,12 +166,12 @@ def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) 
 
 def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
     """The end of a run."""
-    from lrsearch.search.closing import closing, summary
+    from lrsearch.search.outcome import outcome_dict, print_outcome
 
     if args.json:
-        out_json(summary(outcome, found))
+        out_json(outcome_dict(outcome, found))
     else:
-        closing(outcome, found, imports=args.imports)
+        print_outcome(outcome, found, imports=args.imports)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -61,13 +61,13 @@ def _add_report(sub: argparse.ArgumentParser) -> Call:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from lrsearch.report.confirmed import ATTR
+    from lrsearch.attributes import CONFIRM_ATTR
     from lrsearch.report.page import write_report
     from lrsearch.search.study import folder_of
 
     study, storage = named_study(args)
-    if ATTR in study.user_attrs:  # a confirmation is a part of its search's report
-        args.study = study.user_attrs[ATTR]["of"]
+    if CONFIRM_ATTR in study.user_attrs:  # a confirmation is a part of its search's report
+        args.study = study.user_attrs[CONFIRM_ATTR]["of"]
         study, storage = named_study(args)
     if args.record:
         from lrsearch.report.record import write_record
@@ -75,7 +75,7 @@ def _report(args: argparse.Namespace) -> int:
         out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
         return 0
     if args.overview:
-        from lrsearch.report.save import write_overview
+        from lrsearch.report.pictures import write_overview
 
         out(str(write_overview(study, storage, Path(args.overview))))
         return 0
@@ -120,7 +120,6 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
     from lrsearch.report.command import data_option, import_options
-    from lrsearch.report.confirmed_json import results
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
@@ -142,7 +141,7 @@ def _confirm(args: argparse.Namespace) -> int:
         note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code
     if args.json:
-        out_json(results(found))
+        out_json(found.to_dict())
         return 0
     console = to_stdout()
     print_confirmed(found, console)

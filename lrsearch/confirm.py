@@ -5,8 +5,8 @@ are trained again on seeds that the search has not seen, the same for all. Each 
 one trial of a study ``NAME-confirm`` in the same database, so that it is resumed, shared and shown
 like any other. This and ``lrsearch train`` are the only places that look at test data.
 
-What the search found is trained once more at higher rates (:mod:`lrsearch.report.edges`), where
-the search itself has not done that (:mod:`lrsearch.search.robust`).
+What the search found is trained once more at higher rates (:mod:`lrsearch.report.raised`), where
+the search itself has not done that (:mod:`lrsearch.search.raise_finalists`).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
-from lrsearch.callable import make_callable
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
+from lrsearch.callable_module import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import best_trial, write_confirmed, write_robust
 from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed, read_confirmed
-from lrsearch.report.distinct import choose_arms
-from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import read_confirmed
+from lrsearch.report.finalists import choose_arms
+from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
-from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
-from lrsearch.search.confirming import make_confirm_worker
+from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
+from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import make_crew
 from lrsearch.search.study import changed, stored_config
 from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
-    from lrsearch.search.run import Outcome
+    from lrsearch.search.outcome import Outcome
     from lrsearch.storage.engine import Storage
 
 make_callable(__name__)
@@ -98,8 +98,8 @@ def confirm(
         raise UsageError(f"--seeds must be at least 2 to compare anything, got {seeds}")
     if seeds > MOST_SEEDS:
         raise UsageError(f"--seeds must be at most {MOST_SEEDS:,}, got {seeds:,}")
-    if ATTR in study.user_attrs:
-        more = typed("confirm", study.user_attrs[ATTR]["of"], storage.label)
+    if CONFIRM_ATTR in study.user_attrs:
+        more = typed("confirm", study.user_attrs[CONFIRM_ATTR]["of"], storage.label)
         raise UsageError(
             f"study {study.study_name!r} is a confirmation itself: {more} --seeds N adds seeds "
             "to it"
@@ -117,21 +117,18 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        edges = [(edge, fresh[0]) for arm in own if (edge := at_the_edge(arm)) is not None]
+        raised = [(arm, fresh[0]) for arm in map(raised_arm, own) if arm is not None]
         before = read_confirmed(storage, study.study_name)
-        again = open_confirmation(study, storage, plan, edges, arms, fresh, top)
+        again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)
-        for line in _announced(study.study_name, arms, seeds, before, raised=bool(edges)):
+        for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):
             note(line)
-        crew = make_crew(
-            plan, storage, folder, interrupt, note, task=task, confirms=again.study_name
-        )
-        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
+        train_confirmation(plan, again, storage, folder, interrupt, note, task=task)
     confirmed = read_confirmed(storage, study.study_name)
     if confirmed is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
-            f"{typed('show', study.study_name + SUFFIX, storage.label)} tells why"
+            f"{typed('show', study.study_name + CONFIRM_SUFFIX, storage.label)} tells why"
         )
     write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
     file = write_confirmed(study, confirmed, folder / "confirmed.yaml")
@@ -151,7 +148,7 @@ def _announced(
     on = f", {seeds} fresh seeds each"
     if there > seeds:
         on = f"; {seeds} fresh seeds were asked for, {there} were run before: all are told"
-    more = f"; those found once more with rates raised {EDGE:g} times" if raised else ""
+    more = f"; those found once more with rates raised {RAISE:g} times" if raised else ""
     lines = [f"confirm {name}: {words.count(len(arms), 'schedule')}{on}{more}"]
     for arm in arms:
         what = f"{arm['schedule']['family']}, lr {arm['schedule']['lr']:.4g}"

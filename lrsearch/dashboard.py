@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from lrsearch.attributes import CONFIRM_SUFFIX
 from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
-from lrsearch.report.confirmed import SUFFIX
 from lrsearch.report.status import studies
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Filler(threading.Thread):
         finished = {r["study"]: r["complete"] + r["pruned"] + r["failed"] for r in rows}
         at_work = {row["study"] for row in rows if row["running"]}
         for row in rows:
-            name, again = row["study"], f"{row['study']}{SUFFIX}"
+            name, again = row["study"], f"{row['study']}{CONFIRM_SUFFIX}"
             now = finished[name], finished.get(again, 0), row["last"]
             before = self._seen.get(name, (-1, -1, None))
             news = any(not b <= a <= 1.1 * b for a, b in zip(now[:2], before[:2], strict=True))

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, sentences
+from lrsearch.report.answer import sentences
 from lrsearch.report.answer_html import effect
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
-from lrsearch.report.confirmed import Confirmed, confirmed_of
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.courses import drawn_courses
-from lrsearch.report.edges import EDGE
-from lrsearch.report.page import Report, make_report
+from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.learning_curves import thinned_curves
+from lrsearch.report.raised import RAISE
+from lrsearch.report.report import Report, make_report
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.report.trial_svg import trial_picture
 from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert
@@ -126,7 +128,7 @@ def note(report: Report) -> str:
             )
             rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")
         parts.append("\n".join(rows))
-    parts += map(words.markdown, mattered(report.mattered))
+    parts += map(words.markdown, importance_sentences(report.mattered))
     counts = report.stopped.counts
     saved = report.stopped.saved
     parts.append(
@@ -144,7 +146,7 @@ def confirm_note(found: Confirmed | None, plan: Mapping[str, Any]) -> str:
     of = words.code(plan["of"])
     if not plan["arms"]:
         return (
-            f"## Finalists of {of}\n\nTrained at {EDGE:g} times their rates, on fresh seeds: "
+            f"## Finalists of {of}\n\nTrained at {RAISE:g} times their rates, on fresh seeds: "
             "what bears that best is in robust.yaml."
         )
     head = f"## Confirmation of {of}"
@@ -218,8 +220,8 @@ class Pictures:
             trial = next((t for t in table.trials if t.trial_id == trial.trial_id), None)
         if table is None or trial is None:
             raise ArtifactNotFound(artifact_id)
-        (course,) = drawn_courses(table, [trial])
-        return io.BytesIO(trial_picture(course).encode())
+        (curve,) = thinned_curves(table, [trial])
+        return io.BytesIO(trial_picture(curve).encode())
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Nothing can be uploaded here."""

@@ -9,11 +9,9 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from lrsearch.attributes import info_of
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, info_of
 from lrsearch.errors import LrsearchError
 from lrsearch.report import words
-from lrsearch.report.confirmed import ATTR as CONFIRMS
-from lrsearch.report.confirmed import SUFFIX
 from lrsearch.search.study import folder_of, load_study, study_names
 from lrsearch.storage import Storage, slots
 
@@ -29,9 +27,9 @@ def with_confirmations(storage: Storage, names: Sequence[str], url: str) -> list
     there = set(study_names(storage))
     for name in names:
         found[name] = load_study(storage, name, url)
-        if (again := name + SUFFIX) in there:
+        if (again := name + CONFIRM_SUFFIX) in there:
             confirmation = load_study(storage, again, url)
-            if confirmation.user_attrs.get(CONFIRMS, {}).get("of") == name:
+            if confirmation.user_attrs.get(CONFIRM_ATTR, {}).get("of") == name:
                 found[again] = confirmation
     for name, study in found.items():
         if running := _at_work(storage, study):
@@ -47,7 +45,7 @@ def _at_work(storage: Storage, study: optuna.Study) -> int:
     if not storage.has_history:
         return 0
     slots.sweep(storage, study._study_id)
-    return slots.progress(storage, study._study_id).running
+    return slots.count_slots(storage, study._study_id).running
 
 
 def told(study: optuna.Study) -> str:

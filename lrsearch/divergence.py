@@ -1,8 +1,8 @@
-"""What a loss is that is none: how divergence is written down, and where a loss counts as it.
+"""Divergence: how it is written down, and from which loss on a trial counts as diverged.
 
 A trial has diverged where its loss is not finite; only that ends it. Losses of any size are
-losses: those of a regression in raw units may be 1e7 all along. A trial that has blown up without
-ever reaching infinity is told by the losses of the others: see :func:`blown_up`.
+losses: those of a regression in raw units may be 1e7 all along. Whether a trial has blown up
+without ever reaching infinity is seen from the losses of the others: see :func:`blown_up`.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _no_gpu() -> Finding:
 
 def _data(data_dir: str | None) -> Iterator[Finding]:
     from lrsearch.tasks import data_folder
-    from lrsearch.tasks.files import CIFAR, FASHION, located
+    from lrsearch.tasks.datasets import CIFAR, FASHION, located
 
     root = data_folder(data_dir)
     for task, (name, files) in (("cifar10", CIFAR), ("fashion-mnist", FASHION)):

@@ -76,3 +76,14 @@ def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> Usage
     return UsageError(
         f"unknown {kind} {name!r}{question} ({hint or 'valid: ' + ', '.join(names)})"
     )
+
+
+def brief(error: BaseException) -> str:
+    """``ValueError: first line of it``, without a full stop; the name alone where it is empty.
+
+    Example:
+        >>> brief(KeyError()), brief(ValueError("no.\\nreally"))
+        ('KeyError', 'ValueError: no')
+    """
+    text = next(iter(str(error).splitlines()), "").rstrip(". ")
+    return ": ".join(filter(None, (type(error).__name__, text)))[:300]

@@ -12,18 +12,19 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import info_of, other_params, schedule_of
-from lrsearch.backend import backend
+from lrsearch.attributes import CONFIRM_ATTR, info_of, other_params, schedule_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
+from lrsearch.optuna_helpers import backend
 from lrsearch.report import words
+from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR as CONFIRMATION
-from lrsearch.report.confirmed import Confirmed, read_confirmed
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.confirmed_words import among, other
-from lrsearch.report.edges import EDGE
-from lrsearch.report.robust import Raised, Robust, answer_of, robust_trial
+from lrsearch.report.raised import RAISE
+from lrsearch.report.robust import Raised, Robust, robust_trial
 from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.family import stepping
@@ -117,7 +118,7 @@ def _answer(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[in
     best, place = best_trial(study).number, storage or study._storage
     robust = robust_trial(study, place)
     found = read_confirmed(place, study.study_name)
-    return answer_of(best, best if robust is None else robust, found)
+    return trial_to_use(best, best if robust is None else robust, found)
 
 
 def _export(study: optuna.Study) -> str:
@@ -207,7 +208,7 @@ def export_text(
         LrsearchError: If there is no completed trial, or no such trial.
         UsageError: Of a confirmation, whose best run is but its luckiest seed, no trial is named.
     """
-    if trial is None and (again := study.user_attrs.get(CONFIRMATION)):
+    if trial is None and (again := study.user_attrs.get(CONFIRM_ATTR)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
@@ -250,7 +251,7 @@ def write_robust(study: optuna.Study, found: Robust | None, path: Path) -> Path:
     text = export_text(study, trial=trial.number, name=path.name)
     if found is not None and found.raised:
         text += _yaml(
-            {"robust": {"times_the_rates": EDGE, "val_loss": plain_losses(found.raised)}}
+            {"robust": {"times_the_rates": RAISE, "val_loss": plain_losses(found.raised)}}
         )
     write_text(path, text)
     return path

@@ -39,6 +39,18 @@ def write_text(path: Path, text: str) -> None:
         raise LrsearchError(f"cannot write {path} ({error.strerror or error})") from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises:
+        LrsearchError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LrsearchError(f"cannot make {folder} ({error.strerror or error})") from None
+
+
 def check_folder(folder: Path, option: str) -> None:
     """Make sure that files can be written to a folder, before hours of work; it is not made yet.
 

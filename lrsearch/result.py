@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from lrsearch.report.confirmed import Confirmed
-    from lrsearch.report.page import Report
+    from lrsearch.report.report import Report
     from lrsearch.report.tables import TrialRow
     from lrsearch.schedules import Schedule
 
@@ -147,7 +147,7 @@ class Result:
     @cached_property
     def tables(self) -> Report:
         """Everything that the report shows, read once; make a new result to see more trials."""
-        from lrsearch.report.page import make_report
+        from lrsearch.report.report import make_report
 
         return make_report(self.study, self.storage)
 
@@ -230,19 +230,19 @@ class Result:
 
     def _repr_html_(self) -> str:
         from lrsearch.report import answer, svg
-        from lrsearch.report.courses import best_courses
-        from lrsearch.report.html import in_notebook
+        from lrsearch.report.html import in_notebook, to_html
+        from lrsearch.report.learning_curves import best_curves
 
         tables = self.tables
         said = answer.sentences(tables.table, tables.found, tables.confirmed)
-        parts = [f"<p>{answer.to_html(line)}</p>" for line in said]
+        parts = [f"<p>{to_html(line)}</p>" for line in said]
         parts.append(f"<p><small>{html.escape(self._lines()[0])}</small></p>")
-        courses = best_courses(tables.table, 5)
-        if courses:
+        curves = best_curves(tables.table, 5)
+        if curves:
             rows = []
-            for course in courses:
-                trial = course.trial
-                line = svg.sparkline(course.x, course.lr, course.level, trial.family)
+            for curve in curves:
+                trial = curve.trial
+                line = svg.sparkline(curve.x, curve.lr, curve.level, trial.family)
                 cells = (trial.family, f"{trial.lr:.3g}", words.loss(trial.value))
                 text = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
                 rows.append(f"<tr>{text}<td>{line}</td></tr>")

@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.backend import backend
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import check_folder, results_folder
+from lrsearch.optuna_helpers import backend
 
 if TYPE_CHECKING:
     import optuna

@@ -20,18 +20,18 @@ from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.export import read_configuration
 from lrsearch.files import check_folder, write_text
 from lrsearch.report import words
-from lrsearch.report.courses import Course, courses_figure, trace_points
 from lrsearch.report.html import document, escape, figure
+from lrsearch.report.learning_curves import LearningCurve, learning_curves_figure, trace_points
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.ranges import as_number
+from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.search.run import make_runner
 from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import import_place
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 
 SAY_SECONDS = 2.0
 _BLOCKS = ("schedule", "also", "optimizer", "param_groups", "task", "result", "study", "made_by")
@@ -259,8 +259,8 @@ def curve_page(result: Trained, config: StudyConfig, name: str) -> str:
     epochs = [r.epoch for r in result.epochs]
     rates: list[float | None] = [r.lr for r in result.epochs]
     x, lr, level = trace_points(schedule, epochs, rates)
-    course = Course(row, x, lr, level, epochs, [r.val_loss for r in result.epochs], rates)
-    drawn = courses_figure([course])
+    curve = LearningCurve(row, x, lr, level, epochs, [r.val_loss for r in result.epochs], rates)
+    drawn = learning_curves_figure([curve])
     drawn.update_layout(showlegend=False)
     body = (
         f"<main><header><p class='kicker'>lrsearch train {escape(name)}</p>"

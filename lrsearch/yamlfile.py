@@ -1,4 +1,4 @@
-"""Reading YAML from strangers: safe loader, size limit, no aliases, the line of every key."""
+"""Reads YAML that anybody may have written: safe loader, size limit, no aliases, lines of keys."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from lrsearch.training import checkpoint
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 
 NAME = "elsewhere"
 CPU = torch.device("cpu")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from lrsearch.config import make
 from lrsearch.schedules import Schedule, Space
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.saving import Saves
 from lrsearch.search.study import make_pruner, open_study
 from lrsearch.storage import open_storage
 from lrsearch.storage.owners import new_owner
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 
 EPOCHS = 6
 
@@ -106,7 +106,7 @@ class Bench:
             sampler=self.sampler,
             seed=0,
             baselines=self.space.baselines(0.1) if baselines else {},
-            saves=Saves(self.folder / "checkpoints", self.notes.append),
+            checkpoints=Checkpoints(self.folder / "checkpoints", self.notes.append),
             device="cpu",
             interrupt=interrupt or Interrupt(),
             deadline=deadline,

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrsearch.search import saving, workers
+from lrsearch.search import checkpoints, workers
 from lrsearch.tasks import Split, Task
 
-saving.PAUSE_SECONDS, saving.SHARE = 0.0, float("inf")
+checkpoints.PAUSE_SECONDS, checkpoints.SHARE = 0.0, float("inf")
 PAUSE = float(os.environ.get("LRSEARCH_TEST_PAUSE", "0.04"))
 if "LRSEARCH_TEST_CRASH" in os.environ:
     workers.MAX_DEATHS = 2

@@ -19,8 +19,8 @@ from lrsearch.tasks.models import convnet, net, resnet9, resnet20
 from lrsearch.tasks.task import Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import Runner
-from lrsearch.training.stacked import fusable
+from lrsearch.training.runner import Runner
+from lrsearch.training.stacked import why_not_fused
 from tests.test_ensemble import Residual, images, mlp, vectors
 from tests.test_ensemble_single import small_cifar
 
@@ -57,7 +57,7 @@ def histories(case: Case) -> dict[str, Any]:
     """Why the task cannot be fused (None), and the losses of a trial alone and beside another."""
     device = torch.device("cuda:0")
     task = replace(case.task(), optimizer_args={"momentum": 0.9})
-    reason = fusable(task, "SGD", None, case.precision, device)
+    reason = why_not_fused(task, "SGD", None, case.precision, device)
     if reason is not None:
         return {"reason": reason}
     how: dict[str, Any] = {

@@ -73,7 +73,7 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bo
     while True:
         claim = claim_one(storage, study_id, target, owner)
         if claim is None:
-            if slots.progress(storage, study_id).finished >= target:
+            if slots.count_slots(storage, study_id).finished >= target:
                 return done
             time.sleep(0.05)
             continue

@@ -32,7 +32,7 @@ from lrsearch.search import notebook
 from lrsearch.search.interrupt import Interrupted
 from lrsearch.settings import SETTINGS
 from lrsearch.tasks import Split, Task
-from lrsearch.tasks.initial import SAMPLES
+from lrsearch.tasks.fingerprint import SAMPLES
 
 SMALL: dict[str, Any] = {"trials": 6, "epochs": 3, "quiet": True}
 

@@ -11,14 +11,16 @@ import pytest
 
 from lrsearch.config import make
 from lrsearch.errors import ConfigError
-from lrsearch.report.distinct import choose_arms
+from lrsearch.report.finalists import choose_arms
 from lrsearch.report.importance import importance
-from lrsearch.report.page import make_report, page
+from lrsearch.report.page import page
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import families_table, load
 from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.search import plan as plans
-from lrsearch.search.draft import Draft, Searched
-from lrsearch.search.run import Outcome, run
+from lrsearch.search.ask import Draft, Searched
+from lrsearch.search.outcome import Outcome
+from lrsearch.search.run import run
 from lrsearch.search.study import SAMPLERS, make_sampler
 
 RECIPES = ["ConstantLR", "StepLR", "CosineAnnealingLR", "OneCycleLR"]

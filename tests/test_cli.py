@@ -257,7 +257,7 @@ def test_a_run_that_cannot_be_confirmed_is_told_all_the_same(
     def fails(*_: object, **__: object) -> None:
         raise LrsearchError("no run of the best schedule came to its end")
 
-    monkeypatch.setattr("lrsearch.search.confirming.ConfirmWorker.run", fails)
+    monkeypatch.setattr("lrsearch.search.confirm_worker.ConfirmWorker.run", fails)
     assert main([*SMALL, "--confirm", "2"]) == 1
     said = capsys.readouterr()
     assert "Best schedule" in said.out

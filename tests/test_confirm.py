@@ -27,23 +27,24 @@ from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text, write_best, write_confirmed
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
-from lrsearch.report.confirmed import Arm, Confirmed, confirmed_of, read_confirmed
-from lrsearch.report.confirmed_json import results
+from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.distinct import choose_arms, difference
-from lrsearch.report.page import make_report, page
+from lrsearch.report.csv_files import write_csv
+from lrsearch.report.finalists import choose_arms, difference
+from lrsearch.report.page import page
 from lrsearch.report.record import make_record
-from lrsearch.report.save import write_csv
+from lrsearch.report.report import make_report
 from lrsearch.report.status import study_status
 from lrsearch.report.tables import answer, load
 from lrsearch.schedules import Schedule
-from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.workers import LocalLauncher, Order
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.tasks import Split, Task, load_task
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from tests.synthetic import Fake, make_study
 
 EPOCHS = 4
@@ -637,7 +638,7 @@ def test_no_other_module_asks_for_test_data() -> None:
         "tasks/check.py",
         "training/evaluation.py",  # in its docstring
     }
-    assert with_text(r"load_test\b") == {"tasks/check.py", "search/confirming.py", "train.py"}
+    assert with_text(r"load_test\b") == {"tasks/check.py", "search/confirm_worker.py", "train.py"}
 
 
 def test_test_data_that_do_not_fit_are_named_before_anything_is_trained(in_tmp: Path) -> None:
@@ -712,7 +713,7 @@ def test_results_are_plain_values(storage: Storage) -> None:
     study = search_of(
         storage, found(constant(0.1), 0.2), found(constant(0.05), 0.3, baseline="ConstantLR")
     )
-    plain = results(confirm(study, storage, top=1, seeds=2))
+    plain = confirm(study, storage, top=1, seeds=2).to_dict()
     again = json.loads(json.dumps(plain))
     assert again["winner"] == "#0"
     assert again["runs"] == {"planned": 4, "finished": 4}
@@ -727,7 +728,7 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     winner = Arm("#0", schedule, 0, None, {1: 0.1, 2: 0.2}, {}, {}, ())
     lost = Arm("#1", schedule, 1, None, {}, {}, {}, (1, 2))
     both = Confirmed("s", (winner, lost), (1, 2), 4, 4, (), "accuracy")
-    plain = json.loads(json.dumps(results(both), allow_nan=False))
+    plain = json.loads(json.dumps(both.to_dict(), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
 

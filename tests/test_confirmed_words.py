@@ -14,7 +14,6 @@ from rich.console import Console
 from lrsearch.report.answer import _what, sentences
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
-from lrsearch.report.confirmed_json import results
 from lrsearch.report.confirmed_words import (
     of_edges,
     of_lowest,
@@ -416,7 +415,7 @@ def test_what_came_lowest_but_bears_no_higher_rate_is_not_the_answer() -> None:
     found = fake_confirmation(
         edge, arm("#2", about(0.14), raised=0.2), arm("StepLR", about(0.16), "StepLR")
     )
-    assert edge.edgy
+    assert edge.near_edge
     assert found.winner is edge
     assert found.lowest is found.held is found.arm("#2")
     said = sentence(found)
@@ -442,7 +441,7 @@ def test_an_arm_is_near_the_edge_above_thrice_its_mean(
     mean: float, raised: float | None, edgy: bool
 ) -> None:
     one = arm("#1", [mean, mean], raised=raised)
-    assert one.edgy == edgy
+    assert one.near_edge == edgy
     two = arm("#2", [2 * abs(mean)] * 2, raised=2 * abs(mean))
     found = fake_confirmation(one, two, arm("StepLR", [5.0, 5.0], "StepLR"))
     assert found.lowest is (two if edgy else one)
@@ -450,4 +449,6 @@ def test_an_arm_is_near_the_edge_above_thrice_its_mean(
     assert all_there.lowest is one, "where all lie near the edge that tells nothing"
     if raised == math.inf:
         assert "(#1)** diverged: it lies" in of_edges(found)
-    assert results(found)["arms"][0]["raised_val_loss"] == (None if raised == math.inf else raised)
+    assert found.to_dict()["arms"][0]["raised_val_loss"] == (
+        None if raised == math.inf else raised
+    )

@@ -77,7 +77,7 @@ def test_options_of_ours_do_not_reach_the_parser_below_kaleido() -> None:
     pytest.importorskip("kaleido")
     code = (
         "import sys; sys.argv = ['lrsearch', 'curves', '--log']\n"
-        "from lrsearch.report.save import _import_kaleido\n"
+        "from lrsearch.report.pictures import _import_kaleido\n"
         "_import_kaleido(); print(sys.argv)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

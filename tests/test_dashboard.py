@@ -22,7 +22,7 @@ from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.history import record_epochs
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from tests.browser import Browser, find_chromium
 from tests.synthetic import make_study
 

@@ -19,8 +19,8 @@ from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task, accuracy
 from lrsearch.training.batches import epoch_plan, epoch_seed
 from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.results import EpochResult
-from lrsearch.training.stacked import fusable
+from lrsearch.training.runner import EpochResult
+from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_mlp import layers_of
 
 CPU = torch.device("cpu")
@@ -486,7 +486,7 @@ class Unused(nn.Module):
 )
 def test_what_cannot_be_stacked_is_told(model: type[nn.Module], reason: str) -> None:
     task = vectors(model)
-    assert reason in str(fusable(task, "SGD", {}))
+    assert reason in str(why_not_fused(task, "SGD", {}))
     with pytest.raises(LrsearchError, match="--fuse off"):
         EnsembleRunner(task, k=2, optimizer="SGD", optimizer_args={}, seed=0, device=CPU)
 
@@ -504,17 +504,17 @@ def test_what_cannot_be_stacked_is_told(model: type[nn.Module], reason: str) -> 
 def test_optimizers_that_have_no_stacked_form(
     optimizer: str, arguments: dict[str, Any], reason: str | None
 ) -> None:
-    found = fusable(vectors(lambda: mlp(6, 8, 3)), optimizer, arguments)
+    found = why_not_fused(vectors(lambda: mlp(6, 8, 3)), optimizer, arguments)
     assert found is None if reason is None else reason in str(found)
 
 
 def test_loaders_and_parameter_groups_are_not_fused() -> None:
     task = vectors(lambda: mlp(6, 8, 3))
     assert "loader" in str(
-        fusable(replace(task, train=[(torch.zeros(2, 6), torch.zeros(2))]), "SGD")
+        why_not_fused(replace(task, train=[(torch.zeros(2, 6), torch.zeros(2))]), "SGD")
     )
     grouped = replace(task, param_groups=lambda model: [{"params": model.parameters()}])
-    assert "groups" in str(fusable(grouped, "SGD"))
+    assert "groups" in str(why_not_fused(grouped, "SGD"))
 
 
 def test_frozen_parameters_stay() -> None:

@@ -19,7 +19,7 @@ from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from lrsearch.training import auto
 from lrsearch.training.auto import Choice, choose, usable_cores
-from lrsearch.training.stacked import fusable
+from lrsearch.training.stacked import why_not_fused
 from tests.test_ensemble import CPU, Odd, Residual, images, mlp, vectors
 
 
@@ -191,7 +191,7 @@ def test_what_fails_when_it_is_stacked_is_trained_alone(model: Any, why: str) ->
 
 
 def test_fp16_is_trained_alone() -> None:
-    assert fusable(load_task("digits"), "SGD", precision="fp16") == (
+    assert why_not_fused(load_task("digits"), "SGD", precision="fp16") == (
         "fp16 would need a loss scale per trial"
     )
 

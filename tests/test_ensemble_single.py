@@ -20,8 +20,8 @@ from lrsearch.tasks.models import convnet, net, resnet9, resnet18, resnet20
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult, Runner
-from lrsearch.training.stacked import fusable
+from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_vmap import CHUNK_BATCHES, VmapStack, norms_in_float
 from tests.test_ensemble import CPU, OPTIMIZERS, Residual, assert_same, images, mlp, vectors
 
@@ -132,7 +132,7 @@ def test_trials_at_bf16_follow_those_alone() -> None:
 @pytest.mark.parametrize("model", [convnet, resnet18])
 def test_half_precision_is_no_reason_against_fusing(model: Callable[[], nn.Module]) -> None:
     """It moves the gradient of resnet18 by 31%, stacked or not."""
-    assert fusable(small_cifar(model), "SGD", {"momentum": 0.9}, "bf16") is None
+    assert why_not_fused(small_cifar(model), "SGD", {"momentum": 0.9}, "bf16") is None
 
 
 def test_a_stacked_step_is_compared_without_the_rounding_of_tf32(
@@ -153,7 +153,7 @@ def test_a_stacked_step_is_compared_without_the_rounding_of_tf32(
 
     monkeypatch.setattr(cudnn, "benchmark", True)
     before = now()
-    assert fusable(vectors(lambda: nn.Sequential(Seen(6, 3), nn.GELU())), "SGD") is None
+    assert why_not_fused(vectors(lambda: nn.Sequential(Seen(6, 3), nn.GELU())), "SGD") is None
     assert set(seen) <= {("ieee", False), (False, False)}
     assert seen
     assert now() == before != seen[0]

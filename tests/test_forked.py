@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made on Linux o
 PROGRAM = """
 import os, sys, threading, time
 from lrsearch.config import make
-from lrsearch.ending import run_and_leave
+from lrsearch.program import run_and_leave
 from lrsearch.search.forked import spares
 
 def main():

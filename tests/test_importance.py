@@ -16,10 +16,10 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from lrsearch.report.answer import mattered
-from lrsearch.report.derived import encode, frozen, study_of
-from lrsearch.report.fanova import Fanova
+from lrsearch.report.fanova import Fanova, encode
 from lrsearch.report.importance import importance, shares, worth
+from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.light_study import frozen, study_of
 from lrsearch.report.tables import load
 from tests.synthetic import Fake, make_study
 
@@ -193,7 +193,10 @@ def test_within_a_family_its_own_parameter_is_found() -> None:
     assert own["gamma"] > 0.8
     assert own["step_size"] < 0.1
     assert next(iter(found.within["StepLR"].share)) == "gamma"
-    assert "combinations of them, in the families' own parameters and in" in mattered(found)[0]
+    assert (
+        "combinations of them, in the families' own parameters and in"
+        in importance_sentences(found)[0]
+    )
 
 
 def _table(courses: dict[str, list[float]]) -> dict[str, float]:

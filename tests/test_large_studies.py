@@ -13,8 +13,8 @@ import numpy as np
 import optuna
 import pytest
 
-from lrsearch.report import courses, optuna_figures, save
-from lrsearch.report.page import make_report
+from lrsearch.report import csv_files, learning_curves, optuna_figures
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.storage import Storage, open_storage
@@ -83,13 +83,13 @@ def test_lines_of_long_trials_have_as_many_points_as_can_be_seen_and_the_same_en
 ) -> None:
     table = load(study, storage)
     for whole, drawn in zip(
-        courses.courses_table(table, table.complete),
-        courses.drawn_courses(table, table.complete),
+        learning_curves.learning_curves_of(table, table.complete),
+        learning_curves.thinned_curves(table, table.complete),
         strict=True,
     ):
         assert len(whole.epoch) == 2000
-        assert 500 <= len(drawn.epoch) <= courses.MOST_POINTS + 2
-        assert 500 <= len(drawn.x) == len(drawn.lr) <= courses.MOST_POINTS + 2
+        assert 500 <= len(drawn.epoch) <= learning_curves.MOST_POINTS + 2
+        assert 500 <= len(drawn.x) == len(drawn.lr) <= learning_curves.MOST_POINTS + 2
         assert (drawn.epoch[0], drawn.epoch[-1]) == (1, 2000)
         assert (drawn.x[-1], drawn.lr[-1]) == (whole.x[-1], whole.lr[-1])
         assert all(drawn.loss[i] == whole.loss[e - 1] for i, e in enumerate(drawn.epoch))
@@ -101,9 +101,9 @@ def test_lines_of_long_trials_have_as_many_points_as_can_be_seen_and_the_same_en
 
 def test_lines_of_trials_of_usual_length_have_all_their_points(storage: Storage) -> None:
     table = load(make_study(name="usual", storage=storage, epochs=300, made=_fakes(20, 300)))
-    assert courses.drawn_courses(table, table.complete) == courses.courses_table(
+    assert learning_curves.thinned_curves(
         table, table.complete
-    )
+    ) == learning_curves.learning_curves_of(table, table.complete)
     assert {len(trace.x) for trace in optuna_figures.epochs_figure(table).data} >= {300}
 
 
@@ -111,5 +111,5 @@ def test_tables_are_written_in_little_more_memory_than_they_take(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
     report = make_report(study, storage)
-    peak = _peak_bytes(lambda: save.write_csv(report, tmp_path))
+    peak = _peak_bytes(lambda: csv_files.write_csv(report, tmp_path))
     assert peak < 3.5 * (tmp_path / "history.csv").stat().st_size

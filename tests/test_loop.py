@@ -29,7 +29,7 @@ from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 from tests.bench import EPOCHS, Bench, FakeRunner
 
 
@@ -264,11 +264,11 @@ def test_saving_takes_a_small_part_of_the_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, saving: float, saved: bool
 ) -> None:
     """Where one state takes ten seconds to write, trials are not saved after each epoch."""
-    monkeypatch.setattr("lrsearch.search.saving.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("lrsearch.search.checkpoints.PAUSE_SECONDS", 0.0)
     written: list[Path] = []
     monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(path))
     worker = bench.worker(2, FakeRunner(2))
-    worker.saves.seconds = saving
+    worker.checkpoints.seconds = saving
     worker.run()
     assert len(written) > 2 if saved else written == []
 
@@ -319,12 +319,12 @@ def test_a_trial_that_fails_after_another_worker_took_it_over_leaves_that_one_s_
     bench: Bench,
 ) -> None:
     worker = bench.worker(1, baselines=False)
-    file = worker.saves.folder / "1.pt"
+    file = worker.checkpoints.folder / "1.pt"
 
     def fail(key: int, schedule: Schedule, epoch: int) -> float | None:
         slots.release(bench.storage, worker.owner)
         assert slots.claim_some(bench.storage, bench.study._study_id, 1, new_owner(), 1)
-        worker.saves.write(key, {"epoch": 1})
+        worker.checkpoints.write(key, {"epoch": 1})
         worker.interrupt._code = 130
         raise ValueError("a worker that slept for long")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lrsearch.attributes import LR_RANGE_ATTR
 from lrsearch.config import make
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.search import plan as plans
@@ -68,4 +69,4 @@ def test_of_two_machines_that_test_at_the_same_time_both_search_what_the_first_f
     last = plans.with_lr_range(plan, study, storage)
     assert last[1] == found[0][1]
     assert last[0].space.lr == found[0][0].space.lr
-    assert study.user_attrs[plans.LR_RANGE_ATTR]["low"] == last[0].space.lr[0]
+    assert study.user_attrs[LR_RANGE_ATTR]["low"] == last[0].space.lr[0]

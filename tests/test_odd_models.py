@@ -22,8 +22,8 @@ from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.results import EpochResult
-from lrsearch.training.stacked import fusable
+from lrsearch.training.runner import EpochResult
+from lrsearch.training.stacked import why_not_fused
 from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors
 
 
@@ -75,7 +75,7 @@ def test_models_that_share_or_mask_their_weights_train_as_alone(
     model: Callable[[], nn.Module],
 ) -> None:
     task = vectors(model)
-    assert fusable(task, "SGD") is None
+    assert why_not_fused(task, "SGD") is None
     check(task, mixed())
 
 
@@ -121,7 +121,7 @@ def with_hook(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("kind", ["tensor", "module", "accumulated"])
 def test_gradients_with_hooks_are_not_fused(kind: str) -> None:
-    assert fusable(vectors(lambda: with_hook(kind)), "SGD") == "its gradients have hooks"
+    assert why_not_fused(vectors(lambda: with_hook(kind)), "SGD") == "its gradients have hooks"
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
@@ -152,7 +152,7 @@ class Counter(nn.Linear):
 
 
 def test_models_that_change_by_being_called_are_not_fused() -> None:
-    why = fusable(vectors(lambda: Counter(6, 3)), "SGD")
+    why = why_not_fused(vectors(lambda: Counter(6, 3)), "SGD")
     assert why == "cannot stack Counter: its loss is another one when it is called again"
 
 
@@ -211,7 +211,7 @@ def test_what_would_go_wrong_in_mid_run_is_not_fused(
     model: Callable[[], nn.Module], why: str
 ) -> None:
     before = random.getstate(), str(np.random.get_state())
-    assert fusable(vectors(model), "SGD") == f"cannot stack {why}"
+    assert why_not_fused(vectors(model), "SGD") == f"cannot stack {why}"
     assert (random.getstate(), str(np.random.get_state())) == before
 
 
@@ -399,7 +399,7 @@ def test_outputs_of_other_number_formats_keep_them(
 
 @pytest.mark.parametrize("kind", [tuple, dict])
 def test_outputs_of_several_tensors_are_not_fused(kind: Any) -> None:
-    why = fusable(vectors(lambda: Structured(kind)), "SGD")
+    why = why_not_fused(vectors(lambda: Structured(kind)), "SGD")
     assert why == (
         "cannot stack Structured: its outputs are not one tensor with a row for each sample"
     )

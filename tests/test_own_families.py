@@ -20,8 +20,9 @@ from lrsearch.errors import UsageError
 from lrsearch.report.record import make_record, to_json
 from lrsearch.schedules import FAMILIES, Family, Schedule, get_family
 from lrsearch.schedules.family import home, is_builtin
+from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import make_crew, run
+from lrsearch.search.run import run
 from lrsearch.search.worker_process import _import_families
 from lrsearch.tasks.custom import import_module
 

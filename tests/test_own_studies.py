@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 import lrsearch
 from lrsearch.errors import UsageError
 from lrsearch.schedules import Schedule
-from lrsearch.search.curves import COMPLETE, Reader, load_curves
-from lrsearch.search.judging import STARTUP
+from lrsearch.search.curves import COMPLETE, CurveReader, load_curves
+from lrsearch.search.predictors import STARTUP
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 
@@ -218,7 +218,7 @@ def test_parameters_beside_the_schedule_are_others_after_a_restart() -> None:
 
 
 def test_a_trial_that_waited_when_it_was_read_is_seen_when_it_runs() -> None:
-    study, reader = make(), Reader()
+    study, reader = make(), CurveReader()
     study.enqueue_trial({"lr": 0.1})
     assert not reader.rows(study, study.get_trials(deepcopy=False))
     ask(study.ask())
@@ -348,7 +348,7 @@ def test_steps_that_are_no_epochs_are_spread_over_the_budget(first: int) -> None
 
 
 def test_averaged_losses_that_came_after_the_report_are_seen_at_the_end() -> None:
-    study, reader = make(), Reader()
+    study, reader = make(), CurveReader()
     trial = study.ask()
     ask(trial)
     for epoch in (1, 2):

@@ -17,7 +17,7 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
-from lrsearch.search.judging import Judge, Memory, Rung, agreement
+from lrsearch.search.predictors import Judge, Memory, Rung, agreement
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.surrogate import Array, trace_features
 
@@ -379,7 +379,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
     from lrsearch.storage import open_storage
     from lrsearch.storage.history import record_epochs
-    from lrsearch.training.results import EpochResult
+    from lrsearch.training.runner import EpochResult
 
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study = optuna.create_study(storage=storage)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrsearch.report.edges import EDGE
+from lrsearch.report.raised import RAISE
 from lrsearch.search.pruning import SHARE
 from tests.benchmarks import across
 from tests.benchmarks import stress as bench
@@ -57,9 +57,9 @@ def confirmed() -> str:
         "luck favours high rates, which fail on another seed. Trained again on fresh seeds "
         f"(`lrsearch confirm digits --seeds {seeds}`), it is worse than every recipe. "
         "- **Train with** is the one to use: it did best in a harder test. A run ends by training "
-        f"its best few schedules, the finalists, on fresh seeds, with their rates raised {EDGE:g} "
-        "times; `robust.yaml` holds the one that bears it best. Trained again on the same "
-        f"{seeds} seeds, it is {1 - robust['mean'] / recipe:.0%} below the best recipe"
+        "its best few schedules, the finalists, on fresh seeds, with their rates raised "
+        f"{RAISE:g} times; `robust.yaml` holds the one that bears it best. Trained again on the "
+        f"same {seeds} seeds, it is {1 - robust['mean'] / recipe:.0%} below the best recipe"
     )
 
 

@@ -13,14 +13,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from scipy.stats import ttest_rel
 
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX
 from lrsearch.errors import UsageError
-from lrsearch.report import save
-from lrsearch.report.confirmed import ATTR, SUFFIX
-from lrsearch.report.record import (
-    make_record,
-    to_json,
-    write_record,
-)
+from lrsearch.report import pictures
+from lrsearch.report.record import make_record, to_json, write_record
 from lrsearch.report.record_figure import record_figure
 from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule
@@ -65,13 +61,13 @@ def study(storage: Storage) -> optuna.Study:
         for name, losses in LOSSES.items()
         for i, loss in enumerate(losses)
     ]
-    again = make_study(name="two" + SUFFIX, epochs=EPOCHS, storage=storage, made=runs)
+    again = make_study(name="two" + CONFIRM_SUFFIX, epochs=EPOCHS, storage=storage, made=runs)
     arms = [
         {"key": n, "schedule": fake(n, 1).schedule, "trial": i, "baseline": n}
         for i, n in enumerate(LOSSES)
     ]
     plan = {"of": "two", "top": 0, "arms": arms, "seeds": [100, 101, 102, 103]}
-    again.set_user_attr(ATTR, plan)
+    again.set_user_attr(CONFIRM_ATTR, plan)
     return search
 
 
@@ -121,7 +117,7 @@ def test_tables_go_between_the_markers_of_the_readme_and_nowhere_else(
     study: optuna.Study, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Path] = []
-    monkeypatch.setattr(save, "write_pictures", lambda f, paths, **how: drawn.extend(paths))
+    monkeypatch.setattr(pictures, "write_pictures", lambda f, paths, **how: drawn.extend(paths))
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- r.json -->\nold\n<!-- /r.json -->\nend\n")
     for _ in range(2):  # the second changes nothing
@@ -189,9 +185,11 @@ def test_names_are_quoted_in_commands_and_no_markup_in_the_figure(
     assert "&lt;b&gt;low&lt;/b&gt;" in figure.layout.yaxis2.ticktext[0]
     made = make_study(name="my study", storage=storage, made=[fake("low", 0.1)])
     again = make_study(
-        name="my study" + SUFFIX, storage=storage, made=[fake("low", 0.1, arm="low", seed=100)]
+        name="my study" + CONFIRM_SUFFIX,
+        storage=storage,
+        made=[fake("low", 0.1, arm="low", seed=100)],
     )
     arm = {"key": "low", "schedule": fake("low", 1).schedule, "trial": 0, "baseline": "low"}
-    again.set_user_attr(ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
     commands = make_record(made, storage)["commands"]
     assert commands[1] == "lrsearch confirm 'my study' --top 0 --seeds 1"

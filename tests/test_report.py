@@ -21,27 +21,22 @@ from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
 from lrsearch.report import (
-    breakdown,
-    courses,
+    csv_files,
     figures,
+    importance_figures,
+    learning_curves,
     optuna_figures,
     overview,
-    save,
+    pictures,
+    run_figures,
     sections,
-    standalone,
 )
-from lrsearch.report.answer import mattered, mattered_line
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
-from lrsearch.report.page import Report, make_report, page, write_report
-from lrsearch.report.tables import (
-    FamilyRow,
-    StudyTable,
-    answer,
-    families_table,
-    load,
-    pruning,
-)
+from lrsearch.report.importance_words import importance_line, importance_sentences
+from lrsearch.report.page import page, write_report
+from lrsearch.report.report import Report, make_report
+from lrsearch.report.tables import FamilyRow, StudyTable, answer, families_table, load, pruning
 from lrsearch.storage import Storage, open_storage
 from tests.synthetic import Fake, fakes, make_study
 
@@ -173,7 +168,7 @@ def test_a_pruned_mark_stands_at_the_loss_it_had_when_it_was_stopped(table: Stud
 
 def test_a_family_has_one_colour_in_every_figure(table: StudyTable) -> None:
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
-    lines = courses.courses_figure(courses.best_courses(table))
+    lines = learning_curves.learning_curves_figure(learning_curves.best_curves(table))
     colors: dict[str, set[str]] = {}
     for trace in scatter.data:
         colors.setdefault(str(trace.name), set()).add(trace.marker.color)
@@ -196,9 +191,9 @@ def test_overview_holds_every_trial_once_as_far_as_it_ran(table: StudyTable) -> 
     rates = [trace for trace in figure.data if trace.xaxis == "x" and trace.mode == "lines"]
     (bold,) = [trace for trace in rates if trace.line.width == 4.0]
     assert max(x for x in bold.x if x is not None) == table.budget
-    for course in rows.others:
-        if course.trial.status == "pruned":
-            assert max(overview.rates(course)[0]) <= course.trial.epochs
+    for curve in rows.others:
+        if curve.trial.status == "pruned":
+            assert max(overview.rates(curve)[0]) <= curve.trial.epochs
 
 
 def test_curves_show_the_trace_of_the_real_schedule() -> None:
@@ -208,10 +203,10 @@ def test_curves_show_the_trace_of_the_real_schedule() -> None:
     fake = fakes(1, epochs=8)[0]
     fake.schedule = schedule.to_dict()
     table = load(make_study(made=[fake], epochs=8))
-    (course,) = courses.courses_table(table, table.complete)
-    assert course.x == list(range(9))
-    np.testing.assert_array_equal(course.lr[:8], schedule.trace(1).lr)
-    assert course.level
+    (curve,) = learning_curves.learning_curves_of(table, table.complete)
+    assert curve.x == list(range(9))
+    np.testing.assert_array_equal(curve.lr[:8], schedule.trace(1).lr)
+    assert curve.level
 
 
 def test_epoch_lines_are_at_most_150_and_hold_the_best() -> None:
@@ -234,7 +229,7 @@ def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
     """It shows the colour of the first bar, and not the opacity of the marks."""
     shares = Shares({"gamma": 0.4}, {}, 20)
     within = {"StepLR": shares}
-    figure = breakdown.within_figure(Importance(None, None, within, within, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, within, {}, {}))
     better, everything = (trace.marker.color[0] for trace in figure.data)
     assert better != everything
 
@@ -244,7 +239,7 @@ def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
     within = {
         f: Shares({**dict.fromkeys(names, 0.4), "lr": 0.1}, {}, 20) for f, names in rows.items()
     }
-    figure = breakdown.within_figure(Importance(None, None, within, {}, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, {}, {}, {}))
     axis = figure.layout.yaxis
     heads = {a.text: a.y for a in figure.layout.annotations}
     places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
@@ -263,7 +258,7 @@ def test_the_longest_family_may_break_where_the_others_are_listed() -> None:
 
 def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
     shares = Shares({"lr": 0.3, "warmup": 0.0}, {"lr": 0.25, "warmup": 0.2}, 20)
-    figure = breakdown.importance_figure(Importance(shares, None, {}, {}, {}, {}))
+    figure = importance_figures.importance_figure(Importance(shares, None, {}, {}, {}, {}))
     (bars,) = figure.data
     assert dict(zip(bars.y, bars.error_x.array, strict=True)) == {
         "learning rate": 0.25,
@@ -274,7 +269,7 @@ def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
 
 def test_stops_and_survivors_add_up(table: StudyTable) -> None:
     rows = pruning(table)
-    figure = breakdown.pruning_figure(rows)
+    figure = figures.pruning_figure(rows)
     bars = {t.name: sum(t.y) for t in figure.data if t.type == "bar"}
     assert bars == {"pruned": rows.counts["pruned"], "diverged": rows.counts["diverged"]}
 
@@ -285,8 +280,8 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
-    written, mattered = standalone.write_figures(study, load(study, storage), tmp_path)
-    whole = standalone.importance(load(study, storage))
+    written, mattered = run_figures.write_figures(study, load(study, storage), tmp_path)
+    whole = run_figures.importance(load(study, storage))
     assert mattered.overall is not None
     assert whole.overall is not None
     assert mattered.overall.share == whole.overall.share  # the report says the same numbers
@@ -362,7 +357,7 @@ def test_where_a_baseline_is_best_the_answer_says_so() -> None:
 def test_csv_files_hold_every_trial_and_epoch(
     report: Report, table: StudyTable, tmp_path: Path
 ) -> None:
-    written = {p.stem: p for p in save.write_csv(report, tmp_path / "csv")}
+    written = {p.stem: p for p in csv_files.write_csv(report, tmp_path / "csv")}
     with written["trials"].open(newline="") as file:
         trials = list(csv.DictReader(file))
     assert len(trials) == 150
@@ -379,7 +374,7 @@ def test_csv_files_hold_every_trial_and_epoch(
 def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     made: list[Fake] = fakes(3)
     made[0].state, made[0].attrs["error"] = TrialState.FAIL, "=HYPERLINK(1)"
-    paths = save.write_csv(make_report(make_study(made=made)), tmp_path)
+    paths = csv_files.write_csv(make_report(make_study(made=made)), tmp_path)
     assert "'=HYPERLINK(1)" in next(p for p in paths if p.stem == "trials").read_text()
 
 
@@ -394,13 +389,13 @@ def test_png_without_a_browser_says_what_to_install(
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\n\nmore")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(save, "_import_kaleido", lambda: None)
+    monkeypatch.setattr(pictures, "_import_kaleido", lambda: None)
     monkeypatch.setattr(plotly.io, "write_images", fail)
     with pytest.raises(LrsearchError, match=r"requires Google Chrome.*install chromium"):
-        save.write_png(report, tmp_path)
+        pictures.write_png(report, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LrsearchError, match=r"kaleido is not installed.*lrsearch\[png\]"):
-        save.write_png(report, tmp_path)
+        pictures.write_png(report, tmp_path)
 
 
 def test_the_command_has_what_differs_from_the_defaults() -> None:
@@ -475,11 +470,11 @@ def test_overview_is_asked_for_by_a_picture_s_name(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
     with pytest.raises(LrsearchError, match=r"overview .*x\.pdf: the name must end in \.svg"):
-        save.write_overview(study, storage, tmp_path / "x.pdf")
+        pictures.write_overview(study, storage, tmp_path / "x.pdf")
     pytest.importorskip("kaleido")
     if not any(shutil.which(name) for name in BROWSERS):
         pytest.skip("no browser to draw with")
-    written = save.write_overview(study, storage, tmp_path / "all.svg")
+    written = pictures.write_overview(study, storage, tmp_path / "all.svg")
     assert "schedules tried" in written.read_text()
 
 
@@ -506,7 +501,7 @@ def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
     tmp_path: Path,
 ) -> None:
     few = make_study(3)
-    standalone.write_figures(few, load(few), tmp_path)
+    run_figures.write_figures(few, load(few), tmp_path)
     text = (tmp_path / "importance.html").read_text(encoding="utf-8")
     assert "Too few trials have finished to say what mattered (12 are needed)." in text
     assert '<script type="application/json"' not in text
@@ -517,11 +512,11 @@ def test_a_long_name_of_a_parameter_leaves_its_bar_room() -> None:
     names = [f"weight_decay_of_all_layers_behind_the_{n}_block" for n in ("first", "second")]
     shares = Shares({"lr": 0.5, names[0]: 0.2, names[1]: 0.1}, {}, 20)
     found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, {}, {})
-    figure = breakdown.importance_figure(found)
+    figure = importance_figures.importance_figure(found)
     assert list(figure.data[0].y) == list(figure.data[0].customdata)[:3] != []
     assert set(names) < set(figure.data[0].customdata), "hovering shows the whole"
     assert "learning rate" in figure.layout.yaxis.ticktext
-    for drawn in (figure, breakdown.within_figure(found)):
+    for drawn in (figure, importance_figures.within_figure(found)):
         assert max(map(len, drawn.layout.yaxis.ticktext)) <= 24
 
 
@@ -540,15 +535,15 @@ def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
     line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
     cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
-    assert mattered_line(found, "CosineAnnealingLR") == line + cosine
-    assert mattered_line(found, "StepLR") == line
+    assert importance_line(found, "CosineAnnealingLR") == line + cosine
+    assert importance_line(found, "StepLR") == line
     vague = dataclasses.replace(found, overall=Shares({"lr": 0.05, "warmup": 0.0}, {}, 60))
     nothing = "what mattered: nothing stands out over all trials yet"
-    assert mattered_line(vague, "CosineAnnealingLR") == nothing + cosine
+    assert importance_line(vague, "CosineAnnealingLR") == nothing + cosine
     small = dataclasses.replace(within, share={"lr": 0.5, "eta_min": 0.09})
     found = dataclasses.replace(found, within={"CosineAnnealingLR": small})
-    assert mattered_line(found, "CosineAnnealingLR") == line
-    assert mattered_line(dataclasses.replace(found, overall=None), "StepLR") == ""
+    assert importance_line(found, "CosineAnnealingLR") == line
+    assert importance_line(dataclasses.replace(found, overall=None), "StepLR") == ""
 
 
 @pytest.mark.parametrize(
@@ -568,7 +563,7 @@ def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
     overall = Shares(share, spread, 60)
     assert overall.clear() == clear
     found = Importance(overall, None, {}, {}, {}, {"complete": 60})
-    said = mattered_line(found, "StepLR"), mattered(found)[0]
+    said = importance_line(found, "StepLR"), importance_sentences(found)[0]
     assert all(("nothing stands out from chance yet" in s.lower()) == (not clear) for s in said)
     assert [n for n in share if f"{n} " in said[0]] == clear
 
@@ -580,13 +575,13 @@ def test_what_matters_as_much_as_another_thing_matters_too() -> None:
     assert even.clear() == ["scheduler", "lr"]
     within = Shares({"gamma": 0.4, "step_size": 0.38, "end": 0.0}, {"gamma": 0.1}, 40)
     found = Importance(even, even, {"StepLR": within}, {}, {}, {"complete": 400})
-    assert mattered_line(found, "StepLR") == (
+    assert importance_line(found, "StepLR") == (
         "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing "
         "else stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
     )
-    assert "stands out" not in " ".join(mattered(found))
+    assert "stands out" not in " ".join(importance_sentences(found))
     both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})
-    assert "nothing else" not in mattered_line(both, "StepLR")
+    assert "nothing else" not in importance_line(both, "StepLR")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lrsearch.report.html import breakable
-from lrsearch.report.page import make_report, page
+from lrsearch.report.page import page
+from lrsearch.report.report import make_report
 from lrsearch.storage import open_storage
 from tests.browser import Browser, find_chromium
 from tests.synthetic import make_study

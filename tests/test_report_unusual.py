@@ -21,11 +21,13 @@ import lrsearch
 from lrsearch.cli import main
 from lrsearch.dashboard_study import note
 from lrsearch.export import export_text
-from lrsearch.report import page as reports
+from lrsearch.report import report as reports
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, sentences
+from lrsearch.report.answer import sentences
 from lrsearch.report.importance import Importance, Shares
-from lrsearch.report.page import make_report, page, wall_seconds
+from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.page import page, wall_seconds
+from lrsearch.report.report import make_report
 from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage, open_storage
@@ -138,7 +140,7 @@ def test_trials_that_came_to_the_same_loss_tell_nothing_of_what_mattered() -> No
         fake.losses, fake.state, fake.stopped = np.zeros(20), TrialState.COMPLETE, "completed"
     found = make_report(make_study(made=made)).mattered
     assert found.overall is None
-    assert mattered(found) == [
+    assert importance_sentences(found) == [
         "The trials came to nothing that family, rate or warmup could explain."
     ]
 
@@ -355,7 +357,7 @@ def test_the_best_of_a_study_without_schedules_is_told_by_its_number() -> None:
 
 def test_shares_are_told_with_their_spread_and_names_as_they_are() -> None:
     shares = Shares({"weight_*decay*": 0.05, "lr": 0.02}, {"weight_*decay*": 0.3, "lr": 0.1}, 300)
-    (told,) = mattered(Importance(shares, None, {}, {}, {}, {"complete": 300}))
+    (told,) = importance_sentences(Importance(shares, None, {}, {}, {}, {"complete": 300}))
     said = "Nothing stands out from chance yet: `weight_*decay*` explains 5 ± 30% and the learning"
     assert told.startswith(f"{said} rate 2 ± 10% of the differences between 300 trials")
 

@@ -20,16 +20,16 @@ import yaml
 from optuna.trial import TrialState
 
 import lrsearch
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.config import make
-from lrsearch.report.confirmed import ATTR
-from lrsearch.report.edges import EDGE
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import gentler
+from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow
-from lrsearch.search.confirmation import open_confirmation
-from lrsearch.search.confirming import ConfirmWorker
+from lrsearch.search.confirm_study import open_confirmation
+from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some
@@ -74,15 +74,15 @@ def test_a_run_trains_its_finalists_at_higher_rates(
     made, result = raised_trials(), lrsearch.report("digits")
     table, losses = result.tables.table, losses_of(made)
     assert sorted(map(len, losses.values())) in ([2, 2, 2], [1, 1, 1, 2, 2, 2])
-    assert f"3 finalists at {EDGE:g} times their rates" in said.err
-    assert f"once more at {EDGE:g} times their rates" in said.err
+    assert f"3 finalists at {RAISE:g} times their rates" in said.err
+    assert f"once more at {RAISE:g} times their rates" in said.err
     tried = contenders(table)[: len(losses)]
     assert tried[0].number == result.study.best_trial.number
     rates = {trial.number: trial.lr for trial in tried}
     assert rates.keys() == losses.keys()
     for (arm, seed), again in made.items():
         number = int(arm.partition(" ")[0][1:])
-        assert again.user_attrs["schedule"]["lr"] == pytest.approx(EDGE * rates[number])
+        assert again.user_attrs["schedule"]["lr"] == pytest.approx(RAISE * rates[number])
         assert seed in (1001, 1002)
         assert again.state is optuna.trial.TrialState.COMPLETE
         assert not any("test" in key for key in again.user_attrs)
@@ -99,10 +99,10 @@ def test_a_run_trains_its_finalists_at_higher_rates(
     assert lrsearch.load(FILE) == result.robust
     content = yaml.safe_load(FILE.read_text())
     assert content["study"]["trial"] == found.robust.trial.number
-    assert content["robust"] == {"times_the_rates": EDGE, "val_loss": losses}
-    assert f"did best of {len(losses)} finalists with its rates raised {EDGE:g} times" in said.out
+    assert content["robust"] == {"times_the_rates": RAISE, "val_loss": losses}
+    assert f"did best of {len(losses)} finalists with its rates raised {RAISE:g} times" in said.out
     assert "train lrsearch-results/digits/robust.yaml" in said.out
-    assert f"did best with its rates raised {EDGE:g} times" in result._repr_html_()
+    assert f"did best with its rates raised {RAISE:g} times" in result._repr_html_()
 
 
 def test_the_same_command_again_trains_nothing_more(in_tmp: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
     arms = [arm for arm in confirmed.arms if arm.baseline is None]
     after = raised_trials()
     assert before.keys() <= after.keys()
-    assert {(f"#{arm.trial} x {EDGE:g}", 1001) for arm in arms} <= after.keys()
+    assert {(f"#{arm.trial} x {RAISE:g}", 1001) for arm in arms} <= after.keys()
     assert lrsearch.load(FILE) == result.robust == lrsearch.report("digits").robust
     assert yaml.safe_load(FILE.read_text())["study"]["trial"] in [arm.trial for arm in arms]
     again = lrsearch.report("digits")
@@ -327,7 +327,7 @@ def test_what_bore_higher_rates_is_the_answer_everywhere_until_fresh_seeds_have_
         )
     ]
     again = search_of(storage, *runs, name="digits-confirm")
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     result = lrsearch.report("digits")
     assert result.schedule == result.robust == constant(0.03)
     assert result.best == constant(0.3)
@@ -379,7 +379,7 @@ def test_the_page_says_what_to_train_with_while_a_confirmation_has_not_decided(
 
 
 def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
-    from tests.test_gentler import lucky, table_of
+    from tests.test_finalists import lucky, table_of
 
     table = table_of(tmp_path, lucky())
     found = robust(table, optuna.storages.InMemoryStorage())
@@ -407,7 +407,7 @@ def test_processes_that_end_a_search_together_do_not_forget_what_the_others_plan
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(end, range(1, 9)))
-    planned = again.user_attrs[ATTR]["slots"]
+    planned = again.user_attrs[CONFIRM_ATTR]["slots"]
     assert sorted(seed for _, seed in planned) == list(range(9))
 
 
@@ -424,7 +424,7 @@ def test_a_slot_that_another_process_used_otherwise_hides_no_run(in_tmp: Path) -
     after = {key: trial.value for key, trial in raised_trials().items()}
     assert after.pop(("#999 x 1.7", 1001)) is not None
     assert after == pytest.approx(before, rel=1e-5)
-    slots = again.user_attrs[ATTR]["slots"]
+    slots = again.user_attrs[CONFIRM_ATTR]["slots"]
     assert slots[0] == ["#999 x 1.7", 1001]
     assert len(slots) == len(before) + 1
 
@@ -455,7 +455,9 @@ def test_a_confirmation_of_an_earlier_best_is_not_why_the_answer_is_another(
     ]
     again = search_of(storage, *runs, name="digits-confirm")
     arm = {"key": "#1", "schedule": constant(0.1).to_dict(), "trial": 1, "baseline": None}
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [arm], "seeds": [1001], "slots": []})
+    again.set_user_attr(
+        CONFIRM_ATTR, {"of": "digits", "arms": [arm], "seeds": [1001], "slots": []}
+    )
     result = lrsearch.report("digits")
     assert result.confirmed is not None
     assert result.schedule == constant(0.1)
@@ -481,7 +483,7 @@ def test_where_all_finalists_are_lost_it_is_said_and_the_best_stays_the_answer(
         for seed in range(2)
     ]
     again = search_of(storage, *runs, name="digits-confirm")
-    again.set_user_attr(ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     result = lrsearch.report("digits")
     assert result.schedule == result.robust == constant(0.3)
     assert "each of 3 finalists diverged or failed" in result._repr_html_()

@@ -14,9 +14,9 @@ from scipy.stats import norm
 
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search import candidates
+from lrsearch.search.ask import Draft
 from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
-from lrsearch.search.draft import Draft
 from lrsearch.search.sampling import (
     EARLY,
     LEAST_KNOWN,

@@ -18,9 +18,9 @@ from torch.optim import lr_scheduler as torch_lr
 
 from lrsearch.errors import UsageError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.schedules.built import steps_taken
+from lrsearch.schedules.build import steps_taken
 from lrsearch.schedules.code import python_code
-from lrsearch.schedules.trace import Course
+from lrsearch.schedules.trace import LazyTrace
 
 BUDGETS = (1, 2, 3, 5, 8, 20, 30, 90)
 SEARCHED = [name for name, family in FAMILIES.items() if family.searched]
@@ -457,10 +457,10 @@ def test_exponential_keeps_its_final_ratio_when_rescaled() -> None:
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_a_trace_that_is_asked_for_in_parts_is_the_same(interval: Any) -> None:
     schedule = Schedule("OneCycleLR", 0.1, 6, warmup=0, interval=interval)
-    course, whole = Course(schedule, 4, 0.9, "adam"), schedule.trace(4, kind="adam")
+    lazy, whole = LazyTrace(schedule, 4, 0.9, "adam"), schedule.trace(4, kind="adam")
     assert whole.momentum is not None
     for first, last in ((0, 8), (8, 12), (4, 24), (12, 16)):
-        lr, momentum = course.span(first, last)
+        lr, momentum = lazy.span(first, last)
         assert lr.tolist() == whole.lr[first:last].tolist()
         assert momentum.tolist() == whole.momentum[first:last].tolist()
 

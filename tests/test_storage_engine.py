@@ -29,7 +29,7 @@ from lrsearch.report.tables import load
 from lrsearch.storage import engine, history, open_storage, redact
 from lrsearch.storage.schema import HISTORY, SLOTS
 from lrsearch.storage.urls import network_file_system, redact_text
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 
 SECRET = "s3cr/t@p:w"
 QUOTED = "s3cr%2Ft%40p%3Aw"

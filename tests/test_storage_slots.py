@@ -34,7 +34,7 @@ from lrsearch.storage import (
 )
 from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.trials import Ending
 from tests.servers import wait_for
 from tests.storage_worker import Result, claim_one, create_trial, fill_trial
@@ -82,7 +82,7 @@ class Place:
         return self.storage.get_trial(trial_id).state
 
     def progress(self) -> tuple[int, int, int]:
-        found = slots.progress(self.storage, self.id)
+        found = slots.count_slots(self.storage, self.id)
         return found.finished, found.running, found.waiting
 
 

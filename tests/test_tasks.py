@@ -16,8 +16,7 @@ import torch
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import results_folder
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
-from lrsearch.tasks import TASKS, Normalize, Split, Task, load_task
-from lrsearch.tasks import files as task_files
+from lrsearch.tasks import TASKS, Normalize, Split, Task, datasets, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.models import resnet9, resnet18, resnet20, square_net
@@ -118,7 +117,7 @@ def test_square_is_the_published_experiment() -> None:
 
 
 def test_written_cifar_files_come_back_as_they_are(cifar_dir: Path) -> None:
-    split = task_files.cifar10(cifar_dir, train=True)
+    split = datasets.cifar10(cifar_dir, train=True)
     entries = [
         pickle.loads((cifar_dir / "cifar-10-batches-py" / f"data_batch_{i}").read_bytes())
         for i in range(1, 6)
@@ -133,7 +132,7 @@ def test_cifar_task_splits_the_training_files_and_loads_test_late(cifar_dir: Pat
     task = load_task("cifar10", data_dir=cifar_dir)
     assert (len(task.train), len(task.validation)) == (180, 20)
     assert torch.bincount(task.validation.y).tolist() == [2] * 10
-    everything = as_set(task_files.cifar10(cifar_dir, train=True))
+    everything = as_set(datasets.cifar10(cifar_dir, train=True))
     assert as_set(task.train) | as_set(task.validation) == everything
     assert not as_set(task.train) & as_set(task.validation)
     test_file = cifar_dir / "cifar-10-batches-py" / "test_batch"
@@ -146,7 +145,7 @@ def test_cifar_task_splits_the_training_files_and_loads_test_late(cifar_dir: Pat
 def test_data_dir_may_name_the_innermost_folder_or_come_from_the_environment(
     cifar_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = task_files.cifar10(cifar_dir / "cifar-10-batches-py", train=False)
+    inner = datasets.cifar10(cifar_dir / "cifar-10-batches-py", train=False)
     monkeypatch.setenv("LRSEARCH_DATA_DIR", str(cifar_dir))
     test = load_task("cifar10").test()
     assert torch.equal(inner.x, test.x)
@@ -157,7 +156,7 @@ def test_written_fashion_files_come_back_as_they_are(tmp_path: Path) -> None:
     from torchvision.datasets import FashionMNIST
 
     theirs = FashionMNIST(str(root), download=False)
-    ours = task_files.fashion_mnist(root, train=True)
+    ours = datasets.fashion_mnist(root, train=True)
     assert torch.equal(ours.x.squeeze(1), theirs.data)
     assert torch.equal(ours.y, theirs.targets)
     task = load_task("fashion-mnist", data_dir=root)
@@ -272,7 +271,7 @@ def test_whatever_a_proxy_does_is_one_line_and_leaves_no_folder(
     def download(folder: Path) -> None:
         raise error
 
-    monkeypatch.setattr(task_files, "_download_fashion", download)
+    monkeypatch.setattr(datasets, "_download_fashion", download)
     with pytest.raises(LrsearchError, match=rf"could not be downloaded \({reason}\)\. Put "):
         load_task("fashion-mnist", data_dir=tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
@@ -285,7 +284,7 @@ def test_a_download_that_another_process_has_ended_first_is_thrown_away(
         write_cifar10(folder)
         write_cifar10(tmp_path)
 
-    monkeypatch.setattr(task_files, "_download_cifar", download)
+    monkeypatch.setattr(datasets, "_download_cifar", download)
     assert len(load_task("cifar10", data_dir=tmp_path).train) == 180
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
     assert not any(path.is_dir() for path in (tmp_path / "cifar-10-batches-py").iterdir())
@@ -311,7 +310,7 @@ def test_download_appears_whole_under_its_name(
         assert not (tmp_path / "cifar-10-batches-py").exists()
         write_cifar10(folder)
 
-    monkeypatch.setattr(task_files, "_download_cifar", download)
+    monkeypatch.setattr(datasets, "_download_cifar", download)
     task = load_task("cifar10", data_dir=tmp_path)
     assert len(task.train) == 180
     assert len(seen) == 1
@@ -322,7 +321,7 @@ def test_real_cifar_is_what_torchvision_reads(real_data: Path) -> None:
     from torchvision.datasets import CIFAR10
 
     theirs = CIFAR10(str(real_data), train=False, download=False)
-    ours = task_files.cifar10(real_data, train=False)
+    ours = datasets.cifar10(real_data, train=False)
     assert np.array_equal(ours.x.permute(0, 2, 3, 1).numpy(), theirs.data)
     assert ours.y.tolist() == theirs.targets
     task = load_task("cifar10", data_dir=real_data, train_samples=8000)

@@ -106,7 +106,6 @@ def test_each_form_of_a_task_is_the_same_task(in_tmp: Path, form: str) -> None:
     assert (task.name, task.batch_size, task.steps_per_epoch) == ("name", 64, 1)
     assert isinstance(task.train, Split)
     assert isinstance(task.validation, Split)
-    assert task.fusable
     assert task.metric is accuracy
     assert task.parameters == 10
     assert load_task("my_file:mine", batch_size=16).steps_per_epoch == 5
@@ -188,7 +187,6 @@ def test_datasets_become_loaders_and_loaders_stay() -> None:
     assert task.steps_per_epoch == 6
     whole = as_task({**parts, "train": Pairs(), "batch_size": 8, "drop_last": False}, "t")
     assert whole.steps_per_epoch == 7
-    assert not task.fusable
     check(task)
     loader = DataLoader(Pairs(), batch_size=5, shuffle=True)
     task = as_task({**parts, "train": loader}, "t")

@@ -30,16 +30,10 @@ from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.report.words import next_steps
 from lrsearch.schedules import Schedule, schedules_table
-from lrsearch.search.closing import _metric
-from lrsearch.search.display import (
-    Display,
-    LineDisplay,
-    LiveDisplay,
-    finished_line,
-    make_display,
-)
+from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line, make_display
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.progress import Progress, Row, read_progress
+from lrsearch.search.outcome import _metric
+from lrsearch.search.progress import Progress, TrialProgress, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
@@ -154,7 +148,7 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
 
 
 def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_that() -> None:
-    row = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
+    row = TrialProgress(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
     progress = Progress(9, 5, (row,))
     assert "diverged 2/5   val loss 3.000e+09" in finished_line(row, 1, progress, False)
     lost = dataclasses.replace(row, value=DIVERGED_LOSS)
@@ -162,7 +156,7 @@ def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_
 
 
 def test_each_trial_below_all_lines_before_it_is_the_best_so_far() -> None:
-    first = Row(0, "StepLR", "", 0.1, 5, 3.0, None, "completed", None, None)
+    first = TrialProgress(0, "StepLR", "", 0.1, 5, 3.0, None, "completed", None, None)
     losses = (4.0, 2.0, 1.0, 1.5)
     rows = [dataclasses.replace(first, number=i + 1, value=v) for i, v in enumerate(losses)]
     rows[2] = dataclasses.replace(rows[2], stopped="pruned")
@@ -189,7 +183,7 @@ def test_a_trial_that_was_given_up_counts_among_those_that_failed(stopped: str) 
 
 def test_the_line_of_a_trial_has_its_result_first_and_at_most_120_columns() -> None:
     what = "hold 21 CosineAnnealingLR end_factor 0.00043  warmup 1"
-    row = Row(
+    row = TrialProgress(
         112, "CosineAnnealingWarmRestarts", what, 0.121, 30, 0.15, None, "completed", *[None] * 2
     )
     line = finished_line(row, 12, Progress(200, 30, (row,)), True)
@@ -208,7 +202,7 @@ def test_the_metric_at_the_end_of_a_run_is_written_as_in_the_report(
     name: str, value: float, shown: str
 ) -> None:
     outcome: Any = SimpleNamespace(plan=SimpleNamespace(task=SimpleNamespace(metric_name=name)))
-    best = Row(3, "StepLR", "gamma 0.5", 0.1, 2, 0.3, value, "completed", None, None)
+    best = TrialProgress(3, "StepLR", "gamma 0.5", 0.1, 2, 0.3, value, "completed", None, None)
     assert _metric(outcome, best) == shown
 
 
@@ -219,8 +213,8 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
     monkeypatch.setenv("COLUMNS", str(width))
     long = "factor 0.34 patience 5 min_lr 0.00012  warmup 3"
     rows = [
-        Row(n, "CosineAnnealingWarmRestarts", long, 0.0123, 20 + n % 10, 0.1434, None, "running",
-            None, None)
+        TrialProgress(n, "CosineAnnealingWarmRestarts", long, 0.0123, 20 + n % 10, 0.1434, None,
+            "running", None, None)
         for n in range(21, 35)
     ]  # fmt: skip
     rows[0] = dataclasses.replace(rows[0], family="StepLR", baseline="StepLR", description="")
@@ -252,7 +246,7 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
 def test_the_study_s_bar_gives_way_to_its_counts(width: int) -> None:
     ends = ["pruned"] * 41 + ["diverged"] * 3 + ["completed"] * 19
     rows = [
-        Row(n, "StepLR", "gamma 0.5", 0.1, 2, 0.3, None, end, None, None)
+        TrialProgress(n, "StepLR", "gamma 0.5", 0.1, 2, 0.3, None, end, None, None)
         for n, end in enumerate(ends)
     ]
     display = LiveDisplay(io.StringIO())

@@ -20,7 +20,7 @@ from lrsearch import tracking
 from lrsearch.cli import main
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.report.tables import load
-from lrsearch.search import telling
+from lrsearch.search import tracker_thread
 from tests.bench import EPOCHS, Bench, FakeRunner
 
 RUN = ["run", "--trials", "6", "--epochs", "3", "--train-samples", "200", "--workers", "1"]
@@ -282,8 +282,8 @@ def test_slow_tracker_does_not_hold_training_up(tmp_path: Path) -> None:
 def test_tracker_without_an_answer_does_not_hold_the_end_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(telling, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(tracker_thread, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(tracker_thread, "LEAVE_SECONDS", 0.1)
     bench = Bench(tmp_path)
     answer = Event()
     worker = bench.worker(3, FakeRunner(1))

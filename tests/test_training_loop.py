@@ -23,7 +23,7 @@ from lrsearch.training import checkpoint
 from lrsearch.training.batches import epoch_plan
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 from tests.datafiles import write_cifar10
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.search.make import make_runner
 from lrsearch.search.plan import baselines_of, clipped, make_plan
-from lrsearch.search.run import make_runner
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp
@@ -639,10 +639,10 @@ from dataclasses import replace
 from torch import nn
 from lrsearch.tasks import load_task
 from lrsearch.tasks.check import check
-from lrsearch.training.stacked import fusable
+from lrsearch.training.stacked import why_not_fused
 task = replace(load_task("digits"), model=lambda: nn.Sequential(nn.Dropout(), nn.Linear(64, 10)))
 check(replace(task, param_groups=lambda model: [{"params": model.parameters()}]))
-print(fusable(task, "SGD"), "torch._dynamo" in sys.modules)
+print(why_not_fused(task, "SGD"), "torch._dynamo" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "None False\n"
@@ -688,8 +688,8 @@ def full(*args: object, **settings: object) -> None:
 def test_what_does_not_fit_into_memory_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, fuse: int
 ) -> None:
-    monkeypatch.setattr("lrsearch.search.run.SingleRunner", full)
-    monkeypatch.setattr("lrsearch.search.run.EnsembleRunner", full)
+    monkeypatch.setattr("lrsearch.search.make.SingleRunner", full)
+    monkeypatch.setattr("lrsearch.search.make.EnsembleRunner", full)
     with pytest.raises(
         LrsearchError, match=r"do not fit into the memory of cpu .*9 GiB.*--train-s"
     ):
@@ -705,7 +705,7 @@ def test_of_fused_trials_that_do_not_fit_into_memory_half_begin(
     def little(task: Any, *, k: int, **settings: Any) -> Any:
         return full() if k > 3 else real(task, k=k, **settings)
 
-    monkeypatch.setattr("lrsearch.search.run.EnsembleRunner", little)
+    monkeypatch.setattr("lrsearch.search.make.EnsembleRunner", little)
     notes: list[str] = []
     plan = make_plan(make({"trials": 20, "fuse": 12}))
     assert make_runner(plan, note=notes.append).capacity == 3

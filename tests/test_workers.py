@@ -23,8 +23,9 @@ from lrsearch.config import make
 from lrsearch.errors import LrsearchError
 from lrsearch.search.child import LocalChild, death
 from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import header, make_crew
+from lrsearch.search.run import header
 from lrsearch.search.worker_process import _leave_with
 from lrsearch.search.workers import MAX_DEATHS, Crew, idle, spread
 from lrsearch.storage import new_owner, open_storage, slots

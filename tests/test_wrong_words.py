@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.doctor import _data, _no_gpu, _storage
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text
-from lrsearch.report.confirmed import ATTR
-from lrsearch.search.results import write_results
+from lrsearch.search.run import write_results
 from tests.datafiles import write_cifar10
 
 STUDY = "--epochs 2 --train-samples 200 --quiet --fuse off --workers 1 --trials 5"
@@ -243,7 +243,7 @@ def test_a_command_in_an_error_can_be_typed_whatever_the_study_is_called(tmp_pat
     typed = "'my study' --storage 'sqlite:///my runs.db'"
     with pytest.raises(LrsearchError, match=f"database: lrsearch export {typed} -o FILE$"):
         write_results(study, None, storage, tmp_path / "file")
-    attrs = {ATTR: {"of": "my study"}}
+    attrs = {CONFIRM_ATTR: {"of": "my study"}}
     again: Any = SimpleNamespace(study_name="my study-confirm", user_attrs=attrs, _storage=storage)
     with pytest.raises(UsageError, match=f"lrsearch confirm {typed} --seeds N adds"):
         confirm(again, storage)

@@ -1,5 +1,5 @@
 """What is shown: tables, figures, page, importance. Also the function ``lrsearch.report(...)``."""
 
-from lrsearch.callable import make_callable
+from lrsearch.callable_module import make_callable
 
 make_callable(__name__)

@@ -1,24 +1,43 @@
-"""The answer of a study in two sentences, as Markdown: for the page and for the dashboard."""
+"""Which trial is the answer of a study, and what is said of it, in Markdown."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_edges, of_lowest, of_winner
-from lrsearch.report.edges import EDGE
-from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
+from lrsearch.report.raised import RAISE
 from lrsearch.report.robust_words import robust_sentence
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 
+def trial_to_use(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
+    """Number of the trial to train with, and the file that has it.
+
+    Args:
+        best: Number of the best trial of the search.
+        chosen: Number of the one that did best at higher rates; ``best`` where none was raised.
+        confirmed: The confirmation; where fresh seeds have decided, the answer is theirs.
+    """
+    if confirmed is not None and confirmed.is_of(best) and confirmed.decided:
+        held = confirmed.held
+        return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
+    return chosen, "best.yaml" if chosen == best else "robust.yaml"
+
+
+def trial_shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
+    """The trial whose curve a report draws: that of :func:`trial_to_use`."""
+    number, _ = trial_to_use(found.best.number, found.chosen.number, confirmed)
+    return next((t for t in table.trials if t.number == number), found.best)
+
+
 def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> list[str]:
-    """What to do, and how sure that is; of what held in the winner's place before the winner.
+    """What to train with, and how sure that is.
+
+    Where another schedule than the winner held on fresh seeds, it comes before the winner.
 
     Args:
         table: The study.
@@ -27,7 +46,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     """
     if found is None:
         return _none(table)
-    if confirmed is None or confirmed.winner.trial != found.best.number:
+    if confirmed is None or not confirmed.is_of(found.best.number):
         ended = table.having("complete", "pruned", "diverged")
         if found.best.family and all_alike((t.value, t.lr) for t in ended):
             return _alike(table, found.best, len(ended))
@@ -53,7 +72,7 @@ def all_alike(ended: Iterable[tuple[float | None, float]]) -> bool:
 
 
 def untrained(seed: str = "`--seed N --name ANOTHER`") -> str:
-    """What that may mean, and what to do."""
+    """What it may mean that all trials came to one loss, and what to do about it."""
     return (
         "If it is a poor one, the model learns nothing from its initial weights: look at the "
         f"model, or search with {seed}."
@@ -132,7 +151,7 @@ def _undecided(chosen: TrialRow) -> str:
     lr = words.number(chosen.lr)
     return (
         f"Until more seeds decide, train with **{chosen.family}** at a peak learning rate of "
-        f"**{lr}** (trial {chosen.number}): it did best with its rates raised {EDGE:g} times."
+        f"**{lr}** (trial {chosen.number}): it did best with its rates raised {RAISE:g} times."
     )
 
 
@@ -173,80 +192,3 @@ def _robust(table: StudyTable, found: Answer) -> list[str]:
         return []
     export = typed("export", table.name, table.storage_url)
     return [robust_sentence(found.robust, found.best, export)]
-
-
-def mattered_line(found: Importance, family: str) -> str:
-    """What mattered, in a line: over all trials and within one family; "" with too few of them.
-
-    Only what stands out is told (:meth:`Shares.clear`), with its spread.
-
-    Args:
-        found: The importance.
-        family: Of the best schedule; of its own parameters, too, those that stand out are told.
-    """
-    if found.overall is None:
-        return ""
-    own = _own(found, family)
-    if top := found.overall.clear():
-        said = _parts(found.overall, {name: name for name in top})
-        more = "; nothing else stands out" if len(top) < len(found.overall.share) else ""
-        text = f"what mattered: {said} of the differences{more}"
-    else:
-        beyond = "over all trials" if own else "from chance"
-        text = f"what mattered: nothing stands out {beyond} yet"
-    if not own:
-        return text
-    parts = [f"{name} {_part(found.within[family], name)}" for name in own]
-    return f"{text} · within {family}: {words.listing(parts)}"
-
-
-def _own(found: Importance, family: str) -> list[str]:
-    """Those of a family's own parameters that stand out."""
-    own = found.own(family)
-    return found.within[family].clear(own) if own else []
-
-
-def _parts(found: Shares, names: Mapping[str, str]) -> str:
-    """What parameters explain: ``lr explains 49 ± 23% and warmup 12 ± 3%``."""
-    first, *rest = ((text, _part(found, name)) for name, text in names.items())
-    return words.listing([" explains ".join(first), *map(" ".join, rest)])
-
-
-def _part(found: Shares, name: str) -> str:
-    """A share with its spread: ``49 ± 23%``."""
-    return f"{100 * found.share[name]:.0f} ± {words.percent(found.spread.get(name, 0.0))}"
-
-
-def mattered(found: Importance) -> list[str]:
-    """What mattered, in words: over all trials, and among the better half."""
-    if found.overall is None:
-        if sum(found.counts.values()) < LEAST_TRIALS:
-            needed = f"({LEAST_TRIALS} are needed)"
-            return [f"Too few trials have finished to say what mattered {needed}."]
-        return ["The trials came to nothing that family, rate or warmup could explain."]
-    names = {"scheduler": "the scheduler", "lr": "the learning rate", "warmup": "warmup"}
-
-    def parts(found: Shares) -> str:
-        return _parts(found, {k: names.get(k, words.code(k)) for k in found.share})
-
-    text = parts(found.overall)
-    if not found.overall.clear():
-        text = f"nothing stands out from chance yet: {text}"
-    own = ", in the families' own parameters" if found.within or found.too_few else ""
-    lines = [
-        f"{text[0].upper()}{text[1:]} of the differences between {found.overall.trials:,} "
-        f"trials; {words.percent(found.overall.rest)} lies in combinations of them{own} and in "
-        "chance."
-    ]
-    if found.better is not None:
-        chance = " nothing stands out from chance:" if not found.better.clear() else ","
-        better = parts(found.better)
-        lines.append(f"Among the better half of the trials{chance} {better}.")
-    return lines
-
-
-def to_html(markdown: str) -> str:
-    """**bold** and `code` as HTML, everything else escaped."""
-    text = html.escape(markdown)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)

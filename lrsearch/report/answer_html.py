@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from lrsearch.report import words
-from lrsearch.report.answer import sentences, to_html
+from lrsearch.report.answer import sentences, trial_shown, trial_to_use
 from lrsearch.report.command import confirming
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import findings
-from lrsearch.report.html import breakable, escape
-from lrsearch.report.robust import answer_of
+from lrsearch.report.html import breakable, escape, to_html
 from lrsearch.report.sections import figure_block, section, text
 from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
 
@@ -34,10 +33,10 @@ def hero(
     caption = ""
     if found is not None:
         recipe = found.strongest is not None and found.strongest.trial is not found.best
-        drawn = shown(table, found, confirmed)
+        drawn = trial_shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
-            _, file = answer_of(found.best.number, found.chosen.number, confirmed)
+            _, file = trial_to_use(found.best.number, found.chosen.number, confirmed)
             of = "which bore higher rates best"
             if file == "confirmed.yaml":
                 of = "the best of those on fresh seeds"
@@ -58,12 +57,6 @@ def hero(
     )
 
 
-def shown(table: StudyTable, found: Answer, confirmed: Confirmed | None) -> TrialRow:
-    """The trial that the answer is about: what held on fresh seeds, or is robust, or the best."""
-    number, _ = answer_of(found.best.number, found.chosen.number, confirmed)
-    return next((t for t in table.trials if t.number == number), found.best)
-
-
 def key_figures(
     table: StudyTable,
     found: Answer | None,
@@ -72,11 +65,11 @@ def key_figures(
 ) -> str:
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
-    if confirmed is not None and found is not None and confirmed.winner.trial == found.best.number:
+    if found is not None and confirmed is not None and confirmed.is_of(found.best.number):
         held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
         seeds = words.count(held.val.n, "fresh seed")
         seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
-        other = shown(table, found, confirmed).number != held.trial
+        other = trial_shown(table, found, confirmed).number != held.trial
         whose = "the winner's " if other else ""
         cells.append((words.loss(held.val.median), f"{whose}validation loss, median of {seeds}"))
         if held.test is not None:
@@ -111,7 +104,7 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
     """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
     if found is None:
         return ""
-    parts = [gains(found, shown(table, found, confirmed))]
+    parts = [gains(found, trial_shown(table, found, confirmed))]
     near = len(found.close)
     if near:
         others = {t.family for t in found.close if t.family != found.best.family}
@@ -141,10 +134,10 @@ def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -
 
 def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]:
     """What the confirmation says and the first screen does not."""
-    if confirmed.winner.trial != found.best.number:
-        said = sentences(table, found, confirmed)[2:]
-        return [*said, *findings(confirmed, found.best.number)]
-    return sentences(table, found, confirmed)[2:]
+    said = sentences(table, found, confirmed)[2:]
+    if confirmed.is_of(found.best.number):
+        return said
+    return [*said, *findings(confirmed, found.best.number)]
 
 
 def effect(trial: TrialRow, gain: Gain) -> str:

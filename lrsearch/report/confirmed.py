@@ -1,30 +1,22 @@
-"""What ``lrsearch confirm`` found: its study -> a table of arms, and what may be said of it."""
+"""What ``lrsearch confirm`` found: the arms on fresh seeds, and which of them is the answer."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.edges import beyond, raised_losses, together
-from lrsearch.report.tables import StudyTable, TrialRow, load
-from lrsearch.schedules.ranges import as_number
+from lrsearch.report.raised import is_near_edge
 from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
 
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
-ATTR = "lrsearch_confirm"
-SUFFIX = "-confirm"
-FAR = 0.2
-"""How far above the lowest median of an arm a run that did not train ends, as a part of it."""
 HOW = "Mean ± standard deviation over seeds."
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
-"""What stands under the table before how arms are compared; the second where seeds are too few."""
+"""The note under the table, before how arms are compared; the second where seeds are too few."""
+_NO_LOSS = {"n": 0, "mean": None, "sd": None, "median": None}
+"""The summary of an arm that lost all its seeds."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +30,10 @@ class Arm:
         baseline: Name of the usual recipe it is, or None.
         val_loss, test_loss, test_metric: Seed -> value.
         lost: Seeds on which it diverged or failed.
-        untrained: Seeds on which it ended no lower than it was after its first epoch, and far
-            above the median of the best arm: the net has died.
-        raised: Loss at :data:`~lrsearch.report.edges.EDGE` times its rates, of one run or of a few
-            together; infinite if lost, None if not run.
+        untrained: Seeds on which the net died: the run ended no lower than after its first epoch,
+            and far above the median of the best arm.
+        raised: Loss at :data:`~lrsearch.report.raised.RAISE` times its rates, the mean of such
+            runs; infinite if it failed, None if it was not run.
     """
 
     key: str
@@ -80,11 +72,11 @@ class Arm:
         return summary(list(self.val_loss.values()))
 
     @property
-    def edgy(self) -> bool:
-        """Whether it lies near the edge: at higher rates it ended above thrice its mean."""
+    def near_edge(self) -> bool:
+        """Whether its loss at higher rates is above three times its mean loss."""
         if self.raised is None or not self.val_loss:
             return False
-        return beyond(self.raised, self.val.mean)
+        return is_near_edge(self.raised, self.val.mean)
 
     @property
     def test(self) -> Summary | None:
@@ -97,13 +89,14 @@ class Confirmed:
     """The arms on fresh seeds, the search's winner first.
 
     Attributes:
-        seeds: Those planned, and all that an arm was run on before.
-        planned: Runs that are planned, arms times seeds, or all that ended if these are more.
-        finished: Runs that ended.
-        loss: The winner's validation loss against every other arm.
-        file: Where :attr:`lowest` was written as YAML; None where it was but read.
-        storage: The database, for commands that are told.
-        config: The configuration that is kept with it, likewise.
+        name: Name of the study, ``NAME-confirm``.
+        seeds: The seeds that are planned, and all that an arm was run on before.
+        planned: How many runs are planned (arms times seeds), or have ended if these are more.
+        finished: How many runs have ended.
+        loss: The winner's validation loss compared with that of every other arm.
+        file: The YAML file with :attr:`lowest`, where this call has written it.
+        storage: The database, for the commands that a person is told.
+        config: The stored configuration, for these commands too.
     """
 
     name: str
@@ -126,16 +119,15 @@ class Confirmed:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        from lrsearch.report.answer import to_html
         from lrsearch.report.confirmed_html import confirmed_table
         from lrsearch.report.confirmed_words import sentence
-        from lrsearch.report.html import in_notebook
+        from lrsearch.report.html import in_notebook, to_html
 
         return in_notebook(f"<p>{to_html(sentence(self))}</p>{confirmed_table(self)}")
 
     @property
     def how(self) -> str:
-        """How the numbers were come by, for under the table."""
+        """The note under the table: how the numbers were computed."""
         if not self.loss:
             return HOW_FEW if self.too_few else HOW
         lost = any(arm.lost for arm in self.arms)
@@ -155,6 +147,10 @@ class Confirmed:
         """The best of the search: the first arm, chosen before these runs."""
         return self.arms[0]
 
+    def is_of(self, best: int) -> bool:
+        """Whether trial number ``best`` was confirmed; not where it was found afterwards."""
+        return self.winner.trial == best
+
     def against(self, key: str) -> Comparison | None:
         """The comparison of the winner with one arm, on validation loss."""
         return next((row for row in self.loss if row.name == key), None)
@@ -166,29 +162,30 @@ class Confirmed:
 
     @property
     def lowest(self) -> Arm:
-        """The arm that came lowest on these seeds: the fewest lost, then the lowest mean.
+        """The arm with the fewest lost seeds, then the lowest mean; the winner where equal.
 
-        Of those that were run on as many as any other; the winner of the search where equal. To
-        be :attr:`aside` counts as a lost seed.
+        Only arms that were run on as many seeds as any other count. An arm that is
+        :attr:`excluded` counts as having lost one seed more.
         """
         runs = [len(a.losses) for a in self.arms]
         rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
-        aside = self.aside
-        lost = {a.key: len(a.lost) + (a in aside) for a in rows}
+        excluded = self.excluded
+        lost = {a.key: len(a.lost) + (a in excluded) for a in rows}
         return min(rows, key=lambda a: (lost[a.key], a.val.mean), default=self.winner)
 
     @property
-    def aside(self) -> list[Arm]:
-        """Arms near the edge, which are not the answer; none where all that were tried are."""
+    def excluded(self) -> list[Arm]:
+        """Arms that cannot be the answer: those near the edge, unless all that were tried are."""
         tried = [a for a in self.arms if a.raised is not None and a.val_loss]
-        edgy = [a for a in tried if a.edgy]
-        return edgy if len(edgy) < len(tried) else []
+        near = [a for a in tried if a.near_edge]
+        return near if len(near) < len(tried) else []
 
     @property
     def lead(self) -> Comparison | None:
         """:attr:`lowest` against the strongest baseline; None where it is one, or there is none.
 
-        It was chosen on these very seeds: interval and p are as for all pairs of arms together.
+        It was chosen on these very seeds. So its interval and p are corrected for as many
+        comparisons as there are pairs of arms.
         """
         rival = _strongest(self.arms)
         return None if rival is None else self._lowest_against().get(rival.key)
@@ -212,12 +209,12 @@ class Confirmed:
 
     @property
     def held(self) -> Arm:
-        """The arm that is the answer: :attr:`lowest` where only that is better than the recipes.
+        """The arm that is the answer: the winner of the search, or :attr:`lowest` in its place.
 
-        Better than the strongest of them, that is, and worse than none. Else the winner of the
-        search, whatever became of it.
+        That takes its place where the winner is not surely better than the baselines, and
+        :attr:`lowest` is: better than the strongest of them, and worse than none.
         """
-        if self.too_few or (self.stands and self.winner not in self.aside):
+        if self.too_few or (self.stands and self.winner not in self.excluded):
             return self.winner
         lead = self.lead
         better = lead is not None and lead.verdict() == "better"
@@ -226,13 +223,13 @@ class Confirmed:
 
     @property
     def decided(self) -> bool:
-        """Whether fresh seeds have surely named what to train with: :attr:`held`."""
-        sure = not self.too_few and self.stands and self.winner not in self.aside
+        """Whether fresh seeds have decided what to train with; it is :attr:`held`, then."""
+        sure = not self.too_few and self.stands and self.winner not in self.excluded
         return sure or self.held is not self.winner
 
     @property
     def stands(self) -> bool:
-        """Whether the winner is surely better than the strongest other recipe, worse than none."""
+        """Whether the winner is surely better than the strongest baseline, and worse than none."""
         verdicts = self._verdicts()
         rival = _strongest(self.arms[1:])
         named = verdicts.values() if rival is None else [verdicts.get(rival.key)]
@@ -240,19 +237,47 @@ class Confirmed:
 
     @property
     def unbeaten(self) -> list[Arm]:
-        """The other recipes that the winner is not surely better than."""
+        """The baselines that the winner is not surely better than."""
         verdicts = self._verdicts()
         return [a for a in self.arms if verdicts.get(a.key, "better") != "better"]
 
     @property
     def beaten(self) -> bool:
-        """Whether the winner is surely worse than another recipe."""
+        """Whether the winner is surely worse than a baseline."""
         return "worse" in self._verdicts().values()
 
     def _verdicts(self) -> dict[str, str]:
-        """Of the winner against every other baseline."""
+        """Baseline -> verdict of the winner's comparison with it."""
         rows = {a.key: self.against(a.key) for a in self.arms[1:] if a.baseline is not None}
         return {key: row.verdict() for key, row in rows.items() if row is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain values, for ``--json``."""
+        return {
+            "study": self.name,
+            "seeds": list(self.seeds),
+            "runs": {"planned": self.planned, "finished": self.finished},
+            "winner": self.winner.key,
+            "lowest": self.lowest.key,
+            "held": self.held.key,
+            "file": None if self.file is None else str(self.file),
+            "arms": [
+                {
+                    "key": arm.key,
+                    "label": arm.label,
+                    "trial": arm.trial,
+                    "baseline": arm.baseline,
+                    "val_loss": asdict(arm.val) if arm.val_loss else _NO_LOSS,
+                    "test_metric": None if arm.test is None else asdict(arm.test),
+                    "lost_seeds": list(arm.lost),
+                    "untrained_seeds": list(arm.untrained),
+                    "raised_val_loss": None if arm.raised == math.inf else arm.raised,
+                    "near_the_edge": arm.near_edge,
+                }
+                for arm in self.arms
+            ],
+            "comparisons": [asdict(row) | {"verdict": row.verdict()} for row in self.loss],
+        }
 
     def arm(self, key: str) -> Arm:
         """An arm by its key."""
@@ -260,91 +285,6 @@ class Confirmed:
 
 
 def _strongest(arms: Sequence[Arm]) -> Arm | None:
-    """Of the baselines that of the fewest lost seeds, then of the lowest mean."""
+    """The baseline with the fewest lost seeds, then the lowest mean."""
     rows = [a for a in arms if a.baseline is not None and a.val_loss and len(a.losses) > 1]
     return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=None)
-
-
-def read_confirmed(storage: BaseStorage, study_name: str) -> Confirmed | None:
-    """The confirmation of a study, from the same database; None if there is none yet."""
-    import optuna
-
-    try:
-        study = optuna.load_study(study_name=study_name + SUFFIX, storage=storage)
-    except KeyError:
-        return None
-    plan = study.user_attrs.get(ATTR)
-    return confirmed_of(load(study, storage), plan) if isinstance(plan, Mapping) else None
-
-
-def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None:
-    """The table of a confirmation; None before any run of the winner is finished.
-
-    Args:
-        table: The confirmation's study; its trials have the user attributes ``arm`` and ``seed``.
-        plan: Its user attribute: ``arms`` (key, schedule, trial, baseline) and ``seeds``.
-    """
-    arms = []
-    good = _lowest_median(table, {entry["key"] for entry in plan["arms"]})
-    for entry in plan["arms"]:
-        rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
-        done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
-        ended = [t for t in rows if t.status in ("diverged", "failed", "pruned")]
-        values = {s: t.value for s, t in sorted(done.items()) if t.value is not None}
-        arms.append(
-            Arm(
-                entry["key"],
-                entry["schedule"],
-                int(entry["trial"]),
-                entry.get("baseline"),
-                values,
-                _attr(done, "test_loss"),
-                _attr(done, "test_metric"),
-                tuple(sorted(int(t.attrs["seed"]) for t in ended)),
-                _untrained(table, done, good),
-                _raised(table, entry),
-            )
-        )
-    if not arms or not arms[0].val_loss:
-        return None
-    runs = sum(len(a.losses) for a in arms)
-    return Confirmed(
-        name=table.name,
-        arms=tuple(arms),
-        seeds=tuple(sorted({int(s) for s in plan["seeds"]}.union(*(a.losses for a in arms)))),
-        planned=max(runs, len(plan["arms"]) * len(plan["seeds"])),
-        finished=runs,
-        loss=tuple(compare(arms[0].key, {a.key: a.losses for a in arms})),
-        metric_name=table.metric_name,
-        storage=table.storage_url,
-        config=table.config,
-    )
-
-
-def _raised(table: StudyTable, arm: Mapping[str, Any]) -> float | None:
-    """What an arm came to at higher rates; None for a recipe, and before such a run has ended."""
-    losses = [] if arm.get("baseline") else raised_losses(table, arm["key"])
-    return together(losses) if losses else None
-
-
-def _lowest_median(table: StudyTable, arms: Collection[str]) -> float:
-    """Of these arms' losses; 0 without any."""
-    values: dict[str, list[float]] = {}
-    for trial in table.having("complete"):
-        if trial.value is not None and (key := str(trial.attrs.get("arm"))) in arms:
-            values.setdefault(key, []).append(trial.value)
-    return min(map(statistics.median, values.values()), default=0.0)
-
-
-def _untrained(table: StudyTable, done: Mapping[int, TrialRow], good: float) -> tuple[int, ...]:
-    def died(trial: TrialRow) -> bool:
-        losses = table.history.of(trial.trial_id, "val_loss")
-        last = trial.value or 0.0
-        return len(losses) > 1 and last >= losses[0] and last - good > FAR * abs(good)
-
-    return tuple(seed for seed, trial in sorted(done.items()) if died(trial))
-
-
-def _attr(done: Mapping[int, Any], name: str) -> dict[int, float]:
-    found = {s: t.attrs.get(name) for s, t in sorted(done.items())}
-    return {s: float(v) for s, v in found.items() if as_number(v) is not None}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lrsearch.attributes import CONFIRM_SUFFIX
 from lrsearch.report import words
 from lrsearch.report.command import confirming, typed
-from lrsearch.report.confirmed import SUFFIX, Arm, Confirmed
-from lrsearch.report.edges import EDGE
+from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.raised import RAISE
 from lrsearch.stats import ENOUGH_SEEDS, Comparison, with_lost
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def sentence(found: Confirmed, best: int | None = None) -> str:
 def findings(found: Confirmed, best: int | None = None) -> list[str]:
     """The parts of :func:`sentence`, each on one thing."""
     parts = _parts(found)
-    if best not in (None, found.winner.trial):
+    if best is not None and not found.is_of(best):
         again = words.code(_again(found))
         before = (
             f"What was confirmed is **{found.winner.name}**, the best before more trials were run"
@@ -56,9 +57,9 @@ def other(found: Confirmed, best: int) -> str:
         found: The comparison.
         best: Trial that is the best of the search; "" if it is not the one that was confirmed.
     """
-    if best != found.winner.trial or found.lowest is found.winner:
+    if not found.is_of(best) or found.lowest is found.winner:
         return ""
-    export = typed("export", found.name.removesuffix(SUFFIX), found.storage)
+    export = typed("export", found.name.removesuffix(CONFIRM_SUFFIX), found.storage)
     if found.held is found.winner:
         number = found.lowest.trial
         return (
@@ -73,7 +74,7 @@ def other(found: Confirmed, best: int) -> str:
 
 def _again(found: Confirmed, **numbers: int) -> str:
     """How the search is confirmed once more."""
-    name = found.name.removesuffix(SUFFIX)
+    name = found.name.removesuffix(CONFIRM_SUFFIX)
     return confirming(found.config, name, found.storage, **numbers)
 
 
@@ -115,14 +116,14 @@ def among(found: Confirmed) -> str:
     lost, parts = len(found.lowest.lost), []
     if any(len(arm.lost) > lost for arm in found.arms):
         parts.append(f"with {'the fewest' if lost else 'no'} lost seeds")
-    if found.aside and found.lowest not in found.aside:
-        parts.append(f"that bear {EDGE:g} times their rates")
+    if found.excluded and found.lowest not in found.excluded:
+        parts.append(f"that bear {RAISE:g} times their rates")
     return f" of those {' and '.join(parts)}" if parts else ""
 
 
 def of_edges(found: Confirmed) -> str:
     """Which arms lie near the edge of what the task bears, or nothing at all."""
-    arms = [arm for arm in found.arms if arm.edgy]
+    arms = [arm for arm in found.arms if arm.near_edge]
     if not arms:
         return ""
     came = [
@@ -132,7 +133,7 @@ def of_edges(found: Confirmed) -> str:
     ]
     its, lie = ("its", "it lies") if len(arms) == 1 else ("their", "they lie")
     return (
-        f"At {EDGE:g} times {its} rates {words.listing(came)}: {lie} near the edge of what this "
+        f"At {RAISE:g} times {its} rates {words.listing(came)}: {lie} near the edge of what this "
         "task bears, and may fail on another seed."
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
-from lrsearch.report.save import write_pictures
+from lrsearch.report.pictures import write_pictures
 from lrsearch.report.style import PALETTE, figure_layout
 from lrsearch.schedules import Schedule
 

@@ -1,14 +1,23 @@
 """Optuna's fANOVA of numbers: the same forests and shares, in less time.
 
 Optuna's :class:`~optuna.importance.FanovaImportanceEvaluator` walks through each tree in Python,
-once for every piece of every parameter. Here the leaves of a tree are arrays; all else is its own.
+once for every piece of every parameter. Here the leaves of a tree are arrays; all else is
+Optuna's own. :func:`encode` makes numbers of all parameters first.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from lrsearch.imports import hollow, postponed, uncollected
 
@@ -26,6 +35,40 @@ with (
     hollow("sklearn.ensemble"),
 ):
     from sklearn.ensemble._forest import RandomForestRegressor
+
+
+def encode(
+    columns: Mapping[str, Sequence[Any]],
+    distributions: Mapping[str, BaseDistribution],
+    values: np.ndarray,
+) -> tuple[dict[str, list[Any]], dict[str, BaseDistribution]]:
+    """Parameters as fANOVA should see them: logarithms, and categories ordered by mean value.
+
+    Optuna's fANOVA takes the mean over the *linear* scale, where nearly all of a log range is its
+    last decade, and splits one-hot columns, where it averages over impossible combinations (2ᵏ
+    cells for k categories).
+    """
+    cells: dict[str, list[Any]] = {}
+    spaces: dict[str, BaseDistribution] = {}
+    for name, column in columns.items():
+        space = distributions[name]
+        if isinstance(space, CategoricalDistribution):
+            keys = [repr(v) for v in column]
+            mean = {
+                k: np.mean([v for j, v in zip(keys, values, strict=True) if j == k])
+                for k in dict.fromkeys(keys)
+            }
+            rank = {k: i for i, k in enumerate(sorted(mean, key=lambda k: (mean[k], k)))}
+            cells[name] = [rank[k] for k in keys]
+            spaces[name] = IntDistribution(0, max(1, len(rank) - 1))
+            continue
+        log = isinstance(space, (FloatDistribution, IntDistribution)) and space.log
+        numbers = [math.log(v) if log else float(v) for v in column]
+        low, high = float(getattr(space, "low", 0)), float(getattr(space, "high", 1))
+        low, high = (math.log(low), math.log(high)) if log else (low, high)
+        cells[name] = numbers
+        spaces[name] = FloatDistribution(min([low, *numbers]), max([high, *numbers]))
+    return cells, spaces
 
 
 class Fanova(FanovaImportanceEvaluator):

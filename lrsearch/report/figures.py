@@ -1,22 +1,30 @@
 """Figures of a study, each as two functions: study -> table, table -> plotly figure.
 
-Here: rate against loss. Trials over their epochs are in :mod:`lrsearch.report.courses`, importance
-and pruning in :mod:`lrsearch.report.breakdown`, and what Optuna draws well in
-:mod:`lrsearch.report.optuna_figures`.
-Backgrounds are transparent and greys are of middle lightness, so that each figure can stand on a
-light and on a dark page.
+Here: rate against loss, and what was stopped. Trials over their epochs are in
+:mod:`lrsearch.report.learning_curves`, importance in :mod:`lrsearch.report.importance_figures`,
+and what Optuna draws well in :mod:`lrsearch.report.optuna_figures`. Backgrounds are transparent
+and greys are of middle lightness, so that each figure can stand on a light and on a dark page.
 """
 
 from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrsearch.report import words
-from lrsearch.report.style import family_style, figure_layout
-from lrsearch.report.tables import StudyTable, TrialRow
+from lrsearch.report.style import (
+    BLUE,
+    GREY,
+    LEGEND_ABOVE,
+    LEGEND_BELOW,
+    VERMILION,
+    family_style,
+    figure_layout,
+)
+from lrsearch.report.tables import PruningTable, StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -196,9 +204,6 @@ def loss_axis(values: Sequence[float | None]) -> dict[str, Any]:
     return {} if below else log_ticks(values)
 
 
-LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
-
-
 def legend_height(entries: int) -> int:
     """Pixels that a legend below the figure takes, about six entries a row."""
     return 24 * math.ceil(entries / 6)
@@ -244,3 +249,59 @@ def _recipe(trial: TrialRow) -> str:
     if trial.baseline is None:
         return ""
     return f"<i>{html.escape(trial.baseline)} baseline</i><br>"
+
+
+def pruning_figure(rows: PruningTable) -> Figure:
+    """How many trials were stopped after each epoch, and how many were still training."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=figure_layout())
+    epochs = list(range(1, max(1, rows.budget) + 1))
+    everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
+    gone = [0] * (len(epochs) + 1)
+    for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
+        stops = Counter(e for family in rows.stops[status].values() for e in family)
+        if not stops:
+            continue
+        for e, count in stops.items():
+            gone[min(e, len(epochs))] += count
+        figure.add_bar(
+            x=epochs,
+            y=[stops[e] for e in epochs],
+            name=status,
+            marker={"color": color, "line": {"width": 0}},
+            hovertemplate="after epoch %{x}: %{y} " + status + "<extra></extra>",
+        )
+    left, alive = everyone, []
+    for e in epochs:
+        alive.append(left)
+        left -= gone[e]
+    figure.add_scatter(
+        x=epochs,
+        y=[a / everyone if everyone else 0 for a in alive],
+        yaxis="y2",
+        mode="lines",
+        name="still training",
+        line={"color": GREY, "width": 2, "shape": "hvh"},
+        hovertemplate="epoch %{x}: %{y:.0%} of trials train<extra></extra>",
+    )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.25,
+        height=360,
+        yaxis={"title": "trials stopped"},
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 1.02],
+            "tickformat": ".0%",
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "showgrid": False,
+            "ticks": "",
+            "title": "still training",
+            "automargin": True,
+        },
+        legend=LEGEND_ABOVE,
+    )
+    figure.update_xaxes(title="epoch")
+    return figure

@@ -25,6 +25,13 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def to_html(markdown: str) -> str:
+    """**bold** and `code` as HTML, everything else escaped."""
+    text = html.escape(markdown)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+
+
 def breakable(text: str) -> str:
     """HTML whose long names may break between their words: CosineAnnealing|WarmRestarts."""
 

@@ -7,10 +7,10 @@ PED-ANOVA, understates a categorical with few values. Here every finished trial 
 1. *Worth* (:func:`worth`): all finished trials in one order. Complete trials by their final loss;
    a pruned trial keeps the place it had, when it was stopped, among the trials that went on; the
    diverged share the last place.
-2. A derived study, in which all these trials are COMPLETE with their place as value, goes to
-   Optuna's :class:`~optuna.importance.FanovaImportanceEvaluator` (Hutter et al. 2014). Log-scaled
-   parameters enter as logarithms and categories in the order of their mean worth, because Optuna's
-   encoding of either distorts the measure.
+2. A light study in memory, in which all these trials are COMPLETE with their place as value, goes
+   to Optuna's :class:`~optuna.importance.FanovaImportanceEvaluator` (Hutter et al. 2014).
+   Log-scaled parameters enter as logarithms and categories in the order of their mean worth,
+   because Optuna's encoding of either distorts the measure.
 3. A forest also fits noise: what it finds in a shuffled copy of a parameter is taken off
    (:func:`shares`).
 
@@ -308,8 +308,8 @@ def _above_chance(
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Share of each parameter less that of its shadow in each tree of Optuna's evaluator."""
-    from lrsearch.report.derived import encode, frozen, study_of
-    from lrsearch.report.fanova import Fanova  # scikit-learn is the largest import beside torch
+    from lrsearch.report.fanova import Fanova, encode  # scikit-learn is a large import
+    from lrsearch.report.light_study import frozen, study_of
 
     if np.ptp(values) == 0:
         return dict.fromkeys(columns, np.zeros(_TREES))

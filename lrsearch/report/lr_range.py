@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 
+from lrsearch.attributes import LR_RANGE_ATTR
 from lrsearch.report.figures import log_ticks
 from lrsearch.report.style import PALETTE, figure_layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-ATTR = "lr_range_test"
-"""The study attribute that holds the test."""
 
 
 class RangeTest(NamedTuple):
@@ -40,7 +38,7 @@ class RangeTest(NamedTuple):
 
 def lr_range_table(study: optuna.Study) -> RangeTest | None:
     """The range test kept with a study; None where none was run."""
-    stored: Mapping[str, Any] | None = study.user_attrs.get(ATTR)
+    stored: Mapping[str, Any] | None = study.user_attrs.get(LR_RANGE_ATTR)
     if stored is None:
         return None
 

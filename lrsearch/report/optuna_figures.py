@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.report.derived import as_study
+from lrsearch.optuna_helpers import experiments_allowed, optuna_logs_errors_only
 from lrsearch.report.figures import log_ticks, loss_axis
-from lrsearch.report.style import BLUE, VERMILION, family_style, figure_layout
+from lrsearch.report.light_study import as_study
+from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -24,23 +24,10 @@ MOST_BARS = 400
 
 def _drawn(plot: Callable[..., Any], *arguments: Any, **options: Any) -> Figure:
     """One of Optuna's plots, quietly and with our layout in the place of its own."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            figure: Figure = plot(*arguments, **options)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    with optuna_logs_errors_only(), experiments_allowed():
+        figure: Figure = plot(*arguments, **options)
     figure.update_layout(template="none")
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout)
-    figure.update_xaxes(axis)
-    figure.update_yaxes(axis)
+    lay_out(figure)
     return figure
 
 
@@ -63,9 +50,7 @@ def history_figure(table: StudyTable) -> Figure:
         figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title="trial", rangemode="tozero")
     figure.update_yaxes(title="validation loss")
-    figure.update_layout(
-        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    )
+    figure.update_layout(height=360, legend=LEGEND_ABOVE)
     return figure
 
 
@@ -167,7 +152,5 @@ def timeline_figure(table: StudyTable) -> Figure | None:
         trace.update(hovertemplate="trial %{y}<extra></extra>", hovertext=None)
     figure.update_xaxes(title="")
     figure.update_yaxes(title="trial")
-    figure.update_layout(
-        height=360, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    )
+    figure.update_layout(height=360, legend=LEGEND_ABOVE)
     return figure

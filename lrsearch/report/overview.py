@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.report import words
-from lrsearch.report.courses import Course, courses_table, thin
 from lrsearch.report.figures import log_ticks
-from lrsearch.report.style import family_style, figure_layout
+from lrsearch.report.learning_curves import LearningCurve, learning_curves_of, thin
+from lrsearch.report.style import family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Overview(NamedTuple):
         trials: Trials that ended, drawn or not.
     """
 
-    others: list[Course]
-    recipes: list[Course]
-    best: Course | None
+    others: list[LearningCurve]
+    recipes: list[LearningCurve]
+    best: LearningCurve | None
     trials: int
 
 
@@ -59,8 +59,10 @@ def overview_table(table: StudyTable, most: int = MOST_LINES) -> Overview:
     recipes = [t for t in ended if t.baseline and t is not best]
     rest = [t for t in ended if not t.baseline and t is not best]
     rest = rest[:: max(1, math.ceil(len(rest) / most))]
-    winner = courses_table(table, [best])[0] if best is not None else None
-    return Overview(courses_table(table, rest), courses_table(table, recipes), winner, len(ended))
+    winner = learning_curves_of(table, [best])[0] if best is not None else None
+    return Overview(
+        learning_curves_of(table, rest), learning_curves_of(table, recipes), winner, len(ended)
+    )
 
 
 def overview_figure(rows: Overview) -> Figure:
@@ -72,21 +74,17 @@ def overview_figure(rows: Overview) -> Figure:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout, height=430, showlegend=False, margin={"t": 36})
-    figure.update_xaxes(axis, title="epoch")
-    figure.update_yaxes(axis)
+    lay_out(figure, height=430, showlegend=False, margin={"t": 36})
+    figure.update_xaxes(title="epoch")
     full = [c for c in rows.others if c.trial.status == "complete"]
     stopped = [c for c in rows.others if c.trial.status != "complete"]
-    for courses, opacity, width in ((stopped, 0.28, 1.0), (full, 0.6, 1.3)):
-        for family in dict.fromkeys(c.trial.family for c in courses):
-            mine = [c for c in courses if c.trial.family == family]
+    for curves, opacity, width in ((stopped, 0.28, 1.0), (full, 0.6, 1.3)):
+        for family in dict.fromkeys(c.trial.family for c in curves):
+            mine = [c for c in curves if c.trial.family == family]
             _lines(figure, mine, family_style(family).color, width, opacity)
     _ends(figure, stopped)
-    for course in rows.recipes:
-        _lines(figure, [course], _INK, 1.6, 1.0, dash="dot")
+    for curve in rows.recipes:
+        _lines(figure, [curve], _INK, 1.6, 1.0, dash="dot")
     if rows.best is not None:
         color = family_style(rows.best.trial.family).color
         _lines(figure, [rows.best], "rgba(255,255,255,0.7)", 7.0, 1.0)
@@ -156,14 +154,14 @@ def _loss_axis(losses: Sequence[float]) -> dict[str, object]:
     return {"range": [low - 3 * pad, high + pad]}
 
 
-def rates(course: Course) -> tuple[list[float], list[float | None]]:
+def rates(curve: LearningCurve) -> tuple[list[float], list[float | None]]:
     """The rate as far as the trial ran, as corners where it stays level between epochs."""
     x: list[float] = []
     y: list[float | None] = []
-    for i, (at, lr) in enumerate(zip(course.x, course.lr, strict=True)):
-        if at > course.trial.epochs:
+    for i, (at, lr) in enumerate(zip(curve.x, curve.lr, strict=True)):
+        if at > curve.trial.epochs:
             break
-        if course.level and i:
+        if curve.level and i:
             x.append(at)
             y.append(y[-1])
         x.append(at)
@@ -173,7 +171,7 @@ def rates(course: Course) -> tuple[list[float], list[float | None]]:
 
 def _lines(
     figure: Figure,
-    courses: Sequence[Course],
+    curves: Sequence[LearningCurve],
     color: str,
     width: float,
     opacity: float,
@@ -181,9 +179,9 @@ def _lines(
 ) -> None:
     """Trials of one kind as one line with gaps, in both panels."""
     lr, losses = Strokes([], []), Strokes([], [])
-    for course in courses:
-        lr.add(*rates(course))
-        losses.add(course.epoch, course.loss)
+    for curve in curves:
+        lr.add(*rates(curve))
+        losses.add(curve.epoch, curve.loss)
     for col, path in enumerate((lr, losses), start=1):
         figure.add_scatter(
             x=path.x,
@@ -197,14 +195,14 @@ def _lines(
         )
 
 
-def _ends(figure: Figure, stopped: Sequence[Course]) -> None:
+def _ends(figure: Figure, stopped: Sequence[LearningCurve]) -> None:
     """A dot where each stopped trial ended; hovering says which."""
     for col in (1, 2):
         points = []
-        for course in stopped:
-            xs, ys = rates(course) if col == 1 else (course.epoch, course.loss)
+        for curve in stopped:
+            xs, ys = rates(curve) if col == 1 else (curve.epoch, curve.loss)
             if xs and ys[-1] is not None:
-                points.append((xs[-1], ys[-1], course.trial))
+                points.append((xs[-1], ys[-1], curve.trial))
         figure.add_scatter(
             x=[p[0] for p in points],
             y=[p[1] for p in points],
@@ -225,7 +223,7 @@ def _hover(trial: TrialRow) -> str:
     return f"{said}<br>peak lr {words.number(trial.lr)}"
 
 
-def _say(figure: Figure, best: Course) -> None:
+def _say(figure: Figure, best: LearningCurve) -> None:
     """Name the best at the end of its loss, on the axis as it is by now."""
     if not best.epoch or best.loss[-1] is None:
         return

@@ -1,50 +1,31 @@
-"""The report: one self-contained HTML page that answers what a sceptical reader asks.
+"""The report as one self-contained HTML page that answers what a sceptical reader asks.
 
-``write_report(study, storage, path)`` reads the study once, makes the tables, then the figures,
-then the page. Nothing in it asks the network for anything; a content security policy says so.
+Nothing in it asks the network for anything; a content security policy says so. What it shows is
+made in :mod:`lrsearch.report.report`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.errors import LrsearchError
 from lrsearch.files import write_text
-from lrsearch.report import (
-    answer_html,
-    breakdown,
-    courses,
-    figures,
-    optuna_figures,
-    overview,
-    sections,
-    words,
-)
+from lrsearch.report import answer_html, sections, words
+from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import command_line, from_python, typed
-from lrsearch.report.confirmed import Confirmed, read_confirmed
 from lrsearch.report.confirmed_words import other
+from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure
-from lrsearch.report.importance import Importance, importance
-from lrsearch.report.robust import answer_of, robust
+from lrsearch.report.pictures import write_png
+from lrsearch.report.report import Report, make_report
 from lrsearch.report.robust_words import robust_note
-from lrsearch.report.tables import (
-    Answer,
-    PruningTable,
-    StudyTable,
-    answer,
-    families_table,
-    load,
-    pruning,
-)
+from lrsearch.report.tables import StudyTable, families_table
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
-    from plotly.graph_objects import Figure
 
 NAVIGATION = (
     ("sure", "Is it sure?"),
@@ -56,90 +37,6 @@ NAVIGATION = (
     ("use", "Use it"),
     ("again", "Do it again"),
 )
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything a report shows, before it becomes HTML, PNG or CSV."""
-
-    table: StudyTable
-    found: Answer | None
-    confirmed: Confirmed | None
-    mattered: Importance
-    stopped: PruningTable
-    best: dict[str, courses.Course]
-    figures: dict[str, tuple[Figure, str]]
-    yaml: str
-    python: str
-
-
-def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Report:
-    """Read a study once and make all tables and figures of its report.
-
-    Args:
-        study: The study.
-        storage: Its database, where history and confirmation lie; the study's own if left out.
-    """
-    table = load(study, storage)
-    found = answer(table)
-    if found is not None:
-        found = replace(found, robust=robust(table, storage or study._storage))
-    confirmed = read_confirmed(storage or study._storage, table.name)
-    mattered = importance(table)
-    stopped = pruning(table)
-    best = courses.best_courses(table, 16)
-    of_family = {c.trial.family: c for c in best}
-    drawn: dict[str, tuple[Figure, str]] = {}
-    if found is not None and found.best.family:
-        rows = courses.drawn_courses(table, [answer_html.shown(table, found, confirmed)])
-        if found.strongest is not None and found.strongest.trial is not found.best:
-            rows += courses.drawn_courses(table, [found.strongest.trial])
-        drawn["winner"] = (courses.winner_figure(rows), "learning rate of the best schedule")
-    if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
-        drawn["scatter"] = (
-            figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table)),
-            "peak learning rate against validation loss, a mark per trial",
-        )
-    if mattered.overall is not None:
-        drawn["importance"] = (breakdown.importance_figure(mattered), "importance")
-    if mattered.within:
-        drawn["within"] = (breakdown.within_figure(mattered), "importance within each family")
-    if best:
-        drawn["curves"] = (courses.courses_figure(best[:8]), "rate and loss over epochs")
-        if any(rate is not None for course in best for rate in course.epoch_lr):
-            drawn["paths"] = (courses.paths_figure(best[:6]), "loss against rate, epoch by epoch")
-        drawn["history"] = (optuna_figures.history_figure(table), "best loss over the trials")
-        sliced = optuna_figures.slice_figure(table, best[0].trial.family)
-        if sliced is not None:
-            drawn["slices"] = (sliced, "loss against each parameter of the winning family")
-    if stopped.counts["pruned"] or stopped.counts["diverged"]:
-        drawn["stops"] = (breakdown.pruning_figure(stopped), "trials stopped after each epoch")
-    if stopped.counts["pruned"]:
-        drawn["lines"] = (optuna_figures.epochs_figure(table), "validation loss over epochs")
-    if table.having("complete", "pruned", "diverged"):
-        everything = overview.overview_figure(overview.overview_table(table))
-        drawn["overview"] = (everything, "rate and loss of all trials over the epochs")
-    timeline = optuna_figures.timeline_figure(table)
-    if timeline is not None:
-        drawn["timeline"] = (timeline, "when each trial ran")
-    yaml = python = ""
-    if found is not None:  # of this very trial: others may have ended since
-        number, file = answer_of(found.best.number, found.chosen.number, confirmed)
-        yaml, python = _exports(study, number, file)
-    return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
-
-
-def _exports(study: optuna.Study, trial: int, name: str) -> tuple[str, str]:
-    """The configuration of a trial as YAML and as Python; empty where it has no schedule."""
-    from lrsearch.export import export_text
-
-    texts = []
-    for python in (False, True):
-        try:
-            texts.append(export_text(study, trial=trial, python=python, name=name))
-        except LrsearchError:
-            texts.append("")
-    return texts[0], texts[1]
 
 
 def page(report: Report) -> str:
@@ -257,7 +154,7 @@ def _use(report: Report) -> str:
     if not report.yaml or report.found is None:
         return ""
     best, chosen = report.found.best.number, report.found.chosen.number
-    _, name = answer_of(best, chosen, report.confirmed)
+    _, name = trial_to_use(best, chosen, report.confirmed)
     another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
         another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'
@@ -329,13 +226,11 @@ def write_report(
     Raises:
         LrsearchError: A file cannot be written, or PNG is asked for and cannot be made.
     """
-    from lrsearch.report import save
-
     report = make_report(study, storage)
     write_text(path, page(report))
     written = [path]
     if csv is not None:
-        written += save.write_csv(report, csv)
+        written += write_csv(report, csv)
     if png is not None:
-        written += save.write_png(report, png)
+        written += write_png(report, png)
     return written

@@ -19,10 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
 from lrsearch.report.command import command_line, confirming
-from lrsearch.report.confirmed import ATTR, SUFFIX, Arm, Confirmed, confirmed_of
+from lrsearch.report.confirmed import Arm, Confirmed
+from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import StudyTable, answer, load, pruning
 from lrsearch.schedules import FAMILIES
@@ -97,16 +99,10 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
 def _confirmation(
     name: str, storage: BaseStorage
 ) -> tuple[StudyTable | None, Confirmed | None, int]:
-    import optuna
-
-    try:
-        study = optuna.load_study(study_name=name + SUFFIX, storage=storage)
-    except KeyError:
+    study = confirmation_study(storage, name)
+    if study is None:
         return None, None, 0
-    plan = study.user_attrs.get(ATTR)
-    if not isinstance(plan, Mapping):
-        return None, None, 0
-    table = load(study, storage)
+    table, plan = load(study, storage), study.user_attrs[CONFIRM_ATTR]
     return table, confirmed_of(table, plan), int(plan.get("top", 3))
 
 
@@ -265,8 +261,8 @@ def write_record(study: optuna.Study, storage: BaseStorage, path: Path) -> list[
         UsageError: The name does not end in .json, or no trial is complete.
         LrsearchError: A file cannot be written, or there is no kaleido for the figure.
     """
+    from lrsearch.report.pictures import write_pictures
     from lrsearch.report.record_figure import record_figure
-    from lrsearch.report.save import write_pictures
 
     if path.suffix != ".json":
         raise UsageError(f"--record needs FILE.json, got {path.name!r}")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.report import words
-from lrsearch.report.courses import trace_points
 from lrsearch.report.figures import log_ticks, loss_axis
-from lrsearch.report.style import PALETTE, family_style, figure_layout
+from lrsearch.report.learning_curves import trace_points
+from lrsearch.report.style import PALETTE, family_style, lay_out
 from lrsearch.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -25,13 +25,7 @@ def record_figure(record: Mapping[str, Any]) -> Figure:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.16, subplot_titles=_titles(record))
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout, height=400, margin_t=40)
-    figure.update_xaxes(axis)
-    figure.update_yaxes(axis)
-    figure.update_layout(showlegend=False)
+    lay_out(figure, height=400, margin_t=40, showlegend=False)
     arms = [(html.escape(name), schedule, losses) for name, schedule, losses in _arms(record)]
     for color, (name, schedule, _) in zip(PALETTE, arms, strict=False):
         x, y, level = _thinned(*trace_points(Schedule.from_dict(schedule), [], []))

@@ -1,11 +1,16 @@
 """The schedule of a search that is the safest to train with: ``robust.yaml``.
 
 The lowest of hundreds of losses has been lucky, and luck favours high rates, which may fail on
-another seed: what lies near that edge is beyond it with its rates raised. So the finalists are
-trained at higher rates, on fresh seeds: the winner, a gentler one and a third; where none of them
-bears it, three more; and the three lowest on a second seed. The lowest is the one whose worse loss
-is: that of the search, or that at higher rates, which alone would favour rates that are too low.
-What it is worth is in ``studies/winners``.
+another seed. So the finalists of a search are *raised*: trained at 1.7 times their rates, on fresh
+seeds. A schedule near the edge fails there.
+
+1. The winner, a gentler schedule and a third one are raised on one seed.
+2. If none of them bears it (:func:`bears`), three more are.
+3. The three lowest of all are raised on a second seed.
+
+Each finalist counts with the worse of two losses: that of the search, and that at higher rates,
+which alone would favour rates that are too low. The one with the lowest of these is the robust
+one. What this is worth is in ``studies/winners``.
 """
 
 from __future__ import annotations
@@ -17,25 +22,24 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from lrsearch.report.confirmed import ATTR, SUFFIX, Confirmed
-from lrsearch.report.distinct import finalists
-from lrsearch.report.edges import beyond, raised_losses, together
-from lrsearch.report.gentler import gentler
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
+from lrsearch.report.finalists import finalists, gentler
+from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 STEP = 3
-"""Finalists that are raised together; if none bears it, as many more are."""
+"""How many finalists are raised together; if none of them bears it, as many more are."""
 MOST = 6
-"""Finalists that are raised at most."""
+"""How many finalists are raised at most."""
 AGAIN = 3
-"""Of these, how many are raised on a second seed: those that came lowest on the first."""
+"""How many are raised on a second seed: those with the lowest losses."""
 
 Raised = Mapping[int, Sequence[float]]
-"""Number of a finalist -> its losses at :data:`~lrsearch.report.edges.EDGE` times its rates, on
-the first fresh seeds; infinite if it diverged. In the order in which they were raised."""
+"""Trial number of a finalist -> its losses at :data:`~lrsearch.report.raised.RAISE` times its
+rates, one for each seed; infinite where it diverged. In the order in which they were raised."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Robust:
     """The schedule of a search that is the safest to train with.
 
     Attributes:
-        trial: The finalist whose worse loss, of the search or at higher rates, is the lowest; the
-            gentler one where that was not tried, that one or the best where all were lost.
-        raised: What each finalist came to there. Empty where that was not tried.
+        trial: The finalist that did best at higher rates. Where none was raised, the gentler one;
+            where all failed, the gentler one or the best.
+        raised: The losses of the finalists at higher rates; empty where none was raised.
     """
 
     trial: TrialRow
@@ -53,7 +57,7 @@ class Robust:
 
     @property
     def bears(self) -> bool:
-        """Whether it bore the higher rates."""
+        """Whether it was raised and bore that."""
         losses = self.raised.get(self.trial.number)
         return losses is not None and bears(self.trial, losses)
 
@@ -64,28 +68,28 @@ class Robust:
 
     @property
     def lost(self) -> bool:
-        """Whether every finalist was lost at higher rates, on one seed at least."""
-        return bool(self.raised) and all(math.isinf(together(r)) for r in self.raised.values())
+        """Whether every finalist failed at higher rates, on at least one seed."""
+        return bool(self.raised) and all(math.isinf(mean_loss(r)) for r in self.raised.values())
 
 
 def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
-    """Whether a trial with these losses at higher rates is not near the edge."""
-    return trial.value is not None and not beyond(together(raised), trial.value)
+    """Whether a trial bears higher rates: its losses there are not far above its own loss."""
+    return trial.value is not None and not is_near_edge(mean_loss(raised), trial.value)
 
 
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
-    """Of the finalists of a search, the one that bore higher rates best (:func:`lowest_raised`).
+    """The finalist of a search that did best at higher rates.
 
-    Where they were not raised, or all were lost, it is the gentler one
-    (:func:`lrsearch.report.gentler.gentler`), which costs no training.
+    Where none was raised, or all failed, it is the gentler one
+    (:func:`lrsearch.report.finalists.gentler`), which costs no training.
 
     Args:
         table: The search.
         storage: Its database.
 
     Returns:
-        None where no trial is complete, where the best is a baseline, or where there is no gentler
-        one either that is better than the recipes.
+        None where no trial is complete, where the best is a baseline, or where none was raised
+        and no gentler one is better than the baselines.
     """
     tried = _asked(table, storage) or contenders(table)
     if not tried:
@@ -101,46 +105,50 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
-    """The finalists of a search, the best first; what lost to a usual recipe is none of them.
+    """The finalists that may be raised, the best first: those with a lower loss than any baseline.
 
-    There is none where the best is a recipe itself.
+    There are none where the best is a baseline itself.
     """
     tried = finalists(table, MOST, [gentler(table)])
     if not tried or tried[0].baseline is not None:
         return []
-    recipes = [t.value for t in table.complete if t.baseline is not None and t.value is not None]
-    return below(tried, recipes)
+    losses = [t.value for t in table.complete if t.baseline is not None and t.value is not None]
+    return below(tried, losses)
 
 
-def below(tried: Sequence[TrialRow], recipes: Sequence[float]) -> list[TrialRow]:
-    """Those of a lower loss than any of the recipes."""
-    least = min(recipes, default=math.inf)
+def below(tried: Sequence[TrialRow], baselines: Sequence[float]) -> list[TrialRow]:
+    """The trials with a lower loss than any of the baselines."""
+    least = min(baselines, default=math.inf)
     return [trial for trial in tried if trial.value is not None and trial.value < least]
 
 
 def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
-    """Whose worse loss is the lowest, of those that were raised on the most seeds.
+    """The finalist that did best, among those that were raised on the most seeds.
 
-    None where all were lost, or none was raised.
+    Each counts with the worse of its loss in the search and at higher rates. None where all failed
+    or none was raised.
     """
     most = max(map(len, raised.values()), default=0)
     asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
     lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
-    lost = lowest is None or math.isinf(together(raised[lowest.number]))
+    lost = lowest is None or math.isinf(mean_loss(raised[lowest.number]))
     return None if lost else lowest
 
 
 def _worse(trial: TrialRow, raised: Sequence[float]) -> float:
     """The worse of a trial's loss in the search and at higher rates."""
-    return max(trial.value or 0.0, together(raised))
+    return max(trial.value or 0.0, mean_loss(raised))
 
 
 def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow, int]]:
-    """Whom to raise next, and on which of the fresh seeds, from 0; nothing at the end.
+    """Which finalists to raise next, each with the number of the fresh seed, from 0.
 
     Args:
         tried: All finalists, in order.
-        raised: What the first of them came to.
+        raised: The losses of those that were raised.
+
+    Returns:
+        Empty at the end.
     """
     if len(tried) < 2:
         return []  # it has no rival
@@ -152,14 +160,14 @@ def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow,
 
 
 def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> Raised:
-    """What finalists came to at higher rates, as far as all that were raised together have ended.
+    """The losses of finalists at higher rates, up to the last round in which all runs have ended.
 
     Args:
         tried: All finalists of a search, in order.
         storage: Its database.
         name: Its name.
     """
-    again = _raised_study(storage, name)
+    again = confirmation_study(storage, name)
     table = None if again is None else load(again, storage)
     raised: dict[int, Sequence[float]] = {}
     while table is not None and (some := next_runs(tried, raised)):
@@ -170,41 +178,18 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
     return raised
 
 
-def answer_of(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
-    """Number of the trial to train with, and the file that has it.
-
-    Args:
-        best: Number of the best trial of the search.
-        chosen: Of the one that did best at higher rates; the best where that was not tried.
-        confirmed: What fresh seeds said; where they have decided, that is it.
-    """
-    if confirmed is not None and confirmed.winner.trial == best and confirmed.decided:
-        held = confirmed.held
-        return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
-    return chosen, "best.yaml" if chosen == best else "robust.yaml"
-
-
 def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
-    """Number of the trial that did best at higher rates; None where that was not tried."""
-    if _raised_study(storage, study.study_name) is None:
+    """Number of the trial that did best at higher rates; None where none was raised."""
+    if confirmation_study(storage, study.study_name) is None:
         return None
     found = robust(load(study, storage), storage)
     return found.trial.number if found is not None and found.did_best else None
 
 
 def _asked(table: StudyTable, storage: BaseStorage) -> list[TrialRow]:
-    """The finalists that were to be raised when this best was found; nobody if there were none."""
-    again = _raised_study(storage, table.name)
-    numbers = [] if again is None else again.user_attrs[ATTR].get("finalists", [])
+    """The finalists that a run has planned to raise; empty unless the first is still the best."""
+    again = confirmation_study(storage, table.name)
+    numbers = [] if again is None else again.user_attrs[CONFIRM_ATTR].get("finalists", [])
     complete = {trial.number: trial for trial in table.complete if trial.schedule}
     same = bool(numbers) and numbers[0] == next(iter(complete), None)
     return [complete[n] for n in numbers] if same and set(numbers) <= complete.keys() else []
-
-
-def _raised_study(storage: BaseStorage, name: str) -> optuna.Study | None:
-    """The study with the runs at higher rates, if there is one."""
-    try:
-        again = optuna.load_study(study_name=name + SUFFIX, storage=storage)
-    except KeyError:
-        return None
-    return again if ATTR in again.user_attrs else None

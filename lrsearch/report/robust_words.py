@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from lrsearch.report import words
-from lrsearch.report.edges import EDGE, together
+from lrsearch.report.raised import RAISE, mean_loss
 from lrsearch.report.robust import Robust
 from lrsearch.report.tables import TrialRow
 
-_RAISED = f"with its rates raised {EDGE:g} times"
+_RAISED = f"with its rates raised {RAISE:g} times"
 _FAILED = f"diverged or failed {_RAISED}"
 
 
@@ -56,11 +56,11 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
     how = f"did {_best(found)} {_RAISED}, {_seeds(found)}"
     near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
     if trial.number == best.number:
-        came = words.loss(together(raised[trial.number]))
+        came = words.loss(mean_loss(raised[trial.number]))
         head = f"It is robust, too: {many}" if found.bears else many.capitalize()
         return f"{head} it {how} ({came} there).{near}"
     both = min(len(raised[best.number]), len(raised[trial.number]))  # seeds
-    own, its = (together(raised[t.number][:both]) for t in (trial, best))
+    own, its = (mean_loss(raised[t.number][:both]) for t in (trial, best))
     ended = "diverged" if math.isinf(its) else f"came to {words.loss(its)}"
     return (
         f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "

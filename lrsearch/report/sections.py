@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.answer import mattered, to_html
-from lrsearch.report.courses import Course
-from lrsearch.report.html import as_json, breakable, escape
+from lrsearch.report.html import as_json, breakable, escape, to_html
 from lrsearch.report.importance import Importance
+from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.svg import mark, shares_bar, sparkline
 from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable
 
@@ -35,7 +35,7 @@ def figure_block(drawing: str, caption: str) -> str:
 
 def what_mattered(found: Importance, overall: str, within: str) -> str:
     """What mattered? Two levels."""
-    lines = mattered(found)
+    lines = importance_sentences(found)
     how = (
         "Measured with Optuna's fANOVA over all finished trials of the families searched: a "
         "pruned one counts at the place it had when it was stopped, a diverged one as the worst; "
@@ -60,7 +60,11 @@ def what_mattered(found: Importance, overall: str, within: str) -> str:
 
 
 def others(
-    rows: Sequence[FamilyRow], courses: Mapping[str, Course], curves: str, slices: str, name: str
+    rows: Sequence[FamilyRow],
+    best_curves: Mapping[str, LearningCurve],
+    curves: str,
+    slices: str,
+    name: str,
 ) -> str:
     """How did the other families go?"""
     if not rows:
@@ -68,8 +72,8 @@ def others(
     body = []
     best = next((r.best.value for r in rows if r.best is not None), None)
     for row in rows:
-        course = courses.get(row.family)
-        shape = sparkline(course.x, course.lr, course.level, row.family) if course else ""
+        curve = best_curves.get(row.family)
+        shape = sparkline(curve.x, curve.lr, curve.level, row.family) if curve else ""
         value = row.best.value if row.best is not None else None
         behind = ""
         if best is not None and value is not None and value > best:

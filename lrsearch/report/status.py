@@ -7,10 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.attributes import info_of
+from lrsearch.attributes import CONFIRM_ATTR, info_of
 from lrsearch.report import words
-from lrsearch.report.confirmed import ATTR as CONFIRM_ATTR
-from lrsearch.report.confirmed import confirmed_of, read_confirmed
+from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import findings
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import (
@@ -136,7 +135,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
 
     from lrsearch.storage.schema import TRIAL_VALUES, TRIALS, USER_ATTRIBUTES
 
-    # as report.rows leaves them out: trials that another program added to a study of ours
+    # as report.read_study leaves them out: trials that another program added to a study of ours
     there = storage.get_all_studies()
     ours = [study._study_id for study in there if info_of(study.user_attrs)]
     with_schedule = sa.select(USER_ATTRIBUTES.c.trial_id).where(

@@ -8,13 +8,20 @@ differ in symbol and dash, so that no figure relies on colour alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, VIOLET, GREY = "#CC79A7", "#56B4E9", "#7A4FE0", "#6D6D6D"
 
 PALETTE: tuple[str, ...] = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, VIOLET, GREY)
 """Colours for lines that are not families (parameter values, workers), in order of use."""
+
+
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,21 @@ def family_style(name: str) -> Style:
     turn = sum(name.encode())  # not hash(): that changes from run to run
     symbols = ("bowtie", "star-square", "hexagram", "octagon")
     return Style(PALETTE[turn % len(PALETTE)], symbols[turn % len(symbols)], "longdashdot")
+
+
+def lay_out(figure: Figure, **options: Any) -> None:
+    """Give a figure of several panels, or one that Optuna made, our layout on every axis.
+
+    Args:
+        figure: Is changed.
+        **options: Of the layout, such as ``height``.
+    """
+    layout = figure_layout()
+    axis = layout.pop("xaxis")
+    del layout["yaxis"]
+    figure.update_layout(layout, **options)
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
 
 
 def pale(color: str, opacity: float) -> str:

@@ -174,10 +174,10 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
         UsageError: The study maximises, or has several objectives.
     """
     from lrsearch.objective import check_direction
-    from lrsearch.report import rows
+    from lrsearch.report import read_study
 
     check_direction(study)
-    return rows.read(study, storage)
+    return read_study.read(study, storage)
 
 
 def status_of(state: str, stopped: str, value: float | None, ceiling: float = HUGE) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lrsearch.report import words
-from lrsearch.report.courses import Course
+from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.style import family_style
 
 WIDTH, HEIGHT = 480, 300
@@ -19,25 +19,23 @@ _STYLE = (
 )
 
 
-def trial_picture(course: Course) -> str:
+def trial_picture(curve: LearningCurve) -> str:
     """The rate of a trial above, its validation loss below, over the same epochs.
 
     Args:
-        course: From :func:`lrsearch.report.courses.drawn_courses`.
+        curve: From :func:`lrsearch.report.learning_curves.thinned_curves`.
     """
-    trial = course.trial
+    trial = curve.trial
     title = f"#{trial.number} {trial.family}, lr {words.number(trial.lr)}"
     if settings := words.settings(trial):
         title += f", {settings}"
-    end = course.x[-1] if course.x else float(max(trial.budget, 1))
+    end = curve.x[-1] if curve.x else float(max(trial.budget, 1))
     color = family_style(trial.family).color
-    losses = [
-        (float(e), v) for e, v in zip(course.epoch, course.loss, strict=True) if v is not None
-    ]
-    rates = list(zip(course.x, course.lr, strict=True))
+    losses = [(float(e), v) for e, v in zip(curve.epoch, curve.loss, strict=True) if v is not None]
+    rates = list(zip(curve.x, curve.lr, strict=True))
     parts = [
         f'<text class="t" x="10" y="20">{escape(title[:64])}</text>',
-        _panel(rates, 34.0, 150.0, end, color, "lr", level=course.level, zero=True),
+        _panel(rates, 34.0, 150.0, end, color, "lr", level=curve.level, zero=True),
         _panel(losses, 172.0, 272.0, end, color, "val loss", level=False, zero=False),
         f'<text x="{_LEFT}" y="292" text-anchor="middle">0</text>',
         f'<text x="{_RIGHT}" y="292" text-anchor="end">epoch {end:g}</text>',

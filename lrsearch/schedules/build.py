@@ -7,6 +7,7 @@ torch's own object wherever it can do it. Only a floor that differs between para
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from lrsearch.schedules.family import Job
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+
+    from lrsearch.schedules.schedule import Schedule
 
 Args = dict[str, Any]
 Build = Callable[["Optimizer", Args, Job], "LRScheduler"]
@@ -214,3 +217,31 @@ def points(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
     times = [epoch for epoch, _ in args["points"]]
     factors = [lr / job.lr for _, lr in args["points"]]
     return LambdaLR(optimizer, shapes.Polyline(times, factors, job.steps_per_epoch))
+
+
+# what was built, so that a forgotten scheduler.step() is noticed
+
+_BUILT: dict[int, tuple[weakref.ref[Any], weakref.ref[LRScheduler], int]] = {}
+
+
+def remember(schedule: Schedule, scheduler: LRScheduler, per_epoch: int) -> None:
+    """Note, as long as both live, that ``scheduler`` is stepped ``per_epoch`` times an epoch."""
+    key = id(schedule)
+    alive = weakref.ref(schedule, lambda _: _BUILT.pop(key, None))
+    _BUILT[key] = alive, weakref.ref(scheduler), per_epoch
+
+
+def steps_taken(schedule: Schedule) -> tuple[int, int] | None:
+    """Steps that the scheduler built last from this very object has taken, and its steps an epoch.
+
+    None where none was built, or where it does not count its steps.
+    """
+    entry = _BUILT.get(id(schedule))
+    scheduler: Any = entry[1]() if entry is not None else None
+    if entry is None or scheduler is None:
+        return None
+    members = getattr(scheduler, "_schedulers", None)  # ChainedScheduler has no count of its own
+    count = getattr(scheduler, "last_epoch", None)
+    if count is None and members:
+        count = getattr(members[0], "last_epoch", None)
+    return (int(count), entry[2]) if count is not None else None

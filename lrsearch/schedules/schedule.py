@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args, unknown_keys
-from lrsearch.schedules.build import behind_warmup
-from lrsearch.schedules.built import remember
+from lrsearch.schedules.build import behind_warmup, remember
 from lrsearch.schedules.convert import has_momentum, in_steps, rescaled, round_half_up, set_rates
 from lrsearch.schedules.family import Family, Job, get_family, is_builtin
 from lrsearch.schedules.ranges import as_number

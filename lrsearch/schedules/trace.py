@@ -33,13 +33,13 @@ class Trace:
 
 def trace(schedule: Schedule, steps_per_epoch: int, momentum: float, kind: Kind) -> Trace:
     """The trace of ``schedule``; see :meth:`Schedule.trace`."""
-    course = Course(schedule, steps_per_epoch, momentum, kind)
-    lr, momenta = course.span(0, schedule.epochs * steps_per_epoch)
+    lazy = LazyTrace(schedule, steps_per_epoch, momentum, kind)
+    lr, momenta = lazy.span(0, schedule.epochs * steps_per_epoch)
     return Trace(lr, momenta if kind == "adam" or momentum != 0 else None)
 
 
-class Course:
-    """A trace that is followed only as far as it is asked for: most trials are stopped early.
+class LazyTrace:
+    """A trace that is computed only as far as it is asked for: most trials are stopped early.
 
     Args:
         schedule: Not one that a loss drives.
@@ -95,27 +95,29 @@ def dummy(kind: Kind, momentum: float) -> Optimizer:
 
     params = [torch.zeros((), requires_grad=True)]
     if kind == "adam":
-        adam: Optimizer = light(torch.optim.Adam)(params, lr=1.0, betas=(float(momentum), 0.999))
+        adam: Optimizer = without_training(torch.optim.Adam)(
+            params, lr=1.0, betas=(float(momentum), 0.999)
+        )
         return adam
     if kind == "sgd":
-        sgd: Optimizer = light(torch.optim.SGD)(params, lr=1.0, momentum=momentum)
+        sgd: Optimizer = without_training(torch.optim.SGD)(params, lr=1.0, momentum=momentum)
         return sgd
     raise UsageError(f"optimizer kind must be sgd or adam, got {kind!r}")
 
 
-_LIGHT: dict[Any, Any] = {}
+_WITHOUT_TRAINING: dict[Any, Any] = {}
 
 
-def light(optimizer: Any) -> Any:
-    """An optimizer class of torch that checks its arguments and holds its rates, and trains not.
+def without_training(optimizer: Any) -> Any:
+    """An optimizer class that checks its arguments and holds its rates, but trains nothing.
 
-    torch's own imports its compiler for the first object: more than a CPU second.
+    torch's own class imports its compiler for the first object: more than a CPU second.
     """
-    if optimizer not in _LIGHT:
-        _LIGHT[optimizer] = type(
+    if optimizer not in _WITHOUT_TRAINING:
+        _WITHOUT_TRAINING[optimizer] = type(
             optimizer.__name__, (optimizer,), {"add_param_group": _add_param_group, "step": _step}
         )
-    return _LIGHT[optimizer]
+    return _WITHOUT_TRAINING[optimizer]
 
 
 def _add_param_group(self: Optimizer, group: dict[str, Any]) -> None:

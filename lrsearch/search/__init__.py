@@ -1,5 +1,5 @@
 """How choices are made: study, loop, pruning, sampling. Also ``lrsearch.search(...)``."""
 
-from lrsearch.callable import make_callable
+from lrsearch.callable_module import make_callable
 
 make_callable(__name__)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import averaged_losses
-from lrsearch.backend import backend
 from lrsearch.divergence import DIVERGED_LOSS, blown_up
 from lrsearch.errors import LrsearchError
+from lrsearch.optuna_helpers import backend
 from lrsearch.schedules import FAMILIES, Schedule
-from lrsearch.schedules.closed import rates
+from lrsearch.schedules.formulas import rates
 from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
 from lrsearch.surrogate import Array, trace_features
@@ -88,7 +88,7 @@ def lr_per_epoch(schedule: Schedule, seen: Array | None = None) -> Array:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialCurve:
     """One trial of :class:`Curves`."""
 
     lr: Array
@@ -100,20 +100,20 @@ class Row:
     traced: bool = True
 
 
-class Reader:
+class CurveReader:
     """Reads the curves of a study; keeps what never changes: finished trials, known rates."""
 
     def __init__(self) -> None:
-        self._rows: dict[_Key, tuple[int | None, Row | None]] = {}
+        self._rows: dict[_Key, tuple[int | None, TrialCurve | None]] = {}
 
-    def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, Row]:
+    def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, TrialCurve]:
         """The rows of ``trials`` that have a schedule, by trial number.
 
         Raw losses are Optuna's intermediate values. Averaged losses are in the history table of
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
         """
-        found: dict[int, Row | None] = {}
-        new: list[tuple[FrozenTrial, Row | None]] = []
+        found: dict[int, TrialCurve | None] = {}
+        new: list[tuple[FrozenTrial, TrialCurve | None]] = []
         for trial in trials:
             number, key = trial.number, (study.study_name, trial.number, trial.datetime_start)
             read, row = self._rows.get(key, _UNREAD)
@@ -142,7 +142,7 @@ class Reader:
 
 
 _Key = tuple[str, int, datetime | None]  # two studies of one name differ in when trials began
-_UNREAD: tuple[int | None, Row | None] = (-1, None)
+_UNREAD: tuple[int | None, TrialCurve | None] = (-1, None)
 
 
 def _stage(trial: FrozenTrial) -> int | None:
@@ -153,7 +153,7 @@ def _stage(trial: FrozenTrial) -> int | None:
 def load_curves(
     study: optuna.Study,
     trials: list[FrozenTrial] | None = None,
-    reader: Reader | None = None,
+    reader: CurveReader | None = None,
     epochs: int | None = None,
 ) -> Curves:
     """The trials of a study as arrays, in the order of ``trials``.
@@ -170,7 +170,7 @@ def load_curves(
     """
     if trials is None:
         trials = study.get_trials(deepcopy=False)
-    rows = (reader or Reader()).rows(study, trials)
+    rows = (reader or CurveReader()).rows(study, trials)
     return stack([rows[t.number] for t in trials if t.number in rows], epochs)
 
 
@@ -182,7 +182,7 @@ def by_end(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(trials, key=lambda t: (t.datetime_complete or datetime.max, t.number))
 
 
-def stack(rows: list[Row], epochs: int | None = None) -> Curves:
+def stack(rows: list[TrialCurve], epochs: int | None = None) -> Curves:
     """Rows as arrays; those of another budget (by default, than the last one's) are left out."""
     if epochs is None:
         epochs = len(rows[-1].lr) if rows else 0
@@ -223,7 +223,9 @@ def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[
     }
 
 
-def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) -> Row | None:
+def _row(
+    trial: FrozenTrial, stored: dict[str, Any] | None, before: TrialCurve | None
+) -> TrialCurve | None:
     """A trial's row; ``before``: the one of the trial when less of it was known."""
     if "schedule" not in trial.user_attrs or trial.state == TrialState.FAIL:
         return None
@@ -249,7 +251,7 @@ def _row(trial: FrozenTrial, stored: dict[str, Any] | None, before: Row | None) 
     return _whole(replace(before, raw=raw, avg=avg, reached=reached, state=state), trial)
 
 
-def _whole(row: Row, trial: FrozenTrial) -> Row:
+def _whole(row: TrialCurve, trial: FrozenTrial) -> TrialCurve:
     """A complete trial that did not report its last epoch ended at its last report, or value."""
     if row.state != COMPLETE or row.reached == len(row.lr):
         return row
@@ -260,13 +262,13 @@ def _whole(row: Row, trial: FrozenTrial) -> Row:
     return replace(row, raw=raw, avg=avg)
 
 
-def _unstarted(schedule: Schedule, stored: dict[str, Any] | None) -> Row:
+def _unstarted(schedule: Schedule, stored: dict[str, Any] | None) -> TrialCurve:
     """What is known of a trial from its schedule, and from the rates of the epochs run so far."""
     seen = None if stored is None else _filled(schedule.epochs, stored["epoch"], stored["lr"])
     lr = lr_per_epoch(schedule, seen)
     traced = not FAMILIES[schedule.family].needs_metric
     unknown = np.full(len(lr), np.nan)
-    return Row(lr, trace_features(lr)[0], unknown, unknown, 0, RUNNING, traced)
+    return TrialCurve(lr, trace_features(lr)[0], unknown, unknown, 0, RUNNING, traced)
 
 
 def _filled(budget: int, epochs: Any, values: Any) -> Array:

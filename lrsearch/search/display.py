@@ -22,7 +22,7 @@ from rich.text import Text
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import words
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
-from lrsearch.search.progress import Progress, Row
+from lrsearch.search.progress import Progress, TrialProgress
 from lrsearch.tracking import STOPPED
 
 MAX_RUNNING_ROWS = 12
@@ -103,7 +103,7 @@ class LineDisplay:
             self._stream.flush()
 
 
-def finished_line(row: Row, count: int, progress: Progress, best: bool) -> str:
+def finished_line(row: TrialProgress, count: int, progress: Progress, best: bool) -> str:
     """``[ 63/200] #62  completed 20/20  val loss 0.4120  best  CosineAnnealingLR  lr 0.21 ...``.
 
     What is longer than a line of a log has the last parameters left out; why a trial failed is
@@ -189,7 +189,7 @@ class LiveDisplay:
             return Group(Text(""), grid)
         return Group(Text(""), grid, Text(""), self._running(progress))
 
-    def _best(self, best: Row, progress: Progress) -> Text:
+    def _best(self, best: TrialProgress, progress: Progress) -> Text:
         text = Text(f"#{best.number} {best.family}  lr {best.lr:.3g}  {best.description}  ")
         text.append(f"val loss {words.loss(best.value)}", style="bold green")
         others = [

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import IO, NoReturn
 
-from lrsearch import ending
+from lrsearch import program
 from lrsearch.config import StudyConfig
 
 MOST = 8  # each takes some hundredths of a second, before it is known how many are needed
@@ -123,7 +123,7 @@ def _work(
         from lrsearch.search.worker_process import main
 
         np.random.seed()  # of its own, as in a program that starts anew
-        ending.run_and_leave(main)
+        program.run_and_leave(main)
     except SystemExit:
         raise
     except BaseException:  # noqa: BLE001 - the frames above are those of another program
@@ -176,7 +176,7 @@ def _wanted(config: StudyConfig) -> int:
 
 def _safe(device: str) -> bool:
     """Whether a copy of this process is as good as a new one."""
-    if sys.platform != "linux" or not ending.is_ours():
+    if sys.platform != "linux" or not program.is_ours():
         return False
     try:
         threads = len(os.listdir("/proc/self/task"))  # those of libraries, too

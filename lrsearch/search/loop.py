@@ -14,22 +14,21 @@ from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, brief
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
-from lrsearch.search.asking import Asker
+from lrsearch.search.ask import Asker
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.saving import Saves
 from lrsearch.search.study import uid_of
-from lrsearch.search.telling import Telling
+from lrsearch.search.tracker_thread import TrackerThread
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.trials import Claim, Ending
-from lrsearch.tasks.data import brief
 from lrsearch.training.products import as_torch
-from lrsearch.training.results import EpochResult, Runner
+from lrsearch.training.runner import EpochResult, Runner
 
 FAILURES_IN_A_ROW = 5
 WAIT_SECONDS = 0.5
@@ -62,7 +61,7 @@ class Worker:
         sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
         seed: The study's seed.
         baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
-        saves: Checkpoints of the trials.
+        checkpoints: Of the trials.
         device: Text for the record of each trial.
         interrupt: Set by Ctrl-C and SIGTERM.
         deadline: ``time.monotonic()`` after which no new trial starts.
@@ -80,7 +79,7 @@ class Worker:
     sampler: str
     seed: int
     baselines: Mapping[str, dict[str, Any] | Schedule]
-    saves: Saves
+    checkpoints: Checkpoints
     device: str
     interrupt: Interrupt
     deadline: float | None = None
@@ -90,7 +89,7 @@ class Worker:
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
     uid: str | None = None
-    telling: Telling = field(init=False)
+    tracker_thread: TrackerThread = field(init=False)
 
     def run(self) -> None:
         """Work until nothing is left to do.
@@ -100,8 +99,8 @@ class Worker:
             LrsearchError: After several failing trials in a row.
         """
         self.uid = uid_of(self.storage, self.study._study_id)
-        self.telling = Telling(self.tracker, self.study, self.note)
-        with Heartbeat(self.storage, self.owner), as_torch(), self.telling:
+        self.tracker_thread = TrackerThread(self.tracker, self.study, self.note)
+        with Heartbeat(self.storage, self.owner), as_torch(), self.tracker_thread:
             try:
                 while True:
                     self.interrupt.check()
@@ -112,7 +111,7 @@ class Worker:
                         self.interrupt.sleep(WAIT_SECONDS)
                     else:
                         self._tidy()
-                        self.telling.finish(self.interrupt)
+                        self.tracker_thread.finish(self.interrupt)
                         return
             except BaseException:
                 self._hand_back()
@@ -125,7 +124,7 @@ class Worker:
         """Whether a trial may still come back to the queue, so that leaving now is too early."""
         if self._timed_out():
             return False
-        return slots.progress(self.storage, self.study._study_id, self.target).running > 0
+        return slots.count_slots(self.storage, self.study._study_id, self.target).running > 0
 
     # ask
 
@@ -166,7 +165,7 @@ class Worker:
         """Start a trial, or go on with one from its checkpoint."""
         now = time.monotonic()
         key = trial._trial_id
-        state = self.saves.read(trial) if resumed else None
+        state = self.checkpoints.read(trial) if resumed else None
         if resumed:
             epoch = 0 if state is None else int(state["epoch"])
             history.forget_epochs(self.storage, key, epoch)
@@ -226,7 +225,7 @@ class Worker:
             self._tell()  # those that are judged after it look at what it came to
         elif self._should_prune(resident):
             self._finish(key, TrialState.PRUNED, "pruned")
-        elif self.saves.due(resident.saved, len(self.residents)):
+        elif self.checkpoints.due(resident.saved, len(self.residents)):
             self._save(key)
 
     def _should_prune(self, resident: Resident) -> bool:
@@ -261,8 +260,8 @@ class Worker:
         endings, self.endings = self.endings, []
         mine = trials.finish_all(self.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
-            self.saves.forget(key)
-            self.telling.add(key)
+            self.checkpoints.forget(key)
+            self.tracker_thread.add(key)
 
     def _fail(self, key: int, error: Exception) -> None:
         """Record a trial that raised; several in a row end the study."""
@@ -281,8 +280,8 @@ class Worker:
         number = self.storage.get_trial(key).number
         self.note(f"trial {number} failed: {text.splitlines()[0]}")
         if mine:  # and not of a worker that has taken it over
-            self.saves.forget(key)
-            self.telling.add(key)
+            self.checkpoints.forget(key)
+            self.tracker_thread.add(key)
         if self.failures >= FAILURES_IN_A_ROW:
             raise LrsearchError(
                 f"{self.failures} trials in a row failed, the last with {text.splitlines()[0]}. "
@@ -310,9 +309,9 @@ class Worker:
         recorded = 0 if resident.last is None else resident.last.epoch
         if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
             return  # going on from there would leave a gap in the history: the older file stays
-        self.saves.write(key, state)
+        self.checkpoints.write(key, state)
         resident.saved = time.monotonic()
-        self.saves.seconds = resident.saved - began
+        self.checkpoints.seconds = resident.saved - began
 
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
@@ -334,5 +333,5 @@ class Worker:
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        there = slots.progress(self.storage, self.study._study_id)
-        self.saves.tidy(ended, half_written=not there.running)
+        there = slots.count_slots(self.storage, self.study._study_id)
+        self.checkpoints.tidy(ended, half_written=not there.running)

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from lrsearch.search.progress import Progress, Row
+from lrsearch.search.progress import Progress, TrialProgress
 
 MAX_RUNNING_ROWS = 8
 
@@ -93,7 +93,7 @@ def _bar(progress: Progress) -> str:
     )
 
 
-def _row(row: Row) -> str:
+def _row(row: TrialProgress) -> str:
     what = f"{row.baseline} baseline" if row.baseline else row.description
     loss = "" if row.value is None else f" val loss <b>{row.value:#.4g}</b>"
     return (

@@ -12,23 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrsearch.attributes import ATTR
+from lrsearch.attributes import LR_RANGE_ATTR, STUDY_ATTR
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
-from lrsearch.report.lr_range import ATTR as LR_RANGE_ATTR
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
-from lrsearch.tasks.initial import initial
-from lrsearch.tasks.optimizers import (
-    build_optimizer,
-    resolve_optimizer,
-    usual_lr,
-    usual_range,
-)
+from lrsearch.tasks.fingerprint import fingerprint
+from lrsearch.tasks.optimizers import build_optimizer, resolve_optimizer, usual_lr, usual_range
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
@@ -70,9 +64,9 @@ class Plan:
         return self.space.epochs
 
     @cached_property
-    def _initial(self) -> dict[str, Any]:
+    def _fingerprint(self) -> dict[str, Any]:
         """What shows that a task of the user's own is still the same."""
-        return {} if self.config.task in TASKS else initial(self.task)
+        return {} if self.config.task in TASKS else fingerprint(self.task)
 
     @property
     def families(self) -> list[Family]:
@@ -113,7 +107,7 @@ class Plan:
             "optimizer": {"name": self.optimizer, **self.optimizer_args},
             **({"param_groups": self.task.groups} if self.task.groups else {}),
             **({"clip_grad_norm": clip} if (clip := self.task.clip_grad_norm) else {}),
-            **self._initial,
+            **self._fingerprint,
         }
 
 
@@ -290,7 +284,7 @@ def ordered(plan: Plan, study: optuna.Study) -> Plan:
 
     Samplers of Optuna take the same families in another order for another parameter.
     """
-    stored = study.user_attrs[ATTR]["identity"]["schedules"]
+    stored = study.user_attrs[STUDY_ATTR]["identity"]["schedules"]
     if stored is None or tuple(stored) == plan.space.families:
         return plan
     return dataclasses.replace(plan, space=dataclasses.replace(plan.space, families=tuple(stored)))

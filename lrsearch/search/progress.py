@@ -18,7 +18,7 @@ ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialProgress:
     """One trial, ready to be shown.
 
     Attributes:
@@ -58,7 +58,7 @@ class Progress:
 
     target: int
     budget: int
-    rows: tuple[Row, ...]
+    rows: tuple[TrialProgress, ...]
 
     def count(self, stopped: str) -> int:
         """How many trials ended so."""
@@ -70,7 +70,7 @@ class Progress:
         return sum(row.stopped != "running" for row in self.rows)
 
     @property
-    def running(self) -> list[Row]:
+    def running(self) -> list[TrialProgress]:
         """Trials under way."""
         return [row for row in self.rows if row.stopped == "running"]
 
@@ -90,7 +90,7 @@ class Progress:
         return 1 - sum(row.epochs for row in ended) / full if full else 0.0
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> TrialProgress | None:
         """The completed trial with the smallest loss."""
         done = [r for r in self.rows if r.stopped == "completed" and r.value is not None]
         return min(done, key=lambda r: (r.value, r.number), default=None)
@@ -105,7 +105,7 @@ class Progress:
         }
 
 
-_ENDED: WeakKeyDictionary[optuna.Study, dict[int, Row | None]] = WeakKeyDictionary()
+_ENDED: WeakKeyDictionary[optuna.Study, dict[int, TrialProgress | None]] = WeakKeyDictionary()
 
 
 def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
@@ -123,7 +123,7 @@ def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
     return Progress(target, budget, tuple(_with_blown_up(rows)))
 
 
-def _with_blown_up(rows: list[Row]) -> list[Row]:
+def _with_blown_up(rows: list[TrialProgress]) -> list[TrialProgress]:
     """The rows, those stopped far above all others as diverged: as a report counts them."""
     losses = [r.value for r in rows if r.stopped != "running" and r.value is not None]
     ceiling = blown_up(min(losses, default=math.nan))
@@ -135,7 +135,7 @@ def _with_blown_up(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _row(trial: FrozenTrial) -> Row | None:
+def _row(trial: FrozenTrial) -> TrialProgress | None:
     attrs = trial.user_attrs
     if "schedule" not in attrs:
         return None
@@ -148,7 +148,7 @@ def _row(trial: FrozenTrial) -> Row | None:
     if trial.state.is_finished():
         failed = trial.state == TrialState.FAIL  # whatever was said before it did
         stopped = "failed" if failed else str(attrs.get("stopped", ENDED[trial.state]))
-    return Row(
+    return TrialProgress(
         number=trial.number,
         family=schedule.family,
         description=schedule.describe().removeprefix(schedule.family).strip(),

@@ -1,10 +1,11 @@
-"""The pruner that knows the rest of the schedule, and learns from the study whom to trust.
+"""The pruner: it knows the rest of each schedule, and predicts the final loss.
 
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
-not compared with the losses of others now, but by what its final loss will be
-(:mod:`lrsearch.search.judging`). It is stopped when the chance that it beats the best finished
-trial is small against what the best's own curve would have been given at the same epoch; where its
-averaged loss leads those of all that came so far, only when it is ten times smaller still.
+not compared with the losses of others at the same epoch, but by its predicted final loss
+(:mod:`lrsearch.search.predictors`). From that follows the chance that it beats the best finished
+trial. It is stopped where this chance is small against the one that the best trial itself would
+have been given at the same epoch. A trial whose averaged loss is among the lowest of all so far
+is stopped only where the chance is ten times smaller still.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from optuna.trial import FrozenTrial
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
-from lrsearch.search.curves import DECIDING, Curves, Reader, by_end, load_curves
-from lrsearch.search.judging import STARTUP, Judge, Memory
+from lrsearch.search.curves import DECIDING, CurveReader, Curves, by_end, load_curves
+from lrsearch.search.predictors import STARTUP, Judge, Memory
 from lrsearch.surrogate import Array
 
 SHARE: Final = 0.3
@@ -111,7 +112,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
         if not 0.0 < share < 1.0:
             raise UsageError(f"share must be above 0 and below 1, got {share}")
         self._share = share
-        self._reader = Reader()
+        self._reader = CurveReader()
         self._seen: tuple[tuple[str, int], list[FrozenTrial], Judge] | None = None
         self._judge: tuple[tuple[Any, ...], Judge] | None = None
         self._memory: dict[str, Memory] = {}
@@ -154,7 +155,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
             self._seen = key, trials, judge
         return trials, self._seen[2]
 
-    def learnt(self, study: optuna.Study) -> tuple[Reader, Memory]:
+    def learnt(self, study: optuna.Study) -> tuple[CurveReader, Memory]:
         """What was read and learnt of a study: a sampler that shares it need not do so again."""
         return self._reader, self._memory.setdefault(study.study_name, Memory())
 

@@ -3,92 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
-import torch
-from optuna.trial import TrialState
 
 from lrsearch import __version__
-from lrsearch.attributes import ATTR, schedule_of
 from lrsearch.config import StudyConfig
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
-from lrsearch.schedules.family import is_builtin
+from lrsearch.report.command import typed
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
-from lrsearch.search.loop import Worker
+from lrsearch.search.make import make_crew, make_worker
+from lrsearch.search.outcome import Outcome
 from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
-from lrsearch.search.results import write_results, write_robust
-from lrsearch.search.saving import Saves
 from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
-from lrsearch.search.workers import Crew, LocalLauncher, idle, spread
+from lrsearch.search.workers import idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
-from lrsearch.storage.owners import new_owner
-from lrsearch.tasks.data import brief
-from lrsearch.tracking import check_log, make_tracker
+from lrsearch.tracking import check_log
 from lrsearch.training import device as devices
-from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import Runner
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
-    from lrsearch.report.robust import Robust
-
-
-TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves.
-
-    Attributes:
-        study: The study.
-        storage: Its database.
-        plan: What was run.
-        progress: The state at the end.
-        files: Result files written.
-        mattered: What mattered, over all trials and within each family.
-        robust: The schedule that is the safest to train with; None where only the best can be it.
-    """
-
-    study: optuna.Study
-    storage: Storage
-    plan: Plan
-    progress: Progress
-    files: list[Path]
-    mattered: Importance
-    robust: Robust | None
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether time was up before the study had its target of trials."""
-        config = self.plan.config
-        return config.timeout is not None and self.progress.finished < config.trials
-
-    @property
-    def waiting(self) -> int:
-        """Trials that were queued, or begun, and have no place among the target's."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    @property
-    def repeated(self) -> int:
-        """Trials with the very schedule of an earlier one: where a space holds but few."""
-        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state in TOLD]
-        texts = [json.dumps(s, sort_keys=True) for s in map(schedule_of, ended) if s]
-        return len(texts) - len(set(texts))
+    from lrsearch.report.tables import StudyTable
 
 
 def run(
@@ -116,9 +59,10 @@ def run(
         LrsearchError: On anything a user can mend; the study keeps what is finished.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
+    from lrsearch.export import write_robust
     from lrsearch.report.robust import robust
     from lrsearch.report.tables import load
-    from lrsearch.search.robust import try_finalists
+    from lrsearch.search.raise_finalists import raise_finalists
 
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
@@ -169,11 +113,11 @@ def run(
         if config.robust and progress.finished >= config.trials:
             note = display.note
             try:
-                try_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
+                raise_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
             except LrsearchError as error:  # the search is done, and is told
                 note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)
-        files.insert(1, write_robust(study, found, storage, folder))
+        files.insert(1, write_robust(study, found, folder / "robust.yaml"))
     return Outcome(study, storage, plan, progress, files, mattered, found)
 
 
@@ -187,119 +131,27 @@ def _why_none(study: optuna.Study, progress: Progress) -> str:
     return f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
 
 
-def make_worker(
-    plan: Plan,
-    study: optuna.Study,
-    storage: Storage,
-    folder: Path,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-) -> Worker:
-    """The worker of this process."""
-    config = plan.config
-    torch.set_num_threads(plan.choice.threads)
-    return Worker(
-        study=study,
-        storage=storage,
-        space=plan.space,
-        runner=make_runner(plan, note=note),
-        fallback=lambda count: make_runner(plan, count, note),
-        target=config.trials,
-        owner=new_owner(),
-        sampler=config.sampler,
-        seed=config.seed,
-        baselines=baselines_of(plan),
-        saves=Saves(folder / "checkpoints" / study.user_attrs[ATTR]["uid"], note),
-        device=devices.describe(plan.device),
-        interrupt=interrupt,
-        deadline=None if config.timeout is None else time.monotonic() + config.timeout,
-        note=note,
-        tracker=None if config.log is None else make_tracker(config.log),
-    )
-
-
-def make_crew(
-    plan: Plan,
-    storage: Storage,
-    folder: Path,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-    cluster: Cluster | None = None,
-    *,
-    task: Any = None,
-    spares: list[Forked] | None = None,
-    confirms: str | None = None,
-) -> Crew | None:
-    """The worker processes, here or on a cluster; None if one here is enough: this process.
-
-    With ``confirms`` they train the confirmation of that name in place of searching.
+def write_results(
+    study: optuna.Study, table: StudyTable, storage: Storage, folder: Path
+) -> tuple[list[Path], Importance]:
+    """Write best.yaml and the figures; returns them and what mattered.
 
     Raises:
-        UsageError: If several are asked for, and the task is an object of this process.
+        LrsearchError: If the folder cannot be written; the study is safe in the database.
     """
-    config = plan.config
-    if plan.choice.workers == 1 and cluster is None:
-        return None
-    if unshared := _unshared(plan, task):
-        if config.workers == "auto" and cluster is None:
-            return None
-        raise UsageError(
-            f"workers in other processes cannot share {unshared}, which is an object of this one; "
-            "put it into a file of its own, or take one worker"
-        )
-    devices.give_back(plan.device)  # of the dry batch and what was timed: it is the workers' now
-    deadline = None if config.timeout is None else time.monotonic() + config.timeout
-    launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
-    return Crew(plan, storage, folder, interrupt, note, launcher, deadline, confirms)
+    from lrsearch.export import write_best
+    from lrsearch.report.run_figures import write_figures
 
-
-def _unshared(plan: Plan, task: Any) -> str | None:
-    """What only this process has, and others cannot import."""
-    if task is not None:
-        return f"the task {plan.task.name}"
-    for family in plan.families:
-        if not is_builtin(family) and family.name not in plan.homes:
-            return f"the schedule family {family.name}"
-    return None
-
-
-def make_runner(
-    plan: Plan, fuse: int | None = None, note: Callable[[str], None] = lambda line: None
-) -> Runner:
-    """What trains ``fuse`` trials at once, with plain torch.optim where it is one.
-
-    Args:
-        plan: What is trained, and how.
-        fuse: Trials at once; None = as many as the plan chose. Half of them, and so on, where so
-            many do not fit into memory.
-        note: Called with one line for the user.
-
-    Raises:
-        LrsearchError: Model and data do not fit into the memory of the device.
-    """
-    fuse = plan.choice.fuse if fuse is None else fuse
-    settings: dict[str, Any] = {
-        "optimizer": plan.optimizer,
-        "optimizer_args": plan.optimizer_args,
-        "seed": plan.config.seed,
-        "device": plan.device,
-        "precision": plan.choice.precision,
-        "compile": plan.config.compile,
-    }
     try:
-        if fuse == 1:
-            return SingleRunner(plan.task, **settings)
-        return EnsembleRunner(plan.task, k=fuse, **settings)
-    except torch.OutOfMemoryError as error:
-        lacks = f"do not fit into the memory of {devices.describe(plan.device)} ({brief(error)})"
-    if fuse == 1:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise LrsearchError(
-            f"model and data {lacks}; take a part of the data (--train-samples), or give a "
-            "DataLoader"
-        )
-    # Out here the error is gone, and what its traceback kept.
-    note(f"{fuse} fused trials {lacks}; going on with {words.count(fuse // 2, 'trial')} at a time")
-    return make_runner(plan, fuse // 2, note)
+            f"results could not be written to {folder} ({error.strerror or error}); the study is "
+            f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
+        ) from None
+    best = write_best(study, folder / "best.yaml")
+    files, mattered = write_figures(study, table, folder)
+    return [best, *files], mattered
 
 
 def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:

@@ -1,10 +1,11 @@
-"""The sampler in trace space: what a cosine has shown speaks for a polynomial of the same curve.
+"""The sampler: it learns from the rates of schedules, whatever family they are of.
 
-A Gaussian process (:mod:`lrsearch.surrogate`) from trace features to the final loss, and
-expected improvement over candidates: schedules drawn from the whole space, and neighbours of the
-best so far. Trials that run are believed at their predicted value, stopped ones at what the
-pruner's predictors say of them, diverged ones are as bad as it gets. Where many trials run at
-once, many are asked for before a few are complete: until then, early losses have to do.
+So what a cosine has shown counts for a polynomial of the same curve, too. A Gaussian process
+(:mod:`lrsearch.surrogate`) predicts the final loss from features of the trace. The next trial is
+the candidate with the largest expected improvement; candidates are schedules drawn from the whole
+space, and neighbours of the best so far. A running trial counts with its predicted loss, a
+stopped one with what the pruner's predictors say, a diverged one as the worst. Where many trials
+run at once, many are asked for before a few are complete: until then, early losses are used.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from lrsearch.search.curves import (
     DECIDING,
     DIVERGED,
     RUNNING,
+    CurveReader,
     Curves,
-    Reader,
     by_end,
     stack,
 )
-from lrsearch.search.judging import STARTUP, Judge, Memory, spread
+from lrsearch.search.predictors import STARTUP, Judge, Memory, spread
 from lrsearch.surrogate import Array, GaussianProcess, cap, fit
 
 LEAST_KNOWN: Final = 8
@@ -92,13 +93,13 @@ class TraceSampler(BaseSampler):
     def __init__(self, space: Space, seed: int = 0) -> None:
         self._space = space
         self._seed = seed
-        self._reader = Reader()
+        self._reader = CurveReader()
         self._memory = Memory()
         self._asked: dict[tuple[str, int], Drawn] = {}
         self._pool: _Pool | None = None
         self._learnt: dict[bytes, Array] = {}
 
-    def share(self, reader: Reader, memory: Memory) -> None:
+    def share(self, reader: CurveReader, memory: Memory) -> None:
         """Use what the pruner of this study reads and learns (:meth:`SchedulePruner.learnt`)."""
         self._reader, self._memory = reader, memory
 

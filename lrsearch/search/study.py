@@ -5,28 +5,27 @@ from __future__ import annotations
 import math
 import platform
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
 from lrsearch import __version__
-from lrsearch.attributes import ATTR, info_of
+from lrsearch.attributes import STUDY_ATTR, info_of
 from lrsearch.config import StudyConfig, difference
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.files import results_folder
+from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
 from lrsearch.schedules import Space
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import Storage, redact
 from lrsearch.storage.cache import Cache
-from lrsearch.storage.studies import set_once
+from lrsearch.storage.study_attributes import set_once
 from lrsearch.tasks import FROM_PYTHON
 
 METRIC = "validation loss"
@@ -71,8 +70,7 @@ PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
 
 def make_sampler(name: str, seed: int, slot: int, space: Space) -> BaseSampler:
     """The sampler called ``name`` for the trial in a slot."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         return SAMPLERS[name](seed, (seed * 1_000_003 + slot) % 2**32, space)
 
 
@@ -130,14 +128,11 @@ def open_study(
         plan: What it was resolved to (optimizer, model, budget, ...), plain values; kept as well.
         imports: What ``--import`` must bring to run it again; kept with the configuration.
 
-    The study gets a ``uid``, so that checkpoints of another database are never taken for its own.
-
     Raises:
         UsageError: If a study of that name was made with another configuration, or its task has
             changed since.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         study = optuna.create_study(
             study_name=config.study_name,
             storage=Cache(storage),
@@ -146,7 +141,7 @@ def open_study(
         )
         stored = info_of(study.user_attrs)
         ours = "identity" in stored
-        if ATTR not in study.user_attrs:
+        if STUDY_ATTR not in study.user_attrs:
             ours = not study.get_trials(deepcopy=False)
         if not ours or study.directions != [StudyDirection.MINIMIZE]:
             raise UsageError(
@@ -155,22 +150,13 @@ def open_study(
             )
         if not stored:
             study.set_metric_names([METRIC])
-            stored = set_once(
-                storage,
-                study._study_id,
-                ATTR,
-                {
-                    "config": kept_config(config, redact(config.storage), imports),
-                    "identity": config.identity(),
-                    "plan": dict(plan),
-                    "versions": versions(),
-                    "uid": uuid.uuid4().hex[:12],
-                },
-            )
-    before, now, made = stored["identity"], config.identity(), stored.get("plan") or {}
-    if before.get("lr") is None and now.get("lr") is not None and made.get("lr") == plan.get("lr"):
+            made = study_info(config, redact(config.storage), plan, imports)
+            made["identity"] = config.identity()
+            stored = set_once(storage, study._study_id, STUDY_ATTR, made)
+    before, now, old = stored["identity"], config.identity(), stored.get("plan") or {}
+    if before.get("lr") is None and now.get("lr") is not None and old.get("lr") == plan.get("lr"):
         now["lr"] = None  # the default range that it was made with, in so many words
-    rows = difference(before, now) or changed(made, plan)
+    rows = difference(before, now) or changed(old, plan)
     if rows:
         name = "name=..." if config.task.startswith(FROM_PYTHON) else "--name"
         files = [str(task).rpartition(":")[0] for task in (before.get("task"), config.task)]
@@ -183,14 +169,25 @@ def open_study(
         )
     if config.trials > stored["config"]["trials"]:  # it goes on, to more
         kept = {**stored["config"], "trials": config.trials}
-        study.set_user_attr(ATTR, {**stored, "config": kept})
+        study.set_user_attr(STUDY_ATTR, {**stored, "config": kept})
     return study
 
 
-def kept_config(config: StudyConfig, storage: str, imports: Sequence[str]) -> dict[str, Any]:
-    """A configuration as it is kept with a study: its database as it may be shown."""
+def study_info(
+    config: StudyConfig, storage: str, plan: Mapping[str, Any], imports: Sequence[str]
+) -> dict[str, Any]:
+    """What is kept with a new study, as its attribute :data:`~lrsearch.attributes.STUDY_ATTR`.
+
+    Args:
+        config: What was asked for.
+        storage: Its database, as it may be shown.
+        plan: What the configuration was resolved to.
+        imports: What ``--import`` must bring to run it again.
+    """
     kept = {**config.to_dict(), "storage": storage}
-    return {**kept, "imports": list(imports)} if imports else kept
+    kept |= {"imports": list(imports)} if imports else {}
+    uid = uuid.uuid4().hex[:12]
+    return {"config": kept, "plan": dict(plan), "versions": versions(), "uid": uid}
 
 
 def uid_of(storage: Storage, study_id: int) -> str | None:

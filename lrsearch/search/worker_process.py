@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lrsearch.config import make
-from lrsearch.ending import run_and_leave
 from lrsearch.errors import LrsearchError
 from lrsearch.imports import uncollected
+from lrsearch.program import run_and_leave
 from lrsearch.search.interrupt import Interrupt, Interrupted
 
 
@@ -60,8 +60,8 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
+        from lrsearch.search.make import make_worker
         from lrsearch.search.plan import make_plan, ordered, with_lr_range
-        from lrsearch.search.run import make_worker
         from lrsearch.search.study import make_pruner, open_study
         from lrsearch.storage import open_storage
         from lrsearch.storage.engine import PATIENCE_SECONDS
@@ -82,7 +82,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     )
 
     if order["confirms"]:
-        from lrsearch.search.confirming import join_confirmation
+        from lrsearch.search.confirm_worker import join_confirmation
 
         worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
     else:

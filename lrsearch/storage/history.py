@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Epoch(Protocol):
-    """One finished epoch of one trial (`lrsearch.training.results.EpochResult`)."""
+    """One finished epoch of one trial (`lrsearch.training.runner.EpochResult`)."""
 
     @property
     def epoch(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Connections to a server that does not answer, cut when somebody wants to leave."""
+"""Cuts the connections to a database server that does not answer, so that Ctrl-C can end a run."""
 
 from __future__ import annotations
 

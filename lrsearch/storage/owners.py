@@ -10,7 +10,6 @@ import threading
 import uuid
 import zlib
 from pathlib import Path
-from types import TracebackType
 
 from lrsearch.errors import LrsearchError
 from lrsearch.storage.engine import Storage
@@ -99,12 +98,7 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=1.0)  # it may be waiting for the database; it is a daemon
 

@@ -68,7 +68,7 @@ _NEW = SLOTS.insert().values(
 
 
 @dataclass(frozen=True)
-class Progress:
+class SlotCounts:
     """Slots of a study: finished (trials in a final state), running, and waiting for a worker."""
 
     finished: int
@@ -120,7 +120,7 @@ def claim_some(
         max_attempts: Deaths after which a trial is given up (FAIL, with the last error).
 
     Returns:
-        Nothing if there is nothing to do now; others may still be running (`progress`).
+        Nothing if there is nothing to do now; others may still be running (`count_slots`).
     """
 
     taken: list[Claim] = []
@@ -159,18 +159,12 @@ def _take(connection: Connection, orphan: Row[Any], owner: str) -> Claim:
     )
 
 
-def sweep(
-    storage: Storage,
-    study_id: int,
-    *,
-    stale_seconds: float = STALE_SECONDS,
-    max_attempts: int = MAX_ATTEMPTS,
-) -> None:
+def sweep(storage: Storage, study_id: int) -> None:
     """Free the slots of dead workers, as `claim_some` does, without claiming one."""
 
     def work(connection: Connection) -> None:
         lock_study(connection, study_id)
-        _sweep(storage, connection, study_id, stale_seconds, max_attempts)
+        _sweep(storage, connection, study_id, STALE_SECONDS, MAX_ATTEMPTS)
 
     storage.transact(work)
 
@@ -288,10 +282,10 @@ def _epochs(storage: Storage, where: ColumnElement[bool]) -> dict[tuple[int, int
     return {(row.study_id, row.slot): row.epoch for row in rows}
 
 
-def progress(storage: Storage, study_id: int, target: int | None = None) -> Progress:
+def count_slots(storage: Storage, study_id: int, target: int | None = None) -> SlotCounts:
     """How many slots of a study (or those below ``target``) are finished, running and waiting."""
 
-    def work(connection: Connection) -> Progress:
+    def work(connection: Connection) -> SlotCounts:
         counted = select(SLOTS.c.finished, SLOTS.c.owner.is_(None), func.count()).where(
             SLOTS.c.study_id == study_id
         )
@@ -303,7 +297,7 @@ def progress(storage: Storage, study_id: int, target: int | None = None) -> Prog
         counts = Counter[str]()
         for finished, free, count in rows:
             counts["finished" if finished else "waiting" if free else "running"] += count
-        return Progress(counts["finished"], counts["running"], counts["waiting"])
+        return SlotCounts(counts["finished"], counts["running"], counts["waiting"])
 
     return storage.transact(work, read=True)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import UsageError
-from lrsearch.tasks import files, models
+from lrsearch.tasks import datasets, models
 from lrsearch.tasks.images import Augment, Normalize, rows
 from lrsearch.tasks.splits import stratified_order, validation_size
 from lrsearch.tasks.task import Split, Task
@@ -75,7 +75,7 @@ def square(model: str, data_dir: Path, train_samples: int | None) -> Task:
 
 def fashion_mnist(model: str, data_dir: Path, train_samples: int | None) -> Task:
     """Fashion-MNIST, 28x28 grey: 55,000 train, 5,000 validation, 10,000 test."""
-    everything = files.fashion_mnist(data_dir, train=True)
+    everything = datasets.fashion_mnist(data_dir, train=True)
     train, validation = _divide(everything, len(everything) // 12, train_samples)
     return Task(
         name="fashion-mnist",
@@ -83,7 +83,7 @@ def fashion_mnist(model: str, data_dir: Path, train_samples: int | None) -> Task
         model=partial(models.mlp, [784, 128, 128, 10]),
         train=train,
         validation=validation,
-        test=lambda: files.fashion_mnist(data_dir, train=False),
+        test=lambda: datasets.fashion_mnist(data_dir, train=False),
         batch_size=64,
         epochs=20,
         optimizer_args=SGD,
@@ -105,7 +105,7 @@ CIFAR_MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def cifar10(model: str, data_dir: Path, train_samples: int | None) -> Task:
     """CIFAR-10, 32x32 colour: 45,000 train, 5,000 validation, 10,000 test."""
-    everything = files.cifar10(data_dir, train=True)
+    everything = datasets.cifar10(data_dir, train=True)
     train, validation = _divide(everything, len(everything) // 10, train_samples)
     published = model == "net"  # experiment 3: no augmentation, mean and sd .5, plain momentum
     return Task(
@@ -114,7 +114,7 @@ def cifar10(model: str, data_dir: Path, train_samples: int | None) -> Task:
         model=CIFAR_MODELS[model],
         train=train,
         validation=validation,
-        test=lambda: files.cifar10(data_dir, train=False),
+        test=lambda: datasets.cifar10(data_dir, train=False),
         batch_size=64,
         epochs=20,
         optimizer_args={"momentum": 0.9, "nesterov": False} if published else SGD,
@@ -131,7 +131,7 @@ def cifar10(model: str, data_dir: Path, train_samples: int | None) -> Task:
 def _divide(
     everything: Split, full_validation: int, train_samples: int | None
 ) -> tuple[Split, Split]:
-    """Training and validation samples out of the training files."""
+    """Training and validation samples out of the training datasets."""
     order = stratified_order(everything.y)
     train = order[full_validation:]
     train = train[: _part(train_samples, len(train))].sort().values

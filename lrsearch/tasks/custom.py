@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
-from lrsearch.tasks.data import as_data, with_place
+from lrsearch.tasks.data import as_data
+from lrsearch.tasks.mistakes import with_place
 from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.values import short_task_name

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,35 +20,6 @@ from torch.utils.data import (
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks.task import Data, Split
-
-_OURS = Path(__file__).parents[1]
-_LIBRARIES = ("site-packages", "dist-packages")
-_PYTHON = sysconfig.get_path("stdlib")
-
-
-def brief(error: BaseException) -> str:
-    """``ValueError: first line of it``, without a full stop; the name alone where it is empty."""
-    text = next(iter(str(error).splitlines()), "").rstrip(". ")
-    return ": ".join(filter(None, (type(error).__name__, text)))[:300]
-
-
-def with_place(error: BaseException) -> str:
-    """:func:`brief`, and the last line of the user's own files that it went through.
-
-    Example: ``KeyError: 'labels' (net.py, line 12)``.
-    """
-    lines = [
-        f" ({Path(frame.f_code.co_filename).name}, line {line})"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if _is_the_users(Path(frame.f_code.co_filename))
-    ]
-    return brief(error) + "".join(lines[-1:])
-
-
-def _is_the_users(file: Path) -> bool:
-    """Whether a file is neither ours, nor Python's, nor that of an installed library."""
-    installed = any(part in _LIBRARIES for part in file.parts) or file.is_relative_to(_PYTHON)
-    return not installed and not file.is_relative_to(_OURS) and file.is_file()
 
 
 def as_data(

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrsearch.errors import LrsearchError
-from lrsearch.tasks.data import with_place
+from lrsearch.errors import LrsearchError, brief
 from lrsearch.tasks.task import Task
 
 CPU = torch.device("cpu")
+_OURS = Path(__file__).parents[1]
+_LIBRARIES = ("site-packages", "dist-packages")
+_PYTHON = sysconfig.get_path("stdlib")
 
 
 def wrong(task: Task, why: str) -> LrsearchError:
     """The error that says so, by the task's name."""
     return LrsearchError(f"task {task.name}: {why}")
+
+
+def with_place(error: BaseException) -> str:
+    """:func:`brief`, and the last line of the user's own files that it went through.
+
+    Example: ``KeyError: 'labels' (net.py, line 12)``.
+    """
+    lines = [
+        f" ({Path(frame.f_code.co_filename).name}, line {line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_the_users(Path(frame.f_code.co_filename))
+    ]
+    return brief(error) + "".join(lines[-1:])
+
+
+def _is_the_users(file: Path) -> bool:
+    """Whether a file is neither ours, nor Python's, nor that of an installed library."""
+    installed = any(part in _LIBRARIES for part in file.parts) or file.is_relative_to(_PYTHON)
+    return not installed and not file.is_relative_to(_OURS) and file.is_file()
 
 
 def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any:

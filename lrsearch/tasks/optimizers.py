@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, unknown
 from lrsearch.schedules.ranges import as_number
-from lrsearch.schedules.trace import light
+from lrsearch.schedules.trace import without_training
 
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Arguments that an optimizer gets when nothing else is said: torch's own SGD has no momentum."""
@@ -253,7 +253,7 @@ def build_optimizer(
     """
     chosen: Any = optimizer_class(name)
     if not trains:
-        chosen = light(chosen)
+        chosen = without_training(chosen)
     elif ":" not in name:
         chosen = without_compiler(chosen)
     trainable = [p for p in model.parameters() if p.requires_grad]

@@ -226,17 +226,10 @@ class Task:
             f"({unit} per epoch), so that schedules know the steps of an epoch"
         )
 
-    @property
-    def fusable(self) -> bool:
-        """Whether trials can share one stacked model: both splits are tensors."""
-        return isinstance(self.train, Split) and isinstance(self.validation, Split)
-
     @cached_property
     def parameters(self) -> int:
         """Number of trainable parameters of the model."""
-        with torch.random.fork_rng(devices=[]):
-            model = self.model()
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return sum(p.numel() for p in fresh_model(self).parameters() if p.requires_grad)
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
@@ -257,6 +250,12 @@ class Task:
         train, validation = (_count(data) for data in (self.train, self.validation))
         counts = f"{train or '?'} train / {validation or '?'} validation {self.unit}"
         return f"{self.model_name} {_short(self.parameters)} parameters, {counts}"
+
+
+def fresh_model(task: Task) -> nn.Module:
+    """A model with new weights; what was drawn for them changes no random number drawn later."""
+    with torch.random.fork_rng(devices=[]):
+        return task.model()
 
 
 def on_device(task: Task, device: torch.device) -> Task:

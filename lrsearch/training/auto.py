@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lrsearch.errors import UsageError
+from lrsearch.errors import UsageError, brief
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.data import brief
-from lrsearch.tasks.task import Data, Split, Task
+from lrsearch.tasks.task import Data, Split, Task, fresh_model
 from lrsearch.training import device as devices
-from lrsearch.training.results import Runner
-from lrsearch.training.stacked import fusable
+from lrsearch.training.runner import Runner
+from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_mlp import layers_of
 
 THREADS = 1
@@ -111,8 +110,7 @@ def choose(
     cores = cores or usable_cores()
     wanted_fuse = 1 if fuse == "off" else _number("fuse", fuse, " or off")
     wanted_workers = _number("workers", workers)
-    with torch.random.fork_rng(devices=[]):
-        model = task.model()
+    model = fresh_model(task)
     chosen_precision = devices.resolve_precision(precision, device, task)
     small = layers_of(model) is not None and chosen_precision == "fp32"
     share = trials // (wanted_workers or 1)
@@ -122,8 +120,8 @@ def choose(
         count, reason = 1, "not fused, as asked"
     elif wanted_fuse is None and device.type == "cpu" and _has_convolution(model):
         count, reason = 1, "not fused: convolutions lose from it on a CPU"
-    elif unable := fusable(task, optimizer, optimizer_args, chosen_precision, device):
-        count, reason = 1, f"not fused: {unable}"
+    elif why := why_not_fused(task, optimizer, optimizer_args, chosen_precision, device):
+        count, reason = 1, f"not fused: {why}"
     elif wanted_fuse:
         count, reason = min(wanted_fuse, max(1, trials)), "as asked"
     elif device.type == "cpu" and small:
@@ -225,7 +223,7 @@ def _fuse_measured(
         validate_every=1,
     )
     gains: dict[int, float] = {}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with devices.random_numbers_kept(device):
         try:
             alone = _seconds(SingleRunner(part, **settings), 1, part)
             for count in sorted({min(most, many) for many in tried}):

@@ -16,6 +16,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
+from lrsearch.training.device import random_numbers_kept
 
 CHUNK_ELEMENTS = 1 << 19
 """Input elements gathered at once on a CPU: a few small batches, or one large one."""
@@ -303,7 +304,7 @@ def evaluation_batches(
 def _outputs(task: Task, data: Split, device: torch.device) -> int:
     """Elements of what the model gives for a sample, from those of a training batch."""
     x = data.x[: task.batch_size].to(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_numbers_kept(device):
         model = task.model().to(device).eval()
         return elements(model(task.transform(x) if task.transform else x)) // len(x)
 

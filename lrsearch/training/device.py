@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from lrsearch.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from lrsearch.tasks.task import Task
+from lrsearch.tasks.task import Task, fresh_model
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,8 +121,7 @@ def resolve_precision(name: str, device: torch.device, task: Task) -> str:
 
 
 def _gains(task: Task) -> bool:
-    with torch.random.fork_rng(devices=[]):
-        model = task.model()
+    model = fresh_model(task)
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return task.parameters >= LARGE_PARAMETERS or any(
         isinstance(module, convolutions) for module in model.modules()
@@ -201,6 +198,11 @@ def _keep_freed_memory() -> None:
     if not library.mallopt(mmap_threshold, KEEP_BYTES):
         library.mallopt(mmap_threshold, OLD_LIMIT_BYTES)
     library.mallopt(trim_threshold, KEEP_BYTES)
+
+
+def random_numbers_kept(device: torch.device) -> AbstractContextManager[Any]:
+    """What is drawn inside, on the CPU or the device, changes no random number drawn later."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Up to k trials of one task in lock-step, as one stacked model.
 
-Every trial sits in a slot (a row of the stacked tensors) with its own epoch, batch order, learning
+Every trial sits in a row of the stacked tensors, with its own epoch, batch order, learning
 rate, momentum and optimizer state; one that leaves makes room for the next at once. What a trial
 does never depends on its neighbours: its history is that of the same trial alone, to rounding.
 On an accelerator dropout draws other numbers where a model is stacked, the same ones for all.
@@ -19,21 +19,20 @@ from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.family import get_family, is_builtin
-from lrsearch.schedules.trace import Course, dummy
+from lrsearch.schedules.trace import LazyTrace, dummy
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.averaging import MOST_EPOCHS, SHARE
 from lrsearch.training.batches import epoch_seed, seeded_model
+from lrsearch.training.fused_trial import FusedTrial
 from lrsearch.training.loop import build_scheduler
 from lrsearch.training.products import as_torch
-from lrsearch.training.results import EpochResult
-from lrsearch.training.slots import Slot
+from lrsearch.training.runner import EpochResult
 from lrsearch.training.stacked import Trainer, build_stack, quiet
 from lrsearch.training.stacked_batches import StackedBatches
-from lrsearch.training.stacked_rows import Rows
-from lrsearch.training.stacked_store import Store
+from lrsearch.training.stacked_rows import Rows, RowStates
 from lrsearch.training.stacked_validation import StackedValidation
 
 if TYPE_CHECKING:
@@ -43,10 +42,10 @@ Array = npt.NDArray[np.float64]
 
 
 class EnsembleRunner:
-    """Trains up to k trials at once (a :class:`~lrsearch.training.results.Runner`).
+    """Trains up to k trials at once (a :class:`~lrsearch.training.runner.Runner`).
 
     Args:
-        task: Its splits must be tensors; :func:`lrsearch.training.stacked.fusable` tells.
+        task: One of which :func:`lrsearch.training.stacked.why_not_fused` says None.
         k: Slots, at least 1.
         optimizer: ``SGD``, ``Adam`` or ``AdamW``.
         optimizer_args: Its arguments, without ``lr``.
@@ -102,7 +101,7 @@ class EnsembleRunner:
         )
         self._validation = StackedValidation(task, self._stack, device, k)
         self._steps = self._batches.steps
-        self._slots: list[Slot] = []
+        self._trials: list[FusedTrial] = []
         self._rows = Rows.allocate(
             k,
             self._stack.width,
@@ -110,9 +109,9 @@ class EnsembleRunner:
             dict(self._model.named_buffers()),
             device,
         )
-        self._store = Store(self._model, self._stack, self._rule, self._rows)
+        self._states = RowStates(self._model, self._stack, self._rule, self._rows)
         initial = {name: t.clone() for name, t in self._model.state_dict().items()}
-        self._store.write(0, initial, initial)
+        self._states.write(0, initial, initial)
         self._fresh = self._rows.take([0])
         self._grads = torch.zeros(k, self._stack.width, device=device)
         self._trainers: dict[int, dict[int, Trainer]] = {}
@@ -126,33 +125,33 @@ class EnsembleRunner:
             UsageError: All slots are taken, or the trial is here already.
             LrsearchError: The state is not of this task and optimizer.
         """
-        if len(self._slots) == self.capacity:
+        if len(self._trials) == self.capacity:
             raise UsageError(f"all {self.capacity} slots are taken; remove a trial first")
-        if any(slot.key == key for slot in self._slots):
+        if any(trial.key == key for trial in self._trials):
             raise UsageError(f"trial {key} is here already")
-        slot, row = self._slot(key, schedule), len(self._slots)
+        trial, row = self._trial(key, schedule), len(self._trials)
         if state is None:
             self._rows.put([row], self._fresh)
         else:
-            self._restore(row, slot, state)
-        self._slots.append(slot)
+            self._restore(row, trial, state)
+        self._trials.append(trial)
 
     def remove(self, key: int) -> None:
         """Let the trial go; the last row moves into its place, so that no row is empty."""
         row = self._row(key)
-        last = len(self._slots) - 1
+        last = len(self._trials) - 1
         if row != last:
             self._rows.move(last, row)
-            self._slots[row] = self._slots[last]
-        self._slots.pop()
+            self._trials[row] = self._trials[last]
+        self._trials.pop()
 
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
-        return self._store.read(self._row(key))
+        return self._states.read(self._row(key))
 
     def unsaved(self, key: int) -> dict[str, Tensor]:
         """Its buffers that a state_dict leaves out (``persistent=False``)."""
-        return self._store.read_unsaved(self._row(key))[0]
+        return self._states.read_unsaved(self._row(key))[0]
 
     def state(self, key: int) -> dict[str, Any]:
         """All of the trial after its last validation, as ``SingleRunner`` gives and takes it.
@@ -160,26 +159,26 @@ class EnsembleRunner:
         Of a scheduler only what a loss has driven is in it; the others follow from the epoch.
         """
         row = self._row(key)
-        slot = self._slots[row]
-        step = slot.epoch * self._steps
+        trial = self._trials[row]
+        step = trial.epoch * self._steps
         optimizer = build_optimizer(
             self._optimizer, self._optimizer_args, self._model, lr=self._task.lr, trains=False
         )
-        build_scheduler(slot.schedule, optimizer, self._steps, self._task.validate_every)
+        build_scheduler(trial.schedule, optimizer, self._steps, self._task.validate_every)
         state: dict[str, Any] = {
-            "epoch": slot.epoch,
+            "epoch": trial.epoch,
             "step": step,
-            "lr": slot.last_lr,
-            "model": _on_cpu(self._store.read(row)),
-            "average": _on_cpu(self._store.read(row, averaged=True)),
-            "unsaved": [_on_cpu(values) for values in self._store.read_unsaved(row)],
+            "lr": trial.last_lr,
+            "model": _on_cpu(self._states.read(row)),
+            "average": _on_cpu(self._states.read(row, averaged=True)),
+            "unsaved": [_on_cpu(values) for values in self._states.read_unsaved(row)],
             "scheduler": None,
         }
-        if slot.plateau is not None:
-            optimizer.param_groups[0]["lr"] = slot.plateau_lr
-            state["scheduler"] = slot.plateau.state_dict()
+        if trial.plateau is not None:
+            optimizer.param_groups[0]["lr"] = trial.plateau_lr
+            state["scheduler"] = trial.plateau.state_dict()
         state["optimizer"] = {
-            "state": self._store.read_optimizer(row, step),
+            "state": self._states.read_optimizer(row, step),
             "param_groups": [
                 {**group, "params": list(range(len(group["params"])))}
                 for group in optimizer.param_groups
@@ -188,34 +187,34 @@ class EnsembleRunner:
         return state
 
     def _row(self, key: int) -> int:
-        for row, slot in enumerate(self._slots):
-            if slot.key == key:
+        for row, trial in enumerate(self._trials):
+            if trial.key == key:
                 return row
         raise KeyError(key)
 
-    def _slot(self, key: int, schedule: Schedule) -> Slot:
+    def _trial(self, key: int, schedule: Schedule) -> FusedTrial:
         family = get_family(schedule.family)
         if family.needs_metric:
             optimizer = dummy("sgd", 0.0)
             plateau = build_scheduler(schedule, optimizer, self._steps, self._task.validate_every)
-            return Slot(key, schedule, None, plateau)
-        course = Course(schedule, self._steps, self._rule.momentum, self._rule.kind)
+            return FusedTrial(key, schedule, None, plateau)
+        trace = LazyTrace(schedule, self._steps, self._rule.momentum, self._rule.kind)
         if not is_builtin(family):
-            course.span(0, schedule.epochs * self._steps)  # what fails, fails before it trains
-        return Slot(key, schedule, course)
+            trace.span(0, schedule.epochs * self._steps)  # what fails, fails before it trains
+        return FusedTrial(key, schedule, trace)
 
-    def _restore(self, row: int, slot: Slot, state: Mapping[str, Any]) -> None:
-        """Set a row and its slot to a saved state."""
+    def _restore(self, row: int, trial: FusedTrial, state: Mapping[str, Any]) -> None:
+        """Set a row and its trial to a saved state."""
         try:
-            self._store.write(row, state["model"], state["average"])
-            self._store.write_unsaved(row, state.get("unsaved", ()))
-            self._store.write_optimizer(row, state["optimizer"]["state"])
-            slot.epoch, slot.last_lr = int(state["epoch"]), float(state["lr"])
-            if state["step"] != slot.epoch * self._steps:
-                raise ValueError(f"{state['step']} steps are not {slot.epoch} epochs")
-            if slot.plateau is not None:
-                slot.plateau.load_state_dict(state["scheduler"])
-                (group,) = slot.plateau.optimizer.param_groups
+            self._states.write(row, state["model"], state["average"])
+            self._states.write_unsaved(row, state.get("unsaved", ()))
+            self._states.write_optimizer(row, state["optimizer"]["state"])
+            trial.epoch, trial.last_lr = int(state["epoch"]), float(state["lr"])
+            if state["step"] != trial.epoch * self._steps:
+                raise ValueError(f"{state['step']} steps are not {trial.epoch} epochs")
+            if trial.plateau is not None:
+                trial.plateau.load_state_dict(state["scheduler"])
+                (group,) = trial.plateau.optimizer.param_groups
                 group["lr"] = state["optimizer"]["param_groups"][0]["lr"]
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             first = (str(error).splitlines() or [""])[0]
@@ -228,21 +227,22 @@ class EnsembleRunner:
 
     def epoch(self) -> dict[int, EpochResult]:
         """Advance every resident trial to its next validation (``validate_every`` epochs)."""
-        if not self._slots:
+        if not self._trials:
             return {}
         began = time.perf_counter()
         every = self._task.validate_every
         goals = [
-            min(slot.epoch // every * every + every, slot.schedule.epochs) for slot in self._slots
+            min(trial.epoch // every * every + every, trial.schedule.epochs)
+            for trial in self._trials
         ]
         with torch.no_grad(), as_torch(), quiet(), np.errstate(all="ignore"):
-            while rows := [i for i, goal in enumerate(goals) if self._slots[i].epoch < goal]:
-                self._advance(rows, min(goals[i] - self._slots[i].epoch for i in rows))
-            numbers = self._validation(self._rows.head(len(self._slots)))
+            while rows := [i for i, goal in enumerate(goals) if self._trials[i].epoch < goal]:
+                self._advance(rows, min(goals[i] - self._trials[i].epoch for i in rows))
+            numbers = self._validation(self._rows.head(len(self._trials)))
         seconds = time.perf_counter() - began
         return {
-            slot.key: slot.result(row, seconds)
-            for slot, row in zip(self._slots, numbers, strict=True)
+            trial.key: trial.result(row, seconds)
+            for trial, row in zip(self._trials, numbers, strict=True)
         }
 
     def _advance(self, rows: Sequence[int], count: int) -> None:
@@ -250,28 +250,30 @@ class EnsembleRunner:
         if not self._stack.random:
             return self._advance_group(rows, count)
         # Dropout: trials of one epoch share the random numbers of that epoch, as they would alone.
-        for epoch in sorted({self._slots[i].epoch for i in rows}):
-            group = [i for i in rows if self._slots[i].epoch == epoch]
+        for epoch in sorted({self._trials[i].epoch for i in rows}):
+            group = [i for i in rows if self._trials[i].epoch == epoch]
             with devices.random_seed(self._device, epoch_seed(self._seed, epoch)):
                 self._advance_group(group, 1)
         return None
 
     def _advance_group(self, index: Sequence[int], count: int) -> None:
-        slots = [self._slots[i] for i in index]
-        if len(index) == len(self._slots):
-            losses = self._train(self._rows.head(len(slots)), slots, count)
+        trials = [self._trials[i] for i in index]
+        if len(index) == len(self._trials):
+            losses = self._train(self._rows.head(len(trials)), trials, count)
         else:
             part = self._rows.take(index)
-            losses = self._train(part, slots, count, apart=True)
+            losses = self._train(part, trials, count, apart=True)
             self._rows.put(index, part)
-        for slot, loss in zip(slots, losses.tolist(), strict=True):
-            slot.epoch += count
-            slot.loss += loss * count
-            slot.counted += count
+        for trial, loss in zip(trials, losses.tolist(), strict=True):
+            trial.epoch += count
+            trial.loss += loss * count
+            trial.counted += count
 
-    def _train(self, rows: Rows, slots: Sequence[Slot], count: int, apart: bool = False) -> Tensor:
+    def _train(
+        self, rows: Rows, trials: Sequence[FusedTrial], count: int, apart: bool = False
+    ) -> Tensor:
         """``count`` epochs of the trials in ``rows``; their mean losses (n,)."""
-        n, steps = len(slots), count * self._steps
+        n, steps = len(trials), count * self._steps
         grads = self._grads[:n]
         sizes = self._batches.sizes
         trainers = None if apart else self._trainers.get(n)
@@ -279,11 +281,11 @@ class EnsembleRunner:
             bound = rows.params, grads, rows.buffers
             trainers = {size: self._stack.trainer(*bound, size) for size in sizes}
             self._trainers = self._trainers if apart else {n: trainers}
-        columns = self._columns(slots, steps)
+        columns = self._columns(trials, steps)
         statistics = [
             (average, rows.buffers[name]) for name, average in rows.average_buffers.items()
         ]
-        batches = self._batches([slot.epoch for slot in slots], count)
+        batches = self._batches([trial.epoch for trial in trials], count)
         for (x, y), (*factors, weight) in zip(batches, columns, strict=True):
             trainers[y.shape[1]].step(x, y)
             if self._task.clip_grad_norm is not None:
@@ -299,17 +301,17 @@ class EnsembleRunner:
         ]
         return torch.stack(shares).sum(0)
 
-    def _columns(self, slots: Sequence[Slot], steps: int) -> list[tuple[Tensor, ...]]:
+    def _columns(self, trials: Sequence[FusedTrial], steps: int) -> list[tuple[Tensor, ...]]:
         """For each step the optimizer's factors and the weight of the average, each (n, 1)."""
-        first = np.array([slot.epoch * self._steps for slot in slots])
-        lr = np.empty((len(slots), steps))
-        momentum = np.empty((len(slots), steps))
-        for i, slot in enumerate(slots):
-            if slot.course is None:
-                lr[i], momentum[i] = slot.plateau_lr, self._rule.momentum
+        first = np.array([trial.epoch * self._steps for trial in trials])
+        lr = np.empty((len(trials), steps))
+        momentum = np.empty((len(trials), steps))
+        for i, trial in enumerate(trials):
+            if trial.trace is None:
+                lr[i], momentum[i] = trial.plateau_lr, self._rule.momentum
             else:
-                lr[i], momentum[i] = slot.course.span(first[i], first[i] + steps)
-            slot.last_lr = float(lr[i, -1])
+                lr[i], momentum[i] = trial.trace.span(first[i], first[i] + steps)
+            trial.last_lr = float(lr[i, -1])
         elapsed = first[:, None] + np.arange(1, steps + 1)
         weight = 1 / np.clip(SHARE * elapsed, 1, MOST_EPOCHS * self._steps)
         columns = [*self._rule.columns(lr, momentum, first), weight]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.tasks.batch import as_float, like, parts_of
-from lrsearch.tasks.task import Data, Task, on_device
+from lrsearch.tasks.task import Data, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
 from lrsearch.training.copies import load_state
@@ -42,8 +42,7 @@ def evaluate(
     """
     devices.prepare(device)
     task = on_device(task, device)
-    with torch.random.fork_rng(devices=[]):
-        model = task.model()
+    model = fresh_model(task)
     load_state(model, weights, unsaved or {})
     model = devices.place(model, device)
     batches = evaluation_batches(task, data, device)

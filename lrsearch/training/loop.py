@@ -29,7 +29,7 @@ from lrsearch.training.batches import (
 )
 from lrsearch.training.copies import lay_out, load_state, match_buffers, snapshot, unsaved
 from lrsearch.training.evaluation import count, measure
-from lrsearch.training.results import EpochResult
+from lrsearch.training.runner import EpochResult
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
@@ -66,7 +66,7 @@ class Trial:
 
 
 class SingleRunner:
-    """Trains trials one by one (a :class:`~lrsearch.training.results.Runner`).
+    """Trains trials one by one (a :class:`~lrsearch.training.runner.Runner`).
 
     No host synchronisation within an epoch; data, augmentation and losses stay on the device.
     Initial weights and, per epoch, batch order, augmentation and dropout depend on ``seed`` only,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lrsearch.tasks.batch import as_float
-from lrsearch.tasks.task import Split, Task, on_device
+from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.copies import copied
@@ -110,7 +110,7 @@ def _hooks_gradients(model: nn.Module) -> bool:
     )
 
 
-def fusable(
+def why_not_fused(
     task: Task,
     optimizer: str,
     optimizer_args: Mapping[str, Any] | None = None,
@@ -129,7 +129,7 @@ def fusable(
         device: Where it shall run; None = CPU.
 
     Example:
-        >>> fusable(load_task("digits"), "LBFGS")
+        >>> why_not_fused(load_task("digits"), "LBFGS")
         'optimizer LBFGS has no stacked form (SGD, Adam and AdamW have)'
     """
     device = device or torch.device("cpu")
@@ -142,8 +142,7 @@ def fusable(
     reason = stacked_optim.why_not(optimizer, arguments)
     if reason:
         return reason
-    with torch.random.fork_rng(devices=[]):
-        model = task.model().to(device)
+    model = fresh_model(task).to(device)
     try:
         build_stack(task, model, task.train.y, precision)
     except ValueError as error:
@@ -301,7 +300,7 @@ def _stacked_step(
         for name, view in stack.views(params).items():
             view.copy_(values[name])
     buffers = {k: torch.stack([b.clone(), b.clone()]) for k, b in model.named_buffers()}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with devices.random_numbers_kept(device):
         torch.manual_seed(0)
         trainer = stack.trainer(params, grads, buffers, len(x))
         with quiet():
@@ -315,7 +314,7 @@ def _plain_step(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor
     """The same of one trial, without stacking."""
     device = _device(model.train())
     x, y = x.to(device), y.to(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with devices.random_numbers_kept(device):
         torch.manual_seed(0)
         loss = task.loss(as_float(model(x)), y)
         values = dict(model.named_parameters())

@@ -29,7 +29,7 @@ from optuna.trial import TrialState
 from sqlalchemy import insert
 
 from lrsearch.schedules import Space
-from lrsearch.search.draft import Draft
+from lrsearch.search.ask import Draft
 from lrsearch.search.progress import read_progress
 from lrsearch.search.study import make_pruner, set_sampler
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials

@@ -33,7 +33,7 @@ from optuna.trial import TrialState
 
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
-from lrsearch.search.judging import Judge, Memory
+from lrsearch.search.predictors import Judge, Memory
 from tests.benchmarks import frontier
 from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read
 

@@ -33,8 +33,8 @@ from torch import nn
 from lrsearch import config as configs
 from lrsearch.search import study as studies
 from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.make import make_worker
 from lrsearch.search.plan import make_plan, with_lr_range
-from lrsearch.search.run import make_worker
 from lrsearch.storage import open_storage
 from lrsearch.tasks import builtin, models
 from lrsearch.tasks.task import Split, Task

@@ -20,9 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from lrsearch.report.distinct import choose_arms
-from lrsearch.report.edges import EDGE, beyond
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import choose_arms, gentler
+from lrsearch.report.raised import RAISE, is_near_edge
 from lrsearch.report.robust import MOST, below, lowest_raised, next_runs
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import Schedule
@@ -47,7 +46,7 @@ def run_study(task: Task, seed: int, trials: int) -> dict[str, Any]:
     schedules = [Schedule.from_dict(arm["schedule"]) for arm in chosen]
     first = 10**6 + 1000 * seed
     losses: list[dict[str, list[float]]] = [{} for _ in chosen]
-    for times in (1.0, EDGE):
+    for times in (1.0, RAISE):
         raised = [replace(schedule, lr=schedule.lr * times) for schedule in schedules]
         seeds = range(first, first + CHOOSE + (JUDGE if times == 1.0 else 0))
         found = np.array([train_together(task, raised, each) for each in seeds])
@@ -82,7 +81,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
     def mean(i: int) -> float:
         return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
 
-    def confirmed(k: int) -> list[int]:  # as lrsearch.report.distinct chooses them
+    def confirmed(k: int) -> list[int]:  # as lrsearch.report.finalists chooses them
         return list(dict.fromkeys([0, held[k], gentler, *found]))[:CONFIRMED]
 
     def lowest(k: int) -> int:
@@ -90,7 +89,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
 
     def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
         own = [i for i in confirmed(k) if i not in recipes]
-        far = {i for i in own if beyond(arms[i]["losses"][str(EDGE)][k], mean(i))}
+        far = {i for i in own if is_near_edge(arms[i]["losses"][str(RAISE)][k], mean(i))}
         aside = far if far != set(own) else set()
         return min([*own, *recipes], key=lambda i: (i in aside, mean(i)))
 
@@ -108,7 +107,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
         taken["robust.yaml"] = held
     five = [lowest(k) for k in range(CHOOSE)]
     taken[f"lowest of all on {CHOOSE} fresh seeds"] = five if len(set(five)) > 1 else five[:1]
-    taken[f"the same, of those that bear {EDGE:g} times"] = [guarded(k) for k in range(CHOOSE)]
+    taken[f"the same, of those that bear {RAISE:g} times"] = [guarded(k) for k in range(CHOOSE)]
     return taken
 
 
@@ -125,7 +124,7 @@ def robust(arms: Sequence[Mapping[str, Any]], k: int) -> int:
     raised: dict[int, list[float]] = {}
     while some := next_runs(tried, raised):
         for trial, nth in some:
-            loss = arms[trial.number]["losses"][str(EDGE)][(k + nth) % CHOOSE]
+            loss = arms[trial.number]["losses"][str(RAISE)][(k + nth) % CHOOSE]
             raised.setdefault(trial.number, []).append(loss)
     lowest = lowest_raised(tried, raised)
     return 0 if lowest is None else lowest.number

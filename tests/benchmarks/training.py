@@ -31,7 +31,7 @@ from lrsearch.training import loop
 from lrsearch.training.averaging import WeightAverage
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 
 CPU = torch.device("cpu")
 

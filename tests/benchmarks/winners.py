@@ -27,7 +27,7 @@ import optuna
 
 import lrsearch
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.gentler import gentler
+from lrsearch.report.finalists import gentler
 from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from tests.benchmarks import record, tasks

@@ -1,4 +1,4 @@
-"""What a task gives before any training: by this a study knows that its task is still the same."""
+"""Losses of a task before any training, by which a study knows that its task is the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPEATS = 1e-5
 """Relative difference of two losses that are the same but for rounding."""
 
 
-def initial(task: Task) -> dict[str, Any]:
+def fingerprint(task: Task) -> dict[str, Any]:
     """The losses of a few samples before any training, and the rates of dropout.
 
     From seeded initial weights, in float32 on the CPU, and in evaluation mode, since the random

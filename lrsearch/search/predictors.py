@@ -1,10 +1,9 @@
-"""What a study says of a trial's final loss: predictors, weighted by their record on this study.
+"""Predicts the final loss of a trial: predictors, weighted by how well each did on this study.
 
-Several predictors foretell the final loss, each a Gaussian process on the trace features
-(:mod:`lrsearch.surrogate`): from the trace alone, from the trace and the averaged loss so
-far, and of how far the final loss will be from the averaged loss now. How well each would have
-foretold every finished trial of the study from the others is its weight. Pruner and sampler share
-what is learnt.
+Each is a Gaussian process on the trace features (:mod:`lrsearch.surrogate`). They predict the
+final loss from the trace alone, from the trace and the averaged loss so far, or as the averaged
+loss now and what will be added to it. A predictor's weight is how well it would have predicted
+every finished trial of the study from the others. Pruner and sampler share what is learnt.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A trial before it exists: asks the sampler for all parameters, then is stored at once."""
+"""Which trials come next, with their parameters: claimed slots, filled by the study's sampler."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -15,16 +15,95 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.errors import UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.optuna_helpers import experiments_allowed
+from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.sampling import TraceSampler
+from lrsearch.search.study import set_sampler
+from lrsearch.storage import trials
+from lrsearch.storage.cache import put
+from lrsearch.storage.engine import Storage
+from lrsearch.storage.trials import Claim
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Makes the trials of one worker.
+
+    Args:
+        study: The study.
+        storage: Its database.
+        space: What is searched.
+        sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
+        seed: The study's seed.
+        baselines: The usual recipes; they take the first slots.
+    """
+
+    study: optuna.Study
+    storage: Storage
+    space: Space
+    sampler: str
+    seed: int
+    baselines: Mapping[str, dict[str, Any] | Schedule]
+
+    def trials(
+        self, claims: Sequence[Claim]
+    ) -> tuple[list[tuple[Claim, FrozenTrial]], list[tuple[int, Exception]]]:
+        """The trials of some slots, with their parameters, as they are in the database.
+
+        Each is a trial to resume, a baseline, a trial that a user queued, or the sampler's
+        choice, which sees the trials before it. Slots that another worker has taken over since
+        are left out.
+
+        Returns:
+            The trials with their slots; and the ids of trials for which a user queued parameters
+            that make no schedule, with the error that each is to fail with.
+        """
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        started = trials.start_trials(
+            self.storage, claims, [t._trial_id for t in waiting], reserved=len(self.baselines)
+        )
+        asked: list[tuple[Claim, FrozenTrial]] = []
+        impossible: list[tuple[int, Exception]] = []
+        new = []
+        for claim in claims:
+            trial = started.get(claim.slot)
+            if trial is None:
+                continue
+            if "schedule" not in trial.user_attrs:
+                try:
+                    self._ask(claim.slot, trial)
+                except (ValueError, TypeError, LrsearchError) as error:
+                    impossible.append((trial._trial_id, error))
+                    continue
+                put(self.study, trial)
+                new.append(trial)
+            asked.append((claim, trial))
+        trials.fill_trials(self.storage, new)
+        return asked, impossible
+
+    def _ask(self, slot: int, trial: FrozenTrial) -> None:
+        """Give a trial its parameters and its schedule."""
+        set_sampler(self.study, self.sampler, self.seed, slot, self.space)
+        names = list(self.baselines)
+        recipe = None
+        if slot < len(names):
+            trial.user_attrs["baseline"] = names[slot]
+            recipe = self.baselines[names[slot]]
+        if isinstance(recipe, Schedule):
+            self.space.suggest_known(Draft(self.study, trial, self.space.known(recipe)), recipe)
+            schedule = recipe
+        else:
+            schedule = self.space.suggest(Draft(self.study, trial, recipe))
+        trial.user_attrs["schedule"] = schedule.to_dict()
 
 
 class Searched(optuna.Study):
-    """A study as Optuna's samplers see it: without recipes of families that are not searched.
+    """A study as Optuna's samplers see it: without baselines of families that are not searched.
 
-    Such a trial has a rate and no other parameter, and what is not a parameter of every trial GP
-    and CMA-ES leave to chance, and TPE models apart from the others.
+    Such a trial has a rate and no other parameter. GP and CMA-ES draw a parameter that not every
+    trial has at random, and TPE models it apart from the others: one such trial would spoil both.
 
     Args:
         study: The study; all but the list of its trials is shared with it.
@@ -71,8 +150,7 @@ class Draft:
             # Samplers read the trials through a cache that only ask() and tell() ever empty.
             study._thread_local.cached_all_trials = None
             sampler, study = study.sampler, self._study
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with experiments_allowed():
                 sampler.before_trial(study, self._frozen)
                 space = sampler.infer_relative_search_space(study, self._frozen)
                 self._relative = sampler.sample_relative(study, self._frozen, space)
@@ -103,7 +181,7 @@ class Draft:
         if name in self.params:
             return self.params[name]
         if name in self._fixed:
-            value = _searched(name, self._fixed[name], distribution)
+            value = _queued_value(name, self._fixed[name], distribution)
         elif name in self._relative and distribution._contains(
             distribution.to_internal_repr(self._relative[name])
         ):
@@ -117,8 +195,12 @@ class Draft:
         return value
 
 
-def _searched(name: str, value: Any, distribution: BaseDistribution) -> Any:
-    """A value that a user queued, as its distribution has it: another could not be stored."""
+def _queued_value(name: str, value: Any, distribution: BaseDistribution) -> Any:
+    """A value that a user queued, as its distribution stores it.
+
+    Raises:
+        UsageError: The distribution does not contain it.
+    """
     near = None
     if isinstance(distribution, CategoricalDistribution):
         try:

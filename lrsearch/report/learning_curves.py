@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lrsearch.report.figures import LEGEND_BELOW, RING, legend_height, log_ticks, loss_axis
-from lrsearch.report.style import family_style, figure_layout, pale
+from lrsearch.report.figures import RING, legend_height, log_ticks, loss_axis
+from lrsearch.report.style import LEGEND_BELOW, family_style, figure_layout, lay_out, pale
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 1000
 """Points of a line, at most: a page is hardly more pixels wide."""
+SAMPLES = 256
+"""Points of a curve that is compared with others."""
 
 
-class Course(NamedTuple):
+class LearningCurve(NamedTuple):
     """One trial over its epochs.
 
     Attributes:
@@ -41,14 +43,14 @@ class Course(NamedTuple):
     epoch_lr: list[float | None]
 
 
-def courses_table(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
+def learning_curves_of(table: StudyTable, trials: Sequence[TrialRow]) -> list[LearningCurve]:
     """Rate and loss over the epochs of the given trials."""
     found = []
     for trial in trials:
         epochs = [int(e) for e in table.history.of(trial.trial_id, "epoch")]
         rates = finite(table.history.of(trial.trial_id, "lr"))
         losses = finite(table.history.of(trial.trial_id, "val_loss"))
-        found.append(Course(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
+        found.append(LearningCurve(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
     return found
 
 
@@ -58,18 +60,18 @@ def thin(points: int, most: int) -> list[int]:
     return [*range(0, last, max(1, math.ceil(last / most))), *([last] if points else [])]
 
 
-def drawn_courses(table: StudyTable, trials: Sequence[TrialRow]) -> list[Course]:
-    """As :func:`courses_table`, with no more points than can be seen."""
+def thinned_curves(table: StudyTable, trials: Sequence[TrialRow]) -> list[LearningCurve]:
+    """As :func:`learning_curves_of`, with no more points than can be seen."""
     found = []
-    for course in courses_table(table, trials):
-        line, ends = thin(len(course.x), MOST_POINTS), thin(len(course.epoch), MOST_POINTS)
+    for curve in learning_curves_of(table, trials):
+        line, ends = thin(len(curve.x), MOST_POINTS), thin(len(curve.epoch), MOST_POINTS)
         found.append(
-            course._replace(
-                x=[course.x[i] for i in line],
-                lr=[course.lr[i] for i in line],
-                epoch=[course.epoch[i] for i in ends],
-                loss=[course.loss[i] for i in ends],
-                epoch_lr=[course.epoch_lr[i] for i in ends],
+            curve._replace(
+                x=[curve.x[i] for i in line],
+                lr=[curve.lr[i] for i in line],
+                epoch=[curve.epoch[i] for i in ends],
+                loss=[curve.loss[i] for i in ends],
+                epoch_lr=[curve.epoch_lr[i] for i in ends],
             )
         )
     return found
@@ -88,16 +90,16 @@ def _rate(
         return _recorded(epochs, rates)
 
 
-def sampled(table: StudyTable, trial: TrialRow, points: int = 256) -> np.ndarray:
-    """The rate of a trial at even times of its budget, (points,)."""
-    (course,) = courses_table(table, [trial])
-    if not course.x:
-        return np.full(points, trial.lr)
-    times = (np.arange(points) + 0.5) / points * course.x[-1]
-    if not course.level:
-        return np.interp(times, course.x, course.lr)
-    last = np.searchsorted(course.x, times, side="right") - 1
-    return np.asarray(course.lr, dtype=float)[np.clip(last, 0, len(course.lr) - 1)]
+def sampled(table: StudyTable, trial: TrialRow) -> np.ndarray:
+    """The rate of a trial at :data:`SAMPLES` even times of its budget, (SAMPLES,)."""
+    (curve,) = learning_curves_of(table, [trial])
+    if not curve.x:
+        return np.full(SAMPLES, trial.lr)
+    times = (np.arange(SAMPLES) + 0.5) / SAMPLES * curve.x[-1]
+    if not curve.level:
+        return np.interp(times, curve.x, curve.lr)
+    last = np.searchsorted(curve.x, times, side="right") - 1
+    return np.asarray(curve.lr, dtype=float)[np.clip(last, 0, len(curve.lr) - 1)]
 
 
 def trace_points(
@@ -117,12 +119,12 @@ def trace_points(
         they stay level in between.
     """
     from lrsearch.errors import LrsearchError
-    from lrsearch.schedules import closed
+    from lrsearch.schedules import formulas
 
     per_step = schedule.interval == "step"
     fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
     try:
-        lr = closed.rates(schedule, fine)
+        lr = formulas.rates(schedule, fine)
         trace = (schedule.trace(fine).lr if lr is None else lr).tolist()
     except LrsearchError:
         return _recorded(epochs, rates)
@@ -140,25 +142,20 @@ def _recorded(
     return [float(e) for e in starts], [*(r for _, r in known), known[-1][1]], True
 
 
-def best_courses(table: StudyTable, most: int = 8) -> list[Course]:
+def best_curves(table: StudyTable, most: int = 8) -> list[LearningCurve]:
     """Courses of the best trial of each family, at most ``most``."""
-    return drawn_courses(table, best_of_each_family(table)[:most])
+    return thinned_curves(table, best_of_each_family(table)[:most])
 
 
-def courses_figure(rows: Sequence[Course]) -> Figure:
+def learning_curves_figure(rows: Sequence[LearningCurve]) -> Figure:
     """lr(t) above, validation loss below, over the same epochs; a line per trial."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.42, 0.58]
     )
-    layout = figure_layout()
-    axis = layout.pop("xaxis")
-    layout.pop("yaxis")
-    figure.update_layout(layout, height=540 + legend_height(len(rows)))
+    lay_out(figure, height=540 + legend_height(len(rows)))
     figure.update_layout(legend=LEGEND_BELOW | {"y": -0.15})
-    figure.update_xaxes(axis)
-    figure.update_yaxes(axis)
     for row in rows:
         style = family_style(row.trial.family)
         line = {"color": style.color, "dash": style.dash, "width": 2.2}
@@ -196,8 +193,8 @@ def courses_figure(rows: Sequence[Course]) -> Figure:
     return figure
 
 
-def winner_figure(rows: Sequence[Course]) -> Figure:
-    """The winning curve as an area; a second course, the best usual recipe, dashed over it."""
+def winner_figure(rows: Sequence[LearningCurve]) -> Figure:
+    """The winning curve as an area; a second curve, the best usual recipe, dashed over it."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=figure_layout())
@@ -227,7 +224,7 @@ def winner_figure(rows: Sequence[Course]) -> Figure:
     return figure
 
 
-def paths_figure(rows: Sequence[Course]) -> Figure:
+def paths_figure(rows: Sequence[LearningCurve]) -> Figure:
     """The way each trial took: validation loss against the rate of that epoch, epoch by epoch."""
     import plotly.graph_objects as go
 

@@ -1,19 +1,17 @@
-"""Figures of what mattered and of what was stopped: small tables to plotly figures."""
+"""Figures of what mattered: the importance of parameters, over all trials and in each family."""
 
 from __future__ import annotations
 
 import html
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.report.style import BLUE, GREY, SKY, VERMILION, family_style, figure_layout, pale
+from lrsearch.report.style import BLUE, LEGEND_ABOVE, SKY, family_style, figure_layout, pale
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from lrsearch.report.importance import Importance
-    from lrsearch.report.tables import PruningTable
 
 FAINT = "rgba(127,127,127,0.55)"
 NAMES = {"scheduler": "scheduler", "lr": "learning rate", "warmup": "warmup"}
@@ -82,13 +80,7 @@ def _share_axis(figure: Figure) -> None:
         barmode="group",
         bargap=0.35,
         bargroupgap=0.08,
-        legend={
-            "orientation": "h",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "x": 0,
-            "traceorder": "reversed",
-        },
+        legend=LEGEND_ABOVE | {"traceorder": "reversed"},
     )
 
 
@@ -140,60 +132,4 @@ def within_figure(rows: Importance) -> Figure:
         ticks="", tickvals=places, ticktext=names, range=[row + 0.4, 0.6], showgrid=False
     )
     figure.update_layout(height=130 + 27 * -row)
-    return figure
-
-
-def pruning_figure(rows: PruningTable) -> Figure:
-    """How many trials were stopped after each epoch, and how many were still training."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure(layout=figure_layout())
-    epochs = list(range(1, max(1, rows.budget) + 1))
-    everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
-    gone = [0] * (len(epochs) + 1)
-    for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
-        stops = Counter(e for family in rows.stops[status].values() for e in family)
-        if not stops:
-            continue
-        for e, count in stops.items():
-            gone[min(e, len(epochs))] += count
-        figure.add_bar(
-            x=epochs,
-            y=[stops[e] for e in epochs],
-            name=status,
-            marker={"color": color, "line": {"width": 0}},
-            hovertemplate="after epoch %{x}: %{y} " + status + "<extra></extra>",
-        )
-    left, alive = everyone, []
-    for e in epochs:
-        alive.append(left)
-        left -= gone[e]
-    figure.add_scatter(
-        x=epochs,
-        y=[a / everyone if everyone else 0 for a in alive],
-        yaxis="y2",
-        mode="lines",
-        name="still training",
-        line={"color": GREY, "width": 2, "shape": "hvh"},
-        hovertemplate="epoch %{x}: %{y:.0%} of trials train<extra></extra>",
-    )
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.25,
-        height=360,
-        yaxis={"title": "trials stopped"},
-        yaxis2={
-            "overlaying": "y",
-            "side": "right",
-            "range": [0, 1.02],
-            "tickformat": ".0%",
-            "tickvals": [0, 0.25, 0.5, 0.75, 1],
-            "showgrid": False,
-            "ticks": "",
-            "title": "still training",
-            "automargin": True,
-        },
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )
-    figure.update_xaxes(title="epoch")
     return figure

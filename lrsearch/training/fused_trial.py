@@ -1,4 +1,4 @@
-"""A trial among others in lock-step: where it is in its schedule, and what an epoch gave."""
+"""A trial that trains in lock-step with others: its place in its schedule, what an epoch gave."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.schedules.trace import Course
-from lrsearch.training.results import EpochResult
+from lrsearch.schedules.trace import LazyTrace
+from lrsearch.training.runner import EpochResult
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
 
 
 @dataclass
-class Slot:
-    """A resident trial; its numbers are in the row of the same position.
+class FusedTrial:
+    """A trial that an ensemble trains; its weights are in the row of the same position.
 
     Args:
         key: The trial.
         schedule: Its schedule.
-        course: Rate and momentum (or beta1) of every step; None where a loss decides.
+        trace: Rate and momentum (or beta1) of every step; None where the loss sets the rate.
         plateau: The torch scheduler that a loss drives, with its one-parameter optimizer.
         epoch: Epochs finished.
         last_lr: Rate of the last step.
@@ -30,7 +30,7 @@ class Slot:
 
     key: int
     schedule: Schedule
-    course: Course | None
+    trace: LazyTrace | None
     plateau: Any = None
     epoch: int = 0
     last_lr: float = 0.0
@@ -39,7 +39,7 @@ class Slot:
 
     @property
     def plateau_lr(self) -> float:
-        """The rate of a trial whose rate a loss decides."""
+        """The rate where the loss sets it."""
         return float(self.plateau.optimizer.param_groups[0]["lr"])
 
     def result(self, numbers: Sequence[float], seconds: float) -> EpochResult:

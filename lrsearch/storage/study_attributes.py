@@ -1,4 +1,4 @@
-"""What is said of a study by many workers at once, and none overwrites what another has said."""
+"""Attributes of a study that many workers set at once, none overwriting what another has set."""
 
 from __future__ import annotations
 

@@ -10,15 +10,14 @@ import optuna
 
 from lrsearch.files import results_folder
 from lrsearch.report import words
-from lrsearch.report.distinct import arm_of
-from lrsearch.report.edges import EDGE, at_the_edge
+from lrsearch.report.finalists import arm_of
+from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
 from lrsearch.report.tables import StudyTable
-from lrsearch.search.confirmation import FIRST_SEED, open_confirmation
-from lrsearch.search.confirming import make_confirm_worker
+from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
+from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
-from lrsearch.search.run import make_crew
 
 if TYPE_CHECKING:
     from lrsearch.search.ray_launcher import Cluster
@@ -28,7 +27,7 @@ SHARE = 1 / 8
 """Of the epochs of a search, how many this may cost at most; else it is left to ``confirm``."""
 
 
-def try_finalists(
+def raise_finalists(
     plan: Plan,
     study: optuna.Study,
     table: StudyTable,
@@ -66,20 +65,17 @@ def try_finalists(
     folder = results_folder(plan.config.out, study.study_name)
     raised = read_raised(tried, storage, study.study_name)
     while some := next_runs(tried, raised):
-        made = [(at_the_edge(arm_of(trial)), fresh + nth) for trial, nth in some]
-        edges = [(edge, seed) for edge, seed in made if edge is not None]
-        if len(edges) < len(some) or sum(map(len, raised.values())) + len(some) > most:
+        made = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
+        runs = [(arm, seed) for arm, seed in made if arm is not None]
+        if len(runs) < len(some) or sum(map(len, raised.values())) + len(some) > most:
             return
         workers = min(plan.choice.workers, len(some))
         choice = dataclasses.replace(plan.choice, workers=workers)
         plan = dataclasses.replace(plan, choice=choice)
         numbers = [trial.number for trial in tried]
-        again = open_confirmation(study, storage, plan, edges, finalists=numbers)
+        again = open_confirmation(study, storage, plan, runs, finalists=numbers)
         note(_announced(len(some), raised, again=some[0][1] > 0))
-        crew = make_crew(
-            plan, storage, folder, interrupt, note, cluster, task=task, confirms=again.study_name
-        )
-        (crew or make_confirm_worker(plan, again, storage, interrupt, note)).run()
+        train_confirmation(plan, again, storage, folder, interrupt, note, cluster, task=task)
         before, raised = raised, read_raised(tried, storage, study.study_name)
         if raised == before:
             return  # some of it could not be run
@@ -87,7 +83,7 @@ def try_finalists(
 
 def _announced(count: int, raised: Raised, *, again: bool) -> str:
     """What is trained now, for a person."""
-    where = f"at {EDGE:g} times their rates, from other initial weights"
+    where = f"at {RAISE:g} times their rates, from other initial weights"
     if again:
         return f"{'the lowest' if count < len(raised) else 'they'} once more {where}"
     return f"{words.count(count, 'more finalist' if raised else 'finalist')} {where}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
-from lrsearch.schedules.closed import rates
+from lrsearch.schedules.formulas import rates
 
 TRACED = [n for n, f in FAMILIES.items() if f.searched and not f.needs_metric]
 

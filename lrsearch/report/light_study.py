@@ -1,17 +1,16 @@
-"""Studies in memory, made of rows: what Optuna's plots and evaluators are given."""
+"""Light studies in memory, made of rows: what Optuna's plots and evaluators are given."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.report.courses import thin
+from lrsearch.optuna_helpers import optuna_logs_errors_only
+from lrsearch.report.learning_curves import thin
 from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _STATES = {
 }
 
 
-class RowsStudy(optuna.Study):
+class LightStudy(optuna.Study):
     """A study whose trials are a list, not copied at every look (3 ms per 100 trials)."""
 
     def __init__(self, name: str, trials: Iterable[FrozenTrial]) -> None:
@@ -44,16 +43,10 @@ class RowsStudy(optuna.Study):
         return [t for t in self._rows if states is None or t.state in states]
 
 
-def study_of(trials: Iterable[FrozenTrial], name: str = "derived") -> optuna.Study:
+def study_of(trials: Iterable[FrozenTrial], name: str = "light") -> optuna.Study:
     """A study in memory with these trials, to be minimised."""
-    verbosity = optuna.logging.get_verbosity()
-    if verbosity >= optuna.logging.ERROR:  # to set it makes every logger of the process think anew
-        return RowsStudy(name, trials)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return RowsStudy(name, trials)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    with optuna_logs_errors_only():
+        return LightStudy(name, trials)
 
 
 def frozen(
@@ -117,43 +110,3 @@ def as_study(
             )
         )
     return study_of(rows, table.name)
-
-
-def encode(
-    columns: Mapping[str, Sequence[Any]],
-    distributions: Mapping[str, BaseDistribution],
-    values: np.ndarray,
-) -> tuple[dict[str, list[Any]], dict[str, BaseDistribution]]:
-    """Parameters as fANOVA should see them: logarithms, and categories ordered by mean value.
-
-    Optuna's fANOVA takes the mean over the *linear* scale, where nearly all of a log range is its
-    last decade, and splits one-hot columns, where it averages over impossible combinations (2ᵏ
-    cells for k categories).
-    """
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    cells: dict[str, list[Any]] = {}
-    spaces: dict[str, BaseDistribution] = {}
-    for name, column in columns.items():
-        space = distributions[name]
-        if isinstance(space, CategoricalDistribution):
-            keys = [repr(v) for v in column]
-            mean = {
-                k: np.mean([v for j, v in zip(keys, values, strict=True) if j == k])
-                for k in dict.fromkeys(keys)
-            }
-            rank = {k: i for i, k in enumerate(sorted(mean, key=lambda k: (mean[k], k)))}
-            cells[name] = [rank[k] for k in keys]
-            spaces[name] = IntDistribution(0, max(1, len(rank) - 1))
-            continue
-        log = isinstance(space, (FloatDistribution, IntDistribution)) and space.log
-        numbers = [math.log(v) if log else float(v) for v in column]
-        low, high = float(getattr(space, "low", 0)), float(getattr(space, "high", 1))
-        low, high = (math.log(low), math.log(high)) if log else (low, high)
-        cells[name] = numbers
-        spaces[name] = FloatDistribution(min([low, *numbers]), max([high, *numbers]))
-    return cells, spaces

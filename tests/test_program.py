@@ -13,7 +13,7 @@ import pytest
 
 PROGRAM = """
 import atexit, threading, time
-from lrsearch.ending import run_and_leave
+from lrsearch.program import run_and_leave
 
 class Kept:
     def __del__(self):
@@ -59,7 +59,7 @@ import weakref
 class Kept: pass
 kept = Kept()
 weakref.finalize(kept, print)  # as a profiler in a .pth file may
-from lrsearch.ending import run_and_leave
+from lrsearch.program import run_and_leave
 
 def main():
     from lrsearch.storage import open_storage
@@ -84,7 +84,7 @@ def test_an_exception_is_shown_as_ever() -> None:
 def test_output_that_cannot_be_written_is_an_error() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    program = "from lrsearch.ending import run_and_leave; run_and_leave(lambda: print('x') or 0)"
+    program = "from lrsearch.program import run_and_leave; run_and_leave(lambda: print('x') or 0)"
     with Path("/dev/full").open("w") as full:
         done = _python(program, full)
     assert done.returncode == 120

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrsearch.report.distinct import choose_arms
-from lrsearch.report.gentler import LEAST, gentler
+from lrsearch.report.finalists import LEAST_COMPLETE, choose_arms, gentler
 from lrsearch.report.tables import StudyTable, load
 from lrsearch.schedules import Schedule
 from lrsearch.storage import open_storage
@@ -65,7 +64,7 @@ def test_a_recipe_is_not_the_gentler_one(tmp_path: Path) -> None:
     assert milder.number == 1
 
 
-@pytest.mark.parametrize(("trials", "baseline"), [(LEAST - 1, -1), (16, 3)])
+@pytest.mark.parametrize(("trials", "baseline"), [(LEAST_COMPLETE - 1, -1), (16, 3)])
 def test_few_trials_or_a_recipe_that_won_have_none(
     tmp_path: Path, trials: int, baseline: int
 ) -> None:

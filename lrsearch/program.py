@@ -1,4 +1,4 @@
-"""The end of a process of ours: quick, and nothing of what others have asked for is left out."""
+"""A process that is a program of ours: whether it is one, and how it ends without losing time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ _ours: list[Callable[[], int]] = []
 
 
 def is_ours() -> bool:
-    """Whether this process is a program of ours, and not one that uses us."""
+    """Whether this process is a program of ours, not a user's program that imports us."""
     return bool(_ours)
 
 
 def run_and_leave(main: Callable[[], int]) -> NoReturn:
-    """Run a program; its result is the exit code of this process.
+    """Run ``main``; its result is the exit code of this process.
 
-    Threads are waited for, what libraries registered for the end is called, output is flushed: all
-    as ever. Only taking every module and object apart is left out. With torch that is half a CPU
-    second and more, and the memory goes back to the system anyway.
+    As at any other end, threads are waited for, what libraries have registered with ``atexit`` is
+    called, and output is flushed. Only one thing is left out: Python does not take its modules and
+    objects apart. With torch that takes half a CPU second or more, and the memory goes back to the
+    system anyway.
     """
     codes: list[int] = []
     _ours.append(main)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,15 @@ import torch
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.files import results_folder
 from lrsearch.report import words
-from lrsearch.report.confirmed import ATTR
-from lrsearch.search.asking import Asker
+from lrsearch.search.ask import Asker
+from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Resident, Worker
+from lrsearch.search.make import make_crew, make_runner
 from lrsearch.search.plan import Plan
-from lrsearch.search.run import make_runner
-from lrsearch.search.saving import Saves
 from lrsearch.storage import trials
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
@@ -32,9 +32,10 @@ from lrsearch.storage.trials import Claim
 from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
-from lrsearch.training.results import Runner
+from lrsearch.training.runner import Runner
 
 if TYPE_CHECKING:
+    from lrsearch.search.ray_launcher import Cluster
     from lrsearch.storage.engine import Storage
 
 
@@ -58,7 +59,7 @@ def make_confirm_worker(
     note: Callable[[str], None],
 ) -> Worker:
     """The worker of this process; it trains the arms of one seed together where that is faster."""
-    made = study.user_attrs[ATTR]
+    made = study.user_attrs[CONFIRM_ATTR]
     order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
     together = len(made["arms"]) or max(Counter(seed for _, seed in order).values())
     fuse = max(1, min(plan.choice.fuse, together))
@@ -71,7 +72,7 @@ def make_confirm_worker(
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
     seed = int(order[0][1])
-    checkpoints = results_folder(plan.config.out, study.study_name) / "checkpoints"
+    folder = results_folder(plan.config.out, study.study_name)
     return ConfirmWorker(
         study=study,
         storage=storage,
@@ -83,7 +84,7 @@ def make_confirm_worker(
         sampler="random",
         seed=seed,
         baselines={},
-        saves=Saves(checkpoints / study.user_attrs[STUDY_ATTR]["uid"], note),
+        checkpoints=Checkpoints.of_study(study, folder, note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
         note=note,
@@ -92,6 +93,37 @@ def make_confirm_worker(
         of_seed=of_seed,
         test=test,
     )
+
+
+def train_confirmation(
+    plan: Plan,
+    study: optuna.Study,
+    storage: Storage,
+    folder: Path,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+    cluster: Cluster | None = None,
+    *,
+    task: Any = None,
+) -> None:
+    """Run the slots of a confirmation that are not done, in this process or by a crew.
+
+    Args:
+        plan: What its trials are trained with.
+        study: The study ``NAME-confirm``.
+        storage: Its database.
+        folder: The folder of the search's results.
+        interrupt: Takes the signals.
+        note: Called with one line for the user.
+        cluster: Where the workers run; None: here.
+        task: The task, where it is a Python object.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
+    """
+    name = study.study_name
+    crew = make_crew(plan, storage, folder, interrupt, note, cluster, task=task, confirms=name)
+    (crew or make_confirm_worker(plan, study, storage, interrupt, note)).run()
 
 
 def no_test(weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
@@ -190,8 +222,8 @@ class ConfirmWorker(Worker):
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:
         resident = self.residents[key]
         assert resident.last is not None
-        edge = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
-        if state is TrialState.COMPLETE and not edge:
+        raised = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
+        if state is TrialState.COMPLETE and not raised:
             found = self.test(self.runner.weights(key), self.runner.unsaved(key))
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)

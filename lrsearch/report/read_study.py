@@ -1,4 +1,4 @@
-"""Reads a study: Optuna's trials and our history of their epochs, to rows and columns."""
+"""Reads a study into a `StudyTable`: Optuna's trials as rows, our history of epochs as columns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
-from lrsearch.backend import backend
 from lrsearch.divergence import HUGE, blown_up
+from lrsearch.optuna_helpers import backend
 from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow, status_of
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.history import load_history

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.files import write_text
-from lrsearch.report import answer, breakdown, courses, figures
+from lrsearch.report import figures, importance_figures, learning_curves
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
+from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.report.tables import StudyTable
 
@@ -64,21 +65,23 @@ def write_figures(
 def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
-    best = courses.best_courses(table)
-    matter: list[Part] = [("importance", None, "What mattered", answer.mattered(mattered)[0])]
+    best = learning_curves.best_curves(table)
+    matter: list[Part] = [("importance", None, "What mattered", importance_sentences(mattered)[0])]
     if mattered.overall is not None:
-        drawn = breakdown.importance_figure(mattered)
+        drawn = importance_figures.importance_figure(mattered)
         matter = [("importance", drawn, "What mattered", WORTH)]
     if mattered.within:
         text = "Each family's own parameters; lrsearch report has its better half beside it."
-        matter.append(("within", breakdown.within_figure(mattered), "Within each family", text))
+        matter.append(
+            ("within", importance_figures.within_figure(mattered), "Within each family", text)
+        )
     return {
         "importance": matter,
         "lr_vs_val_loss": [
             ("scatter", scatter, "Peak learning rate against validation loss", MARKS),
             (
                 "paths",
-                courses.paths_figure(best[:6]),
+                learning_curves.paths_figure(best[:6]),
                 "The way the best ones took",
                 "Rate and validation loss of each epoch; the large mark is the end.",
             ),
@@ -86,7 +89,7 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
         "curves": [
             (
                 "curves",
-                courses.courses_figure(best),
+                learning_curves.learning_curves_figure(best),
                 "The best of each family over its epochs",
                 "Learning rate above, validation loss below.",
             )

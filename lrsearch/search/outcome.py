@@ -1,30 +1,79 @@
-"""The end of a run: for a person, and as one JSON object."""
+"""What a run leaves, and how its end is told: to a person, and as one JSON object."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
+
+from lrsearch.attributes import schedule_of
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
-from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.confirmed_json import results
-from lrsearch.search.progress import Row
-from lrsearch.search.run import Outcome
+from lrsearch.search.plan import Plan
+from lrsearch.search.progress import Progress, TrialProgress
 from lrsearch.settings import default_storage
+from lrsearch.storage import Storage
 from lrsearch.storage.urls import option
 
 if TYPE_CHECKING:
+    import optuna
     from rich.console import Console
 
+    from lrsearch.report.confirmed import Confirmed
+    from lrsearch.report.importance import Importance
     from lrsearch.report.robust import Robust
 
 
-def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
-    """The end of a run, and what fresh seeds said, as one JSON object."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves.
+
+    Attributes:
+        study: The study.
+        storage: Its database.
+        plan: What was run.
+        progress: The state at the end.
+        files: Result files written.
+        mattered: What mattered, over all trials and within each family.
+        robust: The schedule that is the safest to train with; None where there is only the best.
+    """
+
+    study: optuna.Study
+    storage: Storage
+    plan: Plan
+    progress: Progress
+    files: list[Path]
+    mattered: Importance
+    robust: Robust | None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether time was up before the study had its target of trials."""
+        config = self.plan.config
+        return config.timeout is not None and self.progress.finished < config.trials
+
+    @property
+    def waiting(self) -> int:
+        """Trials still queued, which a larger target would run."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    @property
+    def repeated(self) -> int:
+        """Trials with the same schedule as an earlier one, as in a space that holds only a few."""
+        told = (TrialState.COMPLETE, TrialState.PRUNED)
+        ended = self.study.get_trials(deepcopy=False, states=told)
+        texts = [json.dumps(s, sort_keys=True) for s in map(schedule_of, ended) if s]
+        return len(texts) - len(set(texts))
+
+
+def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
+    """The end of a run, and what fresh seeds said, as plain values for ``--json``."""
     progress = outcome.progress
     best = progress.best
     assert best is not None
@@ -52,42 +101,41 @@ def summary(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
-        "files": [str(path) for path in files(outcome, found)],
-        **({} if found is None else {"confirmation": results(found)}),
+        "files": [str(path) for path in written_files(outcome, found)],
+        **({} if found is None else {"confirmation": found.to_dict()}),
     }
 
 
-def files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
+def written_files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
     """What was written, the answer first."""
     confirmed = None if found is None else found.file
     return [*([] if confirmed is None else [confirmed]), *outcome.files]
 
 
-def closing(
+def print_outcome(
     outcome: Outcome,
     found: Confirmed | None = None,
-    stream: Any = None,
     imports: Sequence[str] = (),
 ) -> None:
-    """The end of a run, and what fresh seeds said of it, for a person.
+    """Print the end of a run, and what fresh seeds said of it, for a person.
 
     Args:
         outcome: The run.
         found: What fresh seeds said.
-        stream: Where it is told; None: stdout.
         imports: What ``--import`` brought, which the next commands need, too.
     """
     from rich.console import Console
 
-    from lrsearch.report.answer import all_alike, mattered_line, untrained
+    from lrsearch.report.answer import all_alike, untrained
     from lrsearch.report.confirmed_words import print_confirmed
+    from lrsearch.report.importance_words import importance_line
     from lrsearch.report.terminal import print_next, print_text
 
     progress, study = outcome.progress, outcome.study
     best = progress.best
     assert best is not None
     assert best.value is not None
-    console = Console(file=stream or sys.stdout, highlight=False, markup=False)
+    console = Console(file=sys.stdout, highlight=False, markup=False)
     _print_schedule(console, "\nBest schedule  ", best)
     print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
     against = [
@@ -132,7 +180,7 @@ def closing(
         again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
         tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")
         print_text(console, f"  {again}: {tried} tried in all", indent=4)
-    if line := mattered_line(outcome.mattered, best.family):
+    if line := importance_line(outcome.mattered, best.family):
         print_text(console, f"  {line}", indent=4)
     if found is None and not alike and outcome.robust is not None:
         _print_robust(console, outcome, outcome.robust, best.number)
@@ -140,7 +188,7 @@ def closing(
     if found is not None:
         print_confirmed(found, console)
         console.print()
-    written = files(outcome, found)
+    written = written_files(outcome, found)
     names = "  ".join(_named(path, outcome, found) for path in written)
     print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
     name = shlex.quote(study.study_name)
@@ -212,7 +260,7 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
     print_text(console, f"  {line}", indent=4)
 
 
-def _print_schedule(console: Console, head: str, row: Row) -> None:
+def _print_schedule(console: Console, head: str, row: TrialProgress) -> None:
     """A line with a schedule and its parameters."""
     from rich.text import Text
 
@@ -222,7 +270,7 @@ def _print_schedule(console: Console, head: str, row: Row) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _metric(outcome: Outcome, best: Row) -> str:
+def _metric(outcome: Outcome, best: TrialProgress) -> str:
     """``, accuracy 97.3%``, where the task has a metric."""
     task = outcome.plan.task
     if best.metric is None or not task.metric_name:

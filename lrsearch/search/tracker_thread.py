@@ -1,4 +1,4 @@
-"""Tells a tracker of ended trials, in a thread of its own."""
+"""Tells a tracker (``--log``) of ended trials, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from types import TracebackType
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from lrsearch.backend import backend
+from lrsearch.errors import brief
+from lrsearch.optuna_helpers import backend
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.storage.urls import redact
-from lrsearch.tasks.data import brief
 from lrsearch.tracking import STOPPED
 
 PATIENCE_SECONDS = 60.0  # without an answer, once there is nothing else to do
 LEAVE_SECONDS = 2.0  # after Ctrl-C or an error
 
 
-class Telling:
+class TrackerThread:
     """Tells a tracker of ended trials; a server that is slow or gone does not hold training up.
 
     Args:
@@ -44,28 +43,23 @@ class Telling:
         self._told = 0
         self._thread = Thread(target=self._run, name="lrsearch-tracker", daemon=True)
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> TrackerThread:
         if self._tracker is not None:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(LEAVE_SECONDS)
 
     def add(self, trial_id: int) -> None:
-        """Tell of this trial, soon."""
+        """Queue a trial to be told of."""
         self._given += 1
         self._queue.put(trial_id)
 
     def finish(self, interrupt: Interrupt) -> None:
-        """Return when all is told, or nothing is any more.
+        """Return when the tracker has been told of all trials, or has stopped or does not answer.
 
         Raises:
             Interrupted: On Ctrl-C or SIGTERM.

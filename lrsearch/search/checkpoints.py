@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial
 
+from lrsearch.attributes import STUDY_ATTR
 from lrsearch.errors import LrsearchError
 from lrsearch.training import checkpoint
 
@@ -21,11 +23,11 @@ SHARE = 0.05
 
 
 @dataclass
-class Saves:
-    """The files of a study's trials in a folder.
+class Checkpoints:
+    """The checkpoint files of a study's trials.
 
     Args:
-        folder: Of the checkpoints; it is made with the first.
+        folder: Where they lie; it is made with the first.
         note: Called with one line for the user.
         seconds: What the last save took, with the copy from the device.
     """
@@ -33,6 +35,17 @@ class Saves:
     folder: Path
     note: Callable[[str], None]
     seconds: float = 0.0
+
+    @classmethod
+    def of_study(
+        cls, study: optuna.Study, folder: Path, note: Callable[[str], None]
+    ) -> Checkpoints:
+        """Those of a study that ``lrsearch run`` made, below the folder of its results.
+
+        Its ``uid`` is in the name, so that those of a study of the same name in another database
+        are never taken for its own.
+        """
+        return cls(folder / "checkpoints" / study.user_attrs[STUDY_ATTR]["uid"], note)
 
     def due(self, saved: float, residents: int) -> bool:
         """Whether a trial that was saved at a time of the monotonic clock is to be saved again."""

@@ -5,66 +5,63 @@ Every (schedule, seed) is a slot, so that it is resumed, shared and shown like a
 
 from __future__ import annotations
 
-import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.engine import Connection
 
-from lrsearch.attributes import ATTR as STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
 from lrsearch.errors import UsageError
+from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
-from lrsearch.report.confirmed import ATTR, SUFFIX
 from lrsearch.search.plan import Plan
-from lrsearch.search.study import METRIC, kept_config, versions
+from lrsearch.search.study import METRIC, study_info
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.slots import Begun
-from lrsearch.storage.studies import change, set_once
+from lrsearch.storage.study_attributes import change, set_once
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage
 
 FIRST_SEED = 1001
-"""The first fresh seed is that of the search and so much more."""
+"""The first fresh seed is the seed of the search plus this."""
 
 
 def open_confirmation(
     study: optuna.Study,
     storage: Storage,
     plan: Plan,
-    edges: Sequence[tuple[Mapping[str, Any], int]],
+    raised: Sequence[tuple[Mapping[str, Any], int]],
     arms: Sequence[Mapping[str, Any]] = (),
     seeds: Sequence[int] = (),
     top: int = 0,
     finalists: Sequence[int] = (),
 ) -> optuna.Study:
-    """The study ``NAME-confirm``, with a slot for every arm and seed, and one for every edge.
+    """Make or extend the study ``NAME-confirm``: a slot for each run that there should be.
 
-    What has begun stays.
+    These are each arm on each seed, and the raised arms. Slots that have begun stay.
 
     Args:
         study: The search.
         storage: Its database.
         plan: What its trials are trained with.
-        edges: Arms at higher rates (:func:`lrsearch.report.edges.at_the_edge`), with the seed of
-            each.
-        arms: Schedules to compare; none leaves the comparison that was planned before.
-        seeds: Those of the comparison.
-        top: How many schedules were asked for beside the recipes.
-        finalists: Numbers of the trials that may be raised, in order; kept for who reads it, as
-            another machine may round, and so choose, otherwise.
+        raised: Arms at higher rates (:func:`lrsearch.report.raised.raised_arm`), each with its
+            seed.
+        arms: Schedules to compare (:func:`lrsearch.report.finalists.choose_arms`); without any,
+            the comparison that was planned before stays.
+        seeds: The seeds that they are compared on.
+        top: How many schedules were asked for beside the baselines.
+        finalists: Trial numbers of the finalists that may be raised, in order. They are kept with
+            the study: a reader on another machine may round, and so choose, otherwise.
 
     Raises:
         UsageError: A study of that name is no confirmation.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with experiments_allowed():
         again = optuna.create_study(
-            study_name=study.study_name + SUFFIX,
+            study_name=study.study_name + CONFIRM_SUFFIX,
             storage=Cache(storage),
             direction="minimize",
             sampler=optuna.samplers.RandomSampler(),
@@ -73,7 +70,7 @@ def open_confirmation(
         )
         trials = again.get_trials(deepcopy=False)  # before its attributes, which come first
         attrs = again.user_attrs
-        if trials and ATTR not in attrs:
+        if trials and CONFIRM_ATTR not in attrs:
             raise UsageError(
                 f"study {again.study_name!r} exists and is no confirmation; give the search "
                 f"another --name, or {typed('delete', again.study_name, storage.label)}"
@@ -81,22 +78,17 @@ def open_confirmation(
         info = attrs.get(STUDY_ATTR)
         if info is None:
             again.set_metric_names([METRIC])
-            made = {
-                "config": kept_config(plan.config, storage.label, plan.imports),
-                "plan": plan.to_dict(),
-                "versions": versions(),
-                "uid": uuid.uuid4().hex[:12],
-            }
+            made = study_info(plan.config, storage.label, plan.to_dict(), plan.imports)
             info = set_once(storage, again._study_id, STUDY_ATTR, made)
     slots.sweep(storage, again._study_id)
     wanted = [(arm["key"], seed) for seed in seeds for arm in arms]
-    wanted[len(arms) : len(arms)] = [(edge["key"], seed) for edge, seed in edges]
+    wanted[len(arms) : len(arms)] = [(arm["key"], seed) for arm, seed in raised]
 
     def planned(connection: Connection, stored: dict[str, Any] | None) -> dict[str, Any]:
         before = stored or {}
         order = _order(before, slots.begun(connection, again._study_id, ("arm", "seed")), wanted)
-        raised = [edge for edge, _ in edges]
-        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *arms, *raised]}
+        new = [*arms, *(arm for arm, _ in raised)]
+        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *new]}
         compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
         if not arms:
             compared = {key: before.get(key, value) for key, value in compared.items()}
@@ -104,7 +96,7 @@ def open_confirmation(
         whole["finalists"] = list(finalists) or before.get("finalists", [])
         return {"of": study.study_name, **compared, **whole}
 
-    order = change(storage, again._study_id, ATTR, planned)["slots"]
+    order = change(storage, again._study_id, CONFIRM_ATTR, planned)["slots"]
     if info["config"]["trials"] != len(order):
         config = {**info["config"], "trials": len(order)}
         again.set_user_attr(STUDY_ATTR, {**info, "config": config})
@@ -114,19 +106,26 @@ def open_confirmation(
 def _order(
     stored: Mapping[str, Any], begun: Sequence[Begun], wanted: Sequence[tuple[str, int]]
 ) -> list[list[Any]]:
-    """(arm, seed) of each slot, with all that is wanted.
+    """(arm, seed) of each slot: those that have begun, those planned before, then new ones.
 
-    What has begun is what its trial is, and not what is stored: another process may have planned
-    that slot otherwise when it was claimed.
+    A slot that has begun is what its trial says, not what was planned: another process may have
+    changed the plan after the slot was claimed.
+
+    Args:
+        stored: What was planned before.
+        begun: The slots that a worker has claimed, in order.
+        wanted: All runs that there should be.
     """
-    order: list[list[Any]] = [list(slot) for slot in stored.get("slots", [])]
-    if not any(slot.running for slot in begun):
-        del order[len(begun) :]  # planned and never begun: it is not asked for any more
-    have = {tuple(slot) for slot in order[len(begun) :]}
+    planned: list[tuple[str, int]] = [(arm, seed) for arm, seed in stored.get("slots", [])]
+    # Without a worker nobody waits for runs that were planned before and are not wanted now.
+    later = planned[len(begun) :] if any(slot.running for slot in begun) else []
+    first, have = [], set(later)
     for place, slot in enumerate(begun):
-        own = [slot.attrs["arm"], slot.attrs["seed"]] if len(slot.attrs) == 2 else []
-        here = own or [*order[place : place + 1], list(wanted[0])][0]
-        order[place : place + 1] = [here]
-        if own or not slot.finished:  # else it was given up before it was anything
-            have.add(tuple(here))
-    return order + [list(slot) for slot in wanted if slot not in have]
+        known = len(slot.attrs) == 2
+        run = planned[place] if place < len(planned) else wanted[0]
+        run = (slot.attrs["arm"], slot.attrs["seed"]) if known else run
+        first.append(run)
+        if known or not slot.finished:  # else it was given up before its trial was anything
+            have.add(run)
+    new = [run for run in wanted if run not in have]
+    return [list(run) for run in (*first, *later, *new)]

@@ -1,0 +1,85 @@
+"""Runs of a schedule at 1.7 times its rates: how near it lies to the edge of what the task bears.
+
+A schedule near that edge fails on some seeds, and a few seeds may not show it. With its rates
+raised it fails on more of them (``studies/winners``). Each such run is a trial of the study
+``NAME-confirm``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import ConfigError
+from lrsearch.schedules import Schedule
+from lrsearch.schedules.args import MAX_LR
+
+if TYPE_CHECKING:
+    from lrsearch.report.tables import StudyTable
+
+RAISE = 1.7
+"""By what a schedule's rates are multiplied in such a run."""
+EDGE_FACTOR = 3.0
+"""A schedule is near the edge if its loss at higher rates is above so many times its own."""
+
+
+def raised_key(arm: str) -> str:
+    """The key of an arm at higher rates, made from the arm's own key.
+
+    Example:
+        >>> raised_key("#12")
+        '#12 x 1.7'
+    """
+    return f"{arm} x {RAISE:g}"
+
+
+def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arm at :data:`RAISE` times its rates; None if its family does not allow them."""
+    schedule = Schedule.from_dict(arm["schedule"])
+    lr, params = min(RAISE * schedule.lr, MAX_LR), dict(schedule.params)
+    if schedule.family == "Points":
+        params["points"] = [[epoch, lr / schedule.lr * own] for epoch, own in params["points"]]
+    try:
+        raised = dataclasses.replace(schedule, lr=lr, params=params)
+    except ConfigError:
+        return None
+    key = raised_key(arm["key"])
+    return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
+
+
+def raised_losses(table: StudyTable, arm: str) -> list[float]:
+    """The losses of an arm at higher rates, in the order of the seeds; infinite where it failed.
+
+    Args:
+        table: The study ``NAME-confirm``.
+        arm: Its key.
+    """
+    ended = table.having("complete", "diverged", "failed", "pruned")
+    found = [trial for trial in ended if trial.attrs.get("arm") == raised_key(arm)]
+    losses = {int(t.attrs["seed"]): math.inf if t.value is None else t.value for t in found}
+    return [losses[seed] for seed in sorted(losses)]
+
+
+def mean_loss(losses: Sequence[float]) -> float:
+    """The geometric mean of some losses; the plain mean if one of them is not above 0.
+
+    Example:
+        >>> mean_loss([0.5, 0.5]), mean_loss([-1.0, 2.0])
+        (0.5, 0.5)
+    """
+    if len(losses) == 1:
+        return losses[0]
+    return statistics.geometric_mean(losses) if min(losses) > 0 else statistics.fmean(losses)
+
+
+def is_near_edge(raised: float, loss: float) -> bool:
+    """Whether a schedule lies near the edge.
+
+    Args:
+        raised: Its loss at higher rates.
+        loss: Its loss at its own rates.
+    """
+    return raised - loss > (EDGE_FACTOR - 1) * abs(loss)
