@@ -95,7 +95,7 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
     Raises:
         LrsearchError: As of :func:`best_trial`.
     """
-    number, _ = _answer(study, storage)
+    number, _ = answer_of(study, storage)
     return best_trial(study, number)
 
 
@@ -106,14 +106,14 @@ def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
         study: The search.
         storage: Its database; the study's own if left out.
     """
-    best, (number, file) = best_trial(study).number, _answer(study, storage)
+    best, (number, file) = best_trial(study).number, answer_of(study, storage)
     if file == "robust.yaml":
         return robust_note(number, best, _export(study))
     found = read_confirmed(storage or study._storage, study.study_name)
     return "" if found is None else other(found, best)
 
 
-def _answer(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[int, str]:
+def answer_of(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[int, str]:
     """Number of :func:`answer_trial`, and the file of a run that has it."""
     best, place = best_trial(study).number, storage or study._storage
     robust = robust_trial(study, place)
@@ -214,7 +214,7 @@ def export_text(
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
             "search's answer"
         )
-    chosen = best_trial(study, _answer(study)[0] if trial is None else trial)
+    chosen = best_trial(study, answer_of(study)[0] if trial is None else trial)
     if python:
         from lrsearch.schedules.code import python_code
 

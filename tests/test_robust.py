@@ -161,6 +161,21 @@ def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
         assert arm.raised == pytest.approx(statistics.geometric_mean(losses))
 
 
+def test_what_to_train_with_next_is_what_export_gives_while_fresh_seeds_have_not_decided(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--quiet", "--confirm", "2"]) == 0
+    ran = " ".join(capsys.readouterr().out.split())
+    assert main(["confirm", "digits", "--seeds", "2", "--quiet"]) == 0
+    confirmed = " ".join(capsys.readouterr().out.split())
+    result = lrsearch.report("digits")
+    assert result.confirmed is not None
+    assert not result.confirmed.decided
+    assert lrsearch.load(FILE) == result.schedule
+    assert f"lrsearch train {FILE} --epochs" in ran
+    assert f"lrsearch train {FILE} until more seeds decide" in confirmed
+
+
 def test_json_has_what_robust_yaml_has_after_a_confirmation(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

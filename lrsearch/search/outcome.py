@@ -126,6 +126,7 @@ def print_outcome(
     """
     from rich.console import Console
 
+    from lrsearch.export import answer_of
     from lrsearch.report.answer import all_alike, untrained
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.importance_words import importance_line
@@ -197,8 +198,7 @@ def print_outcome(
     tested = "" if outcome.plan.task.test is None else ", test data"
     asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    bore = found is None and outcome.robust is not None and outcome.robust.did_best
-    answer = written[1] if bore else written[0]
+    answer = written[0].with_name(answer_of(study, outcome.storage)[1])
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
