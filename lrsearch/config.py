@@ -44,7 +44,7 @@ class StudyConfig:
     sampler: str = "trace"
     pruner: str = "schedule"
     timeout: float | None = None
-    robust: bool = True
+    robust: bool | None = None
     confirm: int = 0
     storage: str = field(default_factory=default_storage)
     data_dir: str | None = None

@@ -192,8 +192,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "robust": Setting(
         values.flag,
-        "at the end train the finalists with their rates raised 1.7 times, to choose robust.yaml, "
-        "where that costs at most an eighth of the search (default: yes)",
+        "at the end train the finalists with their rates raised 1.7 times, to choose robust.yaml "
+        "(default: where that costs at most an eighth of the search)",
         "BOOL",
         False,
         _BOOL,

@@ -434,13 +434,14 @@ def test_what_came_lowest_but_bears_no_higher_rate_is_not_the_answer() -> None:
         (0.2, math.inf, True),
         (0.2, None, False),
         (-1.0, 0.9, False),
-        (-1.0, 1.1, True),
+        (-1.0, 2.0, True),
+        (-1.0, math.inf, True),
     ],
 )
-def test_an_arm_is_near_the_edge_above_thrice_its_mean(
+def test_an_arm_is_near_the_edge_above_thrice_its_mean_or_below_0_above_its_first_epoch(
     mean: float, raised: float | None, edgy: bool
 ) -> None:
-    one = arm("#1", [mean, mean], raised=raised)
+    one = arm("#1", [mean, mean], raised=raised, first=2.0)
     assert one.near_edge == edgy
     two = arm("#2", [2 * abs(mean)] * 2, raised=2 * abs(mean))
     found = fake_confirmation(one, two, arm("StepLR", [5.0, 5.0], "StepLR"))

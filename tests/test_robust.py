@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -24,10 +25,19 @@ from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.report.finalists import gentler
-from lrsearch.report.raised import RAISE
-from lrsearch.report.robust import Robust, below, contenders, lowest_raised, next_runs, robust
+from lrsearch.report.raised import RAISE, raised_losses
+from lrsearch.report.robust import (
+    Robust,
+    bears,
+    below,
+    contenders,
+    lowest_raised,
+    next_runs,
+    read_raised,
+    robust,
+)
 from lrsearch.report.robust_words import robust_line, robust_sentence
-from lrsearch.report.tables import TrialRow
+from lrsearch.report.tables import TrialRow, load
 from lrsearch.search.confirm_study import open_confirmation
 from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.plan import make_plan
@@ -204,7 +214,9 @@ def test_where_they_are_not_asked_for_or_cost_too_much_it_is_the_gentler_one(
     words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*RUN, *words]) == 0
-    assert "times their rates" not in "".join(capsys.readouterr())
+    said = capsys.readouterr()
+    assert "times their rates" not in "".join(said)
+    assert ("with its rates raised" in said.out) == ("--trials" in words)
     assert "digits-confirm" not in {
         s.study_name for s in open_storage("sqlite:///lrsearch.db").get_all_studies()
     }
@@ -214,6 +226,56 @@ def test_where_they_are_not_asked_for_or_cost_too_much_it_is_the_gentler_one(
     number = milder.number if milder is not None and better else result.study.best_trial.number
     assert yaml.safe_load(FILE.read_text())["study"]["trial"] == number
     assert "robust" not in yaml.safe_load(FILE.read_text())
+
+
+def test_a_short_search_says_that_they_cost_too_much_and_robust_trains_them_all_the_same(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [*RUN, "--trials", "12"]
+    told = "no finalist was trained with its rates raised 1.7 times, as that costs more than an "
+    assert main([*short, "--quiet"]) == 0
+    assert f"  {told}eighth of the search: --robust does it\n" in capsys.readouterr().out
+    lrsearch.report("digits").write("short.html")
+    assert "search: <code>--robust</code> does it." in Path("short.html").read_text()
+    assert main([*short, "--robust"]) == 0
+    said = capsys.readouterr()
+    assert told not in said.out
+    assert f"at {RAISE:g} times their rates" in said.err
+    assert len(raised_trials()) in (4, 5, 6, 7, 8, 9)
+    lrsearch.report("digits").write("short.html")
+    assert "<code>--robust</code>" not in Path("short.html").read_text()
+
+
+def test_no_finalist_starts_when_the_time_is_up_and_the_same_command_goes_on(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        finish = ConfirmWorker._finish
+
+        def last(self: ConfirmWorker, *args: Any) -> None:
+            finish(self, *args)
+            self.deadline = 0.0
+
+        patch.setattr(ConfirmWorker, "_finish", last)
+        patch.setattr(
+            "lrsearch.search.raise_finalists.time",
+            SimpleNamespace(monotonic=iter([0.0, 1e9]).__next__),
+        )
+        timed = [*RUN, "--fuse", "1", "--timeout", "2h"]
+        assert main(timed) == 0
+    told = "time was up before all finalists had run with their rates raised 1.7 times"
+    assert f"  {told}; the same command goes on\n" in capsys.readouterr().out
+    assert [trial.state for trial in raised_trials().values()] == [TrialState.COMPLETE]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lrsearch.search.raise_finalists.time", SimpleNamespace(monotonic=lambda: 1e9)
+        )
+        assert main(timed) == 0
+    assert told in capsys.readouterr().out
+    assert len(raised_trials()) == 1
+    assert main(timed) == 0
+    assert told not in capsys.readouterr().out
+    assert len(raised_trials()) in (6, 9)
 
 
 def test_who_interrupts_it_has_the_best_schedule_and_goes_on_with_the_same_command(
@@ -278,6 +340,41 @@ def test_three_more_are_raised_where_none_bears_it_and_the_lowest_once_more() ->
     assert lowest_raised(TRIED, {}) is None
 
 
+def test_a_run_at_higher_rates_that_failed_says_nothing_of_its_schedule() -> None:
+    nan, bore = math.nan, {0: [math.nan], 1: [0.2], 2: [math.inf]}
+    assert next_runs(TRIED, bore) == [(TRIED[1], 1), (TRIED[0], 1), (TRIED[2], 1)]
+    assert lowest_raised(TRIED, bore) == TRIED[1]
+    assert lowest_raised(TRIED, {0: [0.2, nan], 1: [0.3, 0.3], 2: [0.4, 0.4]}) == TRIED[1]
+    assert lowest_raised(TRIED, {0: [0.2, nan], 1: [0.3, nan], 2: [0.4, nan]}) == TRIED[0]
+    failed = {0: [nan], 1: [nan], 2: [nan]}
+    assert next_runs(TRIED, failed) == [(trial, 0) for trial in TRIED[3:]]
+    assert lowest_raised(TRIED, failed) is None
+    none = Robust(TRIED[0], failed)
+    assert not none.did_best
+    assert not none.bears
+    ended = "the run of each of 3 finalists failed with its rates raised 1.7 times"
+    assert robust_line(none, 0) == ended
+    said = robust_sentence(none, TRIED[0], "lrsearch export digits")
+    assert said.startswith("How near it lies to the edge of what this task bears is not known: ")
+    both = Robust(TRIED[0], {0: [math.inf], 1: [nan], 2: [math.inf, 0.2]})
+    ended = "of 3 finalists 2 diverged and 1 failed with its rates raised 1.7 times"
+    assert robust_line(both, 0) == f"near the edge of what the task bears: {ended}"
+    said = robust_sentence(Robust(TRIED[1], bore), TRIED[0], "lrsearch export digits")
+    assert "it came to 0.2000 there, and that one failed." in said
+
+
+def test_of_losses_below_0_one_that_ends_no_lower_than_its_first_epoch_is_near_the_edge() -> None:
+    tried = [replace(row, value=-2.0 + 0.1 * row.number, first_loss=0.5) for row in TRIED]
+    bore = {0: [0.7], 1: [-1.5], 2: [0.4]}
+    assert [Robust(row, bore).bears for row in tried[:3]] == [False, True, True]
+    assert next_runs(tried, bore) == [(tried[1], 1), (tried[2], 1), (tried[0], 1)]
+    assert next_runs(tried, {n: [0.6] for n in range(3)}) == [(row, 0) for row in tried[3:]]
+    assert lowest_raised(tried, bore) == tried[1]
+    unknown = replace(tried[0], first_loss=None)
+    assert bears(unknown, [0.7])
+    assert not bears(unknown, [math.inf])
+
+
 def test_a_rate_that_is_too_low_is_no_answer_for_being_better_when_raised() -> None:
     assert lowest_raised(TRIED, {0: [0.105], 5: [0.09]}) == TRIED[0]  # 0.100 and 0.150 before
     assert below(TRIED, [0.4, 0.125]) == TRIED[:3]
@@ -301,7 +398,7 @@ def test_words() -> None:
         "0.1100"
     )
     every = {number: [math.inf] for number in range(3)}
-    each = f"each of 3 finalists diverged or failed {raised}"
+    each = f"each of 3 finalists diverged {raised}"
     edge = f"near the edge of what the task bears: {each}"
     assert robust_line(Robust(TRIED[5], every), 0) == edge
     export = "lrsearch export digits"
@@ -501,6 +598,32 @@ def test_where_all_finalists_are_lost_it_is_said_and_the_best_stays_the_answer(
     again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     result = lrsearch.report("digits")
     assert result.schedule == result.robust == constant(0.3)
-    assert "each of 3 finalists diverged or failed" in result._repr_html_()
+    assert "each of 3 finalists diverged" in result._repr_html_()
     assert main(["show", "digits"]) == 0
     assert "robust" not in capsys.readouterr().out
+
+
+def test_what_failed_at_higher_rates_is_read_as_failed_and_not_as_diverged(
+    storage: Storage,
+) -> None:
+    made = [found(constant(lr), loss) for lr, loss in ((0.3, 0.2), (0.1, 0.21), (0.03, 0.22))]
+    study = search_of(storage, *made, found(constant(0.05), 0.3, baseline="constant"))
+    runs = [
+        replace(
+            found(constant(1.7 * lr), 0.25), attrs={"arm": f"#{n} x 1.7", "seed": 1001}, **ended
+        )
+        for n, lr, ended in (
+            (0, 0.3, {"state": TrialState.FAIL, "stopped": "failed"}),
+            (1, 0.1, {"state": TrialState.PRUNED, "stopped": "diverged"}),
+            (2, 0.03, {}),
+        )
+    ]
+    again = search_of(storage, *runs, name="digits-confirm")
+    again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
+    table = load(study, storage)
+    raised = read_raised(contenders(table), storage, "digits")
+    assert math.isnan(raised[0][0])
+    assert raised[1] == [math.inf]
+    assert raised[2] == [0.25]
+    assert math.isnan(raised_losses(load(again, storage), "#0")[0])
+    assert lrsearch.report("digits").robust == constant(0.03)

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable
 
 from lrsearch.report import words
-from lrsearch.report.command import confirming, typed
+from lrsearch.report.command import confirming, from_python, typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import of_edges, of_lowest, of_winner
 from lrsearch.report.raised import RAISE
-from lrsearch.report.robust_words import robust_sentence
+from lrsearch.report.robust import spared
+from lrsearch.report.robust_words import robust_sentence, spared_line
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
 
 
@@ -188,7 +189,11 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
 
 
 def _robust(table: StudyTable, found: Answer) -> list[str]:
-    if found.robust is None:
-        return []
-    export = typed("export", table.name, table.storage_url)
-    return [robust_sentence(found.robust, found.best, export)]
+    lines, raised = [], {} if found.robust is None else found.robust.raised
+    if found.robust is not None:
+        export = typed("export", table.name, table.storage_url)
+        lines.append(robust_sentence(found.robust, found.best, export))
+    if spared(table, raised):
+        line = spared_line(from_search=from_python(table.config))
+        lines.append(f"{line[0].upper()}{line[1:]}.")
+    return lines

@@ -33,7 +33,8 @@ class Arm:
         untrained: Seeds on which the net died: the run ended no lower than after its first epoch,
             and far above the median of the best arm.
         raised: Loss at :data:`~lrsearch.report.raised.RAISE` times its rates, the mean of such
-            runs; infinite if it failed, None if it was not run.
+            runs; infinite if it diverged, None if no such run came to an end.
+        first: Mean validation loss after the first epoch; None where it is not known.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Arm:
     lost: tuple[int, ...]
     untrained: tuple[int, ...] = ()
     raised: float | None = None
+    first: float | None = None
 
     @property
     def label(self) -> str:
@@ -73,10 +75,10 @@ class Arm:
 
     @property
     def near_edge(self) -> bool:
-        """Whether its loss at higher rates is above three times its mean loss."""
+        """Whether it lies near the edge (:data:`~lrsearch.report.raised.EDGE_FACTOR`)."""
         if self.raised is None or not self.val_loss:
             return False
-        return is_near_edge(self.raised, self.val.mean)
+        return is_near_edge(self.raised, self.val.mean, self.first)
 
     @property
     def test(self) -> Summary | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.report.confirmed import Arm, Confirmed
-from lrsearch.report.raised import mean_loss, raised_losses
+from lrsearch.report.raised import mean_first_loss, mean_loss, measured, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import compare
@@ -54,6 +54,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 tuple(sorted(int(t.attrs["seed"]) for t in ended)),
                 _untrained(table, done, good),
                 _raised(table, entry),
+                mean_first_loss(done.values()),
             )
         )
     if not arms or not arms[0].val_loss:
@@ -74,7 +75,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
 
 def _raised(table: StudyTable, arm: Mapping[str, Any]) -> float | None:
     """An arm's mean loss at higher rates; None for a baseline, or before such a run has ended."""
-    losses = [] if arm.get("baseline") else raised_losses(table, arm["key"])
+    losses = [] if arm.get("baseline") else measured(raised_losses(table, arm["key"]))
     return mean_loss(losses) if losses else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import ConfigError
@@ -18,12 +18,15 @@ from lrsearch.schedules import Schedule
 from lrsearch.schedules.args import MAX_LR
 
 if TYPE_CHECKING:
-    from lrsearch.report.tables import StudyTable
+    from lrsearch.report.tables import StudyTable, TrialRow
 
 RAISE = 1.7
 """By what a schedule's rates are multiplied in such a run."""
 EDGE_FACTOR = 3.0
-"""A schedule is near the edge if its loss at higher rates is above so many times its own."""
+"""A schedule is near the edge if its loss at higher rates is above so many times its own.
+
+Of a loss that is not above 0 no multiple says anything. There it is near the edge if it ends at
+higher rates no lower than it was after its first epoch."""
 
 
 def raised_key(arm: str) -> str:
@@ -51,16 +54,36 @@ def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def raised_losses(table: StudyTable, arm: str) -> list[float]:
-    """The losses of an arm at higher rates, in the order of the seeds; infinite where it failed.
+    """The losses of an arm at higher rates, in the order of the seeds.
 
     Args:
         table: The study ``NAME-confirm``.
         arm: Its key.
+
+    Returns:
+        Infinite where it diverged; NaN where the run failed, for want of memory say, which tells
+        nothing of the rates.
     """
     ended = table.having("complete", "diverged", "failed", "pruned")
     found = [trial for trial in ended if trial.attrs.get("arm") == raised_key(arm)]
-    losses = {int(t.attrs["seed"]): math.inf if t.value is None else t.value for t in found}
+    losses = {int(trial.attrs["seed"]): _final_loss(trial) for trial in found}
     return [losses[seed] for seed in sorted(losses)]
+
+
+def _final_loss(trial: TrialRow) -> float:
+    if trial.value is not None:
+        return trial.value
+    return math.nan if trial.status == "failed" else math.inf
+
+
+def measured(losses: Sequence[float]) -> list[float]:
+    """The losses without those of runs that failed.
+
+    Example:
+        >>> measured([0.5, float("nan"), float("inf")])
+        [0.5, inf]
+    """
+    return [loss for loss in losses if not math.isnan(loss)]
 
 
 def mean_loss(losses: Sequence[float]) -> float:
@@ -75,11 +98,24 @@ def mean_loss(losses: Sequence[float]) -> float:
     return statistics.geometric_mean(losses) if min(losses) > 0 else statistics.fmean(losses)
 
 
-def is_near_edge(raised: float, loss: float) -> bool:
-    """Whether a schedule lies near the edge.
+def mean_first_loss(runs: Iterable[TrialRow]) -> float | None:
+    """The mean loss of some runs after their first epoch; None where that is not known."""
+    losses = [trial.first_loss for trial in runs if trial.first_loss is not None]
+    return statistics.fmean(losses) if losses else None
+
+
+def is_near_edge(raised: float, loss: float, first: float | None) -> bool:
+    """Whether a schedule lies near the edge (:data:`EDGE_FACTOR`).
 
     Args:
         raised: Its loss at higher rates.
         loss: Its loss at its own rates.
+        first: That loss after its first epoch; None where it is not known.
+
+    Example:
+        >>> is_near_edge(0.5, 0.1, first=1.0), is_near_edge(-1.5, -2.0, first=0.3)
+        (True, False)
     """
-    return raised - loss > (EDGE_FACTOR - 1) * abs(loss)
+    if loss > 0:
+        return raised > EDGE_FACTOR * loss
+    return raised >= (math.inf if first is None else first)

@@ -42,7 +42,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
     if not budget:
         budget = max((max(t.budget, t.epochs) for t in trials), default=0)
-    filled = _with_last_loss(
+    filled = _with_losses(
         [t if t.budget else replace(t, budget=int(budget)) for t in trials], history
     )
     metric = str(plan.get("metric_name") or "metric")
@@ -169,8 +169,8 @@ def _history(
     return History(epoch, kept, spans)
 
 
-def _with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
-    """The trials with ``last_loss`` and, where it is missing, ``epochs`` taken from history.
+def _with_losses(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:
+    """The trials with first and last loss and, where missing, ``epochs`` taken from history.
 
     One that is complete and has told no epoch of its own has run them all.
     """
@@ -179,8 +179,9 @@ def _with_last_loss(trials: Sequence[TrialRow], history: History) -> tuple[Trial
     for trial in trials:
         start, stop = history.spans.get(trial.trial_id, (0, 0))
         if stop > start:
-            last, epochs = float(losses[stop - 1]), int(history.epoch[stop - 1])
-            trial = replace(trial, last_loss=last, epochs=trial.epochs or epochs)
+            first, last = float(losses[start]), float(losses[stop - 1])
+            epochs = trial.epochs or int(history.epoch[stop - 1])
+            trial = replace(trial, first_loss=first, last_loss=last, epochs=epochs)
         elif trial.status == "complete" and not trial.epochs:
             trial = replace(trial, epochs=trial.budget)
         filled.append(trial)

@@ -24,7 +24,7 @@ import optuna
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.report.finalists import finalists, gentler
-from lrsearch.report.raised import is_near_edge, mean_loss, raised_losses
+from lrsearch.report.raised import is_near_edge, mean_loss, measured, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
 if TYPE_CHECKING:
@@ -36,10 +36,13 @@ MOST = 6
 """How many finalists are raised at most."""
 AGAIN = 3
 """How many are raised on a second seed: those with the lowest losses."""
+SHARE = 1 / 8
+"""Of the epochs of a search, how many this may cost at most, where it was not asked for."""
 
 Raised = Mapping[int, Sequence[float]]
 """Trial number of a finalist -> its losses at :data:`~lrsearch.report.raised.RAISE` times its
-rates, one for each seed; infinite where it diverged. In the order in which they were raised."""
+rates, one for each seed; infinite where it diverged, NaN where the run failed. In the order in
+which they were raised."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,26 @@ class Robust:
     @property
     def did_best(self) -> bool:
         """Whether it did best at higher rates, and so is what to train with."""
-        return bool(self.raised) and not self.lost
+        losses = measured(self.raised.get(self.trial.number, ()))
+        return bool(losses) and math.isfinite(mean_loss(losses))
 
     @property
-    def lost(self) -> bool:
-        """Whether every finalist failed at higher rates, on at least one seed."""
-        return bool(self.raised) and all(math.isinf(mean_loss(r)) for r in self.raised.values())
+    def diverged(self) -> int:
+        """Finalists that diverged at higher rates, on one seed at least."""
+        return sum(math.inf in losses for losses in self.raised.values())
+
+    @property
+    def failed(self) -> int:
+        """Finalists of which no run at higher rates came to an end, other than by diverging."""
+        return sum(not measured(losses) for losses in self.raised.values())
 
 
 def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
     """Whether a trial bears higher rates: its losses there are not far above its own loss."""
-    return trial.value is not None and not is_near_edge(mean_loss(raised), trial.value)
+    losses = measured(raised)
+    if trial.value is None or not losses:
+        return False
+    return not is_near_edge(mean_loss(losses), trial.value, trial.first_loss)
 
 
 def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
@@ -125,19 +137,21 @@ def below(tried: Sequence[TrialRow], baselines: Sequence[float]) -> list[TrialRo
 def lowest_raised(tried: Sequence[TrialRow], raised: Raised) -> TrialRow | None:
     """The finalist that did best, among those that were raised on the most seeds.
 
-    Each counts with the worse of its loss in the search and at higher rates. None where all failed
-    or none was raised.
+    Each counts with the worse of its loss in the search and at higher rates; runs that failed do
+    not count. None where all diverged or none came to an end.
     """
-    most = max(map(len, raised.values()), default=0)
-    asked = [trial for trial in tried if len(raised.get(trial.number, ())) == most > 0]
-    lowest = min(asked, key=lambda trial: _worse(trial, raised[trial.number]), default=None)
-    lost = lowest is None or math.isinf(mean_loss(raised[lowest.number]))
+    known = {number: measured(losses) for number, losses in raised.items()}
+    most = max(map(len, known.values()), default=0)
+    asked = [trial for trial in tried if len(known.get(trial.number, ())) == most > 0]
+    lowest = min(asked, key=lambda trial: _worse(trial, known[trial.number]), default=None)
+    lost = lowest is None or math.isinf(mean_loss(known[lowest.number]))
     return None if lost else lowest
 
 
 def _worse(trial: TrialRow, raised: Sequence[float]) -> float:
-    """The worse of a trial's loss in the search and at higher rates."""
-    return max(trial.value or 0.0, mean_loss(raised))
+    """The worse of a trial's loss in the search and at higher rates; infinite if all failed."""
+    losses = measured(raised)
+    return max(trial.value or 0.0, mean_loss(losses)) if losses else math.inf
 
 
 def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow, int]]:
@@ -157,6 +171,26 @@ def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow,
         return [(trial, 0) for trial in more]
     lowest = sorted(first, key=lambda trial: _worse(trial, raised[trial.number][:1]))[:AGAIN]
     return [(trial, 1) for trial in lowest if len(raised[trial.number]) == 1]
+
+
+def too_dear(table: StudyTable, runs: int) -> bool:
+    """Whether so many runs at higher rates cost more than :data:`SHARE` of a search."""
+    return runs * table.budget > SHARE * sum(trial.epochs for trial in table.trials)
+
+
+def spared(table: StudyTable, raised: Raised) -> bool:
+    """Whether a search that has its target of trials raised nobody, as that would be too dear.
+
+    Args:
+        table: The search.
+        raised: What its finalists came to.
+    """
+    ended = len(table.having("complete", "pruned", "diverged", "failed"))
+    target = table.config.get("trials")  # none of a loop of the user's own
+    if raised or target is None or ended < target or table.config.get("robust") is not None:
+        return False
+    some = next_runs(contenders(table), {})
+    return bool(some) and too_dear(table, len(some))
 
 
 def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> Raised:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from lrsearch.report import words
-from lrsearch.report.raised import RAISE, mean_loss
+from lrsearch.report.raised import RAISE, mean_loss, measured
 from lrsearch.report.robust import Robust
 from lrsearch.report.tables import TrialRow
 
 _RAISED = f"with its rates raised {RAISE:g} times"
-_FAILED = f"diverged or failed {_RAISED}"
 
 
 def robust_line(found: Robust, best: int) -> str:
@@ -24,8 +24,9 @@ def robust_line(found: Robust, best: int) -> str:
     if not found.raised:
         what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
         return f"robust.yaml has a gentler one, perhaps behind by luck alone: {what}"
-    if found.lost:
-        return f"near the edge of what the task bears: each {many} {_FAILED}"
+    if not found.did_best:
+        near = "near the edge of what the task bears: " if found.diverged else ""
+        return f"{near}{_lost(found)} {_RAISED}"
     how = f"did {_best(found)} {many} {_RAISED}, {_seeds(found)} (robust.yaml)"
     if not found.bears:
         return f"near the edge of what the task bears: {how}"
@@ -48,24 +49,36 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
             f"behind the best. {luck} {_writes(export, trial)}"
         )
     many = f"of {len(raised)} finalists"
-    if found.lost:
-        return (
-            f"It lies near the edge of what this task bears: each {many} {_FAILED}, "
-            f"{_seeds(found)}. {luck}"
-        )
+    if not found.did_best:
+        ended = f"{_lost(found)} {_RAISED}, {_seeds(found)}"
+        if not found.diverged:
+            return f"How near it lies to the edge of what this task bears is not known: {ended}."
+        return f"It lies near the edge of what this task bears: {ended}. {luck}"
     how = f"did {_best(found)} {_RAISED}, {_seeds(found)}"
     near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
     if trial.number == best.number:
-        came = words.loss(mean_loss(raised[trial.number]))
+        came = words.loss(mean_loss(measured(raised[trial.number])))
         head = f"It is robust, too: {many}" if found.bears else many.capitalize()
         return f"{head} it {how} ({came} there).{near}"
     both = min(len(raised[best.number]), len(raised[trial.number]))  # seeds
-    own, its = (mean_loss(raised[t.number][:both]) for t in (trial, best))
-    ended = "diverged" if math.isinf(its) else f"came to {words.loss(its)}"
+    own, its = (measured(raised[t.number][:both]) for t in (trial, best))
     return (
         f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
-        f"But {many} the one above {how}: it came to {words.loss(own)} there, and that one "
-        f"{ended}.{near} {luck} {_writes(export, best)}"
+        f"But {many} the one above {how}: it {_came(own)} there, and that one "
+        f"{_came(its)}.{near} {luck} {_writes(export, best)}"
+    )
+
+
+def spared_line(*, from_search: bool) -> str:
+    """That no finalist was trained at higher rates, as that would be too dear, as Markdown.
+
+    Args:
+        from_search: Whether the study was made by a call of ``lrsearch.search``.
+    """
+    how = "`robust=True`" if from_search else "`--robust`"
+    return (
+        f"no finalist was trained {_RAISED}, as that costs more than an eighth of the search: "
+        f"{how} does it"
     )
 
 
@@ -81,6 +94,24 @@ def robust_note(trial: int, best: int, export: str) -> str:
         f"This is trial {trial}, also in robust.yaml: it did best {_RAISED}. "
         f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
     )
+
+
+def _lost(found: Robust) -> str:
+    """How the finalists ended, where none was trained to the end at higher rates."""
+    many = len(found.raised)
+    if found.diverged == many:
+        return f"each of {many} finalists diverged"
+    if found.failed == many:
+        return f"the run of each of {many} finalists failed"
+    ended = {"diverged": found.diverged, "failed": found.failed}
+    return f"of {many} finalists {words.listing([f'{n} {how}' for how, n in ended.items() if n])}"
+
+
+def _came(losses: Sequence[float]) -> str:
+    """What the runs of one finalist at higher rates came to."""
+    if not losses:
+        return "failed"
+    return "diverged" if math.inf in losses else f"came to {words.loss(mean_loss(losses))}"
 
 
 def _best(found: Robust) -> str:

@@ -43,7 +43,8 @@ class TrialRow:
         params: All Optuna parameters, with their distributions beside them.
         value: Final validation loss; None unless complete.
         metric: Validation metric at the end, where it was measured.
-        last_loss: Validation loss of the last epoch that was run; None before the first.
+        first_loss, last_loss: Validation loss of the first and of the last epoch that was run;
+            None before the first.
         epochs: Epochs run.
         budget: Epochs of a full trial.
         seconds: Wall time from its start to its end, beside whatever trained with it.
@@ -63,6 +64,7 @@ class TrialRow:
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
     value: float | None = None
     metric: float | None = None
+    first_loss: float | None = None
     last_loss: float | None = None
     epochs: int = 0
     budget: int = 0

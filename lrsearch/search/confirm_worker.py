@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def make_confirm_worker(
 
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
-    seed = int(order[0][1])
+    seed, timeout = int(order[0][1]), plan.config.timeout
     folder = results_folder(plan.config.out, study.study_name)
     return ConfirmWorker(
         study=study,
@@ -87,6 +88,7 @@ def make_confirm_worker(
         checkpoints=Checkpoints.of_study(study, folder, note),
         device=devices.describe(plan.device),
         interrupt=interrupt,
+        deadline=None if timeout is None else time.monotonic() + timeout,
         note=note,
         order=order,
         arms=arms,

@@ -42,6 +42,7 @@ class Outcome:
         files: Result files written.
         mattered: What mattered, over all trials and within each family.
         robust: The schedule that is the safest to train with; None where there is only the best.
+        left_out: Which training of the finalists was left out, and how to have it; "" for none.
     """
 
     study: optuna.Study
@@ -51,6 +52,7 @@ class Outcome:
     files: list[Path]
     mattered: Importance
     robust: Robust | None
+    left_out: str = ""
 
     @property
     def timed_out(self) -> bool:
@@ -185,6 +187,8 @@ def print_outcome(
         print_text(console, f"  {line}", indent=4)
     if found is None and not alike and outcome.robust is not None:
         _print_robust(console, outcome, outcome.robust, best.number)
+    if found is None and not alike and outcome.left_out:
+        print_text(console, f"  {outcome.left_out.replace('`', '')}", indent=4)
     console.print()
     if found is not None:
         print_confirmed(found, console)

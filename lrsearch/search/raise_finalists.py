@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.finalists import arm_of
 from lrsearch.report.raised import RAISE, raised_arm
-from lrsearch.report.robust import Raised, contenders, next_runs, read_raised
+from lrsearch.report.robust import Raised, contenders, next_runs, read_raised, too_dear
+from lrsearch.report.robust_words import spared_line
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from lrsearch.search.ray_launcher import Cluster
     from lrsearch.storage.engine import Storage
 
-SHARE = 1 / 8
-"""Of the epochs of a search, how many this may cost at most; else it is left to ``confirm``."""
+TIME_UP = f"time was up before all finalists had run with their rates raised {RAISE:g} times; "
+TIME_UP += "the same command goes on"
 
 
 def raise_finalists(
@@ -37,13 +39,15 @@ def raise_finalists(
     cluster: Cluster | None = None,
     *,
     task: Any = None,
-) -> None:
+    deadline: float | None = None,
+) -> str:
     """Train the finalists of a search at 1.7 times their rates, on fresh seeds.
 
     Which they are is said in :mod:`lrsearch.report.robust`. They are trials of the study
     ``NAME-confirm``, which ``lrsearch confirm`` uses, too. The same call goes on with what is
     missing. Nothing is done where the winner is a baseline or has no rival, and nothing more where
-    that would cost more than :data:`SHARE` of the search.
+    that is too dear (:func:`lrsearch.report.robust.too_dear`) and was not asked for, or once the
+    time of the search is up.
 
     Args:
         plan: What was searched.
@@ -54,12 +58,15 @@ def raise_finalists(
         note: Called with one line for the user.
         cluster: Where the workers run; None: here.
         task: The task, where it is a Python object.
+        deadline: ``time.monotonic()`` after which no new run starts.
+
+    Returns:
+        What was left out, and how to have it, in a line for the user; "" where nothing was.
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
     tried = contenders(table)
-    most = SHARE * sum(trial.epochs for trial in table.trials) / plan.epochs
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
     fresh = plan.config.seed + FIRST_SEED
     folder = results_folder(plan.config.out, study.study_name)
@@ -67,18 +74,26 @@ def raise_finalists(
     while some := next_runs(tried, raised):
         made = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         runs = [(arm, seed) for arm, seed in made if arm is not None]
-        if len(runs) < len(some) or sum(map(len, raised.values())) + len(some) > most:
-            return
+        dear = too_dear(table, sum(map(len, raised.values())) + len(some))
+        if len(runs) < len(some):
+            return ""
+        if dear and not plan.config.robust:
+            return "" if raised else spared_line(from_search=task is not None)
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return TIME_UP
         workers = min(plan.choice.workers, len(some))
         choice = dataclasses.replace(plan.choice, workers=workers)
         plan = dataclasses.replace(plan, choice=choice)
+        timed = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=left))
         numbers = [trial.number for trial in tried]
         again = open_confirmation(study, storage, plan, runs, finalists=numbers)
         note(_announced(len(some), raised, again=some[0][1] > 0))
-        train_confirmation(plan, again, storage, folder, interrupt, note, cluster, task=task)
+        train_confirmation(timed, again, storage, folder, interrupt, note, cluster, task=task)
         before, raised = raised, read_raised(tried, storage, study.study_name)
-        if raised == before:
-            return  # some of it could not be run
+        if raised == before:  # some of it could not be run
+            return "" if deadline is None or time.monotonic() < deadline else TIME_UP
+    return ""
 
 
 def _announced(count: int, raised: Raised, *, again: bool) -> str:

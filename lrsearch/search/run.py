@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ def run(
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
         config = dataclasses.replace(config, storage=plan.config.storage, out=plan.config.out)
+        deadline = None if config.timeout is None else time.monotonic() + config.timeout
         folder = results_folder(config.out, config.study_name)
         display = display or make_display(quiet=quiet)
         storage = open_storage(config.storage, on_wait=display.note)
@@ -110,15 +112,16 @@ def run(
             raise LrsearchError(_why_none(study, progress))
         table = load(study, storage)
         files, mattered = write_results(study, table, storage, folder)
-        if config.robust and progress.finished >= config.trials:
-            note = display.note
+        left_out = ""
+        if config.robust is not False and progress.finished >= config.trials:
+            end = (plan, study, table, storage, interrupt, display.note, cluster)
             try:
-                raise_finalists(plan, study, table, storage, interrupt, note, cluster, task=task)
+                left_out = raise_finalists(*end, task=task, deadline=deadline)
             except LrsearchError as error:  # the search is done, and is told
-                note(f"the finalists were not all trained at higher rates: {error}")
+                display.note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)
         files.insert(1, write_robust(study, found, folder / "robust.yaml"))
-    return Outcome(study, storage, plan, progress, files, mattered, found)
+    return Outcome(study, storage, plan, progress, files, mattered, found, left_out)
 
 
 def _why_none(study: optuna.Study, progress: Progress) -> str:

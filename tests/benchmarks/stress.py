@@ -89,7 +89,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
 
     def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
         own = [i for i in confirmed(k) if i not in recipes]
-        far = {i for i in own if is_near_edge(arms[i]["losses"][str(RAISE)][k], mean(i))}
+        far = {i for i in own if is_near_edge(arms[i]["losses"][str(RAISE)][k], mean(i), None)}
         aside = far if far != set(own) else set()
         return min([*own, *recipes], key=lambda i: (i in aside, mean(i)))
 
