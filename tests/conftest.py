@@ -21,7 +21,7 @@ import torch
 from hypothesis import settings
 
 from lrsearch.storage import open_storage
-from tests.crash_runs import TRIALS, arguments, finish, histories, running
+from tests.crash_runs import TRIALS, arguments, finish, histories, place_of_sockets, running
 from tests.servers import SERVERS, Postgres, mysql_database
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of our own for the whole session."""
-    folder = Path(tempfile.mkdtemp(prefix="lrpg"))
+    folder = Path(tempfile.mkdtemp(prefix="lrpg", dir=place_of_sockets()))
     server = Postgres(folder)
     yield server
     server.end()

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ from lrsearch.storage.schema import SLOTS
 TASK = f"{Path(__file__).with_name('crash_task.py')}:task"
 EPOCHS = 6
 TRIALS = 20
+
+
+def place_of_sockets() -> str:
+    """A folder for files of which some are sockets: their paths have 107 bytes at most."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 60 else "/tmp"
 
 
 def arguments(url: str, *more: str, trials: int = TRIALS) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.crash_runs import place_of_sockets
+
 HOST = "127.0.0.2"
 """Only this machine reaches it; for 127.0.0.1 Ray would take the machine's own address."""
 CPUS = 2  # of each node
@@ -42,7 +44,8 @@ class RayCluster:
 @contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
     """A cluster of two nodes; nothing of it is left afterwards."""
-    with tempfile.TemporaryDirectory(prefix="lrray", ignore_cleanup_errors=True) as folder:
+    place = place_of_sockets()
+    with tempfile.TemporaryDirectory("", "lrray", place, ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.ray_cluster"],
             env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder},
