@@ -84,7 +84,7 @@ def search(
         schedules: Families to search, with ranges if you like
             (``{"StepLR": {"gamma": [0.1, 0.5]}}``).
         lr: Range of the peak learning rate, or ``"auto"``.
-        warmup: Also search a linear warmup.
+        warmup: Also search a linear warmup, which starts at a tenth of the rate.
         interval: When ``scheduler.step()`` is called: ``auto``, ``epoch`` or ``step``.
         baselines: Run the usual recipes first; or your own, as
             ``{"mine": {"family": "StepLR", "lr": 0.1, "step_size": 10, "gamma": 0.1}}``.

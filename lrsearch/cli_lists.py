@@ -48,7 +48,11 @@ def _add_curves(sub: argparse.ArgumentParser) -> Call:
     )
     sub.add_argument("--epochs", type=whole, default=30, metavar="N", help="budget (default: 30)")
     sub.add_argument(
-        "--warmup", type=whole, default=0, metavar="N", help="epochs of linear warmup"
+        "--warmup",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="epochs of linear warmup, which starts at a tenth of the rate",
     )
     how = SETTINGS["interval"].help
     sub.add_argument("--interval", choices=("auto", "epoch", "step"), default="auto", help=how)

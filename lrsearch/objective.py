@@ -60,7 +60,7 @@ def suggest(
             list, or ``{"StepLR": {"gamma": [0.1, 0.5]}}``; None for all but ReduceLROnPlateau,
             which wants ``scheduler.step(val_loss)`` once per epoch.
         lr: Lowest and highest peak rate, searched on a log scale.
-        warmup: Also search a linear warmup of 0 to 10% of the budget.
+        warmup: Also search a linear warmup of 0 to 10% of the budget, from a tenth of the rate.
         interval: When you call ``scheduler.step()``: after every ``step`` of the optimizer (not
             every batch, where gradients are accumulated), or after every ``epoch``; ``auto`` lets
             each family have its own (``schedule.interval`` says which).

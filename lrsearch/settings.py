@@ -110,7 +110,11 @@ SETTINGS: dict[str, Setting] = {
         },
     ),
     "warmup": Setting(
-        values.flag, "also search a linear warmup (default: yes)", "BOOL", True, _BOOL
+        values.flag,
+        "also search a linear warmup, which starts at a tenth of the rate (default: yes)",
+        "BOOL",
+        True,
+        _BOOL,
     ),
     "interval": Setting(
         values.one_of("auto", "epoch", "step"),

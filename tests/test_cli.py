@@ -142,6 +142,15 @@ def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
     assert not json.loads(capsys.readouterr().out)["timed_out"]
 
 
+def test_the_list_of_schedules_says_where_a_warmup_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["schedules"]) == 0
+    assert "a warmup is linear, from a tenth of the rate" in capsys.readouterr().out
+    trace = lrsearch.Schedule("ConstantLR", lr=1.0, epochs=10, warmup=2).trace()
+    assert trace.lr[0] == pytest.approx(0.1)
+
+
 def test_queued_trials_beyond_the_target_are_told(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,8 @@ def print_schedules(epochs: int) -> None:
         for row in schedules_table(epochs)
     ]
     console = to_stdout()
-    about = f"Budget {count(epochs, 'epoch')}. Every family also searches lr, on a log scale."
+    about = f"Budget {count(epochs, 'epoch')}. Every family also searches lr, on a log scale; "
+    about += "a warmup is linear, from a tenth of the rate."
     print_text(console, about)
     console.print()
     print_rows(console, heads, rows, needs=120)

@@ -57,7 +57,8 @@ class Space:
         epochs: Budget N of a full trial.
         lr: Lowest and highest peak rate, searched on a log scale.
         interval: ``auto`` (each family's own), or ``epoch`` or ``step`` for all.
-        warmup: Search a linear warmup of 0 to 10% of N for families that can carry one.
+        warmup: Search a linear warmup of 0 to 10% of N for families that can carry one; it starts
+            at a tenth of the rate.
         overrides: A range, fixed value or choices in place of a default, by full name:
             ``{"StepLR.gamma": (0.1, 0.5), "warmup": 2}``.
 
