@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import results_folder
@@ -20,6 +22,7 @@ from lrsearch.tasks import TASKS, Normalize, Split, Task, datasets, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.models import resnet9, resnet18, resnet20, square_net
+from lrsearch.tasks.optimizers import usual_range
 from lrsearch.tasks.splits import stratified_order, validation_size
 from lrsearch.tasks.task import auto_loss
 from tests.datafiles import write_cifar10, write_fashion_mnist
@@ -430,3 +433,30 @@ def test_a_split_refuses_lengths_that_differ() -> None:
         Split(torch.zeros(3, 1), torch.zeros(2))
     with pytest.raises(UsageError, match="at least one sample"):
         Split(torch.zeros(0, 1), torch.zeros(0))
+
+
+@pytest.mark.parametrize(
+    ("rates", "given", "lr"),
+    [
+        ([1e-3, 2e-2], None, 2e-2),
+        ([1e-3, 2e-2], 0.05, 0.05),
+        ([1e-3, None], None, 0.1),
+        ([None, None], None, 0.1),
+        ([0.0, 0.0], None, 0.1),
+        ([math.inf, 0.1], None, 0.1),
+    ],
+)
+def test_the_usual_rate_of_groups_with_rates_of_their_own_is_the_highest_of_them(
+    rates: list[float | None], given: float | None, lr: float
+) -> None:
+    def groups(model: nn.Module) -> list[dict[str, Any]]:
+        found = zip(model.parameters(), rates, strict=True)
+        return [{"params": [p]} | ({} if own is None else {"lr": own}) for p, own in found]
+
+    split = Split(torch.randn(8, 3), torch.zeros(8, dtype=torch.long))
+    more: Any = {} if given is None else {"lr": given}
+    before = torch.get_rng_state()
+    task = Task("mine", lambda: nn.Linear(3, 2), split, split, param_groups=groups, **more)
+    assert task.lr == lr
+    assert task.lr_range == usual_range("SGD", lr)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -111,7 +111,8 @@ class Task:
             own, or its place as ``package.module:Class``.
         optimizer_args: Its arguments, without ``lr``; those left out are the usual ones
             (:data:`lrsearch.tasks.optimizers.USUAL`).
-        lr: The rate a usual recipe has; the baselines run at it. None = the optimizer's
+        lr: The rate a usual recipe has; the baselines run at it. None = the highest of the groups
+            where ``param_groups`` gives each a rate, else the optimizer's
             (:func:`lrsearch.tasks.optimizers.usual_lr`).
         lr_range: Bounds of the search for the peak rate, low < high. None = around ``lr``
             (:func:`lrsearch.tasks.optimizers.usual_range`).
@@ -175,7 +176,7 @@ class Task:
             self, "optimizer", optimizer_name(f"task {self.name}: optimizer", optimizer)
         )
         if lr is None:
-            object.__setattr__(self, "lr", usual_lr(optimizer))
+            object.__setattr__(self, "lr", _highest_rate(self) or usual_lr(optimizer))
         if not _is_number(self.lr) or not self.lr > 0:
             raise UsageError(f"task {self.name}: lr must be a number above 0, got {self.lr!r}")
         if lr_range is None:
@@ -237,11 +238,7 @@ class Task:
 
         Each has the rates and arguments that its dict has, and ``parameters``, their number.
         """
-        if self.param_groups is None:
-            return []
-        with torch.random.fork_rng(devices=[]):
-            groups = list(self.param_groups(self.model()))
-        plain = [_plain(group) for group in groups if isinstance(group, Mapping)]
+        plain = [_plain(group) for group in _groups(self) if isinstance(group, Mapping)]
         usual = {"lr": self.lr} if any("lr" in group for group in plain) else {}
         return [usual | group for group in plain]
 
@@ -283,6 +280,23 @@ def batches_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
         (1, 2)
     """
     return max(1, samples // batch_size) if drop_last else -(-samples // batch_size)
+
+
+def _groups(task: Task) -> list[Any]:
+    """The parameter groups of a fresh model; none without ``param_groups``."""
+    if task.param_groups is None:
+        return []
+    with torch.random.fork_rng(devices=[]):
+        return list(task.param_groups(task.model()))
+
+
+def _highest_rate(task: Task) -> float | None:
+    """Of the parameter groups; None where one of them has none of its own."""
+    try:
+        rates = [float(group["lr"]) for group in _groups(task)]
+        return max(rates) if rates and all(map(math.isfinite, rates)) else None
+    except Exception:  # noqa: BLE001 - also what is wrong with them, which the check will say
+        return None
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
