@@ -560,6 +560,25 @@ def test_two_trials_of_one_schedule_draw_the_same_numbers(kind: str) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "workers"])
+def test_a_resumed_trial_draws_the_numbers_that_it_would_have_drawn(kind: str) -> None:
+    train, validation = loaders(kind)
+    task = replace(vectors(lambda: mlp(6, 8, 3)), train=train, validation=validation)
+    schedule = Schedule("ConstantLR", 0.05, 4)
+    one = runner(task, False)
+    one.add(0, schedule)
+    losses = []
+    for epoch in range(4):
+        if epoch == 2:
+            state = one.state(0)
+        losses.append(one.epoch()[0].val_loss)
+    random.random(), np.random.rand(), torch.rand(())  # another process has drawn otherwise
+    other = runner(task, False)
+    other.add(0, schedule, state)
+    assert [other.epoch()[0].val_loss for _ in range(2)] == losses[2:]
+    assert len(set(losses)) == 4
+
+
 def test_a_program_draws_its_own_numbers_as_if_nothing_had_been_trained() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
