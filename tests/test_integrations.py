@@ -506,6 +506,22 @@ def test_trainer_that_would_be_judged_by_the_sum_of_its_metrics_is_told_so() -> 
     assert best.objective != 0.5
 
 
+def test_trainer_is_not_shared_by_trials_that_run_at_once() -> None:
+    """Each would train the model of the other, at its rates, and be judged by its loss."""
+    from lrsearch.integrations.transformers import eval_loss, hp_space
+
+    made = trainer(None)
+    with pytest.raises(UsageError, match="search with n_jobs=1; for several at once start as"):
+        made.hyperparameter_search(
+            hp_space(made),
+            compute_objective=eval_loss,
+            n_trials=4,
+            direction="minimize",
+            backend="optuna",
+            n_jobs=2,
+        )
+
+
 def test_trainer_of_another_class_is_told_what_to_use() -> None:
     transformers = pytest.importorskip("transformers")
     from lrsearch.integrations.transformers import ScheduleMixin, hp_space

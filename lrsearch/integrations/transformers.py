@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -142,13 +143,18 @@ def hp_space(
     (``eval_strategy="steps"``), which then count as an epoch each. With ``storage`` and
     ``study_name`` the study is kept, and :func:`lrsearch.report` shows it.
 
+    Trials come one after the other, as a trainer has one model. For several at once give no
+    ``n_jobs``, but start as many processes with the same ``storage`` and ``study_name``, and
+    ``load_if_exists=True``.
+
     Args:
         trainer: A :class:`ScheduleTrainer` with ``model_init``.
         **space: As for :func:`lrsearch.suggest`: ``schedules``, ``lr``, ``warmup``.
 
     Raises:
         UsageError: The trainer takes no schedule. At the first trial: it would be judged by the
-            sum of its metrics, which is the trainer's own objective.
+            sum of its metrics, which is the trainer's own objective. At the second: ``n_jobs`` is
+            above 1.
 
     Example:
         >>> trainer.hyperparameter_search(  # doctest: +SKIP
@@ -161,7 +167,15 @@ def hp_space(
             "ScheduleMixin before your own class"
         )
 
+    threads: set[int] = set()
+
     def suggested(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        threads.add(threading.get_ident())
+        if len(threads) > 1:
+            raise UsageError(
+                "a trainer has one model, which trials cannot share: search with n_jobs=1; for "
+                "several at once start as many processes, with the same storage and study_name"
+            )
         judge = getattr(trainer, "compute_objective", None)
         if judge is default_compute_objective and getattr(trainer, "compute_metrics", None):
             raise UsageError(
