@@ -65,6 +65,7 @@ def _add_delete(sub: argparse.ArgumentParser) -> Call:
 def _delete(args: argparse.Namespace) -> int:
     from lrsearch.delete import delete, told, with_confirmations
     from lrsearch.storage import open_storage, redact
+    from lrsearch.storage.tuning import shrink
 
     url = redact(args.storage)
     storage = open_storage(args.storage, create=False)
@@ -82,6 +83,7 @@ def _delete(args: argparse.Namespace) -> int:
         folder = delete(study, storage)
         stays = "" if folder is None else f"; its files stay in {folder}"
         out(printable(f"deleted {study.study_name}{stays}"))
+    shrink(storage.engine)
     return 0
 
 

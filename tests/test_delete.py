@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from lrsearch.cli import main
 from lrsearch.storage import Storage, open_storage, slots
 from lrsearch.storage.owners import new_owner
+from lrsearch.storage.tuning import shrink
 from tests.storage_worker import claim_one
 from tests.synthetic import make_study
 from tests.test_confirm import constant, found, search_of
@@ -57,6 +59,37 @@ def test_a_study_goes_with_its_confirmation_and_checkpoints_and_its_files_stay(
     assert not left.parent.exists()
     assert Path("lrsearch-results/digits/best.yaml").is_file()
     assert main(["run", *words, "--seed", "1"]) == 0  # as if there had been none
+
+
+def test_a_file_of_sqlite_gives_the_disk_back_what_a_deleted_study_took(
+    storage: Storage,
+) -> None:
+    make_study(20, storage=storage, name="kept")
+    kept = [trial.value for trial in optuna.load_study(study_name="kept", storage=storage).trials]
+    make_study(300, storage=storage)
+    storage.close()
+    file = Path("lrsearch.db")
+    before = file.stat().st_size
+    assert main(["delete", "digits", "--yes"]) == 0
+    assert file.stat().st_size < 0.5 * before
+    study = optuna.load_study(study_name="kept", storage=open_storage(URL))
+    assert [trial.value for trial in study.trials] == kept
+
+
+def test_a_file_that_another_process_writes_to_keeps_its_size(storage: Storage) -> None:
+    make_study(300, storage=storage)
+    storage.delete_study(optuna.load_study(study_name="digits", storage=storage)._study_id)
+    file = Path("lrsearch.db")
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = file.stat().st_size
+    other.execute("BEGIN IMMEDIATE")
+    shrink(storage.engine)
+    assert file.stat().st_size == before
+    other.execute("ROLLBACK")
+    other.close()
+    shrink(storage.engine)
+    assert file.stat().st_size < 0.5 * before
 
 
 def test_it_asks_at_a_terminal(

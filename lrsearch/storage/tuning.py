@@ -17,6 +17,8 @@ from sqlalchemy.engine import URL, Connection, CreateEnginePlugin, Engine
 #: How long one SQLite statement waits for another writer. No signal is heard meanwhile, so the
 #: longer waits are `lrsearch.storage.engine.persist`'s.
 BUSY_SECONDS = 1.0
+#: Which part of an SQLite file must be free for `shrink` to write the rest anew.
+MUCH = 0.25
 
 
 class _Mode(threading.local):
@@ -89,6 +91,30 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.005, 0.05))
+
+
+def shrink(engine: Engine) -> None:
+    """Give the disk back what an SQLite file no longer uses, where that is much of it.
+
+    The file is written anew, in one transaction. It stays as it is where another process holds it,
+    or where the disk has no room for the copy: what comes next fills it again.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        sizes = []
+        for name in ("freelist_count", "page_count"):
+            cursor.execute(f"PRAGMA {name}")
+            sizes += [int(size) for (size,) in cursor.fetchall()]
+        if sizes[0] > MUCH * sizes[1]:
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # it is in the log until then
+    except sqlite3.OperationalError:
+        return
+    finally:
+        connection.close()
 
 
 def engine_kwargs(url: URL, *, wal: bool) -> dict[str, Any]:
