@@ -149,16 +149,16 @@ def pruner_answer() -> str:
 def pruner_elsewhere() -> str:
     rows = record("pruning")["other tasks"]["rows"]
     verdicts = [
-        across.clear(np.array(row["regrets"]) - own)
+        (row["record"], across.clear(np.array(row["regrets"]) - own))
         for row in rows
         if not across.is_ours(row)
         and (own := across.same_epochs(across.ours_of(rows, row["record"]), row)) is not None
     ]
-    assert verdicts.count(1) > len(verdicts) / 4
-    assert -1 not in verdicts
-    tasks = len({row["record"] for row in rows})
+    assert sum(verdict == 1 for _, verdict in verdicts) > len(verdicts) / 4
+    tasks, lost = ({r["record"] for r in rows}, {task for task, v in verdicts if v == -1})
     return (
-        f"On none of {tasks} other tasks is a pruner of Optuna's clearly better at the same epochs"
+        f"On {len(tasks - lost)} of {len(tasks)} other tasks no pruner of Optuna's is clearly "
+        "better at the same epochs"
     )
 
 
