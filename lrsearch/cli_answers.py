@@ -119,11 +119,11 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
-    from lrsearch.export import answer_of
     from lrsearch.report.command import data_option, import_options
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
     from lrsearch.search.interrupt import Interrupted
+    from lrsearch.search.outcome import file_to_train
     from lrsearch.search.study import stored_config
     from lrsearch.storage.urls import option
 
@@ -150,11 +150,10 @@ def _confirm(args: argparse.Namespace) -> int:
     name = shlex.quote(study.study_name)
     where = option(args.storage, default_storage())
     data = data_option(args.data_dir or stored_config(study).get("data_dir"))
+    assert found.file is not None
     file, why = found.file, "what came lowest on these seeds"
-    assert file is not None
-    _, name_of_answer = answer_of(study, storage)
-    if (named := file.with_name(name_of_answer)) != file and named.exists():
-        file, why = named, "the winner held" if found.decided else "until more seeds decide"
+    if (best := file_to_train(study, storage, file.parent, found)) != file and best.exists():
+        file, why = best, "the winner held" if found.decided else "until more seeds decide"
     train = f"train {shlex.quote(str(file))}{data}{import_options(args.imports)}"
     steps = ((f"report {name}{where}", "everything on one page"), (train, why))
     print_next(console, steps)

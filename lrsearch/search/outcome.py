@@ -114,6 +114,25 @@ def written_files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
     return [*([] if confirmed is None else [confirmed]), *outcome.files]
 
 
+def file_to_train(
+    study: optuna.Study, storage: Storage, folder: Path, found: Confirmed | None
+) -> Path:
+    """Which of the files of a run to train with: that of the schedule that ``export`` gives.
+
+    Args:
+        study: The search.
+        storage: Its database.
+        folder: Where the files are.
+        found: What fresh seeds said.
+    """
+    from lrsearch.export import answer_of
+
+    number, name = answer_of(study, storage)
+    return folder / (
+        "confirmed.yaml" if found is not None and found.lowest.trial == number else name
+    )
+
+
 def print_outcome(
     outcome: Outcome,
     found: Confirmed | None = None,
@@ -128,7 +147,6 @@ def print_outcome(
     """
     from rich.console import Console
 
-    from lrsearch.export import answer_of
     from lrsearch.report.answer import all_alike, untrained
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.importance_words import importance_line
@@ -202,7 +220,7 @@ def print_outcome(
     tested = "" if outcome.plan.task.test is None else ", test data"
     asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    answer = written[0].with_name(answer_of(study, outcome.storage)[1])
+    answer = file_to_train(study, outcome.storage, written[0].parent, found)
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
