@@ -729,6 +729,17 @@ def test_an_optimizers_argument_beside_it_in_a_class_is_a_mistake() -> None:
     assert as_task(Decayed(**GOOD, optimizer_args=args), "own").optimizer_args == args
 
 
+def test_an_optimizers_argument_that_parameter_groups_use_is_no_mistake() -> None:
+    class Grouped(SimpleNamespace):
+        weight_decay = 0.05
+
+        def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+            return [{"params": list(model.parameters()), "weight_decay": self.weight_decay}]
+
+    (group,) = as_task(Grouped(**GOOD, optimizer="AdamW"), "own").groups
+    assert group["weight_decay"] == 0.05
+
+
 @pytest.mark.parametrize(
     ("content", "place"),
     [

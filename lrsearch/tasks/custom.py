@@ -197,7 +197,12 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
 
 
 def _check_optimizer_args(target: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
-    """An optimizer's argument that stands in the wrong place would silently not be used."""
+    """An optimizer's argument that stands in the wrong place would silently not be used.
+
+    A task with ``param_groups`` may use it there.
+    """
+    if given.get("param_groups") is not None:
+        return
     there = given.get("optimizer_args")
     there = there if isinstance(there, Mapping) else {}
     for name in names:
