@@ -119,6 +119,7 @@ def _add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
+    from lrsearch.export import best_trial
     from lrsearch.report.command import data_option, import_options
     from lrsearch.report.confirmed_words import print_confirmed
     from lrsearch.report.terminal import print_next, to_stdout
@@ -154,6 +155,8 @@ def _confirm(args: argparse.Namespace) -> int:
     file, why = found.file, "what came lowest on these seeds"
     if (best := file_to_train(study, storage, file.parent, found)) != file and best.exists():
         file, why = best, "the winner held" if found.decided else "until more seeds decide"
+        if not found.is_of(best_trial(study).number):  # --top 0: it is none of the arms
+            why = "the answer of the search"
     train = f"train {shlex.quote(str(file))}{data}{import_options(args.imports)}"
     steps = ((f"report {name}{where}", "everything on one page"), (train, why))
     print_next(console, steps)

@@ -223,6 +223,24 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert f"<dd>{told}</dd>" in html.partition("validation loss, median of 4 fresh seeds")[2][:60]
 
 
+def test_a_confirmation_of_the_baselines_alone_says_nothing_of_the_schedule_to_train_with(
+    storage: Storage, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search_of(
+        storage,
+        found(constant(0.05), 0.2),
+        found(constant(0.1), 0.21, baseline="ConstantLR"),
+        found(constant(1e-4), 0.22, baseline="slow"),
+    )
+    best = write_best(study, Path("lrsearch-results/digits/best.yaml"))
+    assert main(["confirm", "digits", "--top", "0", "--seeds", "4", "--quiet"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    confirmed = read_confirmed(storage, "digits")
+    assert confirmed is not None
+    assert confirmed.decided
+    assert f"lrsearch train {best} the answer of the search" in shown
+
+
 def test_export_names_what_came_lower_where_it_is_not_surely_better(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
