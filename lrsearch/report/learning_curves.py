@@ -143,7 +143,7 @@ def _recorded(
 
 
 def best_curves(table: StudyTable, most: int = 8) -> list[LearningCurve]:
-    """Courses of the best trial of each family, at most ``most``."""
+    """The curve of the best trial of each family, at most ``most``."""
     return thinned_curves(table, best_of_each_family(table)[:most])
 
 

@@ -27,7 +27,7 @@ class Overview(NamedTuple):
     """Trials over their epochs.
 
     Attributes:
-        others: Courses of trials that ended, without the two below.
+        others: Curves of trials that ended, without the two below.
         recipes: Of the usual recipes.
         best: Of the best complete trial, if there is one.
         trials: Trials that ended, drawn or not.

@@ -22,8 +22,9 @@ from lrsearch.surrogate import Array, GaussianProcess, cap, fit
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
 LEADERS: Final = (0.15, 0.6)
-"""Share of the trials, the best by averaged loss at the same epoch, that are not stopped: the
-larger where the averaged loss ranked the best finished trials as well as the predictors did."""
+"""Share of the trials, the best by averaged loss at the same epoch, that lead and are stopped
+later: the larger where the averaged loss ranked the best finished trials as well as the predictors
+did."""
 LARGEST_FIT: Final = 150
 """Finished trials that the predictors know, at most: the best and some of the others."""
 LEARNT: Final = 60
@@ -60,7 +61,7 @@ class Rung:
     processes: tuple[GaussianProcess, ...]
     weights: Array  # (predictors,)
     freedom: float  # degrees of freedom of the predictive t distribution
-    leaders: float = LEADERS[0]  # share of the trials, best by averaged loss, to let run
+    leaders: float = LEADERS[0]  # share of the trials, best by averaged loss, that lead
     thetas: Sequence[Array] = ()  # hyperparameters to keep, one for each predictor
 
     def predict(self, features: Array, avg: Array) -> tuple[Array, Array]:

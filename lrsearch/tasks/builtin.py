@@ -131,7 +131,7 @@ def cifar10(model: str, data_dir: Path, train_samples: int | None) -> Task:
 def _divide(
     everything: Split, full_validation: int, train_samples: int | None
 ) -> tuple[Split, Split]:
-    """Training and validation samples out of the training datasets."""
+    """Training and validation samples out of the training files."""
     order = stratified_order(everything.y)
     train = order[full_validation:]
     train = train[: _part(train_samples, len(train))].sort().values
