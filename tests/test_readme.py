@@ -139,7 +139,7 @@ def pruner_answer() -> str:
     gains = [np.mean(arms["on"]["answer"]) / np.mean(arms["off"]["answer"]) - 1 for arms in some]
     used = np.mean([arms["on"]["epochs"] / arms["off"]["epochs"] for arms in some])
     error = np.std(gains, ddof=1) / len(gains) ** 0.5
-    gain = f"{100 * np.mean(gains):.1f} ± {100 * error:.1f}%".replace("-", "−")
+    gain = f"{100 * np.mean(gains):+.1f} ± {100 * error:.1f}%".replace("-", "−")
     return (
         f"Of 400 trials of 100 epochs of digits it takes {used:.0%}, for an answer as good on "
         f"fresh seeds ({gain})"
