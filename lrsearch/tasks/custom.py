@@ -92,8 +92,9 @@ def import_module(place: str, what: str = "task") -> ModuleType:
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
-        here = "" if Path(place).is_absolute() else f", seen from {Path.cwd()}"
-        raise UsageError(f"{what} file {place} does not exist{here}; run it where the file is")
+        here = f", seen from {Path.cwd()}; run it where the file is"
+        here = "" if Path(place).is_absolute() else here
+        raise UsageError(f"{what} file {place} does not exist{here}")
     try:
         if not is_file:
             if "" not in sys.path and str(Path.cwd()) not in sys.path:
