@@ -92,6 +92,24 @@ def test_a_file_that_another_process_writes_to_keeps_its_size(storage: Storage) 
     assert file.stat().st_size < 0.5 * before
 
 
+def test_a_file_in_which_trials_of_another_study_run_is_not_written_anew(storage: Storage) -> None:
+    kept = make_study(5, storage=storage, name="kept")
+    make_study(300, storage=storage)
+    running = kept.ask()
+    storage.delete_study(optuna.load_study(study_name="digits", storage=storage)._study_id)
+    before = pages(storage)
+    shrink(storage.engine)
+    assert pages(storage) == before
+    kept.tell(running, 0.1)
+    shrink(storage.engine)
+    assert pages(storage) < 0.5 * before
+
+
+def pages(storage: Storage) -> int:
+    with storage.engine.connect() as connection:
+        return int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+
+
 def test_it_asks_at_a_terminal(
     storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

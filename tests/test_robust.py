@@ -18,7 +18,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 import lrsearch
 from lrsearch.attributes import CONFIRM_ATTR
@@ -244,6 +244,19 @@ def test_a_short_search_says_that_they_cost_too_much_and_robust_trains_them_all_
     assert len(raised_trials()) in (4, 5, 6, 7, 8, 9)
     lrsearch.report("digits").write("short.html")
     assert "<code>--robust</code>" not in Path("short.html").read_text()
+
+
+def test_where_every_run_of_the_first_finalists_fails_no_more_are_tried_and_that_is_said(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def admit(self: ConfirmWorker, trial: FrozenTrial, **_: Any) -> None:
+        self._fail(trial._trial_id, RuntimeError("no memory"))
+
+    monkeypatch.setattr(ConfirmWorker, "_admit", admit)
+    assert main([*RUN]) == 0
+    shown = capsys.readouterr().out
+    assert "every run of a finalist with its rates raised 1.7 times failed: lrsearch sh" in shown
+    assert [trial.state for trial in raised_trials().values()] == [TrialState.FAIL] * 3
 
 
 def test_no_finalist_starts_when_the_time_is_up_and_the_same_command_goes_on(

@@ -82,6 +82,15 @@ def spared_line(*, from_search: bool) -> str:
     )
 
 
+def failed_line(show: str) -> str:
+    """That every run at higher rates failed, as Markdown.
+
+    Args:
+        show: The command that tells why.
+    """
+    return f"every run of a finalist {_RAISED} failed: {words.code(show)} tells why"
+
+
 def robust_note(trial: int, best: int, export: str) -> str:
     """Why the answer is not the best trial, and how to get that one, as Markdown.
 

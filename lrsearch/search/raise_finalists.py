@@ -11,10 +11,11 @@ import optuna
 
 from lrsearch.files import results_folder
 from lrsearch.report import words
+from lrsearch.report.command import typed
 from lrsearch.report.finalists import arm_of
-from lrsearch.report.raised import RAISE, raised_arm
+from lrsearch.report.raised import RAISE, measured, raised_arm
 from lrsearch.report.robust import Raised, contenders, next_runs, read_raised, too_dear
-from lrsearch.report.robust_words import spared_line
+from lrsearch.report.robust_words import failed_line, spared_line
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 TIME_UP = f"time was up before all finalists had run with their rates raised {RAISE:g} times; "
 TIME_UP += "the same command goes on"
+UNFINISHED = f"not all finalists have run with their rates raised {RAISE:g} times; "
+UNFINISHED += "the same command goes on"
 
 
 def raise_finalists(
@@ -92,7 +95,9 @@ def raise_finalists(
         train_confirmation(timed, again, storage, folder, interrupt, note, cluster, task=task)
         before, raised = raised, read_raised(tried, storage, study.study_name)
         if raised == before:  # some of it could not be run
-            return "" if deadline is None or time.monotonic() < deadline else TIME_UP
+            return UNFINISHED if deadline is None or time.monotonic() < deadline else TIME_UP
+        if not any(map(measured, raised.values())):  # more of them would hardly do better
+            return failed_line(typed("show", again.study_name, storage.label))
     return ""
 
 

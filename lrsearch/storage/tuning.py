@@ -96,8 +96,9 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 def shrink(engine: Engine) -> None:
     """Give the disk back what an SQLite file no longer uses, where that is much of it.
 
-    The file is written anew, in one transaction. It stays as it is where another process holds it,
-    or where the disk has no room for the copy: what comes next fills it again.
+    The file is written anew, in one transaction. It stays as it is where trials of another study
+    run, where another process holds it, or where the disk has no room for the copy: what comes
+    next fills it again.
     """
     if engine.dialect.name != "sqlite":
         return
@@ -108,7 +109,9 @@ def shrink(engine: Engine) -> None:
         for name in ("freelist_count", "page_count"):
             cursor.execute(f"PRAGMA {name}")
             sizes += [int(size) for (size,) in cursor.fetchall()]
-        if sizes[0] > MUCH * sizes[1]:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state = 'RUNNING')")
+        ((running,),) = cursor.fetchall()
+        if sizes[0] > MUCH * sizes[1] and not running:
             cursor.execute("VACUUM")
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # it is in the log until then
     except sqlite3.OperationalError:

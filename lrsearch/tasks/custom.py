@@ -210,7 +210,7 @@ def _check_optimizer_args(target: str, given: Mapping[str, Any], names: Iterable
         if name in _OF_OPTIMIZERS and name not in there:
             raise LrsearchError(
                 f"task {target}: {name!r} is an argument of the optimizer; give "
-                f"optimizer_args = {{{name!r}: ...}}"
+                f"optimizer_args = {{{name!r}: ...}} (is it something else? name it _{name})"
             )
 
 
