@@ -511,7 +511,9 @@ def test_trainer_is_not_shared_by_trials_that_run_at_once() -> None:
     from lrsearch.integrations.transformers import eval_loss, hp_space
 
     made = trainer(None)
-    with pytest.raises(UsageError, match="search with n_jobs=1; for several at once start as"):
+    with pytest.raises(
+        UsageError, match="search with n_jobs=1, in the thread that called hp_space; for several"
+    ):
         made.hyperparameter_search(
             hp_space(made),
             compute_objective=eval_loss,

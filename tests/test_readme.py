@@ -128,7 +128,7 @@ def pruner_live() -> str:
     assert nearest == "hyperband"
     (ours, ends), (theirs, their_ends) = told("schedule"), told("hyperband")
     return (
-        f"train about half of the epochs ({ours}), and their best value {ends} that of a full "
+        f"train less than half of the epochs ({ours}), and their best value {ends} that of a full "
         f"search. Hyperband, the nearest of Optuna's pruners, trains {theirs} and {their_ends}."
     )
 

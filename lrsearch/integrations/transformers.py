@@ -152,9 +152,8 @@ def hp_space(
         **space: As for :func:`lrsearch.suggest`: ``schedules``, ``lr``, ``warmup``.
 
     Raises:
-        UsageError: The trainer takes no schedule. At the first trial: it would be judged by the
-            sum of its metrics, which is the trainer's own objective. At the second: ``n_jobs`` is
-            above 1.
+        UsageError: The trainer takes no schedule. At the first trial: ``n_jobs`` is above 1, or
+            it would be judged by the sum of its metrics, which is the trainer's own objective.
 
     Example:
         >>> trainer.hyperparameter_search(  # doctest: +SKIP
@@ -167,14 +166,14 @@ def hp_space(
             "ScheduleMixin before your own class"
         )
 
-    threads: set[int] = set()
+    thread = threading.get_ident()  # with n_jobs above 1 all trials run in others
 
     def suggested(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        threads.add(threading.get_ident())
-        if len(threads) > 1:
+        if threading.get_ident() != thread:
             raise UsageError(
-                "a trainer has one model, which trials cannot share: search with n_jobs=1; for "
-                "several at once start as many processes, with the same storage and study_name"
+                "a trainer has one model, which trials in threads cannot share: search with "
+                "n_jobs=1, in the thread that called hp_space; for several at once start as many "
+                "processes, with the same storage and study_name"
             )
         judge = getattr(trainer, "compute_objective", None)
         if judge is default_compute_objective and getattr(trainer, "compute_metrics", None):
