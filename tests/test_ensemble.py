@@ -333,6 +333,20 @@ def test_dropout_draws_the_numbers_that_each_trial_draws_alone() -> None:
     check(images(lambda: Residual(dropout=0.3)), mixed())
 
 
+def test_trials_with_dropout_that_are_an_epoch_apart_are_validated_after_each() -> None:
+    task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.4), nn.Linear(8, 3)))
+    runner = EnsembleRunner(task, k=3, optimizer="SGD", optimizer_args={}, seed=0, device=CPU)
+    schedule = Schedule("ConstantLR", 0.05, EPOCHS, {})
+    histories: dict[int, list[EpochResult]] = {}
+    for key in range(3):
+        runner.add(key, schedule)
+        for trial, result in runner.epoch().items():
+            histories.setdefault(trial, []).append(result)
+    theirs = list(alone(task, schedule, "SGD", {}))
+    for key, history in histories.items():
+        assert_same(history, theirs[: 3 - key], 2e-4)
+
+
 def test_augmented_images_train_as_alone() -> None:
     task = images(Residual, augment=Augment(pad=1))
     check(task, mixed())

@@ -250,8 +250,10 @@ class EnsembleRunner:
         if not self._stack.random:
             return self._advance_group(rows, count)
         # Dropout: trials of one epoch share the random numbers of that epoch, as they would alone.
-        for epoch in sorted({self._trials[i].epoch for i in rows}):
-            group = [i for i in rows if self._trials[i].epoch == epoch]
+        groups: dict[int, list[int]] = {}  # of now: those of one epoch then come to the next
+        for i in rows:
+            groups.setdefault(self._trials[i].epoch, []).append(i)
+        for epoch, group in groups.items():
             with devices.random_seed(self._device, epoch_seed(self._seed, epoch)):
                 self._advance_group(group, 1)
         return None
