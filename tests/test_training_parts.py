@@ -714,6 +714,19 @@ def test_of_fused_trials_that_do_not_fit_into_memory_half_begin(
     assert notes[0].endswith("Tried to allocate 9 GiB); going on with 6 trials at a time")
 
 
+def test_what_only_the_weights_of_this_seed_cannot_be_fused_with_is_trained_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = make_plan(make({"trials": 20, "fuse": 4}))
+    monkeypatch.setattr("lrsearch.training.stacked.TOLERANCE", -1.0)
+    notes: list[str] = []
+    assert make_runner(plan, note=notes.append).capacity == 1
+    assert notes == [
+        "task digits cannot be fused: a stacked step of Sequential differs from a plain one; "
+        "going on with 1 trial at a time"
+    ]
+
+
 def test_the_device_is_chosen_before_the_task_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a second GPU what its file puts on "cuda" would be on the first, and never meet."""
     chosen: list[torch.device] = []

@@ -134,11 +134,16 @@ def make_runner(
         return EnsembleRunner(plan.task, k=fuse, **settings)
     except torch.OutOfMemoryError as error:
         lacks = f"do not fit into the memory of {devices.describe(plan.device)} ({brief(error)})"
-    if fuse == 1:
+        why, fewer = f"{fuse} fused trials {lacks}", fuse // 2
+    except LrsearchError as error:  # with the weights of this seed: others could be fused
+        if fuse == 1:
+            raise
+        why, fewer = str(error), 1
+    if not fewer:
         raise LrsearchError(
             f"model and data {lacks}; take a part of the data (--train-samples), or give a "
             "DataLoader"
         )
     # Out here the error is gone, and what its traceback kept.
-    note(f"{fuse} fused trials {lacks}; going on with {words.count(fuse // 2, 'trial')} at a time")
-    return make_runner(plan, fuse // 2, note)
+    note(f"{why}; going on with {words.count(fewer, 'trial')} at a time")
+    return make_runner(plan, fewer, note)

@@ -86,9 +86,7 @@ class EnsembleRunner:
         try:
             self._stack = build_stack(task, self._model, task.train.y, precision)
         except ValueError as error:
-            raise LrsearchError(
-                f"task {task.name} cannot be fused: {error}; use --fuse off"
-            ) from error
+            raise LrsearchError(f"task {task.name} cannot be fused: {error}") from error
         self._batches = StackedBatches(
             task.train,
             batch_size=task.batch_size,
