@@ -11,6 +11,8 @@ import pytest
 from lrsearch.attributes import LR_RANGE_ATTR
 from lrsearch.config import make
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
+from lrsearch.report.page import page
+from lrsearch.report.report import make_report
 from lrsearch.search import plan as plans
 from lrsearch.search.run import run
 from lrsearch.search.study import open_study
@@ -47,6 +49,9 @@ def test_figure_shows_every_step_and_shades_what_is_searched(in_tmp: Path) -> No
     assert list(figure.data[0].x) == test.lrs
     shaded = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (shaded.x0, shaded.x1) == (test.low, test.high)
+    report = make_report(study)
+    assert report.figures["range"][0].to_json() == figure.to_json()
+    assert "The lr range test before the search." in page(report)
 
 
 def test_of_two_machines_that_test_at_the_same_time_both_search_what_the_first_found(

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+RANGE = (
+    "One model, trained for a few steps while the rate grows. Shaded: what is searched; dashed: "
+    "where it diverged."
+)
+"""What is said below the figure."""
+
+
 class RangeTest(NamedTuple):
     """What is drawn.
 

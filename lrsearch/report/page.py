@@ -18,6 +18,7 @@ from lrsearch.report.command import command_line, from_python, typed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.csv_files import write_csv
 from lrsearch.report.html import document, escape, figure
+from lrsearch.report.lr_range import RANGE
 from lrsearch.report.pictures import write_png
 from lrsearch.report.report import Report, make_report
 from lrsearch.report.robust_words import robust_note
@@ -52,6 +53,7 @@ def page(report: Report) -> str:
         "search",
         "How did the search go?",
         sections.text(_story(report)),
+        sections.figure_block(drawn("range"), f"The lr range test before the search. {RANGE}"),
         sections.figure_block(
             drawn("overview"),
             "Every schedule that was tried, and its loss. Bold: the best. Dotted: the usual "

@@ -25,6 +25,7 @@ from lrsearch.report.learning_curves import (
     thinned_curves,
     winner_figure,
 )
+from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import Answer, PruningTable, StudyTable, answer, load, pruning
 
@@ -65,6 +66,8 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     stopped = pruning(table)
     best = best_curves(table, 16)
     drawn = _figures(table, found, confirmed, mattered, stopped, best)
+    if (test := lr_range_table(study)) is not None:
+        drawn["range"] = (lr_range_figure(test), "loss against the rate of the lr range test")
     yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
         number, file = trial_to_use(found.best.number, found.chosen.number, confirmed)

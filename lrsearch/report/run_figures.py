@@ -10,7 +10,7 @@ from lrsearch.report import figures, importance_figures, learning_curves
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
 from lrsearch.report.importance_words import importance_sentences
-from lrsearch.report.lr_range import lr_range_figure, lr_range_table
+from lrsearch.report.lr_range import RANGE, lr_range_figure, lr_range_table
 from lrsearch.report.tables import StudyTable
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ Part = tuple[str, "Figure | None", str, str]  # id, figure, heading, caption
 MARKS = (
     "Filled marks were trained to the end. Hollow ones were stopped early and stand at the loss "
     "they had then. Marks on the rail diverged."
-)
-RANGE = (
-    "One model, trained for a few steps while the rate grows. Shaded: what is searched; dashed: "
-    "where it diverged."
 )
 WORTH = (
     "Pruned trials count at the place they had when they were stopped, diverged ones as the "
