@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import load_task
-from lrsearch.tasks.images import Augment
+from lrsearch.tasks.images import Augment, Normalize
 from lrsearch.tasks.models import convnet, net, resnet9, resnet18, resnet20
+from lrsearch.tasks.models import mlp as built_in_mlp
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
@@ -100,6 +101,24 @@ def test_square_trial_is_the_same_fused_and_alone() -> None:
         Schedule("CyclicLR", 1e-2, 60, {"base_lr": 1e-3, "step_size_up": 7}),
     ]
     for schedule, history in zip(schedules, fused(task, schedules, 60), strict=True):
+        assert_same(history, alone(task, schedule), 2e-3)
+
+
+def test_the_net_of_fashion_mnist_is_the_same_fused_and_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(48) % 10
+    noise = torch.randint(0, 60, (48, 1, 28, 28), generator=generator)
+    x = (noise + 18 * y[:, None, None, None]).to(torch.uint8)
+    task = replace(
+        load_task("digits"),
+        model=lambda: built_in_mlp([784, 128, 128, 10]),
+        train=Split(x[:32], y[:32]),
+        validation=Split(x[32:], y[32:]),
+        batch_size=8,
+        transform=Normalize((0.286,), (0.353,)),
+    )
+    schedules = [Schedule("ExponentialLR", lr, EPOCHS, {"gamma": 0.8}) for lr in (0.05, 0.01)]
+    for schedule, history in zip(schedules, fused(task, schedules, EPOCHS), strict=True):
         assert_same(history, alone(task, schedule), 2e-3)
 
 
