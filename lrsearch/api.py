@@ -109,7 +109,7 @@ def search(
         workers: Processes that train; ``auto``. A task that is a Python object has one.
         launcher: Where they run: ``local``, or ``ray`` on the nodes of a Ray cluster.
         gpus_per_worker: With ``launcher="ray"``: GPUs of each worker, such as 0.25.
-        compile: Use ``torch.compile``.
+        compile: Use ``torch.compile``, where trials are not fused.
         log: Also log finished trials: ``tensorboard:DIR``, ``mlflow:URI`` or ``wandb:PROJECT``.
         quiet: Show no progress.
 

@@ -266,7 +266,13 @@ SETTINGS: dict[str, Setting] = {
         False,
         {"type": "number", "minimum": 0},
     ),
-    "compile": Setting(values.flag, "use torch.compile (default: no)", "BOOL", False, _BOOL),
+    "compile": Setting(
+        values.flag,
+        "use torch.compile, where trials are not fused (default: no)",
+        "BOOL",
+        False,
+        _BOOL,
+    ),
     "log": Setting(
         parse_log,
         "also log finished trials: tensorboard:DIR, mlflow:URI or wandb:PROJECT",

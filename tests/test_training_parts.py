@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.search.make import make_runner
-from lrsearch.search.plan import baselines_of, clipped, make_plan
+from lrsearch.search.plan import baselines_of, clipped, make_plan, uncompiled
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp
@@ -761,6 +761,13 @@ def test_recipes_run_at_the_usual_rate_of_the_optimizer(
     assert plan.space.lr == pytest.approx(searched)
     rates = [recipe["lr"] for recipe in baselines_of(plan).values()]
     assert rates == pytest.approx([lr] * 4)
+
+
+def test_compile_that_changes_nothing_is_said() -> None:
+    plan = make_plan(make({"trials": 4, "compile": True, "fuse": 4}))
+    assert uncompiled(plan) == "not compiled, as trials are fused: torch.compile needs --fuse off"
+    assert not uncompiled(make_plan(make({"trials": 4, "compile": True, "fuse": "off"})))
+    assert not uncompiled(make_plan(make({"trials": 4, "fuse": 4})))
 
 
 def test_a_usual_rate_that_is_not_searched_is_said() -> None:

@@ -231,6 +231,13 @@ def clipped(plan: Plan) -> str:
     return f"baselines: lr {edge:.3g}, the end of the range; the usual {usual:.3g} lies outside"
 
 
+def uncompiled(plan: Plan) -> str:
+    """A line where ``compile`` was asked for and changes nothing."""
+    if not plan.config.compile or plan.choice.fuse == 1:
+        return ""
+    return "not compiled, as trials are fused: torch.compile needs --fuse off"
+
+
 def _usual(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     """The usual recipes: those of families that are searched first, then the others."""
     space, lr = plan.space, plan.task.lr

@@ -21,7 +21,15 @@ from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_crew, make_worker
 from lrsearch.search.outcome import Outcome
-from lrsearch.search.plan import Plan, baselines_of, clipped, make_plan, ordered, with_lr_range
+from lrsearch.search.plan import (
+    Plan,
+    baselines_of,
+    clipped,
+    make_plan,
+    ordered,
+    uncompiled,
+    with_lr_range,
+)
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
@@ -85,7 +93,8 @@ def run(
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
         alone = cluster is not None or task is not None or config.workers != "auto"
         more = "" if alone else idle(config.device, plan.device, plan.choice.workers)
-        for line in [*header(plan, config, cluster), more, ranged, clipped(plan)]:
+        eager = uncompiled(plan) if cluster is None else ""
+        for line in [*header(plan, config, cluster), more, eager, ranged, clipped(plan)]:
             if line:
                 display.note(line)
         for line in [*storage.warnings, *other_ways(study, config)]:
@@ -164,7 +173,8 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
     return [
         f"lrsearch {__version__} · study {config.study_name} · {redact(config.storage)} "
         f"· seed {config.seed}",
-        f"task {plan.task.name}: {plan.task.describe()}, {plan.epochs} epochs a trial",
+        f"task {plan.task.name}: {plan.task.describe()}, "
+        f"{words.count(plan.epochs, 'epoch')} a trial",
         f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
         f"{words.count(len(plan.space.names), 'schedule family', 'schedule families')}",
         f"device {devices.describe(plan.device)}{more}: {plan.choice.why}"
