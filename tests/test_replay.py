@@ -74,6 +74,26 @@ def test_a_smaller_share_takes_more_epochs_and_keeps_more_of_the_best(made_up: R
     assert safe.lost <= rash.lost
 
 
+def test_a_pruner_of_the_user_s_own_is_replayed_by_its_place(
+    made_up: Record, in_tmp: Path
+) -> None:
+    text = "import optuna\n\n\ndef quick():\n    return optuna.pruners.MedianPruner(5, 0)\n"
+    Path("mine.py").write_text(text)
+    own, median = (score(made_up, p, "raw", 2, 50, 4) for p in ("mine.py:quick", "median"))
+    assert own.regrets == median.regrets
+    assert own.epochs == median.epochs < 1
+    assert score(made_up, "optuna.pruners:NopPruner", "raw", 1, 50, 4).epochs == 1
+    for name, message in {
+        "quick": "unknown pruner 'quick'",
+        "mine.py:slow": "mine.py:slow: .*'slow'",
+        "mine.py:optuna": "not callable",
+        "optuna.pruners:PercentilePruner": "missing 1 required",
+        "builtins:int": "makes no optuna.pruners.BasePruner, but 0",
+    }.items():
+        with pytest.raises(SystemExit, match=message):
+            score(made_up, name, "raw", 1, 50, 4)
+
+
 def test_who_knows_the_task_needs_fewer_epochs_and_loses_less(made_up: Record) -> None:
     known, learnt = (
         score(made_up, f"{who}:0.02", "both", 3, 50, 4) for who in ("informed", "ours")

@@ -31,9 +31,11 @@ from numpy.typing import NDArray
 from optuna.pruners import HyperbandPruner, MedianPruner, PercentilePruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
+from lrsearch.errors import LrsearchError
 from lrsearch.search import pruning
 from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
 from lrsearch.search.predictors import Judge, Memory
+from lrsearch.tasks.custom import import_module
 from tests.benchmarks import frontier
 from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read
 
@@ -238,6 +240,22 @@ PRUNERS: dict[str, tuple[str, Callable[[str], Callable[..., None]]]] = {
 """Name -> (how to write it, what makes it)."""
 OURS = ("ours", "informed")
 """Those that see both losses."""
+OWN = "FILE.py:NAME or package.module:NAME, which makes a pruner when it is called"
+
+
+def _own(name: str) -> Callable[..., None]:
+    """A pruner of Optuna's or of the user's, by where its class or a function is."""
+    place, _, attribute = name.rpartition(":")
+    if not place:
+        raise SystemExit(f"unknown pruner {name!r} (valid: {', '.join(PRUNERS)}; {OWN})")
+    try:
+        make = getattr(import_module(place, "pruner"), attribute)
+        made = make()
+    except (LrsearchError, AttributeError, TypeError) as error:
+        raise SystemExit(f"pruner {name}: {error}") from None
+    if not isinstance(made, optuna.pruners.BasePruner):
+        raise SystemExit(f"pruner {name} makes no optuna.pruners.BasePruner, but {made!r:.60}")
+    return _optuna(lambda epochs: make())
 
 
 @dataclass(frozen=True)
@@ -261,9 +279,7 @@ def score(
 ) -> Score:
     """Replay ``orders`` random orders of ``trials`` trials through a pruner."""
     kind = pruner.partition(":")[0]
-    if kind not in PRUNERS:
-        raise SystemExit(f"unknown pruner {pruner!r} (valid: {', '.join(PRUNERS)})")
-    run = PRUNERS[kind][1](pruner)
+    run = PRUNERS[kind][1](pruner) if kind in PRUNERS else _own(pruner)
     start, rows = time.perf_counter(), []
     for seed in range(orders):
         course = Course.draw(record, trials, seed)
@@ -320,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("sources", nargs="+", metavar="FILE")
     parser.add_argument("--study", help="name, if FILE is the URL of a database")
-    written = "; ".join(how for how, _ in PRUNERS.values())
+    written = "; ".join([*(how for how, _ in PRUNERS.values()), OWN])
     parser.add_argument("--pruners", nargs="*", default=DEFAULT, help=written)
     parser.add_argument("--orders", type=int, default=50)
     parser.add_argument("--trials", type=int, default=100)
