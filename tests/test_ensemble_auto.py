@@ -19,6 +19,7 @@ from lrsearch.tasks import load_task
 from lrsearch.tasks.task import Task
 from lrsearch.training import auto
 from lrsearch.training.auto import Choice, choose, usable_cores
+from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.stacked import why_not_fused
 from tests.test_ensemble import CPU, Odd, Residual, images, mlp, vectors
 
@@ -131,6 +132,17 @@ def test_a_real_measurement_tells_how_much_faster() -> None:
     choice = on_two_cores(replace(task, batch_size=4))
     assert "times the speed" in choice.why
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("dropout", "epochs"), [(0.0, 1), (0.3, 4)])
+def test_trials_that_train_by_epoch_are_timed_at_as_many_epochs_as_in_a_search(
+    dropout: float, epochs: int
+) -> None:
+    task = images(lambda: Residual(dropout))
+    runner = EnsembleRunner(task, k=8, optimizer="SGD", optimizer_args={}, seed=0, device=CPU)
+    assert runner.by_epoch == (dropout > 0)
+    assert auto._seconds(runner, 8, task) > 0
+    assert len({runner.state(key)["epoch"] for key in range(8)}) == epochs
 
 
 def test_usable_cores_heed_the_quota_of_a_container(

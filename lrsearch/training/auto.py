@@ -9,6 +9,7 @@ kinds, a few steps of both ways are timed on the spot.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -49,6 +50,8 @@ TIMED_FUSED = 16
 """Trials fused in it on a CPU."""
 TIMED_FUSED_AWAY = (4, 16, 64)
 """The same on an accelerator, of which small nets fill only a part."""
+GROUPS = 1.5
+"""A search has k fused trials at so many times sqrt(k) different epochs (3, 4, 6 of 4, 8, 16)."""
 WORKER_SECONDS = 20.0
 """Work (CPU seconds) that repays the start of one more process."""
 STEP_SECONDS = 1e-4
@@ -245,9 +248,15 @@ def _first(split: Data, count: int) -> Split:
 
 
 def _seconds(runner: Runner, count: int, task: Task) -> float:
-    """Wall seconds of one short epoch of ``count`` trials, the first one left out."""
-    schedule = Schedule("ConstantLR", task.lr / 10, 3)
+    """Wall seconds of one short epoch of ``count`` trials, the first one left out.
+
+    Trials that share an epoch's random numbers are spread over epochs as in a search.
+    """
+    apart = round(GROUPS * math.sqrt(count)) if getattr(runner, "by_epoch", False) else 1
+    schedule = Schedule("ConstantLR", task.lr / 10, apart + 3)
     for key in range(count):
+        if key and key * apart // count > (key - 1) * apart // count:
+            runner.epoch()
         runner.add(key, schedule)
     runner.epoch()
     return min(next(iter(runner.epoch().values())).seconds for _ in range(2))
