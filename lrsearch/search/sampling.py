@@ -53,6 +53,8 @@ SHARED_BY: Final = 16
 """Trials in a row that share their candidates: the traces would take most of the time."""
 SEEN: Final = 2 / 3
 """Share of them that one trial considers, so that two that are asked for at once differ."""
+ASKED_NOW: Final = 3
+"""Trials that others ask for at this moment, and whose proposals are foretold, at most."""
 LARGEST_FIT: Final = 300
 """Trials the process knows, at most: the best two thirds of them, and some of the others."""
 LEARNT: Final = 100
@@ -115,8 +117,8 @@ class TraceSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, number: int) -> Drawn:
         check_direction(study)
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
-        trials = by_end([t for t in trials if "schedule" in t.user_attrs])
+        there = [t for t in study.get_trials(deepcopy=False) if t.number != number]
+        trials = by_end([t for t in there if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
             return self._random(number)
         epochs, read = self._space.epochs, self._reader.rows(study, trials)
@@ -125,16 +127,24 @@ class TraceSampler(BaseSampler):
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
             return self._random(number)
-        candidates = self._candidates(number, trials, rows, curves.features.shape[1])
-        features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
         # The same curve under another name is the same schedule, and its value is known.
         known = {row.tobytes() for row in curves.features}
-        new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
-        if not new.any():  # a space of a few schedules, all of which were tried
-            return self._random(number)
-        gain = promise(curves.features, target, variance, features, self._learnt)
-        drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
-        return drawn[int(np.argmax(np.where(new, gain, -np.inf)))]
+
+        def pick(number: int) -> Drawn | None:
+            groups = self._candidates(number, trials, rows, curves.features.shape[1])
+            features = np.concatenate([group.features(chosen, curves) for group, chosen in groups])
+            new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
+            if not new.any():  # a space of a few schedules, all of which were tried
+                return None
+            gain = promise(curves.features, target, variance, features, self._learnt)
+            best = int(np.argmax(np.where(new, gain, -np.inf)))
+            known.add(features[best].tobytes())
+            drawn: list[Drawn] = [group.drawn[i] for group, chosen in groups for i in chosen]
+            return drawn[best]
+
+        for other in _asked_now(there, number):
+            pick(other)
+        return pick(number) or self._random(number)
 
     def _random(self, number: int) -> Drawn:
         drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
@@ -208,6 +218,18 @@ class TraceSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the trial's number."""
+
+
+def _asked_now(trials: list[FrozenTrial], number: int) -> list[int]:
+    """Numbers of trials just before one that have no schedule yet: others ask for them now.
+
+    What will be proposed for them follows from what is known, so it need not be proposed again.
+    """
+    known = {
+        t.number for t in trials if "schedule" in t.user_attrs or t.state != TrialState.RUNNING
+    }
+    first = number - number % SHARED_BY  # those of other candidates hardly come to the same
+    return [n for n in range(first, number) if n not in known][-ASKED_NOW:]
 
 
 def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:
