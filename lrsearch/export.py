@@ -23,7 +23,7 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import read_confirmed
 from lrsearch.report.confirmed_words import among, other
-from lrsearch.report.raised import RAISE
+from lrsearch.report.raised import RAISE, plain_loss
 from lrsearch.report.robust import Raised, Robust, robust_trial
 from lrsearch.report.robust_words import robust_note
 from lrsearch.schedules import FAMILIES, Schedule
@@ -257,12 +257,9 @@ def write_robust(study: optuna.Study, found: Robust | None, path: Path) -> Path:
     return path
 
 
-def plain_losses(raised: Raised) -> dict[int, list[float | None]]:
-    """What finalists came to, for a file; None where a run was lost."""
-    return {
-        number: [loss if math.isfinite(loss) else None for loss in losses]
-        for number, losses in raised.items()
-    }
+def plain_losses(raised: Raised) -> dict[int, list[float | str]]:
+    """What finalists came to, for a file: a loss, ``"diverged"`` or ``"failed"`` for each run."""
+    return {number: list(map(plain_loss, losses)) for number, losses in raised.items()}
 
 
 def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
@@ -278,6 +275,7 @@ def write_confirmed(study: optuna.Study, found: Confirmed, path: Path) -> Path:
     confirmed: dict[str, Any] = {
         "seeds": list(arm.val_loss),
         "lost_seeds": list(arm.lost),
+        **({"failed_seeds": list(arm.failed)} if arm.failed else {}),  # the others diverged
         "val_loss": asdict(losses),
         **({} if metric is None else {f"test_{found.metric_name}": asdict(metric)}),
         "baselines": {a.baseline: a.val.mean for a in found.arms if a.baseline and a.val_loss},

@@ -18,9 +18,11 @@ import pytest
 import torch
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
 from torch import nn
 
 import lrsearch
+from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.confirm import confirm
 from lrsearch.errors import LrsearchError, UsageError
@@ -749,6 +751,35 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     plain = json.loads(json.dumps(both.to_dict(), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
+
+
+def test_the_files_say_which_of_the_lost_seeds_failed(storage: Storage, tmp_path: Path) -> None:
+    winner = found(constant(0.1), 0.2)
+    study = search_of(storage, winner)
+    again = search_of(
+        storage,
+        *(
+            replace(winner, attrs={"arm": "#0", "seed": 1001 + i}, **ended)
+            for i, ended in enumerate(
+                (
+                    {},
+                    {"state": TrialState.PRUNED, "stopped": "diverged"},
+                    {"state": TrialState.FAIL, "stopped": "failed"},
+                )
+            )
+        ),
+        name="digits-confirm",
+    )
+    arm = {"key": "#0", "schedule": constant(0.1).to_dict(), "trial": 0}
+    plan = {"of": "digits", "arms": [arm], "seeds": [1001, 1002, 1003], "slots": []}
+    again.set_user_attr(CONFIRM_ATTR, plan)
+    result = read_confirmed(storage, "digits")
+    assert result is not None
+    told = result.to_dict()["arms"][0]
+    assert (told["lost_seeds"], told["failed_seeds"]) == ([1002, 1003], [1003])
+    written = yaml.safe_load(write_confirmed(study, result, tmp_path / "c.yaml").read_text())
+    assert written["confirmed"]["lost_seeds"] == [1002, 1003]
+    assert written["confirmed"]["failed_seeds"] == [1003]
 
 
 def test_lost_seeds_are_in_the_files_as_well(tmp_path: Path) -> None:

@@ -451,5 +451,5 @@ def test_an_arm_is_near_the_edge_above_thrice_its_mean_or_below_0_above_its_firs
     if raised == math.inf:
         assert "(#1)** diverged: it lies" in of_edges(found)
     assert found.to_dict()["arms"][0]["raised_val_loss"] == (
-        None if raised == math.inf else raised
+        "diverged" if raised == math.inf else raised
     )

@@ -24,6 +24,7 @@ import lrsearch
 from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
 from lrsearch.config import make
+from lrsearch.export import write_robust
 from lrsearch.report.finalists import gentler
 from lrsearch.report.raised import RAISE, raised_losses
 from lrsearch.report.robust import (
@@ -640,3 +641,6 @@ def test_what_failed_at_higher_rates_is_read_as_failed_and_not_as_diverged(
     assert raised[2] == [0.25]
     assert math.isnan(raised_losses(load(again, storage), "#0")[0])
     assert lrsearch.report("digits").robust == constant(0.03)
+    write_robust(study, robust(table, storage), Path("robust.yaml"))
+    written = yaml.safe_load(Path("robust.yaml").read_text())["robust"]["val_loss"]
+    assert written == {0: ["failed"], 1: ["diverged"], 2: [0.25]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrsearch.report import words
-from lrsearch.report.raised import is_near_edge
+from lrsearch.report.raised import is_near_edge, plain_loss
 from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
 
 HOW = "Mean ± standard deviation over seeds."
@@ -35,6 +35,7 @@ class Arm:
         raised: Loss at :data:`~lrsearch.report.raised.RAISE` times its rates, the mean of such
             runs; infinite if it diverged, None if no such run came to an end.
         first: Mean validation loss after the first epoch; None where it is not known.
+        failed: Those of the lost seeds on which the run failed, other than by diverging.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Arm:
     untrained: tuple[int, ...] = ()
     raised: float | None = None
     first: float | None = None
+    failed: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -254,7 +256,12 @@ class Confirmed:
         return {key: row.verdict() for key, row in rows.items() if row is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain values, for ``--json``."""
+        """The comparison as plain values, for ``--json``.
+
+        Of an arm, ``lost_seeds`` are those on which it diverged or failed, and ``failed_seeds``
+        those of them on which it failed. ``raised_val_loss`` is ``"diverged"`` where it diverged
+        at higher rates, and None where no such run came to an end.
+        """
         return {
             "study": self.name,
             "seeds": list(self.seeds),
@@ -272,8 +279,9 @@ class Confirmed:
                     "val_loss": asdict(arm.val) if arm.val_loss else _NO_LOSS,
                     "test_metric": None if arm.test is None else asdict(arm.test),
                     "lost_seeds": list(arm.lost),
+                    "failed_seeds": list(arm.failed),
                     "untrained_seeds": list(arm.untrained),
-                    "raised_val_loss": None if arm.raised == math.inf else arm.raised,
+                    "raised_val_loss": None if arm.raised is None else plain_loss(arm.raised),
                     "near_the_edge": arm.near_edge,
                 }
                 for arm in self.arms

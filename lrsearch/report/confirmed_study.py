@@ -55,6 +55,7 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
                 _untrained(table, done, good),
                 _raised(table, entry),
                 mean_first_loss(done.values()),
+                tuple(sorted(int(t.attrs["seed"]) for t in ended if t.status == "failed")),
             )
         )
     if not arms or not arms[0].val_loss:

@@ -86,6 +86,18 @@ def measured(losses: Sequence[float]) -> list[float]:
     return [loss for loss in losses if not math.isnan(loss)]
 
 
+def plain_loss(loss: float) -> float | str:
+    """A loss as a file has it, or how the run ended that has none.
+
+    Example:
+        >>> [plain_loss(loss) for loss in (0.5, float("inf"), float("nan"))]
+        [0.5, 'diverged', 'failed']
+    """
+    if math.isfinite(loss):
+        return loss
+    return "failed" if math.isnan(loss) else "diverged"
+
+
 def mean_loss(losses: Sequence[float]) -> float:
     """The geometric mean of some losses; the plain mean if one of them is not above 0.
 
