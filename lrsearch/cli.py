@@ -144,7 +144,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with spares(config) as ready, aside(args):
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
-        found = _confirmed(outcome, config, args) if config.confirm else None
+        found = _confirmed(outcome, config, args)
     except (Interrupted, KeyboardInterrupt) as stop:
         note("lrsearch: stopped; what is finished is kept. Go on with the same command")
         return stop.exit_code if isinstance(stop, Interrupted) else 130
@@ -152,12 +152,16 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) -> Confirmed:
+def _confirmed(
+    outcome: Outcome, config: StudyConfig, args: argparse.Namespace
+) -> Confirmed | None:
     """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
-    from lrsearch.confirm import after_run
+    from lrsearch.confirm import after_run, known
 
     try:
         with aside(args):
+            if not config.confirm:
+                return known(outcome)
             return after_run(outcome, config, note=silent if args.quiet or args.json else note)
     except LrsearchError:
         _tell(outcome, None, args)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR, confirmation_study
 from lrsearch.callable_module import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
@@ -185,6 +185,28 @@ def after_run(
         note=note,
         interrupt=interrupt,
     )
+
+
+def known(outcome: Outcome) -> Confirmed | None:
+    """What fresh seeds said before of what a run has found; None where ``confirm`` has more to do.
+
+    ``confirmed.yaml`` is written beside the other files of the run.
+    """
+    study, storage = outcome.study, outcome.storage
+    found = read_confirmed(storage, study.study_name)
+    again = confirmation_study(storage, study.study_name)
+    if found is None or again is None or found.finished < found.planned:
+        return None
+    if not found.is_of(best_trial(study).number):
+        return None
+    top, robust_now = again.user_attrs[CONFIRM_ATTR]["top"], outcome.robust
+    table = load(study, storage)
+    arms = choose_arms(table, top, None if robust_now is None else robust_now.trial)
+    if not {arm["key"] for arm in arms} <= {arm.key for arm in found.arms}:
+        return None
+    folder = results_folder(outcome.plan.config.out, study.study_name)
+    file = write_confirmed(study, found, folder / "confirmed.yaml")
+    return dataclasses.replace(found, file=file)
 
 
 def _seen_from(cwd: Path, task: str) -> str:

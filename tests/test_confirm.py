@@ -10,6 +10,7 @@ import sqlite3
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import nn
 import lrsearch
 from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.cli import main
-from lrsearch.confirm import confirm
+from lrsearch.confirm import confirm, known
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text, write_best, write_confirmed
 from lrsearch.report import words
@@ -751,6 +752,31 @@ def test_results_of_an_arm_that_lost_all_its_seeds_are_json() -> None:
     plain = json.loads(json.dumps(both.to_dict(), allow_nan=False))
     assert plain["arms"][1]["val_loss"] == {"n": 0, "mean": None, "sd": None, "median": None}
     assert set(plain["arms"][0]["val_loss"]) == set(plain["arms"][1]["val_loss"])
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "seeds", "enough"),
+    [((0, 1), 2, True), ((0,), 2, False), ((1, 0), 2, False), ((0, 1), 3, False)],
+)
+def test_a_confirmation_is_told_again_while_it_is_whole_and_of_the_finalists_that_there_are_now(
+    confirmed: tuple[int, ...], seeds: int, enough: bool, storage: Storage
+) -> None:
+    made = [found(constant(0.1), 0.2), found(constant(0.01), 0.21)]
+    study = search_of(storage, *made)
+    runs = [
+        replace(made[n], attrs={"arm": f"#{n}", "seed": 1001 + i})
+        for n in confirmed
+        for i in range(2)
+    ]
+    again = search_of(storage, *runs, name="digits-confirm")
+    arms = [{"key": f"#{n}", "schedule": made[n].schedule, "trial": n} for n in confirmed]
+    fresh = list(range(1001, 1001 + seeds))
+    plan = {"of": "digits", "arms": arms, "seeds": fresh, "top": 2, "slots": []}
+    again.set_user_attr(CONFIRM_ATTR, plan)
+    made_with = SimpleNamespace(config=SimpleNamespace(out="out"))
+    outcome: Any = SimpleNamespace(study=study, storage=storage, robust=None, plan=made_with)
+    assert (known(outcome) is not None) == enough
+    assert Path("out/digits/confirmed.yaml").exists() == enough
 
 
 def test_the_files_say_which_of_the_lost_seeds_failed(storage: Storage, tmp_path: Path) -> None:

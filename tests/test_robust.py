@@ -187,6 +187,27 @@ def test_what_to_train_with_next_is_what_export_gives_while_fresh_seeds_have_not
     assert f"lrsearch train {FILE} until more seeds decide" in confirmed
 
 
+def test_a_run_of_what_was_confirmed_tells_it_again_and_does_not_propose_it(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RUN, "--quiet"]) == 0
+    assert "\nNext    lrsearch confirm digits" in capsys.readouterr().out
+    assert main(["confirm", "digits", "--seeds", "2", "--quiet"]) == 0
+    said = capsys.readouterr().out.split("\n\nFiles")[0]
+    Path("lrsearch-results/digits/confirmed.yaml").unlink()
+    assert main([*RUN, "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert "Files   lrsearch-results/digits/  confirmed.yaml  best.yaml" in out
+    assert "\nNext    lrsearch report digits" in out
+    assert main([*RUN, "--json"]) == 0
+    assert "confirmation" in json.loads(capsys.readouterr().out)
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "0", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main([*RUN, "--quiet"]) == 0
+    assert "\nNext    lrsearch confirm digits" in capsys.readouterr().out
+
+
 def test_json_has_what_robust_yaml_has_after_a_confirmation(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
