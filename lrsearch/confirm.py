@@ -117,7 +117,7 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        raised = [(arm, fresh[0]) for arm in map(raised_arm, own) if arm is not None]
+        raised = [(raised_arm(arm), fresh[0]) for arm in own]
         before = read_confirmed(storage, study.study_name)
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         folder = results_folder(plan.config.out, study.study_name)

@@ -26,7 +26,7 @@ from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.export import write_robust
 from lrsearch.report.finalists import gentler
-from lrsearch.report.raised import RAISE, raised_losses
+from lrsearch.report.raised import RAISE, raised_arm, raised_losses
 from lrsearch.report.robust import (
     Robust,
     bears,
@@ -39,12 +39,14 @@ from lrsearch.report.robust import (
 )
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow, load
+from lrsearch.schedules import Schedule
 from lrsearch.search.confirm_study import open_confirmation
 from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some
 from tests.test_confirm import constant, found, interrupt_after_one, search_of
+from tests.test_schedules import POINTS, SEARCHED, draws
 
 SEARCH: Mapping[str, Any] = {"epochs": 4, "trials": 60, "device": "cpu", "quiet": True}
 RUN = ["run", "--task", "digits", "--epochs", "4", "--trials", "100", "--device", "cpu"]
@@ -351,6 +353,15 @@ def test_two_workers_find_what_one_does(in_tmp: Path) -> None:
 TRIED = [
     TrialRow(n, n, "complete", family="StepLR", lr=0.5, value=0.1 + 0.01 * n) for n in range(6)
 ]
+
+
+@pytest.mark.parametrize("family", [*SEARCHED, "Points"])
+def test_schedules_of_every_family_can_be_raised(family: str) -> None:
+    for schedule in [POINTS] if family == "Points" else draws(family, 8, "auto", 20):
+        arm = {"key": "#1", "schedule": schedule.to_dict(), "trial": 1}
+        raised = Schedule.from_dict(raised_arm(arm)["schedule"])
+        assert raised.lr == RAISE * schedule.lr
+        assert replace(raised, lr=schedule.lr, params=schedule.params) == schedule
 
 
 def test_three_more_are_raised_where_none_bears_it_and_the_lowest_once_more() -> None:

@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.errors import ConfigError
 from lrsearch.schedules import Schedule
 from lrsearch.schedules.args import MAX_LR
 
@@ -39,16 +38,13 @@ def raised_key(arm: str) -> str:
     return f"{arm} x {RAISE:g}"
 
 
-def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arm at :data:`RAISE` times its rates; None if its family does not allow them."""
+def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """The arm at :data:`RAISE` times its rates, or at the highest that a schedule may have."""
     schedule = Schedule.from_dict(arm["schedule"])
     lr, params = min(RAISE * schedule.lr, MAX_LR), dict(schedule.params)
     if schedule.family == "Points":
         params["points"] = [[epoch, lr / schedule.lr * own] for epoch, own in params["points"]]
-    try:
-        raised = dataclasses.replace(schedule, lr=lr, params=params)
-    except ConfigError:
-        return None
+    raised = dataclasses.replace(schedule, lr=lr, params=params)
     key = raised_key(arm["key"])
     return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
 

@@ -75,11 +75,8 @@ def raise_finalists(
     folder = results_folder(plan.config.out, study.study_name)
     raised = read_raised(tried, storage, study.study_name)
     while some := next_runs(tried, raised):
-        made = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
-        runs = [(arm, seed) for arm, seed in made if arm is not None]
+        runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
-        if len(runs) < len(some):
-            return ""
         if dear and not plan.config.robust:
             return "" if raised else spared_line(from_search=task is not None)
         left = None if deadline is None else deadline - time.monotonic()
