@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import warnings
@@ -727,6 +728,28 @@ def test_an_optimizers_argument_beside_it_in_a_class_is_a_mistake() -> None:
         as_task(Decayed(**GOOD, optimizer="AdamW"), "own")
     args = {"weight_decay": Decayed.weight_decay}
     assert as_task(Decayed(**GOOD, optimizer_args=args), "own").optimizer_args == args
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "taken"),
+    [
+        ("SGD", 0.9, True),
+        (torch.optim.RMSprop, 0.9, True),
+        (torch.optim.AdamW, 0.99, False),  # of a teacher's average: AdamW takes none
+        ("SGD", torch.linspace(0.9, 1, 5), False),
+        ("SGD", lambda step: 0.99, False),
+    ],
+)
+def test_what_the_optimizer_does_not_take_is_something_else(
+    optimizer: Any, momentum: Any, taken: bool
+) -> None:
+    class Taught(SimpleNamespace):
+        pass
+
+    Taught.momentum = momentum  # type: ignore[attr-defined]
+    told = pytest.raises(LrsearchError, match="'momentum' is an argument of the optimizer")
+    with told if taken else contextlib.nullcontext():
+        as_task(Taught(**GOOD, optimizer=optimizer), "own")
 
 
 def test_an_optimizers_argument_that_parameter_groups_use_is_no_mistake() -> None:

@@ -401,6 +401,11 @@ def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> No
         ("SGD", {"dampening": 0.1}, ("SGD", {"momentum": 0.9, "dampening": 0.1})),
         ("ADAMW", {"betas": [0.9, 0.95]}, ("AdamW", {"betas": (0.9, 0.95)})),
         ("adam", {"betas": [0, 0.99]}, ("Adam", {"betas": (0.0, 0.99)})),
+        (
+            "adam",
+            {"betas": (torch.tensor(0.5), torch.tensor([0.75])), "eps": torch.tensor(0.125)},
+            ("Adam", {"betas": (0.5, 0.75), "eps": 0.125}),
+        ),
         ("torch.optim:Adam", {"eps": 1e-6}, ("torch.optim:Adam", {"eps": 1e-6})),
     ],
 )

@@ -7,8 +7,9 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import numbers
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
 from lrsearch.tasks.data import as_data
 from lrsearch.tasks.mistakes import with_place
+from lrsearch.tasks.optimizers import takes
 from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.values import short_task_name
@@ -177,7 +179,8 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
     else:
         given = {key: _attribute(found, key) for key in _FIELDS if hasattr(found, key)}
         names = [key for key in dir(found) if not key.startswith("_")]
-        _check_optimizer_args(target, given, names)
+        beside = {key: getattr(found, key) for key in _OF_OPTIMIZERS if key in names}
+        _check_optimizer_args(target, given, beside)
         for own in names:
             meant = difflib.get_close_matches(own, _FIELDS, n=1, cutoff=0.85)
             if own not in _FIELDS and meant and meant[0] not in given:
@@ -197,21 +200,36 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
     return _task(given)
 
 
-def _check_optimizer_args(target: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
+def _check_optimizer_args(
+    target: str, given: Mapping[str, Any], beside: Mapping[str, Any]
+) -> None:
     """An optimizer's argument that stands in the wrong place would silently not be used.
 
-    A task with ``param_groups`` may use it there.
+    Such a one is plain, and the optimizer takes it. A task with ``param_groups`` may use it there.
+
+    Args:
+        target: How the user named the task.
+        given: Its fields.
+        beside: What has the name of an optimizer's argument, and perhaps more.
     """
     if given.get("param_groups") is not None:
         return
+    optimizer = given.get("optimizer", Task.optimizer)
     there = given.get("optimizer_args")
     there = there if isinstance(there, Mapping) else {}
-    for name in names:
-        if name in _OF_OPTIMIZERS and name not in there:
+    for name in _OF_OPTIMIZERS:
+        plain = name in beside and _is_plain(beside[name])
+        if plain and name not in there and takes(optimizer, name):
             raise LrsearchError(
                 f"task {target}: {name!r} is an argument of the optimizer; give "
                 f"optimizer_args = {{{name!r}: ...}} (is it something else? name it _{name})"
             )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, a flag, or several of them."""
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(each, numbers.Real) for each in several)
 
 
 def _attribute(found: Any, key: str) -> Any:

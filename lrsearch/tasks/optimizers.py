@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, unknown
@@ -177,12 +177,11 @@ def resolve_optimizer(
     chosen: Any = optimizer_class(name)
     exact = name if ":" in name else chosen.__name__
     known = inspect.signature(chosen.__init__).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     valid = [each for each in known if each not in _NOT_ARGUMENTS]
     for key in args:
         if key == "lr":
             raise UsageError("optimizer argument lr is what is searched; give --lr LOW,HIGH")
-        if key in _NOT_ARGUMENTS or (key not in valid and not takes_any):
+        if key in _NOT_ARGUMENTS or not takes(chosen, key):
             near = did_you_mean(key, valid)
             question = f" — did you mean {near}?" if near else ""
             raise UsageError(
@@ -208,8 +207,27 @@ def resolve_optimizer(
     return exact, full
 
 
+def takes(optimizer: str | type[Optimizer], argument: str) -> bool:
+    """Whether a class, or the one of that name, has an argument of this name, or takes any.
+
+    Raises:
+        UsageError: As for :func:`optimizer_class`.
+
+    Example:
+        >>> takes("SGD", "momentum"), takes(torch.optim.AdamW, "momentum")
+        (True, False)
+    """
+    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    known = inspect.signature(chosen.__init__).parameters
+    return argument in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
 def _checked(argument: str, default: Any, given: Any) -> Any:
-    """``given`` in the type of the default: torch looks only when it takes the first step."""
+    """``given`` in the type of the default: torch looks only when it takes the first step.
+
+    A tensor of one element, as torch's Adam takes it in ``betas``, is the number in it.
+    """
+    given = [*map(_number, given)] if isinstance(given, (list, tuple)) else _number(given)
     if isinstance(default, bool) and not isinstance(given, bool):
         raise UsageError(f"optimizer {argument} must be true or false, got {given!r}")
     if type(default) in (int, float) and as_number(given) is None:
@@ -227,6 +245,10 @@ def _checked(argument: str, default: Any, given: Any) -> Any:
             )
         return [float(each) if type(each) is int else each for each in many]
     return given
+
+
+def _number(given: Any) -> Any:
+    return given.item() if isinstance(given, Tensor) and given.numel() == 1 else given
 
 
 def build_optimizer(
