@@ -248,13 +248,10 @@ def _add_export(sub: argparse.ArgumentParser) -> Call:
 
 
 def _export(args: argparse.Namespace) -> int:
+    study, storage = named_study(args)
     from lrsearch.export import answer_note, export_text
     from lrsearch.files import write_text
-    from lrsearch.search.study import load_study
-    from lrsearch.storage import open_storage, redact
 
-    storage = open_storage(args.storage, create=False)
-    study = load_study(storage, args.study, redact(args.storage))
     name = Path(args.output).name if args.output else None
     text = export_text(study, trial=args.trial, python=args.python, name=name)
     if args.output:

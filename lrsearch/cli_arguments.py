@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import UsageError
+from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS, default_storage
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def storage_argument(sub: argparse.ArgumentParser) -> None:
 
 def named_study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
     """The study that was named, and its database."""
-    from lrsearch.search.study import load_study
-    from lrsearch.storage import open_storage, redact
+    with uncollected():
+        from lrsearch.search.study import load_study
+        from lrsearch.storage import open_storage, redact
 
     storage = open_storage(args.storage, create=False)
     return load_study(storage, args.study, redact(args.storage)), storage

@@ -17,6 +17,7 @@ from lrsearch.cli_arguments import (
     study_argument,
 )
 from lrsearch.errors import UsageError, printable
+from lrsearch.imports import uncollected
 
 
 def _add_show(sub: argparse.ArgumentParser) -> Call:
@@ -27,9 +28,10 @@ def _add_show(sub: argparse.ArgumentParser) -> Call:
 
 
 def _show(args: argparse.Namespace) -> int:
+    study, storage = named_study(args)
     from lrsearch.report.status import print_status, study_status
 
-    status = study_status(*named_study(args))
+    status = study_status(study, storage)
     if args.json:
         out_json(status)
     else:
@@ -44,8 +46,9 @@ def _add_studies(sub: argparse.ArgumentParser) -> Call:
 
 
 def _studies(args: argparse.Namespace) -> int:
-    from lrsearch.report.status import print_studies, studies
-    from lrsearch.storage import open_storage, redact
+    with uncollected():
+        from lrsearch.report.status import print_studies, studies
+        from lrsearch.storage import open_storage, redact
 
     rows = studies(open_storage(args.storage, create=False))
     if args.json:
@@ -63,9 +66,10 @@ def _add_delete(sub: argparse.ArgumentParser) -> Call:
 
 
 def _delete(args: argparse.Namespace) -> int:
-    from lrsearch.delete import delete, told, with_confirmations
-    from lrsearch.storage import open_storage, redact
-    from lrsearch.storage.tuning import shrink
+    with uncollected():
+        from lrsearch.delete import delete, told, with_confirmations
+        from lrsearch.storage import open_storage, redact
+        from lrsearch.storage.tuning import shrink
 
     url = redact(args.storage)
     storage = open_storage(args.storage, create=False)

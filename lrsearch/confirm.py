@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
 
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR, confirmation_study
 from lrsearch.callable_module import make_callable

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
+
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean

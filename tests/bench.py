@@ -16,7 +16,8 @@ from lrsearch.schedules import Schedule, Space
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.study import make_pruner, open_study
+from lrsearch.search.methods import make_pruner
+from lrsearch.search.study import open_study
 from lrsearch.storage import open_storage
 from lrsearch.storage.owners import new_owner
 from lrsearch.training.runner import EpochResult, Runner

@@ -19,9 +19,9 @@ from lrsearch.report.tables import families_table, load
 from lrsearch.schedules.recipes import checked_recipe, make_recipe
 from lrsearch.search import plan as plans
 from lrsearch.search.ask import Draft, Searched
+from lrsearch.search.methods import SAMPLERS, make_sampler
 from lrsearch.search.outcome import Outcome
 from lrsearch.search.run import run
-from lrsearch.search.study import SAMPLERS, make_sampler
 
 RECIPES = ["ConstantLR", "StepLR", "CosineAnnealingLR", "OneCycleLR"]
 

@@ -20,7 +20,9 @@ import lrsearch
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
 from lrsearch.search import plan
+from lrsearch.storage import open_storage
 from lrsearch.storage.urls import option, redact
+from tests.synthetic import make_study
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
 
@@ -394,21 +396,35 @@ def test_another_pruner_or_sampler_on_an_existing_study_is_told_in_one_line(
         assert (out + errors).count(told) == (out + errors).count("was made with") == bool(words)
 
 
-@pytest.mark.parametrize("word", ["--help", "--version"])
-def test_help_and_version_import_nothing_but_the_standard_library(word: str) -> None:
+def imported(*words: str) -> set[str]:
+    """The packages beyond the standard library that a command imports."""
     program = (
-        "import atexit, runpy, sys\n"
+        "import contextlib, sys\n"
         "before = set(sys.modules)\n"
-        "def tell(): print(*{name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "                  - sys.stdlib_module_names)\n"
-        "atexit.register(tell)\n"
-        f"sys.argv = ['lrsearch', {word!r}]\n"
-        "runpy.run_module('lrsearch', run_name='__main__')\n"
+        "from lrsearch.__main__ import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        f"    main({words!r})\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "      - sys.stdlib_module_names)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
-    assert done.stdout.splitlines()[-1] == "lrsearch"
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_import_nothing_but_the_standard_library(word: str) -> None:
+    assert imported(word) == {"lrsearch"}
+
+
+def test_commands_about_studies_import_nothing_that_computes(in_tmp: Path) -> None:
+    """scipy alone takes longer than all that such a command does."""
+    make_study(storage=open_storage("sqlite:///lrsearch.db"))
+    for line in ("show digits", "studies", "export digits", "delete digits --yes"):
+        found = imported(*line.split())
+        assert "optuna" in found
+        assert not found & {"scipy", "torch", "sklearn", "plotly", "pandas"}, line
 
 
 @pytest.mark.parametrize("command", COMMANDS)

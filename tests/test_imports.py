@@ -65,6 +65,13 @@ def test_a_module_of_a_hollow_package_stays_and_the_package_comes_whole_afterwar
         import_module("no_such_package")
 
 
+@pytest.mark.parametrize("module", ["lrsearch.search.run", "lrsearch.confirm", "lrsearch.train"])
+def test_what_trains_imports_scipy_before_torch(module: str) -> None:
+    program = f"import sys, {module}; names = list(sys.modules)\n"
+    program += "assert names.index('scipy.special') < names.index('torch')"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_forests_leave_most_of_scikit_learn_alone_and_others_find_it() -> None:
     program = (
         "import sys, optuna\n"

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from lrsearch.search.study import make_pruner
+from lrsearch.search.methods import make_pruner
 from lrsearch.storage import Storage, open_storage, reading
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.history import forget_epochs

@@ -15,7 +15,6 @@ import numpy as np
 from lrsearch.errors import LrsearchError
 from lrsearch.report.learning_curves import sampled
 from lrsearch.report.tables import StudyTable, TrialRow
-from lrsearch.surrogate import cap, fit, trace_features
 
 SAME = 0.2
 """Curves that differ by less than this part of their area count as one schedule.
@@ -105,6 +104,8 @@ def gentler(table: StudyTable) -> TrialRow | None:
     ]
     if len(complete) < LEAST_COMPLETE or complete[0].baseline is not None:
         return None
+    from lrsearch.surrogate import cap, fit, trace_features  # scipy: half a CPU second
+
     best = complete[0]
     losses = np.array([t.value for t in complete], dtype=np.float64)
     losses = np.log(losses) if losses[0] > 0 else losses

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.attributes import CONFIRM_ATTR, info_of
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study, info_of
 from lrsearch.report import words
 from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import findings
@@ -47,8 +47,8 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
     stopped = pruning(table)
     again = study.user_attrs.get(CONFIRM_ATTR)  # many seeds: the lowest loss says nothing
     found = None if again is not None else answer(table)
-    if found is not None:
-        found = replace(found, robust=robust(table, storage))
+    if found is not None and confirmation_study(storage, table.name) is not None:
+        found = replace(found, robust=robust(table, storage))  # where any was raised
     plan = table.info.get("plan") or {}
     status: dict[str, Any] = {
         "study": table.name,

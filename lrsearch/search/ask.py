@@ -19,8 +19,8 @@ from lrsearch.errors import LrsearchError, UsageError, did_you_mean
 from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
+from lrsearch.search.methods import set_sampler
 from lrsearch.search.sampling import TraceSampler
-from lrsearch.search.study import set_sampler
 from lrsearch.storage import trials
 from lrsearch.storage.cache import put
 from lrsearch.storage.engine import Storage
@@ -35,7 +35,7 @@ class Asker:
         study: The study.
         storage: Its database.
         space: What is searched.
-        sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
+        sampler: Name in :data:`lrsearch.search.methods.SAMPLERS`.
         seed: The study's seed.
         baselines: The usual recipes; they take the first slots.
     """

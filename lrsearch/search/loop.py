@@ -58,7 +58,7 @@ class Worker:
         fallback: Makes a runner for so many trials at once, for when that for more fails.
         target: Finished trials the study shall have.
         owner: Unique name of this worker.
-        sampler: Name in :data:`lrsearch.search.study.SAMPLERS`.
+        sampler: Name in :data:`lrsearch.search.methods.SAMPLERS`.
         seed: The study's seed.
         baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
         checkpoints: Of the trials.

@@ -20,6 +20,7 @@ from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_crew, make_worker
+from lrsearch.search.methods import make_pruner
 from lrsearch.search.outcome import Outcome
 from lrsearch.search.plan import (
     Plan,
@@ -32,7 +33,7 @@ from lrsearch.search.plan import (
 )
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
-from lrsearch.search.study import load_study, make_pruner, open_study, other_ways
+from lrsearch.search.study import load_study, open_study, other_ways
 from lrsearch.search.workers import idle, spread
 from lrsearch.storage import Storage, check_storage, open_storage, redact
 from lrsearch.tracking import check_log

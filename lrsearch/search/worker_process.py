@@ -61,8 +61,9 @@ def main() -> int:
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
         from lrsearch.search.make import make_worker
+        from lrsearch.search.methods import make_pruner
         from lrsearch.search.plan import make_plan, ordered, with_lr_range
-        from lrsearch.search.study import make_pruner, open_study
+        from lrsearch.search.study import open_study
         from lrsearch.storage import open_storage
         from lrsearch.storage.engine import PATIENCE_SECONDS
 

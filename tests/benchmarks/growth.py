@@ -30,8 +30,8 @@ from sqlalchemy import insert
 
 from lrsearch.schedules import Space
 from lrsearch.search.ask import Draft
+from lrsearch.search.methods import make_pruner, set_sampler
 from lrsearch.search.progress import read_progress
-from lrsearch.search.study import make_pruner, set_sampler
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
 from lrsearch.storage.cache import Cache, frozen
 from lrsearch.storage.schema import (

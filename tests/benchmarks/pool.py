@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from lrsearch.schedules import Space
 from lrsearch.search.curves import lr_per_epoch
+from lrsearch.search.methods import SAMPLERS, make_sampler
 from lrsearch.search.sampling import LEAST_KNOWN, promise
-from lrsearch.search.study import SAMPLERS, make_sampler
 from lrsearch.surrogate import Array, trace_features
 from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read
 

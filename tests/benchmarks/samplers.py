@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lrsearch import config as configs
+from lrsearch.search import methods
 from lrsearch.search import study as studies
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_worker
@@ -46,7 +47,7 @@ CHECKS = (20, 40, 80)
 IN_FLIGHT = 8
 RAW = "raw.jsonl"
 SAMPLERS = {"trace": "trace", "random": "random", "tpe (group)": "tpe", "tpe": "tpe, no group"}
-"""How an arm is called -> its name in ``lrsearch.search.study.SAMPLERS``."""
+"""How an arm is called -> its name in ``lrsearch.search.methods.SAMPLERS``."""
 
 
 def without_group(seed: int, draw: int, space: Any) -> optuna.samplers.BaseSampler:
@@ -138,7 +139,7 @@ class Live:
 def run_study(task: Task, seed: int, **settings: Any) -> Live:
     """One study in a database of its own, through the worker that ``lrsearch run`` has."""
     sampler = settings.pop("sampler", "trace")
-    studies.SAMPLERS.setdefault("tpe, no group", without_group)
+    methods.SAMPLERS.setdefault("tpe, no group", without_group)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         given = {"name": "s", "storage": f"sqlite:///{folder}/s.db", "seed": seed}
@@ -147,7 +148,7 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         storage = open_storage(config.storage)
         plan = make_plan(config, task)
         study = studies.open_study(storage, config, plan.to_dict())
-        study.pruner = studies.make_pruner(config.pruner, plan.epochs)
+        study.pruner = methods.make_pruner(config.pruner, plan.epochs)
         plan, _ = with_lr_range(plan, study, storage)
         worker = make_worker(plan, study, storage, Path(folder), Interrupt(), print)
         worker.sampler = sampler
