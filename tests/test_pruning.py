@@ -160,6 +160,28 @@ def test_a_judge_that_saw_the_study_grow_and_one_that_comes_late_learn_the_same(
             assert np.array_equal(*chances), (ended, epoch)
 
 
+@pytest.mark.parametrize("unknown", [0.0, 0.3])
+@pytest.mark.parametrize("least", [0.0, -2.0])
+def test_the_floor_of_a_stopped_trial_is_what_comparing_it_with_each_completed_one_gives(
+    least: float, unknown: float
+) -> None:
+    rng = np.random.default_rng(0)
+    state = np.where(np.arange(60) < 20, COMPLETE, STOPPED)
+    reached = np.where(state == COMPLETE, EPOCHS, rng.choice([1, 3, 10], 60))
+    raw = rng.integers(1, 40, (60, 1)) + rng.integers(0, 6, (60, EPOCHS)) + least  # some are equal
+    avg = np.where(rng.random(raw.shape) < unknown, np.nan, raw + rng.integers(0, 3, raw.shape))
+    judge = Judge(Curves(raw, raw, avg, reached, state, trace_features(np.abs(raw))))
+    raw, avg = judge.scaled(raw), judge.scaled(avg)
+    floor = []
+    for own in range(20, 60):
+        at = reached[own] - 1
+        worse = np.fmin(raw[own, at] - raw[:20, at], avg[own, at] - avg[:20, at])
+        alike = raw[:20, -1][worse <= 0]
+        floor.append(alike.min() if len(alike) else raw[:20, -1].max() + np.nanmin(worse))
+    assert judge._floor().tolist() == floor
+    assert len(set(floor)) > 10
+
+
 def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now() -> None:
     lr = np.stack([s.trace().lr for s in random_schedules(40)])
     curves = np.array([losses_of(row) for row in lr])  # (n, 2, E)

@@ -240,18 +240,18 @@ class Judge:
         raw or the averaged loss. Where none did: the worst of them, and by how much it was worse.
         Predictors know only trials that were good enough to end, and take the rest for alike.
         """
-        complete = self._complete
-        at = self._settled.reached[self._stopped] - 1
-        final = self._final[complete]
-        with np.errstate(invalid="ignore"):  # two averages that are not finite
-            raw, avg = (
-                losses[self._stopped, at][:, None] - losses[complete][:, at].T
-                for losses in (self._raw, self._avg)
-            )
-        worse = np.fmin(raw, avg)  # (s, c): by how much it is worse in both
-        alike = np.where(worse <= 0.0, final, np.inf).min(axis=1)
-        beyond = final.max() + np.fmin.reduce(worse, axis=1)
-        return np.asarray(np.where(np.isfinite(alike), alike, beyond))
+        complete, stopped, final = self._complete, self._stopped, self._final[self._complete]
+        reached = self._settled.reached[stopped]
+        alike, worse = np.full(len(stopped), np.inf), np.full(len(stopped), np.nan)
+        for epoch in np.unique(reached):
+            rows = reached == epoch
+            for losses in (self._raw, self._avg):
+                own, then = losses[stopped[rows], epoch - 1], losses[complete, epoch - 1]
+                order = np.argsort(then)[: (~np.isnan(then)).sum()]
+                lowest = np.minimum.accumulate(np.append(np.inf, final[order[::-1]]))[::-1]
+                alike[rows] = np.minimum(alike[rows], lowest[np.searchsorted(then[order], own)])
+                worse[rows] = np.fmin(worse[rows], own - np.fmax.reduce(then))
+        return np.asarray(np.where(np.isfinite(alike), alike, final.max() + worse))
 
     def _averaged(self, epoch: int, rows: NDArray[np.int64]) -> Array:
         """Averaged losses at an epoch, or at the last of a trial that diverged before."""
