@@ -13,6 +13,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import CONFIRM_ATTR, info_of, other_params, schedule_of
+from lrsearch.divergence import status_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
@@ -54,7 +55,7 @@ def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             f"study {study.study_name!r} has no trial {number} with a schedule "
             f"(it has {len(trials)} trials)"
         )
-    done = [t for t in trials if t.state == TrialState.COMPLETE and _finite(t) and schedule_of(t)]
+    done = [t for t in trials if status_of(t) == "complete" and schedule_of(t)]
     if not done:
         raise LrsearchError(why_none(study))
     return min(done, key=lambda t: (t.value, t.number))
@@ -64,7 +65,7 @@ def why_none(study: optuna.Study) -> str:
     """Why a study has no completed trial, and what to do about it, in a line."""
     trials = study.get_trials(deepcopy=False)
     ended, ours = [t for t in trials if t.state.is_finished()], bool(info_of(study.user_attrs))
-    if ended and all(_diverged(t) for t in ended):
+    if ended and all(status_of(t) == "diverged" for t in ended):
         rates = [s["lr"] for t in ended if "lr" in (s := schedule_of(t))]
         least = f", even at lr {min(rates):.3g}" if rates else ""
         how = "(--lr LOW,HIGH and another --name)" if ours else "in its own training loop"
@@ -129,15 +130,6 @@ def _export(study: optuna.Study) -> str:
 def _label(study: optuna.Study) -> str:
     """The study's database, as it may be shown; "" where it has no name."""
     return str(getattr(backend(study._storage), "label", ""))
-
-
-def _finite(trial: FrozenTrial) -> bool:
-    return trial.value is not None and math.isfinite(trial.value)
-
-
-def _diverged(trial: FrozenTrial) -> bool:
-    lost = trial.state == TrialState.COMPLETE and not _finite(trial)
-    return lost or trial.user_attrs.get("stopped") == "diverged"
 
 
 def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:

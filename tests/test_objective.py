@@ -17,12 +17,12 @@ from torch import nn
 import lrsearch
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
-from lrsearch.export import configuration, export_text
+from lrsearch.export import best_trial, configuration, export_text
 from lrsearch.objective import _space
 from lrsearch.report.page import write_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import FixedParams, Schedule, Space
-from lrsearch.search.curves import DIVERGED, load_curves
+from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
 from lrsearch.search.progress import read_progress
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
@@ -251,6 +251,25 @@ def test_a_study_that_an_older_version_made_keeps_its_diverged_trials() -> None:
     assert table.trials[3].status == "diverged"
     assert table.history.of(table.trials[3].trial_id, "val_loss").tolist() == [5.0, math.inf]
     assert load_curves(study).state[3] == DIVERGED
+
+
+def test_a_trial_that_diverged_is_never_complete_whatever_its_loop_returns() -> None:
+    study = in_memory()
+
+    def objective(trial: optuna.Trial) -> float:
+        lrsearch.suggest(trial, EPOCHS)
+        pruning = lrsearch.PruningCallback(trial)
+        return 0.1 if pruning.report(math.nan if trial.number else 0.5, epoch=EPOCHS) else 0.5
+
+    study.optimize(objective, n_trials=2)
+    assert [t.value for t in study.trials] == [0.5, 0.1]
+    assert [t.status for t in load(study).trials] == ["complete", "diverged"]
+    assert [row.stopped for row in read_progress(study, 2, EPOCHS).rows] == [
+        "completed",
+        "diverged",
+    ]
+    assert load_curves(study).state.tolist() == [COMPLETE, DIVERGED]
+    assert best_trial(study).number == 0
 
 
 def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
-from lrsearch.divergence import HUGE, blown_up
+from lrsearch.divergence import HUGE, blown_up, last_loss, status_of
 from lrsearch.optuna_helpers import backend
-from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow, status_of
+from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.history import load_history
 
@@ -29,7 +29,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     info = info_of(study.user_attrs)
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
-    ceiling = _ceiling(frozen)
+    ceiling = blown_up(last_loss(t) for t in frozen if t.state.is_finished())
     trials = [_row_of(trial, ceiling) for trial in frozen]
     if not info:
         others = map(other_params, frozen)
@@ -59,19 +59,12 @@ def _counts(trial: FrozenTrial) -> bool:
     return not ended or bool(schedule_of(trial))
 
 
-def _ceiling(trials: Iterable[FrozenTrial]) -> float:
-    """The loss from which on a trial counts as diverged."""
-    losses = [_number(t.values[0]) for t in trials if t.state.is_finished() and t.values]
-    return blown_up(min((v for v in losses if v is not None), default=math.nan))
-
-
 def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
     attrs, params = trial.user_attrs, trial.params
     schedule = schedule_of(trial)
     warmup = schedule.get("warmup") or 0
     stopped = str(attrs.get("stopped", ""))
-    value = trial.values[0] if trial.values else None
-    status = status_of(trial.state.name, stopped, value, ceiling)
+    status = status_of(trial, ceiling)
     baseline = attrs.get("baseline")
     return TrialRow(
         number=trial.number,
@@ -82,7 +75,7 @@ def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
         warmup=_count(warmup.get("epochs") if isinstance(warmup, Mapping) else warmup),
         params=params,
         distributions=trial.distributions,
-        value=value if status == "complete" else None,
+        value=last_loss(trial) if status == "complete" else None,
         metric=_number(attrs.get("val_metric")),
         epochs=_count(attrs.get("epochs")),
         budget=_count(schedule.get("epochs")),

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrsearch.divergence import HUGE
-
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
@@ -180,23 +178,6 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
 
     check_direction(study)
     return read_study.read(study, storage)
-
-
-def status_of(state: str, stopped: str, value: float | None, ceiling: float = HUGE) -> str:
-    """Optuna's state, our reason and the value -> one of the six statuses.
-
-    Args:
-        state: Name of ``TrialState``.
-        stopped: Why it ended, as far as it is known.
-        value: Its last loss.
-        ceiling: :func:`~lrsearch.divergence.blown_up` of the study's best.
-    """
-    if state == "PRUNED":
-        lost = value is not None and not value < ceiling
-        return "diverged" if stopped == "diverged" or lost else "pruned"
-    if state == "COMPLETE":  # a loop of the user's own may end at infinity
-        return "complete" if value is not None and math.isfinite(value) else "diverged"
-    return {"FAIL": "failed"}.get(state, state.lower())
 
 
 @dataclass(frozen=True, slots=True)

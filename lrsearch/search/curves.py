@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import averaged_losses
-from lrsearch.divergence import DIVERGED_LOSS, blown_up
+from lrsearch.divergence import DIVERGED_LOSS, blown_up, status_of
 from lrsearch.errors import LrsearchError
 from lrsearch.optuna_helpers import backend
 from lrsearch.schedules import FAMILIES, Schedule
@@ -23,6 +23,7 @@ from lrsearch.storage.engine import Storage
 from lrsearch.surrogate import Array, trace_features
 
 RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
+STATES = {"complete": COMPLETE, "pruned": STOPPED, "diverged": DIVERGED}
 DECIDING = threading.RLock()  # threads (``n_jobs``) share a study's sampler and pruner
 STEPS = 60  # in which a schedule that steps within the epoch is looked at
 
@@ -126,8 +127,8 @@ class CurveReader:
             if stage is None and row is not None and known:
                 # All its epochs were read while it ran: only its state is another.
                 failed = trial.state == TrialState.FAIL
-                state = _state(trial, row.raw, row.reached)
-                found[number] = None if failed else _whole(replace(row, state=state), trial)
+                ended = replace(row, state=_state(trial))
+                found[number] = None if failed else _whole(ended, trial)
                 self._rows[key] = None, found[number]
             else:
                 new.append((trial, row))
@@ -194,8 +195,8 @@ def stack(rows: list[TrialCurve], epochs: int | None = None) -> Curves:
     state = np.array([row.state for row in rows], dtype=np.int64)
     last = np.array([row.raw[row.reached - 1] for row in rows])
     ended = (state == COMPLETE) | (state == STOPPED)
-    ceiling = blown_up(float(np.nanmin(last, where=ended, initial=np.inf)))
-    state[ended & (last >= ceiling)] = DIVERGED
+    ceiling = blown_up(last[ended].tolist())
+    state[ended & (last >= ceiling)] = DIVERGED  # also a complete one: no model fits it
     return Curves(
         lr,
         np.where(raw >= DIVERGED_LOSS, ceiling, raw),
@@ -247,8 +248,8 @@ def _row(
         avg = _filled(budget, steps, [kept.get(step, np.nan) for step in steps])
     avg = np.where(np.isnan(avg), raw, avg)
     reached = steps[-1] if steps else 0
-    state = _state(trial, raw, reached)
-    return _whole(replace(before, raw=raw, avg=avg, reached=reached, state=state), trial)
+    row = replace(before, raw=raw, avg=avg, reached=reached, state=_state(trial))
+    return _whole(row, trial)
 
 
 def _whole(row: TrialCurve, trial: FrozenTrial) -> TrialCurve:
@@ -283,10 +284,5 @@ def _filled(budget: int, epochs: Any, values: Any) -> Array:
     return out
 
 
-def _state(trial: FrozenTrial, raw: Array, reached: int) -> int:
-    last = raw[reached - 1] if reached else np.nan
-    if not trial.state.is_finished():
-        return RUNNING
-    if trial.user_attrs.get("stopped") == "diverged" or (reached and not last < DIVERGED_LOSS):
-        return DIVERGED
-    return COMPLETE if trial.state == TrialState.COMPLETE else STOPPED
+def _state(trial: FrozenTrial) -> int:
+    return STATES.get(status_of(trial), RUNNING)

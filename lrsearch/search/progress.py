@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.divergence import blown_up
+from lrsearch.divergence import blown_up, last_loss, status_of
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
-
-ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
-"""How a trial ended, where a training loop of the user's own did not say."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ _ENDED: WeakKeyDictionary[optuna.Study, dict[int, TrialProgress | None]] = WeakK
 def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
     """Read a study's :class:`Progress`; cheap, rows of finished trials are kept."""
     ended = _ENDED.setdefault(study, {})
-    rows = []
+    shown = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.WAITING:
             continue
@@ -119,20 +115,15 @@ def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
         if trial.state.is_finished():
             ended[trial.number] = row
         if row is not None:
-            rows.append(row)
-    return Progress(target, budget, tuple(_with_blown_up(rows)))
+            shown.append((trial, row))
+    ceiling = blown_up(last_loss(t) for t, _ in shown if t.state.is_finished())
+    rows = (replace(row, stopped=_stopped(trial, ceiling)) for trial, row in shown)
+    return Progress(target, budget, tuple(rows))
 
 
-def _with_blown_up(rows: list[TrialProgress]) -> list[TrialProgress]:
-    """The rows, those stopped far above all others as diverged: as a report counts them."""
-    losses = [r.value for r in rows if r.stopped != "running" and r.value is not None]
-    ceiling = blown_up(min(losses, default=math.nan))
-    return [
-        replace(r, stopped="diverged")
-        if r.stopped == "pruned" and r.value is not None and not r.value < ceiling
-        else r
-        for r in rows
-    ]
+def _stopped(trial: FrozenTrial, ceiling: float) -> str:
+    status = status_of(trial, ceiling)
+    return "completed" if status == "complete" else status
 
 
 def _row(trial: FrozenTrial) -> TrialProgress | None:
@@ -144,10 +135,6 @@ def _row(trial: FrozenTrial) -> TrialProgress | None:
     except LrsearchError:
         return None  # a trial that somebody else put there
     step = trial.last_step
-    stopped = "running"
-    if trial.state.is_finished():
-        failed = trial.state == TrialState.FAIL  # whatever was said before it did
-        stopped = "failed" if failed else str(attrs.get("stopped", ENDED[trial.state]))
     return TrialProgress(
         number=trial.number,
         family=schedule.family,
@@ -156,7 +143,7 @@ def _row(trial: FrozenTrial) -> TrialProgress | None:
         epochs=int(attrs.get("epochs", step or 0)),
         value=trial.intermediate_values[step] if step is not None else None,
         metric=attrs.get("val_metric"),
-        stopped=stopped,
+        stopped="running",
         baseline=attrs.get("baseline"),
         error=str(attrs["error"]).splitlines()[0] if attrs.get("error") else None,
     )
