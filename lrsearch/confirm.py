@@ -35,6 +35,7 @@ from lrsearch.report.robust import robust
 from lrsearch.report.tables import load
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.study import changed, stored_config
@@ -121,16 +122,16 @@ def confirm(
         raised = [(raised_arm(arm), fresh[0]) for arm in own]
         before = read_confirmed(storage, study.study_name)
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
-        folder = results_folder(plan.config.out, study.study_name)
         for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):
             note(line)
-        train_confirmation(plan, again, storage, folder, interrupt, note, task=task)
+        train_confirmation(plan, again, Context(storage, interrupt, note, task=task))
     confirmed = read_confirmed(storage, study.study_name)
     if confirmed is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
             f"{typed('show', study.study_name + CONFIRM_SUFFIX, storage.label)} tells why"
         )
+    folder = results_folder(plan.config.out, study.study_name)
     write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
     file = write_confirmed(study, confirmed, folder / "confirmed.yaml")
     return dataclasses.replace(confirmed, file=file)

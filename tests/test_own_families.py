@@ -20,10 +20,13 @@ from lrsearch.errors import UsageError
 from lrsearch.report.record import make_record, to_json
 from lrsearch.schedules import FAMILIES, Family, Schedule, get_family
 from lrsearch.schedules.family import home, is_builtin
+from lrsearch.search.context import Context
+from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
 from lrsearch.search.run import run
 from lrsearch.search.worker_process import _import_families
+from lrsearch.storage import open_storage
 from lrsearch.tasks.custom import import_module
 
 CODE = """
@@ -197,5 +200,5 @@ def test_a_family_of_a_script_has_one_worker_unless_more_are_asked_for(
     plan = make_plan(make({**settings, "workers": 2}))
     assert plan.choice.workers == 2
     with pytest.raises(UsageError, match="cannot share the schedule family Shrinking, which is"):
-        make_crew(plan, None, place, None, print)  # type: ignore[arg-type]
+        make_crew(plan, Context(open_storage("sqlite:///a.db"), Interrupt(), print))
     assert module.__name__ == "lrsearch_task_shrinking"

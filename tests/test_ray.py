@@ -20,6 +20,7 @@ from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.errors import UsageError
 from lrsearch.search import ray_launcher
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import make_plan
 from lrsearch.search.ray_launcher import lost, make_cluster
@@ -311,7 +312,7 @@ def test_workers_without_a_place_do_not_hold_up_the_end_and_say_so_once(in_tmp: 
     cluster = SimpleNamespace(devices=["cpu"], start=lambda order: next(waiting))
     plan = make_plan(make({"epochs": 4, "train_samples": 100, "workers": 3}))
     notes: list[str] = []
-    storage = open_storage("sqlite:///a.db")
-    Crew(plan, storage, in_tmp, Interrupt(), notes.append, cluster).run()  # type: ignore[arg-type]
+    context = Context(open_storage("sqlite:///a.db"), Interrupt(), notes.append)
+    Crew(plan, context, cluster).run()  # type: ignore[arg-type]
     assert [child.killed for child in children] == [False, True, True]
     assert notes == ["workers wait"]

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError
 from lrsearch.search.child import LocalChild, death
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
@@ -162,7 +163,7 @@ def test_workers_that_die_over_trials_of_others_are_given_up_and_leave_them(
     plan = make_plan(make({"task": "digits", "workers": "1"}))
     launcher = SimpleNamespace(devices=["cpu"], start=start)
     notes: list[str] = []
-    crew = Crew(plan, bench.storage, tmp_path, Interrupt(), notes.append, launcher)
+    crew = Crew(plan, Context(bench.storage, Interrupt(), notes.append), launcher)
     with pytest.raises(LrsearchError, match="every worker died 5 times in a row"):
         crew.run()
     assert len(started) == MAX_DEATHS
@@ -262,7 +263,8 @@ def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     plan = make_plan(make({"workers": 2, "train_samples": 100}))
     there = replace(plan, device=torch.device("cuda:0"))
-    assert make_crew(there, None, tmp_path, None, print) is not None  # type: ignore[arg-type]
+    context = Context(Bench(tmp_path).storage, Interrupt(), print)
+    assert make_crew(there, context) is not None
     assert emptied == [True]
 
 

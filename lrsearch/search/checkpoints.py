@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from lrsearch.attributes import STUDY_ATTR
 from lrsearch.errors import LrsearchError
+from lrsearch.files import results_folder
 from lrsearch.training import checkpoint
 
 PAUSE_SECONDS = 5.0
@@ -37,14 +38,13 @@ class Checkpoints:
     seconds: float = 0.0
 
     @classmethod
-    def of_study(
-        cls, study: optuna.Study, folder: Path, note: Callable[[str], None]
-    ) -> Checkpoints:
-        """Those of a study that ``lrsearch run`` made, below the folder of its results.
+    def of_study(cls, study: optuna.Study, out: str, note: Callable[[str], None]) -> Checkpoints:
+        """Those of a study that ``lrsearch run`` made, below the folder of its results in ``out``.
 
         Its ``uid`` is in the name, so that those of a study of the same name in another database
         are never taken for its own.
         """
+        folder = results_folder(out, study.study_name)
         return cls(folder / "checkpoints" / study.user_attrs[STUDY_ATTR]["uid"], note)
 
     def due(self, saved: float, residents: int) -> bool:

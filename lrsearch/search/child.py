@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lrsearch.search.forked import Forked
 
 Order = dict[str, Any]
-"""What a worker is told: ``config``, ``threads``, ``folder``; ``cwd``, where it starts;
+"""What a worker is told: ``config``, ``threads``; ``cwd``, where it starts;
 ``confirms``, the confirmation that it trains, if any; and ``families``, the file of each schedule
 family of the user's own."""
 Words = dict[str, Any]

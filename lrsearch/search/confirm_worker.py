@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
@@ -18,16 +17,14 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import CONFIRM_ATTR
-from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
-from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.context import Context
 from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.make import make_crew, make_runner
 from lrsearch.search.plan import Plan
 from lrsearch.storage import trials
-from lrsearch.storage.cache import Cache
 from lrsearch.storage.owners import new_owner
 from lrsearch.storage.trials import Claim
 from lrsearch.tasks.check import load_test
@@ -35,32 +32,10 @@ from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.runner import Runner
 
-if TYPE_CHECKING:
-    from lrsearch.search.ray_launcher import Cluster
-    from lrsearch.storage.engine import Storage
 
-
-def join_confirmation(
-    plan: Plan,
-    name: str,
-    storage: Storage,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-) -> Worker:
-    """A worker for a confirmation that another process has made."""
-    study = optuna.load_study(study_name=name, storage=Cache(storage))
-    return make_confirm_worker(plan, study, storage, interrupt, note)
-
-
-def make_confirm_worker(
-    plan: Plan,
-    study: optuna.Study,
-    storage: Storage,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-) -> Worker:
+def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
     """The worker of this process; it trains the arms of one seed together where that is faster."""
-    made = study.user_attrs[CONFIRM_ATTR]
+    made, note = study.user_attrs[CONFIRM_ATTR], context.note
     order, arms = made["slots"], {arm["key"]: arm for arm in made["all_arms"]}
     together = len(made["arms"]) or max(Counter(seed for _, seed in order).values())
     fuse = max(1, min(plan.choice.fuse, together))
@@ -73,10 +48,9 @@ def make_confirm_worker(
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
     seed, timeout = int(order[0][1]), plan.config.timeout
-    folder = results_folder(plan.config.out, study.study_name)
     return ConfirmWorker(
         study=study,
-        storage=storage,
+        storage=context.storage,
         space=plan.space,
         runner=of_seed(seed),
         fallback=partial(of_seed, seed),
@@ -85,9 +59,9 @@ def make_confirm_worker(
         sampler="random",
         seed=seed,
         baselines={},
-        checkpoints=Checkpoints.of_study(study, folder, note),
+        checkpoints=Checkpoints.of_study(study, plan.config.out, note),
         device=devices.describe(plan.device),
-        interrupt=interrupt,
+        interrupt=context.interrupt,
         deadline=None if timeout is None else time.monotonic() + timeout,
         note=note,
         order=order,
@@ -97,35 +71,19 @@ def make_confirm_worker(
     )
 
 
-def train_confirmation(
-    plan: Plan,
-    study: optuna.Study,
-    storage: Storage,
-    folder: Path,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-    cluster: Cluster | None = None,
-    *,
-    task: Any = None,
-) -> None:
+def train_confirmation(plan: Plan, study: optuna.Study, context: Context) -> None:
     """Run the slots of a confirmation that are not done, in this process or by a crew.
 
     Args:
         plan: What its trials are trained with.
         study: The study ``NAME-confirm``.
-        storage: Its database.
-        folder: The folder of the search's results.
-        interrupt: Takes the signals.
-        note: Called with one line for the user.
-        cluster: Where the workers run; None: here.
-        task: The task, where it is a Python object.
+        context: The run that it belongs to.
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    name = study.study_name
-    crew = make_crew(plan, storage, folder, interrupt, note, cluster, task=task, confirms=name)
-    (crew or make_confirm_worker(plan, study, storage, interrupt, note)).run()
+    crew = make_crew(plan, context, confirms=study.study_name)
+    (crew or make_confirm_worker(plan, study, context)).run()
 
 
 def no_test(weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,13 +13,11 @@ from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.report import words
 from lrsearch.schedules.family import is_builtin
 from lrsearch.search.checkpoints import Checkpoints
+from lrsearch.search.context import Context
 from lrsearch.search.forked import Forked
-from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of
-from lrsearch.search.ray_launcher import Cluster
 from lrsearch.search.workers import Crew, LocalLauncher
-from lrsearch.storage import Storage
 from lrsearch.storage.owners import new_owner
 from lrsearch.tracking import make_tracker
 from lrsearch.training import device as devices
@@ -29,20 +26,13 @@ from lrsearch.training.loop import SingleRunner
 from lrsearch.training.runner import Runner
 
 
-def make_worker(
-    plan: Plan,
-    study: optuna.Study,
-    storage: Storage,
-    folder: Path,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-) -> Worker:
+def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
     """The worker of this process."""
-    config = plan.config
+    config, note = plan.config, context.note
     torch.set_num_threads(plan.choice.threads)
     return Worker(
         study=study,
-        storage=storage,
+        storage=context.storage,
         space=plan.space,
         runner=make_runner(plan, note=note),
         fallback=lambda count: make_runner(plan, count, note),
@@ -51,9 +41,9 @@ def make_worker(
         sampler=config.sampler,
         seed=config.seed,
         baselines=baselines_of(plan),
-        checkpoints=Checkpoints.of_study(study, folder, note),
+        checkpoints=Checkpoints.of_study(study, config.out, note),
         device=devices.describe(plan.device),
-        interrupt=interrupt,
+        interrupt=context.interrupt,
         deadline=None if config.timeout is None else time.monotonic() + config.timeout,
         note=note,
         tracker=None if config.log is None else make_tracker(config.log),
@@ -62,13 +52,8 @@ def make_worker(
 
 def make_crew(
     plan: Plan,
-    storage: Storage,
-    folder: Path,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-    cluster: Cluster | None = None,
+    context: Context,
     *,
-    task: Any = None,
     spares: list[Forked] | None = None,
     confirms: str | None = None,
 ) -> Crew | None:
@@ -79,10 +64,10 @@ def make_crew(
     Raises:
         UsageError: If several are asked for, and the task is an object of this process.
     """
-    config = plan.config
+    config, cluster = plan.config, context.cluster
     if plan.choice.workers == 1 and cluster is None:
         return None
-    if unshared := _unshared(plan, task):
+    if unshared := _unshared(plan, context.task):
         if config.workers == "auto" and cluster is None:
             return None
         raise UsageError(
@@ -92,7 +77,7 @@ def make_crew(
     devices.give_back(plan.device)  # of the dry batch and what was timed: it is the workers' now
     deadline = None if config.timeout is None else time.monotonic() + config.timeout
     launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
-    return Crew(plan, storage, folder, interrupt, note, launcher, deadline, confirms)
+    return Crew(plan, context, launcher, deadline, confirms)
 
 
 def _unshared(plan: Plan, task: Any) -> str | None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.finalists import arm_of
@@ -19,12 +16,8 @@ from lrsearch.report.robust_words import failed_line, spared_line
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
-from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.context import Context
 from lrsearch.search.plan import Plan
-
-if TYPE_CHECKING:
-    from lrsearch.search.ray_launcher import Cluster
-    from lrsearch.storage.engine import Storage
 
 TIME_UP = f"time was up before all finalists had run with their rates raised {RAISE:g} times; "
 TIME_UP += "the same command goes on"
@@ -36,13 +29,8 @@ def raise_finalists(
     plan: Plan,
     study: optuna.Study,
     table: StudyTable,
-    storage: Storage,
-    interrupt: Interrupt,
-    note: Callable[[str], None],
-    cluster: Cluster | None = None,
-    *,
-    task: Any = None,
-    deadline: float | None = None,
+    context: Context,
+    deadline: float | None,
 ) -> str:
     """Train the finalists of a search at 1.7 times their rates, on fresh seeds.
 
@@ -56,11 +44,7 @@ def raise_finalists(
         plan: What was searched.
         study: The search.
         table: Its trials, all ended.
-        storage: Its database.
-        interrupt: Takes the signals.
-        note: Called with one line for the user.
-        cluster: Where the workers run; None: here.
-        task: The task, where it is a Python object.
+        context: The run that searched it.
         deadline: ``time.monotonic()`` after which no new run starts.
 
     Returns:
@@ -69,16 +53,15 @@ def raise_finalists(
     Raises:
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    tried = contenders(table)
+    tried, storage = contenders(table), context.storage
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
     fresh = plan.config.seed + FIRST_SEED
-    folder = results_folder(plan.config.out, study.study_name)
     raised = read_raised(tried, storage, study.study_name)
     while some := next_runs(tried, raised):
         runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
         if dear and not plan.config.robust:
-            return "" if raised else spared_line(from_search=task is not None)
+            return "" if raised else spared_line(from_search=context.task is not None)
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return TIME_UP
@@ -88,8 +71,8 @@ def raise_finalists(
         timed = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=left))
         numbers = [trial.number for trial in tried]
         again = open_confirmation(study, storage, plan, runs, finalists=numbers)
-        note(_announced(len(some), raised, again=some[0][1] > 0))
-        train_confirmation(timed, again, storage, folder, interrupt, note, cluster, task=task)
+        context.note(_announced(len(some), raised, again=some[0][1] > 0))
+        train_confirmation(timed, again, context)
         before, raised = raised, read_raised(tried, storage, study.study_name)
         if raised == before:  # some of it could not be run
             return UNFINISHED if deadline is None or time.monotonic() < deadline else TIME_UP

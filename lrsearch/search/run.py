@@ -16,6 +16,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
+from lrsearch.search.context import Context
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
@@ -89,6 +90,7 @@ def run(
         storage = open_storage(config.storage, on_wait=display.note)
         storage.on_wait = display.note
         interrupt.hurry.append(storage.hurry)
+        context = Context(storage, interrupt, display.note, cluster, task)
         study = open_study(storage, config, plan.to_dict(), plan.imports)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
@@ -109,14 +111,12 @@ def run(
             return read_progress(shown, config.trials, plan.epochs)
 
         with watching(read, display, interrupt.at_once):
-            crew = make_crew(
-                plan, storage, folder, interrupt, display.note, cluster, task=task, spares=spares
-            )
+            crew = make_crew(plan, context, spares=spares)
             if crew is not None:
                 crew.run()
             else:
                 dismiss(spares or [])
-                make_worker(plan, study, storage, folder, interrupt, display.note).run()
+                make_worker(plan, study, context).run()
         progress = read()
         if progress.best is None:
             raise LrsearchError(_why_none(study, progress))
@@ -124,9 +124,8 @@ def run(
         files, mattered = write_results(study, table, storage, folder)
         left_out = ""
         if config.robust is not False and progress.finished >= config.trials:
-            end = (plan, study, table, storage, interrupt, display.note, cluster)
             try:
-                left_out = raise_finalists(*end, task=task, deadline=deadline)
+                left_out = raise_finalists(plan, study, table, context, deadline)
             except LrsearchError as error:  # the search is done, and is told
                 display.note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)

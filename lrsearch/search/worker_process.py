@@ -60,37 +60,40 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
+        from lrsearch.search.context import Context
         from lrsearch.search.make import make_worker
         from lrsearch.search.methods import make_pruner
         from lrsearch.search.plan import make_plan, ordered, with_lr_range
-        from lrsearch.search.study import open_study
+        from lrsearch.search.study import load_study, open_study
         from lrsearch.storage import open_storage
         from lrsearch.storage.engine import PATIENCE_SECONDS
 
     def note(line: str) -> None:
         say(note=line)
 
-    folder = Path(order["folder"]).resolve()  # the task may go elsewhere
+    out = str(Path(order["config"]["out"]).resolve())  # the task may go elsewhere
     # What is missing here must not be made anew: then this is not the machine where it lies.
     url = order["config"]["storage"]
     storage = open_storage(url, create=False, patience=PATIENCE_SECONDS, on_wait=note)
     interrupt.hurry.append(storage.hurry)
+    context = Context(storage, interrupt, note)
     _import_families(order["families"], order["config"]["task"])
-    config = make(order["config"])
+    config = make({**order["config"], "out": out})
     plan = make_plan(config)
     plan = dataclasses.replace(
         plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
     )
 
     if order["confirms"]:
-        from lrsearch.search.confirm_worker import join_confirmation
+        from lrsearch.search.confirm_worker import make_confirm_worker
 
-        worker = join_confirmation(plan, order["confirms"], storage, interrupt, note)
+        study = load_study(storage, order["confirms"], storage.label)
+        worker = make_confirm_worker(plan, study, context)
     else:
         study = open_study(storage, config, plan.to_dict())
         plan, _ = with_lr_range(ordered(plan, study), study, storage)
         study.pruner = make_pruner(config.pruner, plan.epochs)
-        worker = make_worker(plan, study, storage, folder, interrupt, note)
+        worker = make_worker(plan, study, context)
     say(owner=worker.owner)
     worker.run()
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from lrsearch.errors import LrsearchError
 from lrsearch.search.child import Child, LocalChild, Order
+from lrsearch.search.context import Context
 from lrsearch.search.forked import Forked
-from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan
-from lrsearch.storage import Storage, slots
+from lrsearch.storage import slots
 
 MAX_DEATHS = 5  # in a row, with neither an epoch recorded nor a minute of life in between
 SETTLED_SECONDS = 60.0
@@ -94,20 +94,14 @@ class Crew:
 
     Args:
         plan: What they run; its choice says how many, and how many threads each.
-        storage: The study's database.
-        folder: The study's folder for results.
-        interrupt: Set by Ctrl-C and SIGTERM.
-        note: Called with one line for the user.
+        context: The run that they work for.
         launcher: Starts them.
         deadline: ``time.monotonic()`` after which no new trial starts.
         confirms: Name of the confirmation that they train, in place of searching.
     """
 
     plan: Plan
-    storage: Storage
-    folder: Path
-    interrupt: Interrupt
-    note: Callable[[str], None]
+    context: Context
     launcher: Launcher
     deadline: float | None = None
     confirms: str | None = None
@@ -127,13 +121,14 @@ class Crew:
         with self._ended_at_last():
             for seat in self.seats:
                 self._start(seat)
+            interrupt = self.context.interrupt
             while any(seat.child for seat in self.seats):
-                self.interrupt.check()
+                interrupt.check()
                 for seat in self.seats:
                     self._listen(seat)
                     if seat.child is not None and (code := seat.child.poll()) is not None:
                         self._ended(seat, seat.child, code)
-                self.interrupt.sleep(POLL_SECONDS)
+                interrupt.sleep(POLL_SECONDS)
         if all(seat.deaths for seat in self.seats):
             raise LrsearchError(
                 f"every worker died {MAX_DEATHS} times in a row; the last one {self.last_death}. "
@@ -143,14 +138,15 @@ class Crew:
     @contextlib.contextmanager
     def _ended_at_last(self) -> Iterator[None]:
         """Nobody is left behind, however we leave."""
-        self.interrupt.at_once.append(self._kill)
+        at_once = self.context.interrupt.at_once
+        at_once.append(self._kill)
         try:
             yield
         except BaseException:
             self._stop()
             raise
         finally:
-            self.interrupt.at_once.remove(self._kill)
+            at_once.remove(self._kill)
 
     def _start(self, seat: Seat) -> None:
         config, choice = self.plan.config, self.plan.choice
@@ -163,17 +159,17 @@ class Crew:
             gpus_per_worker=None,
             workers="1",
             device=seat.device,
+            out=os.path.expanduser(config.out),
             timeout=None if self.deadline is None else max(0.1, self.deadline - time.monotonic()),
         )
         order = {
             "config": config.to_dict(),
             "threads": choice.threads,
-            "folder": str(self.folder),
             "cwd": str(self.plan.cwd),
             "confirms": self.confirms,
             "families": self.plan.homes,
         }
-        seat.before = slots.reached(self.storage)
+        seat.before = slots.reached(self.context.storage)
         seat.owner, seat.error, seat.since = None, None, time.monotonic()
         seat.child = self.launcher.start(order)
 
@@ -183,7 +179,7 @@ class Crew:
             seat.error = words.get("error", seat.error)
             if words.get("note", self.last_note) != self.last_note:  # many may say the same
                 self.last_note = str(words["note"])
-                self.note(self.last_note)
+                self.context.note(self.last_note)
 
     def _ended(self, seat: Seat, child: Child, code: int) -> None:
         """A worker is done, gives up, or died."""
@@ -200,16 +196,16 @@ class Crew:
         self.last_death = reason
         settled = time.monotonic() - seat.since > SETTLED_SECONDS
         if seat.owner is not None:
-            settled = settled or slots.has_worked(self.storage, seat.owner, seat.before)
-            slots.release(self.storage, seat.owner, error=reason)
+            settled = settled or slots.has_worked(self.context.storage, seat.owner, seat.before)
+            slots.release(self.context.storage, seat.owner, error=reason)
         seat.deaths = 1 if settled else seat.deaths + 1
         if seat.deaths >= MAX_DEATHS:
-            self.note(
+            self.context.note(
                 f"worker {seat.index + 1} is given up after {seat.deaths} deaths in a row; "
                 f"the last time it {reason}"
             )
             return
-        self.note(f"worker {seat.index + 1} {reason}; it is replaced and its trials go on")
+        self.context.note(f"worker {seat.index + 1} {reason}; it is replaced and its trials go on")
         self._start(seat)
 
     def _call_off(self) -> None:
@@ -232,7 +228,7 @@ class Crew:
         with contextlib.suppress(LrsearchError):  # the database is away: others find them later
             for seat, _ in running:
                 if seat.owner is not None:
-                    slots.release(self.storage, seat.owner)
+                    slots.release(self.context.storage, seat.owner)
 
     def _kill(self) -> None:
         """The second Ctrl-C."""

@@ -33,6 +33,7 @@ from torch import nn
 from lrsearch import config as configs
 from lrsearch.search import methods
 from lrsearch.search import study as studies
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_worker
 from lrsearch.search.plan import make_plan, with_lr_range
@@ -142,7 +143,7 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
     methods.SAMPLERS.setdefault("tpe, no group", without_group)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        given = {"name": "s", "storage": f"sqlite:///{folder}/s.db", "seed": seed}
+        given = {"name": "s", "storage": f"sqlite:///{folder}/s.db", "seed": seed, "out": folder}
         given |= {"fuse": str(IN_FLIGHT), "workers": "1", "device": "cpu", "precision": "fp32"}
         config = configs.make({**given, "task": "digits", **settings})
         storage = open_storage(config.storage)
@@ -150,7 +151,7 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         study = studies.open_study(storage, config, plan.to_dict())
         study.pruner = methods.make_pruner(config.pruner, plan.epochs)
         plan, _ = with_lr_range(plan, study, storage)
-        worker = make_worker(plan, study, storage, Path(folder), Interrupt(), print)
+        worker = make_worker(plan, study, Context(storage, Interrupt(), print))
         worker.sampler = sampler
         worker.run()
         trials = study.get_trials(deepcopy=False)

@@ -1,0 +1,32 @@
+"""What stays the same from the start of a run to its end, whoever works for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.search.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from lrsearch.search.ray_launcher import Cluster
+    from lrsearch.storage.engine import Storage
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run of one process, as all that works for it sees it.
+
+    Attributes:
+        storage: The database of the search and of its confirmation.
+        interrupt: Set by Ctrl-C and SIGTERM.
+        note: Called with one line for the user.
+        cluster: Where the workers run; None: here.
+        task: The task, where it is a Python object.
+    """
+
+    storage: Storage
+    interrupt: Interrupt
+    note: Callable[[str], None]
+    cluster: Cluster | None = None
+    task: Any = None
