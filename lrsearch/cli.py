@@ -5,52 +5,39 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from lrsearch import __version__
-from lrsearch.cli_answers import COMMANDS as ANSWERS
-from lrsearch.cli_arguments import (
-    Call,
-    Commands,
-    aside,
-    import_argument,
-    note,
-    out_json,
-    pairs,
-    silent,
-)
-from lrsearch.cli_lists import COMMANDS as LISTS
-from lrsearch.cli_studies import COMMANDS as STUDIES
+from lrsearch import cli_studies as studies
+from lrsearch import cli_training as training
+from lrsearch import cli_without_study as without_study
+from lrsearch.cli_arguments import Call, aside
 from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
-from lrsearch.imports import uncollected
-from lrsearch.program import is_ours
 from lrsearch.settings import SETTINGS
 
-if TYPE_CHECKING:
-    from lrsearch.config import StudyConfig
-    from lrsearch.report.confirmed import Confirmed
-    from lrsearch.search.outcome import Outcome
-
-FLAGS = ("warmup", "baselines", "robust", "compile")
-GROUPS = {
-    "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
-    "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
-    "how": ("trials", "sampler", "pruner", "seed", "timeout", "robust", "confirm"),
-    "where": (
-        "name",
-        "storage",
-        "out",
-        "log",
-        "device",
-        "precision",
-        "fuse",
-        "workers",
-        "launcher",
-        "gpus_per_worker",
-        "compile",
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]] = {
+    "run": (training.add_run, "search schedules for a task"),
+    "report": (studies.add_report, "one HTML page with the answer and everything behind it"),
+    "confirm": (
+        training.add_confirm,
+        "is it really better? fresh seeds, test data, honest statistics",
     ),
+    "train": (training.add_train, "train an exported configuration, on its budget or another"),
+    "dashboard": (studies.add_dashboard, "every trial in the browser (optuna-dashboard)"),
+    "export": (studies.add_export, "the answer as YAML, or as Python code"),
+    "show": (studies.add_show, "the state of a study"),
+    "studies": (studies.add_studies, "the studies of a database"),
+    "delete": (studies.add_delete, "delete a study, with its confirmation"),
+    "schedules": (without_study.add_schedules, "list the schedule families and what is searched"),
+    "curves": (without_study.add_curves, "draw the learning-rate curve of a schedule"),
+    "doctor": (
+        without_study.add_doctor,
+        "what works on this machine, and the fix for what does not",
+    ),
+    "tasks": (without_study.add_tasks, "list the built-in tasks and their models"),
 }
+"""Name -> (adds its arguments and gives what runs it, its line of help)."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,119 +70,6 @@ def build_parser() -> Parser:
         known = [word[2:] for word in sub._option_string_actions if word[:2] == "--"]
         sub.set_defaults(options=known)
     return parser
-
-
-# run
-
-
-def _add_run(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument(
-        "--study-file",
-        metavar="FILE.yaml",
-        help="read settings from this file; flags given beside it win",
-    )
-    for title, keys in GROUPS.items():
-        group = sub.add_argument_group(title)
-        for key in keys:
-            setting = SETTINGS[key]
-            flag = f"--{key.replace('_', '-')}"
-            if key in FLAGS:
-                group.add_argument(
-                    flag,
-                    dest=key,
-                    action=argparse.BooleanOptionalAction,
-                    default=argparse.SUPPRESS,
-                    help=setting.help,
-                )
-            else:
-                group.add_argument(
-                    flag,
-                    dest=key,
-                    metavar=setting.metavar,
-                    default=argparse.SUPPRESS,
-                    help=setting.help,
-                )
-            if key == "optimizer":
-                group.add_argument(
-                    "--optimizer-arg",
-                    metavar="KEY=VALUE",
-                    action="append",
-                    default=[],
-                    help="an argument of the optimizer, such as momentum=0.95; may be repeated",
-                )
-    import_argument(sub)
-    shown = sub.add_mutually_exclusive_group()
-    shown.add_argument("--quiet", action="store_true", help="show the end only")
-    shown.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
-    return _run
-
-
-def _run(args: argparse.Namespace) -> int:
-    from lrsearch.config import load
-
-    config = load(args.study_file, _settings(args))
-    if is_ours():
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
-    with uncollected():
-        from lrsearch.search.forked import spares
-        from lrsearch.search.interrupt import Interrupted
-        from lrsearch.search.run import run
-
-    try:
-        with spares(config) as ready, aside(args):
-            outcome = run(config, quiet=args.quiet or args.json, spares=ready)
-        found = _confirmed(outcome, config, args)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
-        return stop.exit_code if isinstance(stop, Interrupted) else 130
-    _tell(outcome, found, args)
-    return 0
-
-
-def _confirmed(
-    outcome: Outcome, config: StudyConfig, args: argparse.Namespace
-) -> Confirmed | None:
-    """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
-    from lrsearch.confirm import after_run, known
-
-    try:
-        with aside(args):
-            if not config.confirm:
-                return known(outcome)
-            return after_run(outcome, config, note=silent if args.quiet or args.json else note)
-    except LrsearchError:
-        _tell(outcome, None, args)
-        raise
-
-
-def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
-    """The end of a run."""
-    from lrsearch.search.outcome import outcome_dict, print_outcome
-
-    if args.json:
-        out_json(outcome_dict(outcome, found))
-    else:
-        print_outcome(outcome, found, imports=args.imports)
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given on the command line."""
-    given = {key: value for key, value in vars(args).items() if key in SETTINGS}
-    arguments = pairs(args.optimizer_arg, "--optimizer-arg")
-    if "name" in arguments:
-        raise UsageError("--optimizer-arg name: the optimizer's name goes to --optimizer")
-    if arguments:
-        name = given.get("optimizer")
-        given["optimizer"] = {**({"name": name} if name else {}), **arguments}
-    return given
-
-
-COMMANDS: Commands = {
-    "run": (_add_run, "search schedules for a task"),
-    **ANSWERS,
-    **STUDIES,
-    **LISTS,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

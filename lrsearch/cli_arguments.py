@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lrsearch.storage import Storage
 
 Call = Callable[[argparse.Namespace], int]
-Commands = dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]]
-"""Name -> (adds the arguments and gives what runs it, its line of help)."""
 
 
 def out(text: str = "") -> None:

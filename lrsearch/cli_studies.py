@@ -1,13 +1,14 @@
-"""The commands about studies as such: show, studies, delete."""
+"""The commands that show, write or delete what a study has: none trains anything."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from lrsearch.cli_arguments import (
     Call,
-    Commands,
+    import_argument,
     json_argument,
     named_study,
     note,
@@ -15,12 +16,137 @@ from lrsearch.cli_arguments import (
     out_json,
     storage_argument,
     study_argument,
+    whole,
 )
 from lrsearch.errors import UsageError, printable
 from lrsearch.imports import uncollected
 
+# report
 
-def _add_show(sub: argparse.ArgumentParser) -> Call:
+
+def add_report(sub: argparse.ArgumentParser) -> Call:
+    study_argument(sub)
+    storage_argument(sub)
+    sub.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE.html",
+        help="where to write (default: lrsearch-results/STUDY/report.html)",
+    )
+    sub.add_argument("--png", metavar="DIR", help="also write the figures as PNG (needs kaleido)")
+    sub.add_argument("--csv", metavar="DIR", help="also write the tables as CSV")
+    sub.add_argument(
+        "--record",
+        metavar="FILE.json",
+        help="only write a record instead: raw values, comparisons, versions; and FILE.svg",
+    )
+    sub.add_argument(
+        "--overview",
+        metavar="FILE.svg",
+        help="only draw every schedule that was tried, and its loss; as SVG or PNG",
+    )
+    return _report
+
+
+def _report(args: argparse.Namespace) -> int:
+    from lrsearch.attributes import CONFIRM_ATTR
+    from lrsearch.report.page import write_report
+    from lrsearch.search.study import folder_of
+
+    study, storage = named_study(args)
+    if CONFIRM_ATTR in study.user_attrs:  # a confirmation is a part of its search's report
+        args.study = study.user_attrs[CONFIRM_ATTR]["of"]
+        study, storage = named_study(args)
+    if args.record:
+        from lrsearch.report.record import write_record
+
+        out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
+        return 0
+    if args.overview:
+        from lrsearch.report.pictures import write_overview
+
+        out(str(write_overview(study, storage, Path(args.overview))))
+        return 0
+    path = Path(args.output) if args.output else folder_of(study) / "report.html"
+    written = write_report(
+        study,
+        storage,
+        path,
+        png=Path(args.png) if args.png else None,
+        csv=Path(args.csv) if args.csv else None,
+    )
+    for file in written:
+        out(str(file))
+    return 0
+
+
+# dashboard
+
+
+def add_dashboard(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("study", metavar="STUDY", nargs="?", help="the one to open (default: all)")
+    storage_argument(sub)
+    sub.add_argument(
+        "--port", type=_port, default=8080, metavar="N", help="on 127.0.0.1 (default: %(default)s)"
+    )
+    return _dashboard
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"needs a number from 1 to 65,535, got {text!r}")
+    return int(text)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from lrsearch.dashboard import open_dashboard
+    from lrsearch.storage import open_storage
+
+    if args.study is not None:
+        named_study(args)
+    storage = open_storage(args.storage, create=False)
+    note("reading studies ...")
+    dashboard = open_dashboard(storage, args.study, args.port)
+    out(f"{dashboard.url}   (Ctrl-C ends it)")
+    sys.stdout.flush()
+    dashboard.run()
+    return 0
+
+
+# export
+
+
+def add_export(sub: argparse.ArgumentParser) -> Call:
+    study_argument(sub)
+    storage_argument(sub)
+    sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
+    sub.add_argument("--trial", type=whole, metavar="N", help="export this trial, not the answer")
+    sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
+    import_argument(sub)
+    return _export
+
+
+def _export(args: argparse.Namespace) -> int:
+    study, storage = named_study(args)
+    from lrsearch.export import answer_note, export_text
+    from lrsearch.files import write_text
+
+    name = Path(args.output).name if args.output else None
+    text = export_text(study, trial=args.trial, python=args.python, name=name)
+    if args.output:
+        write_text(Path(args.output), text)
+        out(args.output)
+    else:
+        sys.stdout.write(text)
+    if args.trial is None and (line := answer_note(study, storage)):
+        note(f"lrsearch: {line.replace('`', '')}")
+    return 0
+
+
+# show, studies, delete
+
+
+def add_show(sub: argparse.ArgumentParser) -> Call:
     study_argument(sub)
     storage_argument(sub)
     json_argument(sub)
@@ -39,7 +165,7 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_studies(sub: argparse.ArgumentParser) -> Call:
+def add_studies(sub: argparse.ArgumentParser) -> Call:
     storage_argument(sub)
     json_argument(sub)
     return _studies
@@ -58,7 +184,7 @@ def _studies(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_delete(sub: argparse.ArgumentParser) -> Call:
+def add_delete(sub: argparse.ArgumentParser) -> Call:
     study_argument(sub, nargs="+")
     storage_argument(sub)
     sub.add_argument("--yes", action="store_true", help="do not ask")
@@ -89,10 +215,3 @@ def _delete(args: argparse.Namespace) -> int:
         out(printable(f"deleted {study.study_name}{stays}"))
     shrink(storage.engine)
     return 0
-
-
-COMMANDS: Commands = {
-    "show": (_add_show, "the state of a study"),
-    "studies": (_add_studies, "the studies of a database"),
-    "delete": (_add_delete, "delete a study, with its confirmation"),
-}

@@ -8,7 +8,6 @@ from typing import Any
 
 from lrsearch.cli_arguments import (
     Call,
-    Commands,
     import_argument,
     out,
     pairs,
@@ -19,7 +18,7 @@ from lrsearch.errors import UsageError
 from lrsearch.settings import SETTINGS
 
 
-def _add_schedules(sub: argparse.ArgumentParser) -> Call:
+def add_schedules(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("--epochs", type=whole, default=30, metavar="N", help="budget (default: 30)")
     import_argument(sub)
     return _schedules
@@ -32,7 +31,7 @@ def _schedules(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_curves(sub: argparse.ArgumentParser) -> Call:
+def add_curves(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument("family", metavar="FAMILY", help="scheduler, by its torch class name")
     sub.add_argument(
         "params",
@@ -99,7 +98,7 @@ def _curves(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_tasks(sub: argparse.ArgumentParser) -> Call:
+def add_tasks(sub: argparse.ArgumentParser) -> Call:
     return _tasks
 
 
@@ -110,7 +109,7 @@ def _tasks(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_doctor(sub: argparse.ArgumentParser) -> Call:
+def add_doctor(sub: argparse.ArgumentParser) -> Call:
     storage_argument(sub)
     sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
     return _doctor
@@ -120,11 +119,3 @@ def _doctor(args: argparse.Namespace) -> int:
     from lrsearch.doctor import print_findings
 
     return 0 if print_findings(args.storage, args.data_dir) else 1
-
-
-COMMANDS: Commands = {
-    "schedules": (_add_schedules, "list the schedule families and what is searched"),
-    "curves": (_add_curves, "draw the learning-rate curve of a schedule"),
-    "doctor": (_add_doctor, "what works on this machine, and the fix for what does not"),
-    "tasks": (_add_tasks, "list the built-in tasks and their models"),
-}

@@ -1,0 +1,268 @@
+"""The commands that train: run, confirm, train."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.cli_arguments import (
+    Call,
+    aside,
+    import_argument,
+    json_argument,
+    named_study,
+    note,
+    out,
+    out_json,
+    pairs,
+    silent,
+    storage_argument,
+    study_argument,
+    whole,
+)
+from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.imports import uncollected
+from lrsearch.program import is_ours
+from lrsearch.settings import SETTINGS, default_storage
+
+if TYPE_CHECKING:
+    from lrsearch.config import StudyConfig
+    from lrsearch.report.confirmed import Confirmed
+    from lrsearch.search.outcome import Outcome
+
+FLAGS = ("warmup", "baselines", "robust", "compile")
+GROUPS = {
+    "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
+    "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
+    "how": ("trials", "sampler", "pruner", "seed", "timeout", "robust", "confirm"),
+    "where": (
+        "name",
+        "storage",
+        "out",
+        "log",
+        "device",
+        "precision",
+        "fuse",
+        "workers",
+        "launcher",
+        "gpus_per_worker",
+        "compile",
+    ),
+}
+
+
+def _machine_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument(
+        "--precision", metavar="auto|fp32|bf16|fp16", help="number format of forward and backward"
+    )
+    sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
+
+
+# run
+
+
+def add_run(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument(
+        "--study-file",
+        metavar="FILE.yaml",
+        help="read settings from this file; flags given beside it win",
+    )
+    for title, keys in GROUPS.items():
+        group = sub.add_argument_group(title)
+        for key in keys:
+            setting = SETTINGS[key]
+            how: dict[str, Any] = {"metavar": setting.metavar}
+            if key in FLAGS:
+                how = {"action": argparse.BooleanOptionalAction}
+            group.add_argument(
+                f"--{key.replace('_', '-')}",
+                dest=key,
+                default=argparse.SUPPRESS,
+                help=setting.help,
+                **how,
+            )
+            if key == "optimizer":
+                group.add_argument(
+                    "--optimizer-arg",
+                    metavar="KEY=VALUE",
+                    action="append",
+                    default=[],
+                    help="an argument of the optimizer, such as momentum=0.95; may be repeated",
+                )
+    import_argument(sub)
+    shown = sub.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="show the end only")
+    shown.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
+    return _run
+
+
+def _run(args: argparse.Namespace) -> int:
+    from lrsearch.config import load
+
+    config = load(args.study_file, _settings(args))
+    if is_ours():
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
+    with uncollected():
+        from lrsearch.search.forked import spares
+        from lrsearch.search.interrupt import Interrupted
+        from lrsearch.search.run import run
+
+    try:
+        with spares(config) as ready, aside(args):
+            outcome = run(config, quiet=args.quiet or args.json, spares=ready)
+        found = _confirmed(outcome, config, args)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        return stop.exit_code if isinstance(stop, Interrupted) else 130
+    _tell(outcome, found, args)
+    return 0
+
+
+def _confirmed(
+    outcome: Outcome, config: StudyConfig, args: argparse.Namespace
+) -> Confirmed | None:
+    """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
+    from lrsearch.confirm import after_run, known
+
+    try:
+        with aside(args):
+            if not config.confirm:
+                return known(outcome)
+            return after_run(outcome, config, note=silent if args.quiet or args.json else note)
+    except LrsearchError:
+        _tell(outcome, None, args)
+        raise
+
+
+def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
+    """The end of a run."""
+    from lrsearch.search.outcome import outcome_dict, print_outcome
+
+    if args.json:
+        out_json(outcome_dict(outcome, found))
+    else:
+        print_outcome(outcome, found, imports=args.imports)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given on the command line."""
+    given = {key: value for key, value in vars(args).items() if key in SETTINGS}
+    arguments = pairs(args.optimizer_arg, "--optimizer-arg")
+    if "name" in arguments:
+        raise UsageError("--optimizer-arg name: the optimizer's name goes to --optimizer")
+    if arguments:
+        name = given.get("optimizer")
+        given["optimizer"] = {**({"name": name} if name else {}), **arguments}
+    return given
+
+
+# confirm
+
+
+def add_confirm(sub: argparse.ArgumentParser) -> Call:
+    study_argument(sub)
+    storage_argument(sub)
+    sub.add_argument(
+        "--top",
+        type=whole,
+        default=3,
+        metavar="N",
+        help="how many of the best distinct schedules, beside the baselines (default: 3; 0: none)",
+    )
+    sub.add_argument(
+        "--seeds", type=whole, default=5, metavar="N", help="fresh seeds for each (default: 5)"
+    )
+    _machine_arguments(sub)
+    import_argument(sub)
+    sub.add_argument("--fuse", metavar="auto|off|K", help="train K at a time as one stacked model")
+    sub.add_argument("--workers", metavar="auto|N", help="processes that train")
+    sub.add_argument("--quiet", action="store_true", help="show the end only")
+    json_argument(sub)
+    return _confirm
+
+
+def _confirm(args: argparse.Namespace) -> int:
+    from lrsearch.confirm import OF_THE_MACHINE, confirm
+    from lrsearch.export import best_trial
+    from lrsearch.report.command import data_option, import_options
+    from lrsearch.report.confirmed_words import print_confirmed
+    from lrsearch.report.terminal import print_next, to_stdout
+    from lrsearch.search.interrupt import Interrupted
+    from lrsearch.search.outcome import file_to_train
+    from lrsearch.search.study import stored_config
+    from lrsearch.storage.urls import option
+
+    study, storage = named_study(args)
+    try:
+        with aside(args):
+            found = confirm(
+                study,
+                storage,
+                top=args.top,
+                seeds=args.seeds,
+                overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
+                note=silent if args.quiet or args.json else note,
+            )
+    except Interrupted as stop:
+        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        return stop.exit_code
+    if args.json:
+        out_json(found.to_dict())
+        return 0
+    console = to_stdout()
+    print_confirmed(found, console)
+    out(f"\nFiles   {found.file}")
+    name = shlex.quote(study.study_name)
+    where = option(args.storage, default_storage())
+    data = data_option(args.data_dir or stored_config(study).get("data_dir"))
+    assert found.file is not None
+    file, why = found.file, "what came lowest on these seeds"
+    if (best := file_to_train(study, storage, file.parent, found)) != file and best.exists():
+        file, why = best, "the winner held" if found.decided else "until more seeds decide"
+        if not found.is_of(best_trial(study).number):  # --top 0: it is none of the arms
+            why = "the answer of the search"
+    train = f"train {shlex.quote(str(file))}{data}{import_options(args.imports)}"
+    steps = ((f"report {name}{where}", "everything on one page"), (train, why))
+    print_next(console, steps)
+    return 0
+
+
+# train
+
+
+def add_train(sub: argparse.ArgumentParser) -> Call:
+    sub.add_argument("file", metavar="FILE.yaml", help="what lrsearch run or export wrote")
+    sub.add_argument(
+        "--epochs", type=whole, metavar="N", help="another budget; the curve is stretched to it"
+    )
+    sub.add_argument("--seed", type=whole, metavar="N", help="another seed (default: the study's)")
+    sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
+    _machine_arguments(sub)
+    import_argument(sub)
+    sub.add_argument("--quiet", action="store_true", help="show the end only")
+    json_argument(sub)
+    return _train
+
+
+def _train(args: argparse.Namespace) -> int:
+    from lrsearch.train import lines, train
+
+    with aside(args):
+        result = train(
+            args.file,
+            epochs=args.epochs,
+            seed=args.seed,
+            out=args.output,
+            device=args.device or "auto",
+            precision=args.precision or "auto",
+            data_dir=args.data_dir,
+            note=silent if args.quiet or args.json else note,
+        )
+    if args.json:
+        out_json(result.to_dict())
+    else:
+        out("\n".join(lines(result)))
+    return 0
