@@ -131,7 +131,10 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
                     "symbol": style.symbol if filled else f"{style.symbol}-open",
                     "size": (9 if filled else 7) * shrink,
                     "opacity": 0.95 if filled else 0.5,
-                    "line": {"width": 0.6 if filled else 1.1, "color": _edge(filled, style.color)},
+                    "line": {
+                        "width": 0.6 if filled else 1.1,
+                        "color": "rgba(255,255,255,0.75)" if filled else style.color,
+                    },
                 },
             )
     for family in dict.fromkeys(m.family for m in rows.marks):
@@ -177,10 +180,6 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
             ],
         )  # fmt: skip
     return figure
-
-
-def _edge(filled: bool, color: str) -> str:
-    return "rgba(255,255,255,0.75)" if filled else color
 
 
 def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:

@@ -81,40 +81,16 @@ def sequential(
     return Own(optimizer, legs, milestones)
 
 
-def constant(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import ConstantLR
+def plain(name: str) -> Build:
+    """torch's class of that name, with the arguments as they are."""
 
-    return ConstantLR(optimizer, **args)
+    def build(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
+        from torch.optim import lr_scheduler
 
+        made: LRScheduler = getattr(lr_scheduler, name)(optimizer, **args)
+        return made
 
-def step(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import StepLR
-
-    return StepLR(optimizer, **args)
-
-
-def multi_step(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import MultiStepLR
-
-    return MultiStepLR(optimizer, **args)
-
-
-def exponential(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import ExponentialLR
-
-    return ExponentialLR(optimizer, **args)
-
-
-def linear(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import LinearLR
-
-    return LinearLR(optimizer, **args)
-
-
-def polynomial(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import PolynomialLR
-
-    return PolynomialLR(optimizer, **args)
+    return build
 
 
 def cosine(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
@@ -186,17 +162,16 @@ def plateau(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
 
 
 def hold_then_decay(optimizer: Optimizer, args: Args, job: Job) -> LRScheduler:
-    from torch.optim.lr_scheduler import ConstantLR
+    from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LinearLR
 
     hold, end, left = args["hold"], args["end_factor"], max(1, job.steps - args["hold"])
     legs: list[LRScheduler] = [ConstantLR(optimizer, factor=1.0, total_iters=hold)]
     if args["decay"] == "CosineAnnealingLR":
         legs.append(cosine(optimizer, {"T_max": left, "eta_min": job.lr * end}, job))
     elif args["decay"] == "LinearLR":
-        decay = {"start_factor": 1.0, "end_factor": end, "total_iters": left}
-        legs.append(linear(optimizer, decay, job))
+        legs.append(LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=left))
     else:
-        legs.append(exponential(optimizer, {"gamma": end ** (1 / left)}, job))
+        legs.append(ExponentialLR(optimizer, gamma=end ** (1 / left)))
     milestones = [hold]
     if job.warmup:
         legs.insert(0, warmup(optimizer, job))

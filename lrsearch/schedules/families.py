@@ -31,7 +31,7 @@ register(
             "total_iters": _TOTAL,
         },
         search=lambda budget: {},
-        build=build.constant,
+        build=build.plain("ConstantLR"),
         trap="torch's default starts at lr/3 for 5 steps; here the rate is lr from the start",
     )
 )
@@ -42,7 +42,7 @@ register(
         {"step_size": epochs_arg(), "gamma": factor_arg(per_epoch=False)},
         search=searches.step,
         decode=lambda values, draw: searches.capped(values, "step_size", draw.epochs),
-        build=build.step,
+        build=build.plain("StepLR"),
         trap="whole epochs only: torch takes a step_size of 2.5, and then lowers the rate every 5",
         min_epochs=2,
         min_epochs_per_step=2,
@@ -55,7 +55,7 @@ register(
         {"milestones": Arg("milestones"), "gamma": factor_arg()},
         search=searches.multi_step,
         decode=searches.decode_multi_step,
-        build=build.multi_step,
+        build=build.plain("MultiStepLR"),
         trap="whole epochs only: torch skips a milestone of 2.5, and counts a repeated one twice",
         min_epochs=2,
         min_epochs_per_step=2,
@@ -67,7 +67,7 @@ register(
         "times gamma every epoch",
         {"gamma": factor_arg(per_epoch=True)},
         search=lambda budget: {"gamma": searches.per_epoch_factor(budget)},
-        build=build.exponential,
+        build=build.plain("ExponentialLR"),
         trap="over 100 epochs 0.95 ends at 0.6% of lr, 0.999 at 90%: the budget sets its range",
         min_epochs=2,
     )
@@ -82,7 +82,7 @@ register(
             "total_iters": _TOTAL,
         },
         search=lambda budget: {"end_factor": Range(0.0, 0.1, limits=(0, 1), unit="of lr")},
-        build=build.linear,
+        build=build.plain("LinearLR"),
         trap="torch's default rises from lr/3 to lr in 5 steps; here it falls over the whole run",
         min_epochs=2,
     )
@@ -93,7 +93,7 @@ register(
         "(1 - t/N)^power",
         {"total_iters": _TOTAL, "power": Arg("number", high=100.0, above_low=True)},
         search=lambda budget: {"power": Range(0.5, 4.0, log=True, limits=(0, 100))},
-        build=build.polynomial,
+        build=build.plain("PolynomialLR"),
         trap="torch's default is at 0 after 5 steps, and stays there; here it takes the whole run",
         min_epochs=2,
     )

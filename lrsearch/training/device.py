@@ -34,17 +34,9 @@ OLD_LIMIT_BYTES = 1 << 25
 
 def available() -> list[str]:
     """The devices of this machine, by the names that ``--device`` takes."""
-    found = ["cpu"]
-    found += [f"cuda:{i}" for i in range(torch.cuda.device_count() if _has_cuda() else 0)]
-    return [*found, "mps"] if _has_mps() else found
-
-
-def _has_cuda() -> bool:
-    return torch.cuda.is_available()
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = ["cpu", *(f"cuda:{i}" for i in range(gpus))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
 def resolve(name: str) -> torch.device:
