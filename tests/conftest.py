@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from lrsearch.optuna_helpers import optuna_logs_errors_only
 from lrsearch.storage import open_storage
 from tests.crash_runs import TRIALS, arguments, finish, histories, place_of_sockets, running
 from tests.servers import SERVERS, Postgres, mysql_database
@@ -64,6 +65,13 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run the test inside an empty folder, as a user would."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def quiet_optuna() -> Iterator[None]:
+    """Optuna logs nothing but errors."""
+    with optuna_logs_errors_only():
+        yield
 
 
 @pytest.fixture(scope="session")

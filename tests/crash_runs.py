@@ -151,6 +151,18 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("checkpoints/**/*.pt")]
 
 
+def check_handed_back(storage: Storage, folder: Path, errors: str) -> None:
+    """A run that was stopped has said how it goes on, saved all trials and given them back."""
+    assert "Go on with the same command" in errors
+    assert "Traceback" not in errors
+    assert open_owners(storage) == []
+    study = optuna.load_study(study_name="crash", storage=storage)
+    states = [trial.state for trial in study.get_trials()]
+    assert TrialState.RUNNING not in states
+    assert TrialState.WAITING in states
+    assert leftovers(folder), "what was under way is saved"
+
+
 @contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
     """Let processes do nothing inside, wherever they are."""

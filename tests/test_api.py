@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,8 @@ SMALL: dict[str, Any] = {"trials": 6, "epochs": 3, "quiet": True}
 
 
 @pytest.fixture(autouse=True)
-def place(in_tmp: Path) -> Iterator[Path]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield in_tmp
-    optuna.logging.set_verbosity(before)
+def place(in_tmp: Path, quiet_optuna: None) -> Path:
+    return in_tmp
 
 
 def tiny(name: str = "tiny") -> Task:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -29,15 +28,10 @@ SCHEDULES = [
     Schedule("OneCycleLR", 0.1, EPOCHS),
     Schedule("SequentialLR", 0.1, EPOCHS, {"hold": 1, "decay": "LinearLR", "end_factor": 0.1}),
 ]
-pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own
-
-
-@pytest.fixture(autouse=True)
-def quiet(in_tmp: Path) -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the frameworks' own
+    pytest.mark.usefixtures("in_tmp", "quiet_optuna"),
+]
 
 
 def data() -> TensorDataset:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,7 @@ from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 EPOCHS = 12
 FAMILIES = ["ConstantLR", "StepLR", "CosineAnnealingLR"]
 SEED = 1
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def loss_of(schedule: Schedule, epoch: int) -> float:

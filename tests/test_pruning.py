@@ -149,8 +149,7 @@ def test_a_judge_that_saw_the_study_grow_and_one_that_comes_late_learn_the_same(
     lr = np.stack([s.trace().lr for s in random_schedules(40)])
     curves = np.array([losses_of(row) for row in lr])
     curves[::3] *= 1e3  # bad enough to be capped, at a value that every further trial moves
-    state, full = np.full(40, COMPLETE), np.full(40, EPOCHS)
-    trials = Curves(lr, curves[:, 0], curves[:, 1], full, state, trace_features(lr))
+    trials = made(lr, curves[:, 0], curves[:, 1], COMPLETE)
     memory = Memory()
     for ended in (16, 17, 18, 19):  # their predictors learn from the first 16, 16, 18, 18
         grown = Judge(trials.take(np.arange(ended)), memory)
@@ -185,15 +184,7 @@ def test_the_floor_of_a_stopped_trial_is_what_comparing_it_with_each_completed_o
 def test_a_trial_that_still_holds_a_high_rate_outlives_one_that_looks_better_now() -> None:
     lr = np.stack([s.trace().lr for s in random_schedules(40)])
     curves = np.array([losses_of(row) for row in lr])  # (n, 2, E)
-    n = len(lr)
-    settled = Curves(
-        lr,
-        curves[:, 0],
-        curves[:, 1],
-        np.full(n, EPOCHS),
-        np.full(n, COMPLETE),
-        trace_features(lr),
-    )
+    settled = made(lr, curves[:, 0], curves[:, 1], COMPLETE)
     judge = Judge(settled)
     held, early = np.full(EPOCHS, 0.08), np.full(EPOCHS, 1e-3)
     held[-5:] = np.geomspace(0.04, 1e-3, 5)
@@ -217,10 +208,7 @@ def test_the_luckier_the_best_the_smaller_the_chance_that_is_enough() -> None:
     def own_chance(luck: float) -> float:
         raw = curves[:, 0].copy()
         raw[best, -1] *= luck
-        n = len(lr)
-        reached, state = np.full(n, EPOCHS), np.full(n, COMPLETE)
-        settled = Curves(lr, raw, curves[:, 1], reached, state, trace_features(lr))
-        return Judge(settled).chance_of_best(10)
+        return Judge(made(lr, raw, curves[:, 1], COMPLETE)).chance_of_best(10)
 
     assert 0 < own_chance(0.7) < own_chance(0.9) < own_chance(1.0) < 1
 
@@ -262,15 +250,7 @@ def test_a_stopped_trial_that_was_worse_than_all_that_ended_is_believed_to_end_w
 def test_losses_may_be_negative() -> None:
     lr = np.stack([s.trace().lr for s in random_schedules(20)])
     curves = np.array([losses_of(row) for row in lr]) - 3
-    n = len(lr)
-    settled = Curves(
-        lr,
-        curves[:, 0],
-        curves[:, 1],
-        np.full(n, EPOCHS),
-        np.full(n, COMPLETE),
-        trace_features(lr),
-    )
+    settled = made(lr, curves[:, 0], curves[:, 1], COMPLETE)
     judge = Judge(settled)
     chances = judge.chance(settled, 17)
     best = int(curves[:, 0, -1].argmin())

@@ -88,12 +88,11 @@ def test_module_says_what_it_is_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.usefixtures("quiet_optuna")
 def test_examples_in_docstrings_are_true(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = {"torch": torch, "nn": nn, "optuna": optuna, "load_task": load_task}
     known["Schedule"] = lrsearch.Schedule
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
@@ -101,5 +100,4 @@ def test_examples_in_docstrings_are_true(
     module = imported(name)
     for test in doctest.DocTestFinder().find(module, name, extraglobs=known):
         runner.run(test, out=said.append)
-    optuna.logging.set_verbosity(verbosity)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)

@@ -87,16 +87,13 @@ def test_tpe_with_groups_searches_the_space_and_takes_the_baselines() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quiet_optuna() -> Iterator[None]:
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def _no_warnings(quiet_optuna: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         import warnings
 
         patch.setattr(warnings, "filters", list(warnings.filters))
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         yield
-    optuna.logging.set_verbosity(level)
 
 
 def test_baselines_are_the_usual_recipes_at_the_usual_rate() -> None:
