@@ -50,13 +50,12 @@ def status_of(trial: FrozenTrial, ceiling: float = DIVERGED_LOSS) -> str:
         trial: Of any study; a loop of the user's own may have said nothing but its losses.
         ceiling: :func:`blown_up` of the study.
     """
-    if not trial.state.is_finished():
-        return trial.state.name.lower()
-    if trial.state.name == "FAIL":  # whatever was said before it did
-        return "failed"
-    status, limit = "pruned", ceiling
-    if trial.state.name == "COMPLETE":  # at its end any finite loss is a result
-        status, limit = "complete", DIVERGED_LOSS
-    loss = last_loss(trial)
+    state = trial.state.name
+    if state not in ("COMPLETE", "PRUNED"):
+        return "failed" if state == "FAIL" else state.lower()
+    loss, limit = last_loss(trial), ceiling
+    if state == "COMPLETE":  # at its end any finite loss is a result
+        limit = DIVERGED_LOSS
     lost = loss is not None and not -math.inf < loss < limit
-    return "diverged" if lost or trial.user_attrs.get("stopped") == "diverged" else status
+    lost = lost or trial.user_attrs.get("stopped") == "diverged"
+    return "diverged" if lost else state.lower()

@@ -81,15 +81,11 @@ def page(progress: Progress | None, notes: list[str]) -> str:
 
 
 def _bar(progress: Progress) -> str:
-    ended = " · ".join(
-        f"{n} {name}"
-        for name in ("completed", "pruned", "diverged", "failed")
-        if (n := progress.count(name))
-    )
+    ended = "".join(f"· {end} " for end in progress.ends) or " "
     return (
         f'<progress max="{max(1, progress.target)}" value="{progress.finished}" '
         f'style="width:20em"></progress> {progress.finished}/{progress.target} trials '
-        f"{'· ' if ended else ''}{ended} · {progress.epochs_run:,} epochs<br>"
+        f"{ended}· {progress.epochs_run:,} epochs<br>"
     )
 
 

@@ -182,12 +182,7 @@ def print_outcome(
     elif not best.baseline and any(row.baseline for row in progress.rows):
         none = "  no usual recipe came to its end: nothing to compare it with"
         print_text(console, none, indent=4)
-    ended = ", ".join(
-        f"{n} {name}"
-        for name in ("completed", "pruned", "diverged", "failed")
-        if (n := progress.count(name))
-    )
-    counted = f"{words.count(progress.finished, 'trial')} ({ended})"
+    counted = f"{words.count(progress.finished, 'trial')} ({', '.join(progress.ends)})"
     saved = f", {words.percent(progress.saved)} of epochs saved" if progress.saved > 0 else ""
     print_text(console, f"  {counted}{saved}", indent=4)
     if outcome.timed_out:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.divergence import blown_up, last_loss, status_of
+from lrsearch.divergence import DIVERGED_LOSS, blown_up, last_loss, status_of
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule
 
@@ -59,6 +59,12 @@ class Progress:
     def count(self, stopped: str) -> int:
         """How many trials ended so."""
         return sum(row.stopped == stopped for row in self.rows)
+
+    @property
+    def ends(self) -> list[str]:
+        """How many trials ended in each way: ``12 completed``, ``7 pruned``."""
+        counts = {end: self.count(end) for end in ("completed", "pruned", "diverged", "failed")}
+        return [f"{n} {end}" for end, n in counts.items() if n]
 
     @property
     def finished(self) -> int:
@@ -117,11 +123,14 @@ def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
         if row is not None:
             shown.append((trial, row))
     ceiling = blown_up(last_loss(t) for t, _ in shown if t.state.is_finished())
-    rows = (replace(row, stopped=_stopped(trial, ceiling)) for trial, row in shown)
+    rows = (
+        row if (end := _stopped(trial, ceiling)) == row.stopped else replace(row, stopped=end)
+        for trial, row in shown
+    )
     return Progress(target, budget, tuple(rows))
 
 
-def _stopped(trial: FrozenTrial, ceiling: float) -> str:
+def _stopped(trial: FrozenTrial, ceiling: float = DIVERGED_LOSS) -> str:
     status = status_of(trial, ceiling)
     return "completed" if status == "complete" else status
 
@@ -143,7 +152,7 @@ def _row(trial: FrozenTrial) -> TrialProgress | None:
         epochs=int(attrs.get("epochs", step or 0)),
         value=trial.intermediate_values[step] if step is not None else None,
         metric=attrs.get("val_metric"),
-        stopped="running",
+        stopped=_stopped(trial),
         baseline=attrs.get("baseline"),
         error=str(attrs["error"]).splitlines()[0] if attrs.get("error") else None,
     )
