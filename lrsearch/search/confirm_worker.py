@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Wo
 
     torch.set_num_threads(plan.choice.threads)
     test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
-    seed, timeout = int(order[0][1]), plan.config.timeout
+    seed = int(order[0][1])
     return ConfirmWorker(
         study=study,
         storage=context.storage,
@@ -62,7 +61,7 @@ def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Wo
         checkpoints=Checkpoints.of_study(study, plan.config.out, note),
         device=devices.describe(plan.device),
         interrupt=context.interrupt,
-        deadline=None if timeout is None else time.monotonic() + timeout,
+        deadline=context.deadline,
         note=note,
         order=order,
         arms=arms,

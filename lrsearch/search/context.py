@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ class Context:
         note: Called with one line for the user.
         cluster: Where the workers run; None: here.
         task: The task, where it is a Python object.
+        deadline: ``time.monotonic()`` after which no new trial starts, if any.
     """
 
     storage: Storage
@@ -30,3 +32,9 @@ class Context:
     note: Callable[[str], None]
     cluster: Cluster | None = None
     task: Any = None
+    deadline: float | None = None
+
+
+def deadline_in(seconds: float | None) -> float | None:
+    """The time of ``time.monotonic()`` in so many seconds; None for None."""
+    return None if seconds is None else time.monotonic() + seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +43,7 @@ def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
         checkpoints=Checkpoints.of_study(study, config.out, note),
         device=devices.describe(plan.device),
         interrupt=context.interrupt,
-        deadline=None if config.timeout is None else time.monotonic() + config.timeout,
+        deadline=context.deadline,
         note=note,
         tracker=None if config.log is None else make_tracker(config.log),
     )
@@ -75,9 +74,8 @@ def make_crew(
             "put it into a file of its own, or take one worker"
         )
     devices.give_back(plan.device)  # of the dry batch and what was timed: it is the workers' now
-    deadline = None if config.timeout is None else time.monotonic() + config.timeout
     launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
-    return Crew(plan, context, launcher, deadline, confirms)
+    return Crew(plan, context, launcher, confirms)
 
 
 def _unshared(plan: Plan, task: Any) -> str | None:

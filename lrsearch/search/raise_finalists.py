@@ -25,13 +25,7 @@ UNFINISHED = f"not all finalists have run with their rates raised {RAISE:g} time
 UNFINISHED += "the same command goes on"
 
 
-def raise_finalists(
-    plan: Plan,
-    study: optuna.Study,
-    table: StudyTable,
-    context: Context,
-    deadline: float | None,
-) -> str:
+def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context: Context) -> str:
     """Train the finalists of a search at 1.7 times their rates, on fresh seeds.
 
     Which they are is said in :mod:`lrsearch.report.robust`. They are trials of the study
@@ -45,7 +39,6 @@ def raise_finalists(
         study: The search.
         table: Its trials, all ended.
         context: The run that searched it.
-        deadline: ``time.monotonic()`` after which no new run starts.
 
     Returns:
         What was left out, and how to have it, in a line for the user; "" where nothing was.
@@ -53,7 +46,7 @@ def raise_finalists(
     Raises:
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    tried, storage = contenders(table), context.storage
+    tried, storage, deadline = contenders(table), context.storage, context.deadline
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
     fresh = plan.config.seed + FIRST_SEED
     raised = read_raised(tried, storage, study.study_name)
@@ -62,17 +55,15 @@ def raise_finalists(
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
         if dear and not plan.config.robust:
             return "" if raised else spared_line(from_search=context.task is not None)
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        if deadline is not None and time.monotonic() >= deadline:
             return TIME_UP
         workers = min(plan.choice.workers, len(some))
         choice = dataclasses.replace(plan.choice, workers=workers)
         plan = dataclasses.replace(plan, choice=choice)
-        timed = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=left))
         numbers = [trial.number for trial in tried]
         again = open_confirmation(study, storage, plan, runs, finalists=numbers)
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
-        train_confirmation(timed, again, context)
+        train_confirmation(plan, again, context)
         before, raised = raised, read_raised(tried, storage, study.study_name)
         if raised == before:  # some of it could not be run
             return UNFINISHED if deadline is None or time.monotonic() < deadline else TIME_UP

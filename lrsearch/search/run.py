@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
-from lrsearch.search.context import Context
+from lrsearch.search.context import Context, deadline_in
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt
@@ -84,13 +83,11 @@ def run(
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
         config = dataclasses.replace(config, storage=plan.config.storage, out=plan.config.out)
-        deadline = None if config.timeout is None else time.monotonic() + config.timeout
         folder = results_folder(config.out, config.study_name)
         display = display or make_display(quiet=quiet)
         storage = open_storage(config.storage, on_wait=display.note)
         storage.on_wait = display.note
         interrupt.hurry.append(storage.hurry)
-        context = Context(storage, interrupt, display.note, cluster, task)
         study = open_study(storage, config, plan.to_dict(), plan.imports)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
@@ -110,6 +107,8 @@ def run(
         def read() -> Progress:
             return read_progress(shown, config.trials, plan.epochs)
 
+        deadline = deadline_in(config.timeout)
+        context = Context(storage, interrupt, display.note, cluster, task, deadline)
         with watching(read, display, interrupt.at_once):
             crew = make_crew(plan, context, spares=spares)
             if crew is not None:
@@ -125,7 +124,7 @@ def run(
         left_out = ""
         if config.robust is not False and progress.finished >= config.trials:
             try:
-                left_out = raise_finalists(plan, study, table, context, deadline)
+                left_out = raise_finalists(plan, study, table, context)
             except LrsearchError as error:  # the search is done, and is told
                 display.note(f"the finalists were not all trained at higher rates: {error}")
         found = robust(table, storage)

@@ -60,7 +60,7 @@ def main() -> int:
 
 def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
-        from lrsearch.search.context import Context
+        from lrsearch.search.context import Context, deadline_in
         from lrsearch.search.make import make_worker
         from lrsearch.search.methods import make_pruner
         from lrsearch.search.plan import make_plan, ordered, with_lr_range
@@ -76,14 +76,13 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     url = order["config"]["storage"]
     storage = open_storage(url, create=False, patience=PATIENCE_SECONDS, on_wait=note)
     interrupt.hurry.append(storage.hurry)
-    context = Context(storage, interrupt, note)
     _import_families(order["families"], order["config"]["task"])
     config = make({**order["config"], "out": out})
     plan = make_plan(config)
     plan = dataclasses.replace(
         plan, choice=dataclasses.replace(plan.choice, threads=order["threads"])
     )
-
+    context = Context(storage, interrupt, note, deadline=deadline_in(config.timeout))
     if order["confirms"]:
         from lrsearch.search.confirm_worker import make_confirm_worker
 

@@ -96,14 +96,12 @@ class Crew:
         plan: What they run; its choice says how many, and how many threads each.
         context: The run that they work for.
         launcher: Starts them.
-        deadline: ``time.monotonic()`` after which no new trial starts.
         confirms: Name of the confirmation that they train, in place of searching.
     """
 
     plan: Plan
     context: Context
     launcher: Launcher
-    deadline: float | None = None
     confirms: str | None = None
     seats: list[Seat] = field(default_factory=list)
     last_death: str = ""
@@ -149,7 +147,7 @@ class Crew:
             at_once.remove(self._kill)
 
     def _start(self, seat: Seat) -> None:
-        config, choice = self.plan.config, self.plan.choice
+        config, choice, end = self.plan.config, self.plan.choice, self.context.deadline
         if seat.device.partition(":")[0] == self.plan.device.type:  # chosen for such a device
             fuse = "off" if choice.fuse == 1 else str(choice.fuse)
             config = dataclasses.replace(config, fuse=fuse, precision=choice.precision)
@@ -160,7 +158,7 @@ class Crew:
             workers="1",
             device=seat.device,
             out=os.path.expanduser(config.out),
-            timeout=None if self.deadline is None else max(0.1, self.deadline - time.monotonic()),
+            timeout=None if end is None else max(0.1, end - time.monotonic()),
         )
         order = {
             "config": config.to_dict(),
