@@ -109,11 +109,10 @@ def make_runner(
         "seed": plan.config.seed,
         "device": plan.device,
         "precision": plan.choice.precision,
-        "compile": plan.config.compile,
     }
     try:
         if fuse == 1:
-            return SingleRunner(plan.task, **settings)
+            return SingleRunner(plan.task, compile=plan.config.compile, **settings)
         return EnsembleRunner(plan.task, k=fuse, **settings)
     except torch.OutOfMemoryError as error:
         lacks = f"do not fit into the memory of {devices.describe(plan.device)} ({brief(error)})"

@@ -54,7 +54,6 @@ class EnsembleRunner:
         seed: Of initial weights, batch order, augmentation and dropout.
         device: Where.
         precision: ``fp32`` or ``bf16`` (autocast).
-        compile: Without effect: a stacked model is not compiled.
 
     Raises:
         LrsearchError: The task or the optimizer cannot be fused.
@@ -70,7 +69,6 @@ class EnsembleRunner:
         seed: int,
         device: torch.device,
         precision: str = "fp32",
-        compile: bool = False,
     ) -> None:
         if k < 1:
             raise UsageError(f"fuse must be at least 1 trial, got {k}")
