@@ -306,6 +306,16 @@ def cap(values: Array) -> float:
     return middle + 2.0 * (middle - float(values.min())) + 1e-6
 
 
+def spread(y: Array, most: int) -> NDArray[np.int64]:
+    """Indices of at most ``most`` values: the best two thirds of them, and every so many-th."""
+    order = np.argsort(y, kind="stable")
+    if len(order) <= most:
+        return order
+    best = 2 * most // 3
+    rest = order[best:]
+    return np.concatenate([order[:best], rest[:: -(-len(rest) // (most - best))]])
+
+
 def _standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the columns; 1 where a column does not vary."""
     if not x.shape[1]:

@@ -177,7 +177,11 @@ def test_the_floor_of_a_stopped_trial_is_what_comparing_it_with_each_completed_o
         worse = np.fmin(raw[own, at] - raw[:20, at], avg[own, at] - avg[:20, at])
         alike = raw[:20, -1][worse <= 0]
         floor.append(alike.min() if len(alike) else raw[:20, -1].max() + np.nanmin(worse))
-    assert judge._floor().tolist() == floor
+    own = np.arange(20, 60)
+    found = np.empty(40)
+    for epoch in (1, 3, 10):
+        found[reached[own] == epoch] = judge._floor(epoch, own[reached[own] == epoch])
+    assert found.tolist() == floor
     assert len(set(floor)) > 10
 
 
@@ -245,6 +249,7 @@ def test_a_stopped_trial_that_was_worse_than_all_that_ended_is_believed_to_end_w
     ahead = np.log(2.3) - np.log(curves[:12, :, at - 1].max(axis=0)).max()
     assert stopped[0] == pytest.approx(final.max() + ahead)
     assert final.min() <= stopped[1] < final.max()  # others looked as bad, and ended well
+    np.testing.assert_allclose(judge.stood(), [np.nan] * 12 + [np.log(2.3), np.nan])
 
 
 def test_losses_may_be_negative() -> None:

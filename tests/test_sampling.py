@@ -16,7 +16,16 @@ from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search import candidates
 from lrsearch.search.ask import Draft
 from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
-from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
+from lrsearch.search.curves import (
+    COMPLETE,
+    DIVERGED,
+    RUNNING,
+    STOPPED,
+    Curves,
+    load_curves,
+    lr_per_epoch,
+)
+from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import (
     EARLY,
     LEAST_KNOWN,
@@ -176,6 +185,48 @@ def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) ->
             )
         proposed.append(sampler.propose(study, 100))
     assert proposed[0] == proposed[1]
+
+
+def test_what_has_learnt_nothing_surely_ends_where_it_stood() -> None:
+    """Else a search goes on to propose it: predictors know only what was good enough to end."""
+    lr = np.append(np.geomspace(0.02, 0.1, 12), [2.0, 0.11])[:, None] * np.linspace(1, 0.05, 25)
+    raw = np.linspace(2.0, 0.3, 25) + np.arange(14.0)[:, None] / 50
+    raw[12], raw[13] = 2.4, raw[5]
+    reached, state = (
+        np.append(np.full(12, 25), [5, 5]),
+        np.append(np.full(12, COMPLETE), [STOPPED] * 2),
+    )
+    target, variance = believed(Curves(lr, raw, raw - 0.1, reached, state, trace_features(lr)))
+    assert target[12] == pytest.approx(np.log(2.3))
+    assert target[13] < np.log(0.6)
+    assert variance[12] == 0.0 < variance[13]
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_few_proposals_go_to_rates_at_which_nothing_learns(seed: int) -> None:
+    space = Space(None, 20, (1e-3, 2.0))
+    lost = []
+
+    def objective(trial: optuna.Trial) -> float:
+        schedule = space.suggest(trial)
+        trial.set_user_attr("schedule", schedule.to_dict())
+        lr = lr_per_epoch(schedule)
+        avg = 0.1 + 0.02 * np.log(lr.sum()) ** 2 + 2 * np.exp(-3 * lr.cumsum())
+        raw = avg + 0.3 * lr
+        lost.append(lr.max() > 0.25)
+        if lost[-1]:
+            after = int(np.argmax(lr > 0.25))
+            raw[after:] = avg[after:] = 2.3 + 0.2 * lr.max()
+        for epoch in range(1, 21):
+            trial.set_user_attr("avg_val_losses", avg[:epoch].tolist())
+            trial.report(float(raw[epoch - 1]), epoch)
+            if epoch < 20 and trial.should_prune():
+                raise optuna.TrialPruned
+        return float(raw[-1])
+
+    study = optuna.create_study(sampler=TraceSampler(space, seed), pruner=SchedulePruner())
+    study.optimize(objective, n_trials=60)
+    assert sum(lost[20:]) <= 12  # of 40
 
 
 def test_a_stopped_trial_is_never_believed_better_than_the_best() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves
-from lrsearch.surrogate import Array, GaussianProcess, cap, fit
+from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
@@ -94,14 +94,14 @@ class Memory:
     Attributes:
         ended: Final values of the ended trials that ``rungs`` and ``beliefs`` are from.
         rungs: Predictors from ended trials alone, by epoch.
-        beliefs: Predicted final value and its variance, by features, epoch and averaged loss of
-            a stopped trial.
+        beliefs: Predicted final value, its variance, and where it stood (:meth:`Judge.stood`), by
+            features, epoch, raw and averaged loss of a stopped trial.
         thetas: Hyperparameters, by what they were learnt from.
     """
 
     ended: bytes = b""
     rungs: dict[int, Rung] = field(default_factory=dict)
-    beliefs: dict[tuple[bytes, int, float], tuple[float, float]] = field(default_factory=dict)
+    beliefs: dict[tuple[bytes, int, float, float], tuple[float, ...]] = field(default_factory=dict)
     thetas: dict[tuple[bytes, int], list[Array]] = field(default_factory=dict)
 
 
@@ -132,7 +132,7 @@ class Judge:
         if self._memory.ended != (ended_now := self._final[self._ended].tobytes()):
             self._memory.ended = ended_now
             self._memory.rungs, self._memory.beliefs = {}, {}
-        self._believed: tuple[Array, Array] | None = None
+        self._believed: tuple[Array, Array, Array] | None = None
         self._rungs: dict[int, Rung] = {}
         self._of_best: dict[int, float] = {}
 
@@ -205,53 +205,62 @@ class Judge:
 
         They are NaN while too few have told of their epochs.
         """
-        if self._believed is None:
-            self._believed = self._final.copy(), np.zeros(len(self._final))
-            if self.finished < STARTUP:
-                self._believed[0][self._stopped] = np.nan
-            elif self._stopped.size:
-                self._foretell(*self._believed)
-        return self._believed
+        return self._foretold()[:2]
 
-    def _foretell(self, mean: Array, variance: Array) -> None:
-        """Put the predicted final values of stopped trials, and their variance, in their place."""
+    def stood(self) -> Array:
+        """Losses of stopped trials that looked worse than any completed one, (n,); else NaN.
+
+        They have learnt nothing, and would end where they stood. The predictors know only trials
+        that were good enough to end, and take these for hardly worse.
+        """
+        return self._foretold()[2]
+
+    def _foretold(self) -> tuple[Array, Array, Array]:
+        """Of each settled trial: the final value, its variance, and where it :meth:`stood`."""
+        if self._believed is not None:
+            return self._believed
         settled, kept, stopped = self._settled, self._memory.beliefs, self._stopped
-        ends = zip(stopped, self._averaged(settled.epochs, stopped), strict=True)
+        nothing = np.full(len(settled), np.nan)
+        out = self._believed = self._final.copy(), np.zeros(len(settled)), nothing
+        if self.finished < STARTUP:
+            out[0][stopped] = np.nan
+            return out
+        at = settled.reached[stopped] - 1
+        ends = zip(stopped, self._raw[stopped, at], self._avg[stopped, at], strict=True)
         keys = {
-            i: (settled.features[i].tobytes(), int(settled.reached[i]), float(avg))
-            for i, avg in ends
+            i: (settled.features[i].tobytes(), int(settled.reached[i]), float(raw), float(avg))
+            for i, raw, avg in ends
         }
         new = np.array([i for i, key in keys.items() if key not in kept], dtype=np.int64)
-        for epoch in np.unique(settled.reached[new]):
+        for epoch in np.unique(settled.reached[new]).tolist():
             rows = new[settled.reached[new] == epoch]
-            moments = self._alone(int(epoch)).moments(
-                settled.features[rows], self._averaged(int(epoch), rows)
-            )
-            for i, m, s in zip(rows, *moments, strict=True):
-                kept[keys[i]] = float(m), float(s) ** 2
+            avg = self._averaged(epoch, rows)
+            mean, sd = self._alone(epoch).moments(settled.features[rows], avg)
+            mean = np.fmax(mean, self._floor(epoch, rows))
+            worst = self.excess(settled.take(rows), epoch) > 0.0
+            stood = np.where(worst, np.fmin(self._raw[rows, epoch - 1], avg), np.nan)
+            found = np.array([mean, sd**2, stood]).T.tolist()
+            kept.update({keys[i]: tuple(each) for i, each in zip(rows, found, strict=True)})
         for i, key in keys.items():
-            mean[i], variance[i] = kept[key]
-        mean[stopped] = np.fmax(mean[stopped], self._floor())
+            out[0][i], out[1][i], out[2][i] = kept[key]
+        return out
 
-    def _floor(self) -> Array:
-        """What the final loss of each stopped trial will hardly be below, (s,).
+    def _floor(self, epoch: int, rows: NDArray[np.int64]) -> Array:
+        """What the final losses of trials stopped after an epoch will hardly be below, (s,).
 
         The best that any completed trial came to which looked as bad at the same epoch, by the
         raw or the averaged loss. Where none did: the worst of them, and by how much it was worse.
-        Predictors know only trials that were good enough to end, and take the rest for alike.
         """
-        complete, stopped, final = self._complete, self._stopped, self._final[self._complete]
-        reached = self._settled.reached[stopped]
-        alike, worse = np.full(len(stopped), np.inf), np.full(len(stopped), np.nan)
-        for epoch in np.unique(reached):
-            rows = reached == epoch
-            for losses in (self._raw, self._avg):
-                own, then = losses[stopped[rows], epoch - 1], losses[complete, epoch - 1]
-                order = np.argsort(then)[: (~np.isnan(then)).sum()]
-                lowest = np.minimum.accumulate(np.append(np.inf, final[order[::-1]]))[::-1]
-                alike[rows] = np.minimum(alike[rows], lowest[np.searchsorted(then[order], own)])
-                worse[rows] = np.fmin(worse[rows], own - np.fmax.reduce(then))
-        return np.asarray(np.where(np.isfinite(alike), alike, final.max() + worse))
+        final = self._final[self._complete]
+        with np.errstate(invalid="ignore"):  # two averages that are not finite
+            raw, avg = (
+                losses[rows, epoch - 1][:, None] - losses[self._complete, epoch - 1]
+                for losses in (self._raw, self._avg)
+            )
+        worse = np.fmin(raw, avg)  # (s, c): by how much it is worse in both
+        alike = np.where(worse <= 0.0, final, np.inf).min(axis=1)
+        beyond = final.max() + np.fmin.reduce(worse, axis=1)
+        return np.asarray(np.where(np.isfinite(alike), alike, beyond))
 
     def _averaged(self, epoch: int, rows: NDArray[np.int64]) -> Array:
         """Averaged losses at an epoch, or at the last of a trial that diverged before."""
@@ -338,13 +347,3 @@ def agreement(one: Array, other: Array) -> float:
     ranks = np.array([np.argsort(np.argsort(each, kind="stable")) for each in (one, other)])
     middle = ranks - ranks.mean()
     return float(middle[0] @ middle[1] / (middle[0] @ middle[0]))
-
-
-def spread(y: Array, most: int) -> NDArray[np.int64]:
-    """Indices of at most ``most`` values: the best two thirds of them, and every so many-th."""
-    order = np.argsort(y, kind="stable")
-    if len(order) <= most:
-        return order
-    best = 2 * most // 3
-    rest = order[best:]
-    return np.concatenate([order[:best], rest[:: -(-len(rest) // (most - best))]])

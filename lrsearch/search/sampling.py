@@ -4,8 +4,9 @@ So what a cosine has shown counts for a polynomial of the same curve, too. A Gau
 (:mod:`lrsearch.surrogate`) predicts the final loss from features of the trace. The next trial is
 the candidate with the largest expected improvement; candidates are schedules drawn from the whole
 space, and neighbours of the best so far. A running trial counts with its predicted loss, a
-stopped one with what the pruner's predictors say, a diverged one as the worst. Where many trials
-run at once, many are asked for before a few are complete: until then, early losses are used.
+stopped one with what the pruner's predictors say, or where it stood if it had learnt nothing, a
+diverged one as the worst. Where many trials run at once, many are asked for before a few are
+complete: until then, early losses are used.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from lrsearch.search.curves import (
     by_end,
     stack,
 )
-from lrsearch.search.predictors import STARTUP, Judge, Memory, spread
-from lrsearch.surrogate import Array, GaussianProcess, cap, fit
+from lrsearch.search.predictors import STARTUP, Judge, Memory
+from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 
 LEAST_KNOWN: Final = 8
 """Trials something is known of before the process is asked; others are drawn at random."""
@@ -236,16 +237,19 @@ def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array
     """What each trial is taken to have come to, (n,), and the variance of that, (n,).
 
     The (log) final loss of completed trials; the predicted one of stopped trials, no better than
-    the best completed; +inf for diverged ones; NaN for those that run. While few are complete: the
-    (log) averaged loss early in the budget, of all that came so far; NaN for the others.
+    the best completed; +inf for diverged ones; NaN for those that run. A stopped trial that looked
+    worse than any completed one ever did has learnt nothing: it surely ends where it stood. While
+    few are complete: the (log) averaged loss early in the budget, of all that came so far; NaN for
+    the others.
     """
     if (curves.state == COMPLETE).sum() < STARTUP:
         return _early(curves), np.zeros(len(curves))
     settled = curves.state != RUNNING
     judge = Judge(curves.take(settled), memory)
-    mean, variance = judge.beliefs()
+    (mean, variance), stood = judge.beliefs(), judge.stood()
     target, variances = np.full(len(curves), np.nan), np.zeros(len(curves))
-    target[settled], variances[settled] = np.maximum(mean, judge.best), variance
+    target[settled] = np.maximum(np.where(np.isnan(stood), mean, stood), judge.best)
+    variances[settled] = np.where(np.isnan(stood), variance, 0.0)
     return target, variances
 
 
