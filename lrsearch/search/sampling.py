@@ -277,7 +277,8 @@ def promise(
     Args:
         features: Of the trials, (n, d).
         target: As :func:`believed` gives it, (n,); NaN is believed at its predicted value.
-        variance: Of the targets, (n,).
+        variance: Of the targets, (n,). What has one was foretold by those who know only what was
+            good enough to end: it is believed to come to no less than the certain ones say.
         candidates: Their features, (m, d).
         learnt: Keeps the hyperparameters; they are learnt anew when the trials that ended first
             have become an eighth more.
@@ -301,7 +302,11 @@ def promise(
     def fitted(rows: NDArray[np.int64]) -> GaussianProcess:
         return fit(features[rows], y[rows], variance=variance[rows], theta=theta, rough=rough)
 
-    process = fitted(known)
+    process = fitted(known[variance[known] == 0.0])
+    unsure = known[variance[known] > 0.0]
+    if len(unsure):
+        y[unsure] = np.maximum(y[unsure], process.predict(features[unsure])[0])
+        process = fitted(known)
     if running.any():
         busy = np.flatnonzero(running)
         y[busy] = process.predict(features[busy])[0]
