@@ -143,7 +143,7 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     baselines = {
         t.user_attrs["baseline"]: t.value
         for t in study.get_trials(deepcopy=False)
-        if t.state == TrialState.COMPLETE and "baseline" in t.user_attrs
+        if "baseline" in t.user_attrs and status_of(t) == "complete"
     }
     result: dict[str, Any] = {
         "metric": "val_loss",

@@ -251,6 +251,7 @@ def test_a_trial_that_diverged_is_never_complete_whatever_its_loop_returns() -> 
 
     def objective(trial: optuna.Trial) -> float:
         lrsearch.suggest(trial, EPOCHS)
+        trial.set_user_attr("baseline", ("ConstantLR", "StepLR")[trial.number])
         pruning = lrsearch.PruningCallback(trial)
         return 0.1 if pruning.report(math.nan if trial.number else 0.5, epoch=EPOCHS) else 0.5
 
@@ -263,6 +264,7 @@ def test_a_trial_that_diverged_is_never_complete_whatever_its_loop_returns() -> 
     ]
     assert load_curves(study).state.tolist() == [COMPLETE, DIVERGED]
     assert best_trial(study).number == 0
+    assert configuration(study, study.trials[0])["result"]["baselines"] == {"ConstantLR": 0.5}
 
 
 def test_completed_trial_is_marked_with_its_epochs_and_metric() -> None:

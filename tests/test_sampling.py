@@ -29,6 +29,7 @@ from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import (
     EARLY,
     LEAST_KNOWN,
+    PARENTS,
     ROUGH,
     SHARED_BY,
     TraceSampler,
@@ -310,14 +311,27 @@ def test_a_worker_does_not_propose_what_another_is_about_to() -> None:
         first, second = one.propose(study, number), other.propose(study, number + 1)
         assert first != second
         add(study, one, TrialState.COMPLETE)
-    for _ in range(
-        2
-    ):  # a trial without a schedule that has ended, or is to come, asks for nothing
+    # A trial without a schedule that has ended, or is to come, asks for nothing.
+    for _ in range(2):
         study.tell(study.ask(), state=TrialState.FAIL)
     study.enqueue_trial({})
     there = study.get_trials(deepcopy=False)
     assert _asked_now(there, len(there)) == []
     assert _asked_now(there[:-4], len(there)) == [len(there) - 3 + i for i in range(3)]
+
+
+def test_nothing_near_a_trial_that_diverged_is_proposed_whatever_its_loop_returned() -> None:
+    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    for _ in range(LEAST_KNOWN):
+        add(study, sampler, TrialState.COMPLETE)
+    diverged = study.trials[0]
+    diverged.value, diverged.user_attrs["stopped"] = -9.0, "diverged"
+    study.add_trial(diverged)
+    sampler.propose(study, LEAST_KNOWN + 1)
+    assert sampler._pool is not None
+    parents = {parent[0] for parent in sampler._pool.near if parent is not None}
+    assert len(parents) == PARENTS
+    assert LEAST_KNOWN not in parents
 
 
 def test_running_trials_keep_others_from_the_same_place() -> None:

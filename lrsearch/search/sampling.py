@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
+from lrsearch.divergence import status_of
 from lrsearch.objective import check_direction
 from lrsearch.schedules import Space
 from lrsearch.search.candidates import Candidates, Drawn
@@ -163,8 +164,7 @@ class TraceSampler(BaseSampler):
         if self._pool is None or self._pool.block != block:
             self._pool = _Pool(block)
         pool = self._pool.near
-        ended = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-        complete = [t for t in ended if t.number in known]
+        complete = [t for t in trials if t.number in known and status_of(t) == "complete"]
         best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
         keys: list[_Parent | None] = [None, *((t.number, t.datetime_start) for t in best)]
         for key, parent in zip(keys, (None, *best), strict=True):
