@@ -159,6 +159,25 @@ def test_a_judge_that_saw_the_study_grow_and_one_that_comes_late_learn_the_same(
             assert np.array_equal(*chances), (ended, epoch)
 
 
+def test_what_is_believed_of_stopped_trials_is_the_same_however_long_it_was_kept() -> None:
+    lr = np.stack([s.trace().lr for s in random_schedules(24)])
+    lr[11::4] = np.geomspace(2.0, 3.0, 4)[:, None]  # stopped ones that learnt nothing
+    curves = np.array([losses_of(row) for row in lr])
+    curves[11::4] = curves[:, :, 0].max() + lr[11::4, None]
+    state = np.where(np.arange(24) % 2, STOPPED, COMPLETE)
+    reached = np.where(state == COMPLETE, EPOCHS, 5)
+    curves[np.broadcast_to(np.arange(EPOCHS) >= reached[:, None, None], curves.shape)] = np.nan
+    trials = Curves(lr, curves[:, 0], curves[:, 1], reached, state, trace_features(lr))
+    memory = Memory()
+    for count in (12, 13, 14, 16, 23, 24):  # some only add a stopped one, others a completed one
+        some = trials.take(np.arange(count))
+        grown, late = Judge(some, memory), Judge(some)
+        for kept, fresh in zip(grown.beliefs(), late.beliefs(), strict=True):
+            np.testing.assert_allclose(kept, fresh)
+        np.testing.assert_allclose(grown.stood(), late.stood())
+    assert np.flatnonzero(np.isfinite(grown.stood())).tolist() == [11, 15, 19, 23]
+
+
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
 @pytest.mark.parametrize("least", [0.0, -2.0])
 def test_the_floor_of_a_stopped_trial_is_what_comparing_it_with_each_completed_one_gives(
