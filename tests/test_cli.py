@@ -397,13 +397,16 @@ def test_another_pruner_or_sampler_on_an_existing_study_is_told_in_one_line(
 
 
 def imported(*words: str) -> set[str]:
-    """The packages beyond the standard library that a command imports."""
+    """The packages beyond the standard library that a command imports, which has to succeed."""
     program = (
-        "import contextlib, sys\n"
+        "import sys\n"
         "before = set(sys.modules)\n"
         "from lrsearch.__main__ import main\n"
-        "with contextlib.suppress(SystemExit):\n"
-        f"    main({words!r})\n"
+        "try:\n"
+        f"    code = main({words!r})\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        "assert code == 0\n"
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "      - sys.stdlib_module_names)\n"
     )

@@ -171,6 +171,25 @@ def test_workers_that_die_over_trials_of_others_are_given_up_and_leave_them(
     assert [trial.state for trial in bench.trials] == [TrialState.WAITING] * 3
 
 
+def test_a_worker_is_told_whose_home_the_results_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another node of a cluster ``~`` is another folder."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    orders: list[dict[str, Any]] = []
+
+    def start(order: dict[str, Any]) -> None:
+        orders.append(order)
+        raise LrsearchError("no worker")
+
+    plan = make_plan(make({"task": "digits", "workers": "1", "out": "~/results"}))
+    launcher = SimpleNamespace(devices=["cpu"], start=start)
+    context = Context(Bench(tmp_path).storage, Interrupt(), print)
+    with pytest.raises(LrsearchError, match="no worker"):
+        Crew(plan, context, launcher).run()
+    assert orders[0]["config"]["out"] == "/home/somebody/results"
+
+
 @pytest.mark.parametrize(
     ("code", "log", "words"),
     [
