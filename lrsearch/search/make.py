@@ -96,7 +96,8 @@ def make_runner(
     Args:
         plan: What is trained, and how.
         fuse: Trials at once; None = as many as the plan chose. Half of them, and so on, where so
-            many do not fit into memory.
+            many do not fit into memory; one where they cannot be fused with the weights of this
+            seed.
         note: Called with one line for the user.
 
     Raises:
