@@ -752,6 +752,17 @@ def test_what_the_optimizer_does_not_take_is_something_else(
         as_task(Taught(**GOOD, optimizer=optimizer), "own")
 
 
+def test_an_optimizers_argument_beside_no_optimizer_is_a_mistake() -> None:
+    """One on the command line may take it, and would go without."""
+
+    class Own(SimpleNamespace):
+        betas = (0.9, 0.95)
+
+    with pytest.raises(LrsearchError, match="'betas' is an argument of the optimizer"):
+        as_task(Own(**GOOD), "own")
+    assert as_task(Own(**GOOD, optimizer="SGD"), "own").optimizer == "SGD"
+
+
 def test_an_optimizers_argument_that_parameter_groups_use_is_no_mistake() -> None:
     class Grouped(SimpleNamespace):
         weight_decay = 0.05

@@ -205,7 +205,8 @@ def _check_optimizer_args(
 ) -> None:
     """An optimizer's argument that stands in the wrong place would silently not be used.
 
-    Such a one is plain, and the optimizer takes it. A task with ``param_groups`` may use it there.
+    Such a one is plain, and the optimizer takes it: that of the task, or any where the task names
+    none, as ``--optimizer`` may. A task with ``param_groups`` may use it there.
 
     Args:
         target: How the user named the task.
@@ -214,12 +215,12 @@ def _check_optimizer_args(
     """
     if given.get("param_groups") is not None:
         return
-    optimizer = given.get("optimizer", Task.optimizer)
+    optimizer = given.get("optimizer")
     there = given.get("optimizer_args")
     there = there if isinstance(there, Mapping) else {}
     for name in _OF_OPTIMIZERS:
         plain = name in beside and _is_plain(beside[name])
-        if plain and name not in there and takes(optimizer, name):
+        if plain and name not in there and (optimizer is None or takes(optimizer, name)):
             raise LrsearchError(
                 f"task {target}: {name!r} is an argument of the optimizer; give "
                 f"optimizer_args = {{{name!r}: ...}} (is it something else? name it _{name})"
