@@ -13,18 +13,22 @@ import optuna
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
+from lrsearch.search.ask import Asker
+from lrsearch.search.candidates import Drawn
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
 from lrsearch.search.run import run
-from lrsearch.search.study import open_study
+from lrsearch.search.sampling import TraceSampler
+from lrsearch.search.study import load_study, open_study
 from lrsearch.storage import new_owner, slots, trials
+from lrsearch.storage.cache import frozen
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
@@ -46,6 +50,44 @@ def test_study_gets_exactly_its_target_whatever_is_fused(bench: Bench, capacity:
     assert len(bench.trials) == 11
     bench.work(14, FakeRunner(capacity))
     assert len(bench.trials) == 14
+
+
+def test_what_another_worker_stored_while_we_asked_is_not_proposed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the same trials follow the same proposals."""
+    bench, made = Bench(tmp_path, sampler="trace"), Asker._ask
+
+    def draw(self: TraceSampler, study: optuna.Study, number: int) -> Drawn:
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != number]
+        there = [t.params.get("lr") for t in others]
+        drawn = (self._random(n) for n in range(100))
+        return next(each for each in drawn if each.params["lr"] not in there)
+
+    monkeypatch.setattr(TraceSampler, "_draw", draw)
+    ours, theirs = (
+        Asker(load_study(bench.storage, "digits", ""), bench.storage, bench.space, "trace", 0, {})
+        for _ in range(2)
+    )
+    first, second = (
+        slots.claim_some(bench.storage, bench.study._study_id, 10, new_owner(), 3)
+        for _ in range(2)
+    )
+    met: list[int] = []
+
+    def ask(self: Asker, slot: int, trial: FrozenTrial) -> None:
+        made(self, slot, trial)
+        if slot == second[-1].slot and not met:
+            met.append(slot)
+            theirs.trials(first)
+
+    monkeypatch.setattr(Asker, "_ask", ask)
+    with frozen(ours.study):
+        asked, _ = ours.trials(second)
+    assert met
+    stored = [trial.params for trial in bench.trials]
+    assert [trial.params for _, trial in asked] == stored[:3]
+    assert len(stored) == len({params["lr"] for params in stored}) == 6
 
 
 def test_linear_algebra_takes_no_more_threads_than_torch(bench: Bench) -> None:

@@ -22,9 +22,12 @@ from lrsearch.schedules.ranges import as_number
 from lrsearch.search.methods import set_sampler
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import trials
-from lrsearch.storage.cache import put
+from lrsearch.storage.cache import look_again, put
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.trials import Claim
+
+MOST_LOOKS = 3
+"""How often what others have proposed meanwhile is looked at, before proposals are stored."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Asker:
         """The trials of some slots, with their parameters, as they are in the database.
 
         Each is a trial to resume, a baseline, a trial that a user queued, or the sampler's
-        choice, which sees the trials before it. Slots that another worker has taken over since
-        are left out.
+        choice, which sees the trials before it, and is made again where another worker has stored
+        the same meanwhile. Slots that another worker has taken over since are left out.
 
         Returns:
             The trials with their slots; and the ids of trials for which a user queued parameters
@@ -66,7 +69,7 @@ class Asker:
         )
         asked: list[tuple[Claim, FrozenTrial]] = []
         impossible: list[tuple[int, Exception]] = []
-        new = []
+        new: dict[int, FrozenTrial] = {}  # by slot
         for claim in claims:
             trial = started.get(claim.slot)
             if trial is None:
@@ -78,10 +81,35 @@ class Asker:
                     impossible.append((trial._trial_id, error))
                     continue
                 put(self.study, trial)
-                new.append(trial)
+                new[claim.slot] = trial
             asked.append((claim, trial))
-        trials.fill_trials(self.storage, new)
+        if self.sampler == "trace" and new:
+            self._ask_again(new)
+        trials.fill_trials(self.storage, list(new.values()))
         return asked, impossible
+
+    def _ask_again(self, new: Mapping[int, FrozenTrial]) -> None:
+        """Ask anew for what another worker has stored since we looked.
+
+        From the same trials follow the same proposals, so two that ask for many at once would
+        make many twice.
+        """
+        for _ in range(MOST_LOOKS):
+            known = {t._trial_id for t in self._with_schedules()}
+            look_again(self.study)
+            stored = [t for t in self._with_schedules() if t._trial_id not in known]
+            taken = [t.user_attrs["schedule"] for t in stored]
+            same = {slot: t for slot, t in new.items() if t.user_attrs["schedule"] in taken}
+            for slot, trial in same.items():
+                if slot >= len(self.baselines) and "fixed_params" not in trial.system_attrs:
+                    trial.params, trial.distributions = {}, {}
+                    self._ask(slot, trial)
+                    put(self.study, trial)
+            if not same:
+                return
+
+    def _with_schedules(self) -> list[FrozenTrial]:
+        return [t for t in self.study.get_trials(deepcopy=False) if "schedule" in t.user_attrs]
 
     def _ask(self, slot: int, trial: FrozenTrial) -> None:
         """Give a trial its parameters and its schedule."""

@@ -33,6 +33,12 @@ def put(study: optuna.Study, trial: FrozenTrial) -> None:
         study._storage.put(study._study_id, trial)
 
 
+def look_again(study: optuna.Study) -> None:
+    """`Cache.look_again` of a study's storage; nothing for a study on any other."""
+    if isinstance(study._storage, Cache):
+        study._storage.look_again(study._study_id)
+
+
 class Cache(_CachedStorage):
     """What Optuna wraps around a relational storage, with `frozen`.
 
@@ -62,6 +68,12 @@ class Cache(_CachedStorage):
             yield
         finally:
             self._still.read = before
+
+    def look_again(self, study_id: int) -> None:
+        """Let the next look inside `frozen` read the study anew."""
+        read: set[int] | None = getattr(self._still, "read", None)
+        if read is not None:
+            read.discard(study_id)
 
     def put(self, study_id: int, trial: FrozenTrial) -> None:
         """Show a new trial to looks inside `frozen` too.
