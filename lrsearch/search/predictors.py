@@ -210,8 +210,8 @@ class Judge:
     def stood(self) -> Array:
         """Losses of stopped trials that looked worse than any completed one, (n,); else NaN.
 
-        They have learnt nothing, and would end where they stood. The predictors know only trials
-        that were good enough to end, and take these for hardly worse.
+        Most of them have learnt nothing, and would end where they stood. The predictors know only
+        trials that were good enough to end, and take these for hardly worse.
         """
         return self._foretold()[2]
 

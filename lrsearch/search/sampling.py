@@ -22,7 +22,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
 from lrsearch.divergence import status_of
@@ -55,8 +55,6 @@ SHARED_BY: Final = 16
 """Trials in a row that share their candidates: the traces would take most of the time."""
 SEEN: Final = 2 / 3
 """Share of them that one trial considers, so that two that are asked for at once differ."""
-ASKED_NOW: Final = 3
-"""Trials that others ask for at this moment, and whose proposals are foretold, at most."""
 LARGEST_FIT: Final = 300
 """Trials the process knows, at most: the best two thirds of them, and some of the others."""
 LEARNT: Final = 100
@@ -119,8 +117,8 @@ class TraceSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, number: int) -> Drawn:
         check_direction(study)
-        there = [t for t in study.get_trials(deepcopy=False) if t.number != number]
-        trials = by_end([t for t in there if "schedule" in t.user_attrs])
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
+        trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
             return self._random(number)
         epochs, read = self._space.epochs, self._reader.rows(study, trials)
@@ -131,22 +129,14 @@ class TraceSampler(BaseSampler):
             return self._random(number)
         # The same curve under another name is the same schedule, and its value is known.
         known = {row.tobytes() for row in curves.features}
-
-        def pick(number: int) -> Drawn | None:
-            groups = self._candidates(number, trials, rows, curves.features.shape[1])
-            features = np.concatenate([group.features(chosen, curves) for group, chosen in groups])
-            new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
-            if not new.any():  # a space of a few schedules, all of which were tried
-                return None
-            gain = promise(curves.features, target, variance, features, self._learnt)
-            best = int(np.argmax(np.where(new, gain, -np.inf)))
-            known.add(features[best].tobytes())
-            drawn: list[Drawn] = [group.drawn[i] for group, chosen in groups for i in chosen]
-            return drawn[best]
-
-        for other in _asked_now(there, number):
-            pick(other)
-        return pick(number) or self._random(number)
+        candidates = self._candidates(number, trials, rows, curves.features.shape[1])
+        features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
+        new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
+        if not new.any():  # a space of a few schedules, all of which were tried
+            return self._random(number)
+        gain = promise(curves.features, target, variance, features, self._learnt)
+        drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
+        return drawn[int(np.argmax(np.where(new, gain, -np.inf)))]
 
     def _random(self, number: int) -> Drawn:
         drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
@@ -221,26 +211,14 @@ class TraceSampler(BaseSampler):
         """Nothing to do: draws follow from the trial's number."""
 
 
-def _asked_now(trials: list[FrozenTrial], number: int) -> list[int]:
-    """Numbers of trials just before one that have no schedule yet: others ask for them now.
-
-    What will be proposed for them follows from what is known, so it need not be proposed again.
-    """
-    known = {
-        t.number for t in trials if "schedule" in t.user_attrs or t.state != TrialState.RUNNING
-    }
-    first = number - number % SHARED_BY  # those of other candidates hardly come to the same
-    return [n for n in range(first, number) if n not in known][-ASKED_NOW:]
-
-
 def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:
     """What each trial is taken to have come to, (n,), and the variance of that, (n,).
 
     The (log) final loss of completed trials; the predicted one of stopped trials, no better than
     the best completed; +inf for diverged ones; NaN for those that run. A stopped trial that looked
-    worse than any completed one ever did has learnt nothing: it surely ends where it stood. While
-    few are complete: the (log) averaged loss early in the budget, of all that came so far; NaN for
-    the others.
+    worse than any completed one ever did has, most likely, learnt nothing: it counts as one that
+    ended where it stood. While few are complete: the (log) averaged loss early in the budget, of
+    all that came so far; NaN for the others.
     """
     if (curves.state == COMPLETE).sum() < STARTUP:
         return _early(curves), np.zeros(len(curves))
