@@ -21,6 +21,7 @@ from lrsearch.report.confirmed_words import (
     print_confirmed,
     sentence,
 )
+from lrsearch.report.robust import Robust
 from lrsearch.report.tables import TrialRow, answer, load
 from lrsearch.stats import compare
 from tests.synthetic import make_study
@@ -424,6 +425,28 @@ def test_what_came_lowest_but_bears_no_higher_rate_is_not_the_answer() -> None:
         "At 1.7 times its rates **LambdaLR, lr 0.3 (#1)** ended at 2.303: it lies near the edge "
         "of what this task bears, and may fail on another seed." in said
     )
+
+
+def test_a_winner_that_holds_but_bears_no_higher_rate_is_not_said_to_be_trained_with() -> None:
+    """It said to train with the winner, and below to train with another."""
+    table = load(make_study(20))
+    found = answer(table)
+    assert found is not None
+    safe = next(t for t in table.trials if t.number != found.best.number and t.family)
+    held = fake_confirmation(
+        arm(f"#{found.best.number}", about(0.13), raised=2.303),
+        arm(f"#{safe.number}", about(0.159), raised=0.2),
+        arm("StepLR", about(0.16), "StepLR"),
+    )
+    assert held.stands
+    assert not held.decided
+    first, second, *_ = sentences(
+        table, replace(found, robust=Robust(safe, {safe.number: [0.2]})), held
+    )
+    assert first.endswith(
+        "is better than the usual recipes, but near the edge of what this task bears."
+    )
+    assert second.startswith(f"To be safe, train with **{safe.family}**")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     else:
         lines.append(of_lowest(confirmed))
     if found.chosen is not found.best and not confirmed.decided:
-        lines.insert(1, _undecided(found.chosen))
+        lines.insert(1, _undecided(found.chosen, confirmed))
     return [line for line in [*lines, of_edges(confirmed)] if line]
 
 
@@ -139,6 +139,9 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
         recipe = best.baseline and not confirmed.beaten
         only = "was the best recipe in the search" if recipe else "only looked best"
         return f"Nothing found is surely better than {named}: {schedule} {only}."
+    if confirmed is not None and confirmed.stands and not confirmed.decided:
+        edge = "near the edge of what this task bears"
+        return f"{schedule} is better than the usual recipes, but {edge}."
     text = f"Train with {schedule}"
     if best.warmup:
         text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
@@ -147,11 +150,12 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     return text + "."
 
 
-def _undecided(chosen: TrialRow) -> str:
-    """What to train with where fresh seeds have named nothing yet."""
+def _undecided(chosen: TrialRow, confirmed: Confirmed) -> str:
+    """What to train with where fresh seeds have named nothing that bears higher rates."""
     lr = words.number(chosen.lr)
+    until = "To be safe" if confirmed.stands else "Until more seeds decide"
     return (
-        f"Until more seeds decide, train with **{chosen.family}** at a peak learning rate of "
+        f"{until}, train with **{chosen.family}** at a peak learning rate of "
         f"**{lr}** (trial {chosen.number}): it did best with its rates raised {RAISE:g} times."
     )
 
