@@ -370,12 +370,14 @@ def test_a_trial_without_a_schedule_is_never_stopped() -> None:
     study = optuna.create_study(pruner=SchedulePruner())
     trial = study.ask()
     trial.report(1e5, 1)
-    assert not trial.should_prune()
+    with pytest.warns(UserWarning, match=r"ask for it by lrsearch\.suggest\(trial, epochs"):
+        assert not trial.should_prune()
 
 
 NO_SCHEDULES = ("cosine", 7, {"lr": 0.1}, {"lr": 0.1, "epochs": 20}, {"epochs": [20]}, [1, 2])
 
 
+@pytest.mark.filterwarnings("ignore:SchedulePruner stops no trial without")
 @pytest.mark.parametrize("kept", NO_SCHEDULES)
 def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) -> None:
     decided = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import warnings
 from typing import Any, Final
 
 import numpy as np
@@ -92,7 +93,8 @@ class SchedulePruner(optuna.pruners.BasePruner):
     need ``user_attrs["schedule"]`` (:meth:`Schedule.to_dict`) and, where they are not in our own
     storage, may have ``user_attrs["avg_val_losses"]``: the validation losses of the running
     average of the weights.
-    Report each epoch's validation loss with ``trial.report(loss, step=epochs_finished)``.
+    Report each epoch's validation loss with ``trial.report(loss, step=epochs_finished)``. A trial
+    without a schedule is never stopped, and a warning says so.
 
     Args:
         share: A trial is stopped when its chance of beating the best finished trial is below this
@@ -120,7 +122,14 @@ class SchedulePruner(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop ``trial`` after its latest report."""
         epoch, epochs = trial.last_step, budget_of(trial)
-        if epoch is None or epochs is None:
+        if epoch is None:
+            return False
+        if epochs is None:
+            warnings.warn(
+                "SchedulePruner stops no trial without a schedule: ask for it by "
+                "lrsearch.suggest(trial, epochs=...)",
+                stacklevel=2,
+            )
             return False
         if epoch > epochs:
             raise UsageError(
