@@ -77,6 +77,7 @@ PARTS = (
     "stress, other searches",
     "stress, robust",
     "stress, robust, fresh searches",
+    "stress, robust, today",
 )
 
 
