@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.benchmarks import stress, winners
+from tests.benchmarks import more_seeds, stress, winners
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "winners"
 
@@ -40,6 +40,22 @@ def test_a_finalist_is_chosen_by_what_it_comes_to_at_a_higher_rate() -> None:
     assert guarded == ([pytest.approx(0.5 / 0.5 - 1)] * stress.CHOOSE, 0.0)
     line = stress.table([row, row])[-3]
     assert line == "| t | 2 | the same at 1.7 times its rates | -40.0 ± 0.0% | -40% | 0.0% |"
+
+
+def test_more_seeds_choose_the_lowest_with_and_without_the_run_at_higher_rates() -> None:
+    arms = [
+        arm("winner", 0.2, 0.2, 0.2, 2.3),
+        arm("gentler", 0.3, 0.3, 0.3, 0.4),
+        arm("a recipe", 0.4, 0.4, 0.0, 0.0, baseline="StepLR"),
+    ]
+    row = {"task": "t", "arms": arms, "gentler": 1}
+    assert more_seeds.judged(row, 5) == [(pytest.approx(-0.5), 0.0), (pytest.approx(-0.25), 0.0)]
+    # The winner fails on one seed; where that is one of the 15 that choose, it is still lowest.
+    arms[0]["losses"]["1.0"] = [0.1] * 19 + [2.2]
+    (gain, lost), bearing = more_seeds.judged(row, 15)
+    assert gain == pytest.approx((15 * 0.1 + 5 * (4 * 0.1 + 2.2) / 5) / 20 / 0.4 - 1)
+    assert lost == pytest.approx(5 / 20 / 5)
+    assert bearing == (pytest.approx(-0.25), 0.0)
 
 
 def test_robust_is_the_lowest_raised_of_three_or_of_six_where_none_of_three_bears_it() -> None:
