@@ -151,7 +151,8 @@ SETTINGS: dict[str, Setting] = {
     "optimizer": Setting(
         values.optimizer,
         "any class of torch.optim, or file.py:Class of your own; its arguments: "
-        "--optimizer-arg momentum=0.95 (default: the task's)",
+        "--optimizer-arg momentum=0.95 (default: the task's; another optimizer gets none of its "
+        "arguments)",
         "NAME",
         True,
         {"oneOf": [_STR, {"type": "object", "properties": {"name": _STR}}]},

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.search.make import make_runner
-from lrsearch.search.plan import baselines_of, clipped, make_plan, uncompiled
+from lrsearch.search.plan import baselines_of, clipped, dropped, make_plan, uncompiled
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp
@@ -494,6 +494,44 @@ def test_a_task_whose_momentum_is_taken_away_is_no_longer_nesterov() -> None:
         plan = make_plan(make({"task": "digits", "optimizer": {"name": "sgd", **given}}))
         usual = {"momentum": 0.9, "weight_decay": 5e-4}
         assert plan.optimizer_args == {**usual, **given}
+
+
+@pytest.mark.parametrize(
+    ("own", "args", "asked", "gets", "told"),
+    [
+        (
+            "SGD",
+            {"momentum": 0.5, "nesterov": True, "weight_decay": 0.1},
+            {"name": "adamw"},
+            {},
+            "the task's arguments are for SGD and left out: momentum 0.5, nesterov, "
+            "weight_decay 0.1 (--optimizer-arg KEY=VALUE gives AdamW its own)",
+        ),
+        (
+            "AdamW",
+            {"betas": (0.9, 0.95), "weight_decay": 0.1},
+            {"name": "sgd", "weight_decay": 0.2},
+            {"momentum": 0.9, "nesterov": True, "weight_decay": 0.2},
+            "the task's arguments are for AdamW and left out: betas (0.9, 0.95) "
+            "(--optimizer-arg KEY=VALUE gives SGD its own)",
+        ),
+        ("SGD", {"betas": (0.9, 0.95)}, {"name": "adam", "betas": [0.8, 0.9]}, None, ""),
+        ("adamw", {"weight_decay": 0.1}, {"name": "AdamW"}, {"weight_decay": 0.1}, ""),
+        ("SGD", {"momentum": 0.5}, {"weight_decay": 0.1}, None, ""),
+        ("SGD", {}, {"name": "adamw"}, {}, ""),
+    ],
+)
+def test_another_optimizer_gets_no_argument_of_the_tasks_and_says_so(
+    own: str,
+    args: dict[str, Any],
+    asked: dict[str, Any],
+    gets: dict[str, Any] | None,
+    told: str,
+) -> None:
+    task = replace(load_task("digits"), optimizer=own, optimizer_args=args)
+    plan = make_plan(make({"optimizer": asked}), task)
+    assert gets is None or plan.optimizer_args == gets
+    assert dropped(plan) == told
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")

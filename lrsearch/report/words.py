@@ -267,6 +267,16 @@ def optimizer(name: str) -> str:
     return name.removeprefix(MODULE_OF_A_FILE)
 
 
+def arguments(given: Mapping[str, Any]) -> str:
+    """Arguments of an optimizer; a flag that is set by its name alone.
+
+    Example:
+        >>> arguments({"momentum": 0.9, "nesterov": True})
+        'momentum 0.9, nesterov'
+    """
+    return ", ".join(k if value is True else f"{k} {value}" for k, value in given.items())
+
+
 def baselines(names: Sequence[str]) -> str:
     """Baselines in a sentence, where a bare name could be that of a schedule the search found.
 

@@ -26,6 +26,7 @@ from lrsearch.search.plan import (
     Plan,
     baselines_of,
     clipped,
+    dropped,
     make_plan,
     ordered,
     uncompiled,
@@ -94,7 +95,8 @@ def run(
         alone = cluster is not None or task is not None or config.workers != "auto"
         more = "" if alone else idle(config.device, plan.device, plan.choice.workers)
         eager = uncompiled(plan) if cluster is None else ""
-        for line in [*header(plan, config, cluster), more, eager, ranged, clipped(plan)]:
+        said = [more, dropped(plan), eager, ranged, clipped(plan)]
+        for line in [*header(plan, config, cluster), *said]:
             if line:
                 display.note(line)
         for line in [*storage.warnings, *other_ways(study, config)]:
@@ -184,10 +186,6 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
 
 def _optimizer(plan: Plan) -> str:
     """``optimizer SGD (momentum 0.9, nesterov)``."""
-    told = [
-        name if value is True else f"{name} {value}"
-        for name, value in plan.optimizer_args.items()
-        if value is not False
-    ]
+    told = words.arguments({k: v for k, v in plan.optimizer_args.items() if v is not False})
     name = words.optimizer(plan.optimizer)
-    return f"optimizer {name}" + (f" ({', '.join(told)})" if told else "")
+    return f"optimizer {name}" + (f" ({told})" if told else "")

@@ -110,7 +110,8 @@ class Task:
         optimizer: A class of ``torch.optim``, or its name; or a subclass of ``Optimizer`` of your
             own, or its place as ``package.module:Class``.
         optimizer_args: Its arguments, without ``lr``; those left out are the usual ones
-            (:data:`lrsearch.tasks.optimizers.USUAL`).
+            (:data:`lrsearch.tasks.optimizers.USUAL`). Another optimizer (``--optimizer``) gets
+            none of them.
         lr: The rate a usual recipe has; the baselines run at it. None = the highest of the groups
             where ``param_groups`` gives each a rate, else the optimizer's
             (:func:`lrsearch.tasks.optimizers.usual_lr`).
