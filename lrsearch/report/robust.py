@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
-from lrsearch.report.finalists import finalists, gentler
+from lrsearch.report.finalists import LEAST_SURE, finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, measured, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
@@ -101,7 +101,8 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
 
     Returns:
         None where no trial is complete, where the best is a baseline, or where none was raised
-        and no gentler one is better than the baselines.
+        and fewer than :data:`~lrsearch.report.finalists.LEAST_SURE` trials are complete, or no
+        gentler one is better than the baselines.
     """
     tried = _asked(table, storage) or contenders(table)
     if not tried:
@@ -110,6 +111,8 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
     lowest = lowest_raised(tried, raised)
     if lowest is not None:
         return Robust(lowest, raised)
+    if not raised and len(table.complete) < LEAST_SURE:
+        return None
     milder = gentler(table)
     if milder is None or milder not in tried:
         return Robust(tried[0], raised) if raised else None
