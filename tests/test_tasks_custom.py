@@ -763,6 +763,38 @@ def test_an_optimizers_argument_beside_no_optimizer_is_a_mistake() -> None:
     assert as_task(Own(**GOOD, optimizer="SGD"), "own").optimizer == "SGD"
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "told"),
+    [
+        ("loss", "ValueError('no loss')", "'loss' raises when read: ValueError: no loss"),
+        ("test", "AttributeError('none')", "'test' raises when read: AttributeError: none"),
+        ("train", "OSError('no file')", "'train' raises when read: OSError: no file"),
+        ("betas", "ValueError('no')", "'betas' raises when read: ValueError: no"),
+    ],
+)
+def test_an_attribute_that_raises_when_read_is_named(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], name: str, error: str, told: str
+) -> None:
+    """It was an internal error; an AttributeError silently stood for the default."""
+    Path("raising.py").write_text(
+        "import torch\n"
+        "class Base:\n"
+        "    def model(self):\n"
+        "        return torch.nn.Linear(4, 2)\n"
+        "    train = validation = torch.zeros(8, 4), torch.zeros(8, dtype=torch.long)\n"
+        "class Own(Base):\n"
+        "    @property\n"
+        f"    def {name}(self):\n"
+        f"        raise {error}\n"
+        "own = Own()\n"
+    )
+    leave = "" if name == "train" else f", or take '{name}' out"
+    line = f"{told} (raising.py, line 9); mend that{leave}\n"
+    for target in ("raising.py:Own", f"raising.py:own.{name}"):
+        assert main(["run", "--task", target]) == 2
+        assert capsys.readouterr().err == f"lrsearch: task {target}: {line}"
+
+
 def test_an_optimizers_argument_that_parameter_groups_use_is_no_mistake() -> None:
     class Grouped(SimpleNamespace):
         weight_decay = 0.05

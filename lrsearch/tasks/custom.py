@@ -30,6 +30,8 @@ from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.values import short_task_name
 
 _FIELDS = {field.name: field for field in fields(Task)}
+_ABSENT = object()
+"""Stands for an attribute that is not there."""
 _NEEDED = ("model", "train", "validation")
 _OF_OPTIMIZERS = ("weight_decay", "momentum", "nesterov", "betas", "amsgrad")
 """What is written beside ``optimizer`` in good faith, and belongs into ``optimizer_args``."""
@@ -54,13 +56,14 @@ def import_task(target: str) -> Task:
     module = import_place(target)
     found: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
+        inner = _read(found, part, target)
+        if inner is _ABSENT:
             public = [each for each in vars(module) if not each.startswith("_")]
             near = did_you_mean(part, public)
             question = f" — did you mean {near}?" if near else ""
             listed = question or f" (it has {', '.join(public[-12:])})" if public else question
             raise UsageError(f"task {target}: {place} has no {part!r}{listed}")
-        found = getattr(found, part)
+        found = inner
     return as_task(found, short_task_name(target), target)
 
 
@@ -177,9 +180,10 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
             question = f"did you mean {near}?" if near else f"valid: {', '.join(_FIELDS)}"
             raise LrsearchError(f"task {target}: unknown key {strange[0]!r} — {question}")
     else:
-        given = {key: _attribute(found, key) for key in _FIELDS if hasattr(found, key)}
+        read = {key: _attribute(found, key, target) for key in _FIELDS}
+        given = {key: value for key, value in read.items() if value is not _ABSENT}
         names = [key for key in dir(found) if not key.startswith("_")]
-        beside = {key: getattr(found, key) for key in _OF_OPTIMIZERS if key in names}
+        beside = {key: _read(found, key, target) for key in _OF_OPTIMIZERS if key in names}
         _check_optimizer_args(target, given, beside)
         for own in names:
             meant = difflib.get_close_matches(own, _FIELDS, n=1, cutoff=0.85)
@@ -233,12 +237,31 @@ def _is_plain(value: Any) -> bool:
     return all(isinstance(each, numbers.Real) for each in several)
 
 
-def _attribute(found: Any, key: str) -> Any:
-    """An attribute; a function in a class that does not take ``self`` is meant as it stands."""
-    plain = inspect.getattr_static(found, key)
+def _attribute(found: Any, key: str, target: str) -> Any:
+    """A field; a function in a class that does not take ``self`` is meant as it stands."""
+    plain = inspect.getattr_static(found, key, None)
     if inspect.isfunction(plain) and next(iter(inspect.signature(plain).parameters), "") != "self":
         return plain
-    return getattr(found, key)
+    return _read(found, key, target)
+
+
+def _read(found: Any, key: str, target: str) -> Any:
+    """An attribute of what the user wrote, or :data:`_ABSENT`.
+
+    Raises:
+        UsageError: It is there, and raises when it is read.
+    """
+    try:
+        return getattr(found, key)
+    except Exception as error:  # the user's code may raise anything
+        made = (property, functools.cached_property)
+        own = isinstance(inspect.getattr_static(found, key, None), made)
+        if isinstance(error, AttributeError) and not own:
+            return _ABSENT
+        leave = "" if key in _NEEDED else f", or take {key!r} out"
+        raise UsageError(
+            f"task {target}: {key!r} raises when read: {with_place(error)}; mend that{leave}"
+        ) from error
 
 
 def _task(given: dict[str, Any]) -> Task:
