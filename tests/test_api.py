@@ -341,6 +341,9 @@ def test_search_confirms_what_it_found() -> None:
     assert [path.name for path in result.files[:2]] == ["confirmed.yaml", "best.yaml"]
     lowest = result.study.trials[result.confirmed.lowest.trial]
     assert lrsearch.load(result.files[0]).to_dict() == lowest.user_attrs["schedule"]
+    again = lrsearch.search(tiny(), out="elsewhere", **SMALL)  # as lrsearch run does
+    assert again.files[0] == Path("elsewhere/tiny/confirmed.yaml")
+    assert lrsearch.load(again.files[0]).to_dict() == lowest.user_attrs["schedule"]
     assert lrsearch.search(tiny(), name="other", **SMALL).confirmed is None
 
 
