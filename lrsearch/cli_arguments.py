@@ -66,6 +66,13 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"needs a whole number, got {text!r}") from None
 
 
+def place(text: str) -> str:
+    """An argument that names a file or a folder; an empty one is an unset variable of a shell."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"needs the name of a file or folder, got {text!r}")
+    return text
+
+
 def study_argument(sub: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """``STUDY``: its name."""
     told = "its name (lrsearch studies lists them)"

@@ -14,6 +14,7 @@ from lrsearch.cli_arguments import (
     note,
     out,
     out_json,
+    place,
     storage_argument,
     study_argument,
     whole,
@@ -30,18 +31,23 @@ def add_report(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument(
         "-o",
         "--output",
+        type=place,
         metavar="FILE.html",
         help="where to write (default: lrsearch-results/STUDY/report.html)",
     )
-    sub.add_argument("--png", metavar="DIR", help="also write the figures as PNG (needs kaleido)")
-    sub.add_argument("--csv", metavar="DIR", help="also write the tables as CSV")
+    sub.add_argument(
+        "--png", type=place, metavar="DIR", help="also write the figures as PNG (needs kaleido)"
+    )
+    sub.add_argument("--csv", type=place, metavar="DIR", help="also write the tables as CSV")
     sub.add_argument(
         "--record",
+        type=place,
         metavar="FILE.json",
         help="only write a record instead: raw values, comparisons, versions; and FILE.svg",
     )
     sub.add_argument(
         "--overview",
+        type=place,
         metavar="FILE.svg",
         help="only draw every schedule that was tried, and its loss; as SVG or PNG",
     )
@@ -119,7 +125,9 @@ def _dashboard(args: argparse.Namespace) -> int:
 def add_export(sub: argparse.ArgumentParser) -> Call:
     study_argument(sub)
     storage_argument(sub)
-    sub.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: stdout)")
+    sub.add_argument(
+        "-o", "--output", type=place, metavar="FILE", help="write to FILE (default: stdout)"
+    )
     sub.add_argument("--trial", type=whole, metavar="N", help="export this trial, not the answer")
     sub.add_argument("--python", action="store_true", help="plain torch code instead of YAML")
     import_argument(sub)

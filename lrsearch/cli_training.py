@@ -17,6 +17,7 @@ from lrsearch.cli_arguments import (
     out,
     out_json,
     pairs,
+    place,
     silent,
     storage_argument,
     study_argument,
@@ -58,7 +59,7 @@ def _machine_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--precision", metavar="auto|fp32|bf16|fp16", help="number format of forward and backward"
     )
-    sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
+    sub.add_argument("--data-dir", type=place, metavar="DIR", help="folder of the data sets")
 
 
 # run
@@ -67,6 +68,7 @@ def _machine_arguments(sub: argparse.ArgumentParser) -> None:
 def add_run(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument(
         "--study-file",
+        type=place,
         metavar="FILE.yaml",
         help="read settings from this file; flags given beside it win",
     )
@@ -234,12 +236,16 @@ def _confirm(args: argparse.Namespace) -> int:
 
 
 def add_train(sub: argparse.ArgumentParser) -> Call:
-    sub.add_argument("file", metavar="FILE.yaml", help="what lrsearch run or export wrote")
+    sub.add_argument(
+        "file", type=place, metavar="FILE.yaml", help="what lrsearch run or export wrote"
+    )
     sub.add_argument(
         "--epochs", type=whole, metavar="N", help="another budget; the curve is stretched to it"
     )
     sub.add_argument("--seed", type=whole, metavar="N", help="another seed (default: the study's)")
-    sub.add_argument("-o", "--output", metavar="DIR", help="where to write (default: beside FILE)")
+    sub.add_argument(
+        "-o", "--output", type=place, metavar="DIR", help="where to write (default: beside FILE)"
+    )
     _machine_arguments(sub)
     import_argument(sub)
     sub.add_argument("--quiet", action="store_true", help="show the end only")

@@ -11,6 +11,7 @@ from lrsearch.cli_arguments import (
     import_argument,
     out,
     pairs,
+    place,
     storage_argument,
     whole,
 )
@@ -61,6 +62,7 @@ def add_curves(sub: argparse.ArgumentParser) -> Call:
     sub.add_argument(
         "-o",
         "--output",
+        type=place,
         metavar="FILE",
         help="where to write: .html, .svg or .png (default: curves-FAMILY.html)",
     )
@@ -111,7 +113,7 @@ def _tasks(args: argparse.Namespace) -> int:
 
 def add_doctor(sub: argparse.ArgumentParser) -> Call:
     storage_argument(sub)
-    sub.add_argument("--data-dir", metavar="DIR", help="folder of the data sets")
+    sub.add_argument("--data-dir", type=place, metavar="DIR", help="folder of the data sets")
     return _doctor
 
 
