@@ -21,6 +21,7 @@ LR_RANGE_ATTR = "lr_range_test"
 CONFIRM_ATTR = "lrsearch_confirm"
 """In the study ``NAME-confirm``: which search it is of, its arms, seeds and slots."""
 CONFIRM_SUFFIX = "-confirm"
+_OF_A_SCHEDULE = {"family", "lr", "epochs", "interval"}
 
 
 def confirmation_study(storage: BaseStorage, name: str) -> optuna.Study | None:
@@ -45,7 +46,7 @@ def info_of(attrs: Mapping[str, Any]) -> Mapping[str, Any]:
 def schedule_of(trial: BaseTrial | FrozenTrial) -> Mapping[str, Any]:
     """Its schedule, as :meth:`Schedule.to_dict` gives it; empty where it has none."""
     kept = trial.user_attrs.get("schedule")
-    if not isinstance(kept, Mapping) or "family" not in kept:
+    if not isinstance(kept, Mapping) or not kept.keys() >= _OF_A_SCHEDULE:
         return {}
     return kept if isinstance(kept.get("params") or {}, Mapping) else {}
 

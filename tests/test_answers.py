@@ -19,7 +19,9 @@ from optuna.trial import TrialState, create_trial
 from lrsearch.cli import main
 from lrsearch.export import answer_trial, best_trial
 from lrsearch.objective import suggest
+from lrsearch.report import optuna_figures
 from lrsearch.report.status import studies, study_status
+from lrsearch.report.tables import load
 from lrsearch.report.words import percent
 from lrsearch.schedules import Schedule
 from lrsearch.search.progress import read_progress
@@ -299,6 +301,23 @@ def test_whatever_another_program_keeps_in_a_trial_can_be_shown(
     assert main(["show", "odd", "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told["best"]["val_loss"] == 1.0
+
+
+@pytest.mark.parametrize("kept", [{}, {"schedule": {"family": "StepLR", "lr": 0.1}}])
+def test_a_trial_that_another_program_added_to_a_study_of_ours_is_left_out(
+    storage: Storage, capsys: pytest.CaptureFixture[str], kept: dict[str, Any]
+) -> None:
+    """It was an internal error: the history of a report finds a trial by its number."""
+    run = ["run", "--epochs", "1", "--quiet", "--no-robust", "--trials"]
+    assert main([*run, "4"]) == 0
+    study = optuna.load_study(study_name="digits", storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=1e-9, user_attrs=kept))
+    assert main([*run, "6"]) == 0
+    for words in (["report", "digits", "-o", "r.html"], ["export", "digits"], ["show", "digits"]):
+        assert main(words) == 0
+    assert "1e-09" not in capsys.readouterr().out
+    history = optuna_figures.history_figure(load(study, storage))
+    assert list(history.data[0].x) == [0, 1, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("kept", ["mine", 3, [1], {}, {"config": "x"}, {"config": {}, "plan": 3}])

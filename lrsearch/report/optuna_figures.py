@@ -8,9 +8,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
+
 from lrsearch.optuna_helpers import experiments_allowed, optuna_logs_errors_only
 from lrsearch.report.figures import log_ticks, loss_axis
-from lrsearch.report.light_study import as_study
+from lrsearch.report.light_study import as_study, frozen, study_of
 from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
 
@@ -35,8 +37,10 @@ def history_figure(table: StudyTable) -> Figure:
     """Final loss of each complete trial and the best so far (``plot_optimization_history``)."""
     from optuna.visualization import plot_optimization_history
 
-    study = as_study(table)  # all of them: this plot finds a trial by its number
-    figure = _drawn(plot_optimization_history, study, target_name="validation loss")
+    known = {t.number: t for t in as_study(table).trials}
+    missing = TrialState.FAIL  # left out of the table; the plot finds a trial by its number
+    rows = [known.get(n) or frozen(n, None, {}, {}, missing) for n in range(max(known) + 1)]
+    figure = _drawn(plot_optimization_history, study_of(rows), target_name="validation loss")
     for trace in figure.data:
         if trace.mode == "markers":
             trace.update(name="trained to the end", marker={"color": BLUE, "size": 7})
