@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
 
+from lrsearch import __version__
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR, confirmation_study
 from lrsearch.callable_module import make_callable
 from lrsearch.config import StudyConfig, make
@@ -39,6 +40,7 @@ from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.study import changed, stored_config
+from lrsearch.settings import SETTINGS
 from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
@@ -241,5 +243,10 @@ def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: i
     """The search's configuration, for this machine."""
     stored = {k: v for k, v in stored_config(study).items() if k not in OF_THE_SEARCH}
     given = {k: v for k, v in overrides.items() if v is not None}
+    if strange := [key for key in stored if key not in SETTINGS]:
+        raise LrsearchError(
+            f"study {study.study_name!r} was made with {strange[0]}, which lrsearch {__version__} "
+            "does not know: confirm it with the version that made it"
+        )
     config = make({**stored, "lr": None, **given})
     return dataclasses.replace(config, name=study.study_name, storage=url, trials=runs)

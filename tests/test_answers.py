@@ -16,6 +16,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+import lrsearch
 from lrsearch.cli import main
 from lrsearch.export import answer_trial, best_trial
 from lrsearch.objective import suggest
@@ -318,6 +319,19 @@ def test_a_trial_that_another_program_added_to_a_study_of_ours_is_left_out(
     assert "1e-09" not in capsys.readouterr().out
     history = optuna_figures.history_figure(load(study, storage))
     assert list(history.data[0].x) == [0, 1, 2, 3, 5, 6]
+
+
+def test_a_setting_of_another_version_is_told_by_the_study_that_has_it(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search_of(storage, found(constant(0.1), 0.2))
+    kept = study.user_attrs["lrsearch"]
+    study.set_user_attr("lrsearch", {**kept, "config": {**kept["config"], "new": 3}})
+    assert main(["confirm", "digits", "--seeds", "2", "--top", "1"]) == 1
+    assert capsys.readouterr().err == (
+        f"lrsearch: study 'digits' was made with new, which lrsearch {lrsearch.__version__} does "
+        "not know: confirm it with the version that made it\n"
+    )
 
 
 @pytest.mark.parametrize("kept", ["mine", 3, [1], {}, {"config": "x"}, {"config": {}, "plan": 3}])
