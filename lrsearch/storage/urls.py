@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -28,6 +29,15 @@ _DRIVERS: dict[str, tuple[str, str, str]] = {
     "mariadb+pymysql": ("mysql+pymysql", "pymysql", "mysql"),
     "mariadb": ("mysql+pymysql", "pymysql", "mysql"),
 }
+_OF_SQLITE = (
+    "timeout",
+    "isolation_level",
+    "detect_types",
+    "check_same_thread",
+    "cached_statements",
+    "uri",
+)
+"""What may stand behind ? in the URL of a file."""
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 _NETWORK_FILE_SYSTEMS = frozenset(
     (
@@ -127,6 +137,22 @@ def parse_storage_url(url: str) -> URL:
         raise
 
 
+def _check_arguments(parsed: URL) -> None:
+    """Refuse what the URL of a file has besides the file, and SQLite does not take."""
+    shown = parsed.render_as_string()
+    strange = [key for key in parsed.query if key not in _OF_SQLITE]
+    if strange and "uri" not in parsed.query:
+        raise UsageError(
+            f"storage {shown}: SQLite takes no {strange[0]!r} (valid: {', '.join(_OF_SQLITE)}); "
+            "take it out"
+        )
+    try:
+        pysqlite.dialect().create_connect_args(parsed)
+    except (ArgumentError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise UsageError(f"storage {shown}: {why}; write sqlite:///FILE?timeout=SECONDS") from None
+
+
 def _parsed(url: str) -> URL:
     examples = "sqlite:///lrsearch.db, postgresql+psycopg://..., mysql+pymysql://..."
     if not isinstance(url, str):
@@ -159,6 +185,7 @@ def _parsed(url: str) -> URL:
                 f"storage {url} is memory, which ends with the process; name a file: "
                 "sqlite:///lrsearch.db"
             )
+        _check_arguments(parsed)
         return parsed.set(database=os.path.expanduser(parsed.database))
     driver, module, extra = _DRIVERS[scheme]
     if importlib.util.find_spec(module) is None:
