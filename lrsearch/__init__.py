@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lrsearch.schedules import Schedule as Schedule
     from lrsearch.schedules import Space as Space
     from lrsearch.search.pruning import SchedulePruner as SchedulePruner
+    from lrsearch.search.sampling import TraceSampler as TraceSampler
     from lrsearch.tasks import Split as Split
     from lrsearch.tasks import Task as Task
 
@@ -36,6 +37,7 @@ _PUBLIC = {
     "Space": "lrsearch.schedules",
     "Split": "lrsearch.tasks",
     "Task": "lrsearch.tasks",
+    "TraceSampler": "lrsearch.search.sampling",
     "confirm": "lrsearch.api",
     "enqueue_baselines": "lrsearch.objective",
     "load": "lrsearch.export",
@@ -54,6 +56,7 @@ __all__ = [
     "Space",
     "Split",
     "Task",
+    "TraceSampler",
     "__version__",
     "confirm",
     "enqueue_baselines",

@@ -11,6 +11,7 @@ def objective(trial):
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -29,6 +30,7 @@ LR: Final = (1e-4, 1.0)
 """Range of the peak rate where none is given: wide enough for SGD and for Adam."""
 
 _ASKED: dict[int, tuple[weakref.ref[Any], Space, Schedule]] = {}
+_ONE_AT_A_TIME = threading.RLock()  # so that threads (``n_jobs``) see what others are to train
 
 
 def asked(trial: Any) -> Schedule | None:
@@ -49,8 +51,9 @@ def suggest(
     """Ask a trial of any Optuna study for the learning-rate schedule to train with.
 
     The schedule is kept as the trial's user attribute ``schedule``, so that report, export,
-    importance and :class:`SchedulePruner` work on the study. All trials of a study need the same
-    arguments. A trial has one schedule, which may be built for several optimizers.
+    importance, :class:`TraceSampler` and :class:`SchedulePruner` work on the study. All trials of
+    a study need the same arguments. A trial has one schedule, which may be built for several
+    optimizers.
 
     Args:
         trial: An Optuna trial, of a study that minimises one validation loss.
@@ -92,8 +95,9 @@ def suggest(
         )
     if key not in _ASKED:
         _check_names(trial, space)
-    schedule = _suggested(trial, space)
-    trial.set_user_attr("schedule", schedule.to_dict())
+    with _ONE_AT_A_TIME:
+        schedule = _suggested(trial, space)
+        trial.set_user_attr("schedule", schedule.to_dict())
     _ASKED[key] = weakref.ref(trial, lambda _: _ASKED.pop(key, None)), space, schedule
     return schedule
 

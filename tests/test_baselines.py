@@ -114,7 +114,7 @@ def test_every_sampler_goes_on_as_if_they_were_not_there(in_tmp: Path, sampler: 
     study, trial = outcome.study, own[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        made = make_sampler(sampler, 0, 16, outcome.plan.space)
+        made = make_sampler(sampler, 0, 16)
         assert set(made.infer_relative_search_space(Searched(study), trial)) >= {
             "lr", "StepLR.step_size", "StepLR.gamma"
         }  # fmt: skip

@@ -21,7 +21,6 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.ask import Asker
-from lrsearch.search.candidates import Drawn
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.loop import FAILURES_IN_A_ROW
 from lrsearch.search.run import run
@@ -58,11 +57,13 @@ def test_what_another_worker_stored_while_we_asked_is_not_proposed_again(
     """From the same trials follow the same proposals."""
     bench, made = Bench(tmp_path, sampler="trace"), Asker._ask
 
-    def draw(self: TraceSampler, study: optuna.Study, number: int) -> Drawn:
+    def draw(
+        self: TraceSampler, study: optuna.Study, number: int, space: Space
+    ) -> Mapping[str, Any]:
         others = [t for t in study.get_trials(deepcopy=False) if t.number != number]
         there = [t.params.get("lr") for t in others]
-        drawn = (self._random(n) for n in range(100))
-        return next(each for each in drawn if each.params["lr"] not in there)
+        drawn = (self._random(n, space) for n in range(100))
+        return next(each for each in drawn if each["lr"] not in there)
 
     monkeypatch.setattr(TraceSampler, "_draw", draw)
     ours, theirs = (

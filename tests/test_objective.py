@@ -18,14 +18,12 @@ import lrsearch
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.export import best_trial, configuration, export_text
-from lrsearch.objective import _space
 from lrsearch.report.page import write_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
 from lrsearch.search.progress import read_progress
 from lrsearch.search.pruning import SchedulePruner
-from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import open_storage
 from lrsearch.tracking import METRIC, _points
 
@@ -135,7 +133,7 @@ def test_a_journal_of_optuna_is_a_storage_like_any_other(tmp_path: Path) -> None
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(journal),
         study_name="mine",
-        sampler=TraceSampler(_space(EPOCHS, None, (1e-3, 10.0), True, "step"), seed=1),
+        sampler=lrsearch.TraceSampler(seed=1),
         pruner=lrsearch.SchedulePruner(),
     )
     run(study, 16)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 import lrsearch
 from lrsearch.errors import UsageError
@@ -26,6 +25,7 @@ from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 EPOCHS = 12
 FAMILIES = ["ConstantLR", "StepLR", "CosineAnnealingLR"]
 SEED = 1
+SPACE = lrsearch.Space(FAMILIES, EPOCHS, (1e-3, 1.0), "step")
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
@@ -36,10 +36,6 @@ def loss_of(schedule: Schedule, epoch: int) -> float:
 
 def ask(trial: optuna.trial.BaseTrial, epochs: int = EPOCHS) -> Schedule:
     return lrsearch.suggest(trial, epochs, schedules=FAMILIES, lr=(1e-3, 1.0))
-
-
-def trace_sampler(epochs: int = EPOCHS, seed: int = SEED) -> TraceSampler:
-    return TraceSampler(lrsearch.Space(FAMILIES, epochs, (1e-3, 1.0), "step"), seed)
 
 
 def make(
@@ -86,9 +82,9 @@ def test_a_study_whose_budget_changes_learns_from_trials_of_the_same(
 ) -> None:
     study, fresh = make(), make()
     run(study, 20, first)
-    study.sampler = trace_sampler(then)
+    study.sampler = TraceSampler(SEED)
     run(study, 30, then)
-    fresh.sampler = trace_sampler(then)
+    fresh.sampler = TraceSampler(SEED)
     for _ in range(20):  # the draws follow from the trial's number
         fresh.tell(fresh.ask(), state=TrialState.FAIL)
     run(fresh, 30, then)
@@ -119,34 +115,14 @@ def test_a_loop_that_does_not_report_its_last_epoch_is_pruned_too(steps: range) 
 
 
 def test_trials_that_reported_nothing_are_known_by_their_values() -> None:
-    study = make(trace_sampler())
+    study = make(TraceSampler(SEED))
     study.optimize(lambda trial: loss_of(ask(trial), EPOCHS), n_trials=2 * LEAST_KNOWN)
     number = len(study.trials)
-    assert study.sampler.propose(study, number) != dict(  # type: ignore[attr-defined]
-        trace_sampler()._random(number).params
-    )
+    trial = study.ask()
+    ask(trial)
+    assert trial.params != TraceSampler(SEED)._random(number, SPACE)
     run(study, 30)
     assert TrialState.PRUNED in states(study)[number + STARTUP :]
-
-
-def test_trials_that_are_asked_at_once_get_their_own_proposals() -> None:
-    """Threads (``n_jobs``) share the sampler: another asks in the middle of each question."""
-
-    class Shared(TraceSampler):
-        def infer_relative_search_space(
-            self, study: optuna.Study, trial: FrozenTrial
-        ) -> dict[str, BaseDistribution]:
-            space = super().infer_relative_search_space(study, trial)
-            super().infer_relative_search_space(study, other)
-            return space
-
-    study = make()
-    trial, other = (study.ask()._get_latest_trial() for _ in range(2))
-    sampler = Shared(trace_sampler()._space, SEED)
-    space = sampler.infer_relative_search_space(study, trial)
-    params = sampler.sample_relative(study, trial, space)
-    assert params == trace_sampler().propose(study, trial.number)
-    assert params.keys() == space.keys()
 
 
 def test_threads_decide_one_after_the_other() -> None:
@@ -178,7 +154,7 @@ def test_threads_decide_one_after_the_other() -> None:
 def test_a_part_of_the_schedule_may_be_fixed(fixed: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.PartialFixedSampler(fixed, trace_sampler())
+        sampler = optuna.samplers.PartialFixedSampler(fixed, TraceSampler(SEED))
     study = make(sampler)
     run(study, 15)
     assert all(trial.params.items() >= fixed.items() for trial in study.trials)
@@ -186,9 +162,9 @@ def test_a_part_of_the_schedule_may_be_fixed(fixed: dict[str, Any]) -> None:
 
 
 def test_sampler_and_pruner_may_serve_another_study_of_the_same_name() -> None:
-    sampler, pruner = trace_sampler(), SchedulePruner()
+    sampler, pruner = TraceSampler(SEED), SchedulePruner()
     run(make(sampler, pruner, "mine"), 14, scale=100.0)
-    again, fresh = make(sampler, pruner, "mine"), make(trace_sampler(), name="mine")
+    again, fresh = make(sampler, pruner, "mine"), make(TraceSampler(SEED), name="mine")
     for study in (again, fresh):
         run(study, 30)
     assert [t.params for t in again.trials] == [t.params for t in fresh.trials]
@@ -204,7 +180,7 @@ def test_parameters_beside_the_schedule_are_others_after_a_restart() -> None:
         return loss_of(ask(trial), EPOCHS) + decay + (optimizer == "sgd")
 
     for _ in range(3):
-        study.sampler = trace_sampler()
+        study.sampler = TraceSampler(SEED)
         study.optimize(objective, n_trials=5)
     assert len({trial.params["weight_decay"] for trial in study.trials}) == 15
     assert {trial.params["optimizer"] for trial in study.trials} == {"sgd", "adam"}
@@ -238,9 +214,9 @@ def test_one_curve_that_was_stopped_at_two_losses_is_believed_by_each() -> None:
 
 
 def test_a_study_that_maximises_is_refused_by_sampler_and_pruner() -> None:
-    study = optuna.create_study(direction="maximize", sampler=trace_sampler())
+    study = optuna.create_study(direction="maximize", sampler=TraceSampler(SEED))
     with pytest.raises(UsageError, match="minimises one validation loss, this one has maximize"):
-        study.ask().suggest_float("lr", 0.1, 1.0)
+        SPACE.suggest(study.ask())
     study = optuna.create_study(direction="maximize", pruner=SchedulePruner())
     trial = study.ask()
     trial.set_user_attr("schedule", Schedule("ConstantLR", 0.1, EPOCHS).to_dict())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import norm
 
@@ -47,6 +48,19 @@ def loss(lr: np.ndarray) -> np.ndarray:
     return 1.0 + np.abs(np.log(lr.sum())) + 3 * lr
 
 
+def propose(
+    sampler: TraceSampler, study: optuna.Study, number: int, space: Space = SPACE
+) -> dict[str, Any]:
+    return dict(sampler._draw(study, number, space))
+
+
+def distributions(params: dict[str, Any], space: Space = SPACE) -> dict[str, BaseDistribution]:
+    """Those that the space asks Optuna for."""
+    trial = optuna.trial.FixedTrial(params)
+    space.suggest(trial)
+    return trial.distributions
+
+
 def add(
     study: optuna.Study,
     sampler: TraceSampler,
@@ -55,8 +69,8 @@ def add(
     space: Space = SPACE,
 ) -> Schedule:
     number = len(study.trials)
-    drawn = sampler._draw(study, number)
-    schedule = space.suggest(FixedParams(drawn.params))
+    params = propose(sampler, study, number, space)
+    schedule = space.suggest(FixedParams(params))
     lr = (
         np.full(EPOCHS, schedule.lr)
         if schedule.family == "ReduceLROnPlateau"
@@ -68,8 +82,8 @@ def add(
         trial = create_trial(
             state=state,
             value=values[epochs] if state == TrialState.COMPLETE else None,
-            params=drawn.params,
-            distributions=drawn.distributions,
+            params=params,
+            distributions=distributions(params, space),
             intermediate_values=values,
             user_attrs={"schedule": schedule.to_dict()},
         )
@@ -78,7 +92,7 @@ def add(
 
 
 def test_it_finds_better_schedules_than_random_draws() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    study, sampler = optuna.create_study(), TraceSampler(seed=3)
     for _ in range(28):
         add(study, sampler, TrialState.COMPLETE)
     values = [t.value for t in study.trials]
@@ -87,7 +101,7 @@ def test_it_finds_better_schedules_than_random_draws() -> None:
 
 
 def test_before_any_trial_is_complete_it_learns_from_losses_early_in_the_budget() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    study, sampler = optuna.create_study(), TraceSampler(seed=3)
     early = math.ceil(EARLY * EPOCHS)
     for _ in range(30):
         add(study, sampler, TrialState.PRUNED, early)
@@ -96,31 +110,31 @@ def test_before_any_trial_is_complete_it_learns_from_losses_early_in_the_budget(
 
 
 def test_a_proposal_follows_from_study_seed_and_number_alone() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    study, sampler = optuna.create_study(), TraceSampler(seed=3)
     for _ in range(14):
         add(study, sampler, TrialState.COMPLETE)
-    again = TraceSampler(SPACE, seed=3)
-    assert sampler.propose(study, 14) == again.propose(study, 14) == sampler.propose(study, 14)
-    assert TraceSampler(SPACE, seed=4).propose(study, 14) != again.propose(study, 14)
-    asked_at_once = [sampler.propose(study, number) for number in range(14, 20)]
+    again = TraceSampler(seed=3)
+    assert propose(sampler, study, 14) == propose(again, study, 14) == propose(sampler, study, 14)
+    assert propose(TraceSampler(seed=4), study, 14) != propose(again, study, 14)
+    asked_at_once = [propose(sampler, study, number) for number in range(14, 20)]
     assert len({str(sorted(params.items())) for params in asked_at_once}) > 1
 
 
 def test_what_was_tried_long_ago_is_no_candidate() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=3)
+    study, sampler = optuna.create_study(), TraceSampler(seed=3)
     for _ in range(LEAST_KNOWN):
         add(study, sampler, TrialState.COMPLETE)
     width, number = load_curves(study).features.shape[1], 10 * SHARED_BY
 
     def candidates() -> list[Drawn]:
         trials = study.get_trials(deepcopy=False)
-        groups = sampler._candidates(number, trials, range(LEAST_KNOWN), width)
+        groups = sampler._candidates(number, SPACE, trials, range(LEAST_KNOWN), width)
         return [group.drawn[i] for group, chosen in groups for i in chosen]
 
     # What curve this family will follow depends on the losses: it is known by its parameters.
     driven = next(d for d in candidates() if d.params["scheduler"] == "ReduceLROnPlateau")
     study.add_trial(
-        create_trial(value=9.0, params=driven.params, distributions=driven.distributions)
+        create_trial(value=9.0, params=driven.params, distributions=distributions(driven.params))
     )
     assert driven.params not in [each.params for each in candidates()]
 
@@ -128,7 +142,7 @@ def test_what_was_tried_long_ago_is_no_candidate() -> None:
 def test_in_a_space_of_three_schedules_trials_go_on_after_the_third() -> None:
     fixed = {"StepLR.gamma": 0.1, "StepLR.step_size": (2, 4)}
     space = Space(["StepLR"], EPOCHS, (0.1, 0.1), warmup=False, overrides=fixed)
-    study, sampler = optuna.create_study(), TraceSampler(space, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     found = [add(study, sampler, TrialState.COMPLETE, space=space) for _ in range(40)]
     assert {schedule.params["step_size"] for schedule in found} == {2, 3, 4}
 
@@ -137,7 +151,7 @@ def test_the_same_curve_under_another_name_counts_as_tried() -> None:
     names = ["StepLR", "MultiStepLR"]
     fixed = {"StepLR.gamma": 0.1, "StepLR.step_size": 8, "MultiStepLR.gamma": 0.1}
     space = Space(names, EPOCHS, (0.1, 0.1), warmup=False, overrides=fixed)
-    study, sampler = optuna.create_study(), TraceSampler(space, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     for _ in range(30):
         add(study, sampler, TrialState.COMPLETE, space=space)
     rates = [Schedule.from_dict(t.user_attrs["schedule"]).trace().lr for t in study.trials]
@@ -155,27 +169,27 @@ def test_an_objective_gets_the_proposed_parameters() -> None:
         seen.append(dict(trial.params))
         return float(schedule.lr)
 
-    study = optuna.create_study(sampler=TraceSampler(SPACE, seed=1))
+    study = optuna.create_study(sampler=TraceSampler(seed=1))
     study.optimize(objective, n_trials=13)
-    expected = TraceSampler(SPACE, seed=1).propose(optuna.create_study(), 0)
+    expected = propose(TraceSampler(seed=1), optuna.create_study(), 0)
     assert {k: v for k, v in seen[0].items() if k != "something_else"} == expected
 
 
 def test_pruned_diverged_running_and_failed_trials_are_no_obstacle() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     for k in range(36):
         state = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL][
             k % 4
         ]
         add(study, sampler, state, EPOCHS if state == TrialState.COMPLETE else 1 + k % 5)
-    SPACE.suggest(FixedParams(sampler.propose(study, 36)))
+    SPACE.suggest(FixedParams(propose(sampler, study, 36)))
 
 
 @pytest.mark.parametrize("kept", ["cosine", 7, {"lr": 0.1}, {"family": "LSTM"}])
 def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) -> None:
     proposed = []
     for others in (0, LEAST_KNOWN):
-        study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=1)
+        study, sampler = optuna.create_study(), TraceSampler(seed=1)
         for _ in range(LEAST_KNOWN + 2):
             add(study, sampler, TrialState.COMPLETE)
         for _ in range(others):
@@ -183,7 +197,7 @@ def test_a_trial_with_something_else_for_a_schedule_is_left_out(kept: object) ->
             study.add_trial(
                 create_trial(value=-1.0, intermediate_values={1: -1.0}, user_attrs=attrs)
             )
-        proposed.append(sampler.propose(study, 100))
+        proposed.append(propose(sampler, study, 100))
     assert proposed[0] == proposed[1]
 
 
@@ -225,13 +239,13 @@ def test_few_proposals_go_to_rates_at_which_nothing_learns() -> None:
 
     for seed in (1, 4):
         lost.append([])
-        study = optuna.create_study(sampler=TraceSampler(space, seed), pruner=SchedulePruner())
+        study = optuna.create_study(sampler=TraceSampler(seed), pruner=SchedulePruner())
         study.optimize(objective, n_trials=60)
     assert sum(sum(each[20:]) for each in lost) <= 28  # of 80
 
 
 def test_a_stopped_trial_is_never_believed_better_than_the_best() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     for k in range(24):
         pruned = k % 2
         add(
@@ -292,22 +306,22 @@ def test_what_was_foretold_is_believed_no_better_than_the_certain_ones_say() -> 
 
 
 def test_two_that_are_asked_for_at_once_differ() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     for _ in range(LEAST_KNOWN + 4):
         add(study, sampler, TrialState.COMPLETE)
     first = 4 * SHARED_BY  # they share their candidates
-    asked = [sampler.propose(study, number) for number in range(first, first + 4)]
+    asked = [propose(sampler, study, number) for number in range(first, first + 4)]
     assert len({params["lr"] for params in asked}) > 1
 
 
 def test_nothing_near_a_trial_that_diverged_is_proposed_whatever_its_loop_returned() -> None:
-    study, sampler = optuna.create_study(), TraceSampler(SPACE, seed=0)
+    study, sampler = optuna.create_study(), TraceSampler(seed=0)
     for _ in range(LEAST_KNOWN):
         add(study, sampler, TrialState.COMPLETE)
     diverged = study.trials[0]
     diverged.value, diverged.user_attrs["stopped"] = -9.0, "diverged"
     study.add_trial(diverged)
-    sampler.propose(study, LEAST_KNOWN + 1)
+    propose(sampler, study, LEAST_KNOWN + 1)
     assert sampler._pool is not None
     parents = {parent[0] for parent in sampler._pool.near if parent is not None}
     assert len(parents) == PARENTS
@@ -388,13 +402,14 @@ def test_a_neighbour_keeps_a_value_or_moves_it_by_about_a_tenth_of_its_range() -
 
 
 def test_a_neighbour_is_near_and_in_range() -> None:
-    base = TraceSampler(SPACE, seed=0).propose(optuna.create_study(), 0)
+    base = propose(TraceSampler(seed=0), optuna.create_study(), 0)
     rng = np.random.default_rng(0)
     neighbours = [Drawn(rng, base) for _ in range(50)]
     for drawn in neighbours:
         SPACE.suggest(drawn)
+        asked = distributions(drawn.params)
         for name, value in drawn.params.items():
-            distribution = drawn.distributions[name]
+            distribution = asked[name]
             assert distribution._contains(distribution.to_internal_repr(value))
     same = sum(d.params["scheduler"] == base["scheduler"] for d in neighbours)
     assert same > 35

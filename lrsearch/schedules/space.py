@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from lrsearch.errors import ConfigError, UsageError, did_you_mean, unknown
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, OPTIONAL, Arg
+from lrsearch.schedules.asking import asking
 from lrsearch.schedules.family import FAMILIES, Draw, Family, Interval, get_family, unknown_family
 from lrsearch.schedules.ranges import Choice, Dim, Range, Trial, applies, as_number, override
 from lrsearch.schedules.recipes import USUAL
@@ -187,6 +188,10 @@ class Space:
             UsageError: Of known values one is missing, or names a family that is not searched.
             ConfigError: Known values make no schedule.
         """
+        with asking(self):
+            return self._suggest(trial)
+
+    def _suggest(self, trial: Trial) -> Schedule:
         name = trial.suggest_categorical("scheduler", self.names)
         if name not in self.names:
             raise unknown("schedule family in this study", str(name), self.names)

@@ -113,7 +113,7 @@ class Asker:
 
     def _ask(self, slot: int, trial: FrozenTrial) -> None:
         """Give a trial its parameters and its schedule."""
-        set_sampler(self.study, self.sampler, self.seed, slot, self.space)
+        set_sampler(self.study, self.sampler, self.seed, slot)
         names = list(self.baselines)
         recipe = None
         if slot < len(names):

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule
 from lrsearch.schedules.trace import dummy
@@ -26,7 +19,7 @@ LONGEST_TRACE: Final = 100
 
 
 class Drawn(RandomParams):
-    """Random values that are also recorded with their Optuna distributions.
+    """Random values, all over the space or near known ones.
 
     Args:
         rng: numpy generator.
@@ -36,12 +29,6 @@ class Drawn(RandomParams):
     def __init__(self, rng: np.random.Generator, near: Mapping[str, Any] | None = None) -> None:
         super().__init__(rng)
         self.near = dict(near or {})
-        self._asked: dict[str, Callable[[], BaseDistribution]] = {}
-
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Of each value; they are made when asked for, since few candidates are proposed."""
-        return {name: make() for name, make in self._asked.items()}
 
     def _moves(self, name: str) -> bool:
         """Whether a value is near the known one (else it is random)."""
@@ -49,7 +36,6 @@ class Drawn(RandomParams):
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """Uniform, or within about a tenth of the range of the known value."""
-        self._asked[name] = partial(FloatDistribution, low, high, log=log)
         if not self._moves(name):
             return super().suggest_float(name, low, high, log=log)
         value = float(self.near[name])
@@ -62,7 +48,6 @@ class Drawn(RandomParams):
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """Uniform, or within about a tenth of the range of the known value."""
-        self._asked[name] = partial(IntDistribution, low, high, log=log)
         if not self._moves(name):
             return super().suggest_int(name, low, high, log=log)
         value = int(self.near[name])
@@ -73,7 +58,6 @@ class Drawn(RandomParams):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of ``choices``, mostly the known one."""
-        self._asked[name] = partial(CategoricalDistribution, choices)
         if not self._moves(name):
             return super().suggest_categorical(name, choices)
         self.params[name] = self.near[name]

@@ -8,7 +8,6 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from lrsearch.optuna_helpers import experiments_allowed
-from lrsearch.schedules import Space
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import TraceSampler
 
@@ -16,18 +15,16 @@ from lrsearch.search.sampling import TraceSampler
 #: study that was interrupted goes on with the draws it would have had. CMA-ES and QMC keep a
 #: sequence in the database, which only the study's seed belongs to.
 #: The trace sampler draws by the trial's number, and keeps the curves it has read: it stays.
-SAMPLERS: dict[str, Callable[[int, int, Space], BaseSampler]] = {
-    "trace": lambda seed, draw, space: TraceSampler(space, seed=seed),
-    "tpe": lambda seed, draw, space: optuna.samplers.TPESampler(
-        seed=draw, multivariate=True, group=True
-    ),
-    "random": lambda seed, draw, space: optuna.samplers.RandomSampler(seed=draw),
-    "gp": lambda seed, draw, space: optuna.samplers.GPSampler(seed=draw),
-    "cmaes": lambda seed, draw, space: optuna.samplers.CmaEsSampler(
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "trace": lambda seed, draw: TraceSampler(seed),
+    "tpe": lambda seed, draw: optuna.samplers.TPESampler(seed=draw, multivariate=True, group=True),
+    "random": lambda seed, draw: optuna.samplers.RandomSampler(seed=draw),
+    "gp": lambda seed, draw: optuna.samplers.GPSampler(seed=draw),
+    "cmaes": lambda seed, draw: optuna.samplers.CmaEsSampler(
         seed=seed,
         independent_sampler=optuna.samplers.RandomSampler(seed=draw),
     ),
-    "qmc": lambda seed, draw, space: optuna.samplers.QMCSampler(
+    "qmc": lambda seed, draw: optuna.samplers.QMCSampler(
         seed=seed,
         scramble=True,
         independent_sampler=optuna.samplers.RandomSampler(seed=draw),
@@ -49,18 +46,16 @@ PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
 }
 
 
-def make_sampler(name: str, seed: int, slot: int, space: Space) -> BaseSampler:
+def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
     """The sampler called ``name`` for the trial in a slot."""
     with experiments_allowed():
-        return SAMPLERS[name](seed, (seed * 1_000_003 + slot) % 2**32, space)
+        return SAMPLERS[name](seed, (seed * 1_000_003 + slot) % 2**32)
 
 
-def set_sampler(study: optuna.Study, name: str, seed: int, slot: int, space: Space) -> None:
+def set_sampler(study: optuna.Study, name: str, seed: int, slot: int) -> None:
     """Give a study the sampler called ``name`` for the trial in a slot."""
     if name != "trace" or not isinstance(study.sampler, TraceSampler):
-        study.sampler = make_sampler(name, seed, slot, space)
-        if isinstance(study.sampler, TraceSampler) and isinstance(study.pruner, SchedulePruner):
-            study.sampler.share(*study.pruner.learnt(study))
+        study.sampler = make_sampler(name, seed, slot)
 
 
 def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

@@ -12,7 +12,9 @@ complete: until then, early losses are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+import operator
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -21,13 +23,15 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
 from lrsearch.divergence import status_of
+from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
 from lrsearch.schedules import Space
+from lrsearch.schedules.asking import asking_now
 from lrsearch.search.candidates import Candidates, Drawn
 from lrsearch.search.curves import (
     COMPLETE,
@@ -40,6 +44,7 @@ from lrsearch.search.curves import (
     stack,
 )
 from lrsearch.search.predictors import STARTUP, Judge, Memory
+from lrsearch.search.pruning import SchedulePruner
 from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 
 LEAST_KNOWN: Final = 8
@@ -70,6 +75,7 @@ _Parent = tuple[int, datetime | None]  # number, and when it began: a sampler ma
 class _Pool:
     """Candidates that a block of trials shares: from the whole space (None), near a trial."""
 
+    space: Space
     block: int
     near: dict[_Parent | None, Candidates] = field(default_factory=dict)
 
@@ -77,82 +83,95 @@ class _Pool:
 class TraceSampler(BaseSampler):
     """Proposes the schedule whose curve promises most, whatever its family is called.
 
-    A proposal follows from the study, the seed and the trial's number alone, also of parameters
-    beside the schedule, which are drawn at random. Trials need
-    ``user_attrs["schedule"]`` (:meth:`Schedule.to_dict`). Keep one sampler for many trials: it
-    remembers the curves of finished ones.
+    What is searched it takes from :func:`lrsearch.suggest`, which the objective calls. The first
+    trials are random. Then it learns from all trials of the study with a schedule of this budget,
+    in any storage: complete, running, pruned and diverged ones. Parameters that the objective asks
+    for itself are left to Optuna's TPE, one by one; where they matter as much as the schedule,
+    Optuna's TPE may do as well for all.
+
+    A proposal follows from the study, the seed and the trial's number alone, so a study that was
+    interrupted goes on as it would have done. Keep one sampler for many trials: it remembers the
+    curves of finished ones, and shares what the study's :class:`SchedulePruner` has learnt. In a
+    study of 1,000 trials it then takes 20 ms to ask for a schedule, 28 ms where Optuna keeps them
+    in SQLite (CPU time).
 
     Args:
-        space: What is searched; the objective calls ``space.suggest(trial)``.
-        seed: Of the draws.
+        seed: Of the draws. Where several processes share a study, give each its own: it is then
+            rare that two which ask in the same moment are given the same schedule.
+
+    Raises:
+        UsageError: If ``seed`` is no whole number.
 
     Example:
-        >>> sampler = TraceSampler(Space(["ConstantLR"], 30, (1e-3, 1.0)), seed=0)
-        >>> sorted(sampler.propose(optuna.create_study(), 0))
-        ['lr', 'scheduler', 'warmup']
+        >>> import lrsearch
+        >>> def objective(trial):
+        ...     schedule = lrsearch.suggest(trial, epochs=30, lr=(0.01, 1.0))
+        ...     return abs(schedule.lr - 0.1)  # in place of a training
+        >>> study = optuna.create_study(sampler=lrsearch.TraceSampler())
+        >>> study.optimize(objective, n_trials=20)
+        >>> study.best_value < 0.01
+        True
     """
 
-    def __init__(self, space: Space, seed: int = 0) -> None:
-        self._space = space
-        self._seed = seed
+    def __init__(self, seed: int = 0) -> None:
+        try:
+            self._seed = operator.index(seed) % 2**32
+        except TypeError:
+            raise UsageError(
+                f"seed must be a whole number, got {seed!r:.60}; what is searched, TraceSampler "
+                "takes from lrsearch.suggest"
+            ) from None
         self._reader = CurveReader()
         self._memory = Memory()
-        self._asked: dict[tuple[str, int], Drawn] = {}
         self._pool: _Pool | None = None
         self._learnt: dict[bytes, Array] = {}
 
-    def share(self, reader: CurveReader, memory: Memory) -> None:
-        """Use what the pruner of this study reads and learns (:meth:`SchedulePruner.learnt`)."""
-        self._reader, self._memory = reader, memory
-
-    def propose(self, study: optuna.Study, number: int) -> dict[str, Any]:
-        """Full Optuna parameters for trial ``number``; ``space.suggest`` makes the schedule.
-
-        Args:
-            study: All its trials count but the one of this number.
-            number: Of the trial they are for.
-        """
-        with DECIDING:
-            return dict(self._draw(study, number).params)
-
-    def _draw(self, study: optuna.Study, number: int) -> Drawn:
+    def _draw(self, study: optuna.Study, number: int, space: Space) -> Mapping[str, Any]:
+        """Full Optuna parameters for trial ``number``; all other trials of the study count."""
         check_direction(study)
+        if isinstance(study.pruner, SchedulePruner):
+            self._reader, self._memory = study.pruner.learnt(study)
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
         trials = by_end([t for t in trials if "schedule" in t.user_attrs])
         if len(trials) < LEAST_KNOWN:
-            return self._random(number)
-        epochs, read = self._space.epochs, self._reader.rows(study, trials)
+            return self._random(number, space)
+        epochs, read = space.epochs, self._reader.rows(study, trials)
         rows = {number: row for number, row in read.items() if len(row.lr) == epochs}
         curves = stack([rows[t.number] for t in trials if t.number in rows], epochs)
         target, variance = believed(curves, self._memory)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
-            return self._random(number)
+            return self._random(number, space)
         # The same curve under another name is the same schedule, and its value is known.
         known = {row.tobytes() for row in curves.features}
-        candidates = self._candidates(number, trials, rows, curves.features.shape[1])
+        candidates = self._candidates(number, space, trials, rows, curves.features.shape[1])
         features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
         new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
         if not new.any():  # a space of a few schedules, all of which were tried
-            return self._random(number)
+            return self._random(number, space)
         gain = promise(curves.features, target, variance, features, self._learnt)
         drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
-        return drawn[int(np.argmax(np.where(new, gain, -np.inf)))]
+        return drawn[int(np.argmax(np.where(new, gain, -np.inf)))].params
 
-    def _random(self, number: int) -> Drawn:
-        drawn = Drawn(np.random.default_rng([self._seed % 2**32, number]))
-        self._space.suggest(drawn)
-        return drawn
+    def _random(self, number: int, space: Space) -> Mapping[str, Any]:
+        drawn = Drawn(np.random.default_rng([self._seed, number]))
+        space.suggest(drawn)
+        return drawn.params
 
     def _candidates(
-        self, number: int, trials: list[FrozenTrial], known: Collection[int], width: int
+        self,
+        number: int,
+        space: Space,
+        trials: list[FrozenTrial],
+        known: Collection[int],
+        width: int,
     ) -> list[tuple[Candidates, NDArray[np.int64]]]:
         """From all over the space, and near the best completed ones; none proposed before.
 
         Those to look at are named by their places, (m,).
         """
         block = number // SHARED_BY
-        if self._pool is None or self._pool.block != block:
-            self._pool = _Pool(block)
+        if self._pool is None or (self._pool.block, self._pool.space) != (block, space):
+            self._pool = _Pool(space, block)
         pool = self._pool.near
         complete = [t for t in trials if t.number in known and status_of(t) == "complete"]
         best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
@@ -160,12 +179,12 @@ class TraceSampler(BaseSampler):
         for key, parent in zip(keys, (None, *best), strict=True):
             if key not in pool:
                 place = 0 if parent is None else parent.number + 1
-                rng = np.random.default_rng([self._seed % 2**32, block, place])
+                rng = np.random.default_rng([self._seed, block, place])
                 near, count = (None, CANDIDATES) if parent is None else (parent.params, NEIGHBOURS)
                 drawn = [Drawn(rng, near) for _ in range(count)]
-                schedules = [self._space.suggest(each) for each in drawn]
+                schedules = [space.suggest(each) for each in drawn]
                 pool[key] = Candidates(drawn, schedules, width)
-        rng = np.random.default_rng([self._seed % 2**32, number])
+        rng = np.random.default_rng([self._seed, number])
         taken = [t.params for t in trials]
         rates = {params.get("lr") for params in taken}
         found = []
@@ -179,11 +198,8 @@ class TraceSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The distributions of the parameters of this proposal."""
-        with DECIDING:
-            drawn = self._draw(study, trial.number)
-        self._asked[study.study_name, trial.number] = drawn
-        return dict(drawn.distributions)
+        """Nothing: what is searched is known only when the trial is asked."""
+        return {}
 
     def sample_relative(
         self,
@@ -191,9 +207,8 @@ class TraceSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Of the proposal, the parameters of ``search_space``: another may fix the rest."""
-        drawn = self._asked.pop((study.study_name, trial.number))
-        return {name: value for name, value in drawn.params.items() if name in search_space}
+        """Nothing, likewise."""
+        return {}
 
     def sample_independent(
         self,
@@ -202,10 +217,33 @@ class TraceSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that is not of the proposal: random, by its name and the trial's number."""
-        draw = [self._seed % 2**32, trial.number, *param_name.encode()]
-        random = RandomSampler(seed=int(np.random.default_rng(draw).integers(2**32)))
-        return random.sample_independent(study, trial, param_name, param_distribution)
+        """A value of the proposed schedule; TPE's for a parameter that is not of it."""
+        asking = asking_now()
+        if asking is not None:
+            if asking.proposal is None:
+                with DECIDING:
+                    asking.proposal = self._draw(study, trial.number, asking.space)
+            if param_name in asking.proposal:
+                return asking.proposal[param_name]
+        draw = [self._seed, trial.number, *param_name.encode()]
+        seed = int(np.random.default_rng(draw).integers(2**32))
+        tpe = TPESampler(seed=seed, multivariate=False)
+        return tpe.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Warns of a trial without a schedule, from which nothing is learnt."""
+        if state != TrialState.FAIL and "schedule" not in trial.user_attrs:
+            warnings.warn(
+                "TraceSampler learns nothing from a trial without a schedule: ask for it by "
+                "lrsearch.suggest(trial, epochs=...)",
+                stacklevel=2,
+            )
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the trial's number."""

@@ -160,7 +160,7 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
         claim()
         claimed = claims[-1]
         trial = trials.start_trials(storage, [claimed])[claimed.slot]
-        set_sampler(study, sampler, 0, claimed.slot, SPACE)
+        set_sampler(study, sampler, 0, claimed.slot)
         trial.user_attrs["schedule"] = SPACE.suggest(Draft(study, trial)).to_dict()
         trials.fill_trials(storage, [trial])
         running.append(trial._trial_id)
@@ -212,7 +212,7 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
         finish()
 
     theirs: list[optuna.Trial] = []
-    set_sampler(study, "tpe", 0, 0, SPACE)
+    set_sampler(study, "tpe", 0, 0)
 
     def their_ask() -> None:
         theirs.append(study.ask())

@@ -59,7 +59,7 @@ def by_name(name: str) -> Callable[[Record, int], Choose]:
     def begin(record: Record, seed: int) -> Choose:
         peaks = record.lr.max(axis=1)
         space = Space(None, record.lr.shape[1], (float(peaks.min()), float(peaks.max())))
-        study = optuna.create_study(sampler=make_sampler(name, seed, 0, space))
+        study = optuna.create_study(sampler=make_sampler(name, seed, 0))
         asked: dict[int, optuna.Trial] = {}
         scale = np.maximum(record.features.std(axis=0), 1e-9)
 

@@ -51,7 +51,7 @@ SAMPLERS = {"trace": "trace", "random": "random", "tpe (group)": "tpe", "tpe": "
 """How an arm is called -> its name in ``lrsearch.search.methods.SAMPLERS``."""
 
 
-def without_group(seed: int, draw: int, space: Any) -> optuna.samplers.BaseSampler:
+def without_group(seed: int, draw: int) -> optuna.samplers.BaseSampler:
     """Optuna's default sampler, which looks at each parameter alone."""
     return optuna.samplers.TPESampler(seed=draw)
 
