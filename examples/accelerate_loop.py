@@ -51,6 +51,8 @@ def objective(trial: optuna.Trial) -> float:
 
 if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(study_name="accelerate", pruner=lrsearch.SchedulePruner())
+    study = optuna.create_study(
+        study_name="accelerate", sampler=lrsearch.TraceSampler(), pruner=lrsearch.SchedulePruner()
+    )
     study.optimize(objective, n_trials=8)
     print(lrsearch.report(study))

@@ -70,6 +70,7 @@ if __name__ == "__main__":
         study_name="huggingface",
         storage=storage,
         load_if_exists=True,
+        sampler=lrsearch.TraceSampler(),
         pruner=lrsearch.SchedulePruner(),
     )
     print(lrsearch.report("huggingface"))

@@ -61,7 +61,9 @@ def objective(trial: optuna.Trial) -> float:
 if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(study_name="lightning", pruner=lrsearch.SchedulePruner())
+    study = optuna.create_study(
+        study_name="lightning", sampler=lrsearch.TraceSampler(), pruner=lrsearch.SchedulePruner()
+    )
     study.optimize(objective, n_trials=8)
     result = lrsearch.report(study)
     print(result)

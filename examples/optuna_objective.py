@@ -51,6 +51,7 @@ if __name__ == "__main__":
         study_name="own-loop",
         storage=lrsearch.open_storage("sqlite:///lrsearch.db"),  # or any of Optuna's
         load_if_exists=True,
+        sampler=lrsearch.TraceSampler(),  # it takes what is searched from lrsearch.suggest
         pruner=lrsearch.SchedulePruner(),
     )
     lrsearch.enqueue_baselines(study, EPOCHS, usual_lr=0.1, lr=(1e-3, 2.0))  # the usual recipes
