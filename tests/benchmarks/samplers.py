@@ -52,7 +52,7 @@ SAMPLERS = {"trace": "trace", "random": "random", "tpe (group)": "tpe", "tpe": "
 
 
 def without_group(seed: int, draw: int) -> optuna.samplers.BaseSampler:
-    """Optuna's default sampler, which looks at each parameter alone."""
+    """Optuna's default sampler: together what all trials have, and each alone what some have."""
     return optuna.samplers.TPESampler(seed=draw)
 
 
