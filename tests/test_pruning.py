@@ -16,7 +16,15 @@ from scipy.stats import norm, spearmanr, t
 from lrsearch.errors import UsageError
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search import pruning
-from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves, load_curves
+from lrsearch.search.curves import (
+    COMPLETE,
+    DIVERGED,
+    RUNNING,
+    STOPPED,
+    Curves,
+    by_end,
+    load_curves,
+)
 from lrsearch.search.predictors import Judge, Memory, Rung, agreement
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.surrogate import Array, trace_features
@@ -86,7 +94,7 @@ def test_a_trial_that_leads_by_averaged_loss_is_stopped_at_a_tenth_of_the_share(
         chance_of_best=lambda epoch: 0.5,
     )
     trial = made(0.1, 2.0)
-    assert pruning.stops(trial, 5, trial, judge, share=0.3) is stopped
+    assert pruning.stops(trial, 5, trial, judge, share=0.3).tolist() == [stopped]
 
 
 def made(rates: Any, raw: Any, avg: Any = None, state: int = RUNNING) -> Curves:
@@ -360,10 +368,33 @@ def test_a_trial_that_ends_while_others_run_is_seen_at_their_next_decision() -> 
     for trial in (one, other):
         trial.set_user_attr("schedule", random_schedules(1)[0].to_dict())
         trial.report(1.0, 1)
-    _, before = pruner._look(study, EPOCHS)
+    before = pruner._look(study, EPOCHS).judge
     study.tell(one, 1.0)
-    _, after = pruner._look(study, EPOCHS)
+    after = pruner._look(study, EPOCHS).judge
     assert (before.finished, after.finished) == (0, 1)
+
+
+def test_trials_that_are_judged_together_are_judged_as_each_would_be_alone() -> None:
+    study = optuna.create_study(pruner=SchedulePruner())
+    for schedule in random_schedules(30):
+        run_trial(study, schedule)
+    running = [study.ask() for _ in range(8)]
+    for trial, schedule in zip(running, random_schedules(8, seed=5), strict=True):
+        trial.set_user_attr("schedule", schedule.to_dict())
+        raw, avg = losses_of(schedule.trace().lr)
+        reports = 0 if trial is running[-1] else 3 + trial.number % 2
+        trial.set_user_attr("avg_val_losses", avg[:reports].tolist())
+        for epoch in range(1, reports + 1):
+            trial.report(float(raw[epoch - 1]), epoch)
+    together, trials = SchedulePruner(), study.get_trials(deepcopy=False)
+    judge = Judge(load_curves(study, by_end([t for t in trials if t.state.is_finished()])))
+    decided = []
+    for trial in trials[30:-1]:
+        own = load_curves(study, [trial])
+        alone = pruning.stops(own, trial.last_step or 0, own, judge, pruning.SHARE)
+        decided.append(together.prune(study, trial))
+        assert [decided[-1]] == alone.tolist()
+    assert set(decided) == {False, True}
 
 
 def test_a_trial_without_a_schedule_is_never_stopped() -> None:

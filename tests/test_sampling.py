@@ -16,6 +16,7 @@ from scipy.stats import norm
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.search import candidates
 from lrsearch.search.ask import Draft
+from lrsearch.search.beliefs import EARLY, believed
 from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
 from lrsearch.search.curves import (
     COMPLETE,
@@ -28,13 +29,11 @@ from lrsearch.search.curves import (
 )
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import (
-    EARLY,
     LEAST_KNOWN,
     PARENTS,
     ROUGH,
     SHARED_BY,
     TraceSampler,
-    believed,
     promise,
 )
 from lrsearch.surrogate import fit, trace_features
@@ -128,7 +127,7 @@ def test_what_was_tried_long_ago_is_no_candidate() -> None:
 
     def candidates() -> list[Drawn]:
         trials = study.get_trials(deepcopy=False)
-        groups = sampler._candidates(number, SPACE, trials, range(LEAST_KNOWN), width)
+        groups = sampler._candidates(number, SPACE, trials, trials[:PARENTS], width)
         return [group.drawn[i] for group, chosen in groups for i in chosen]
 
     # What curve this family will follow depends on the losses: it is known by its parameters.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +69,13 @@ class Curves:
             self.features[rows],
         )
 
+    def joined(self, others: Curves) -> Curves:
+        """These trials, and then others of the same budget."""
+        if not len(self) or not len(others):
+            return self if len(self) else others
+        pairs = ((getattr(self, f.name), getattr(others, f.name)) for f in fields(self))
+        return Curves(*map(np.concatenate, pairs))
+
 
 def lr_per_epoch(schedule: Schedule, seen: Array | None = None) -> Array:
     """Rates of all epochs, (E,): the trace, and for ``ReduceLROnPlateau`` what is known of it.
@@ -107,11 +115,18 @@ class CurveReader:
     def __init__(self) -> None:
         self._rows: dict[_Key, tuple[int | None, TrialCurve | None]] = {}
 
-    def rows(self, study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, TrialCurve]:
+    def rows(
+        self, study: optuna.Study, trials: list[FrozenTrial], *, losses: bool = True
+    ) -> dict[int, TrialCurve]:
         """The rows of ``trials`` that have a schedule, by trial number.
 
         Raw losses are Optuna's intermediate values. Averaged losses are in the history table of
         our own storage, or else in ``user_attrs["avg_val_losses"]`` (a list, one each report).
+
+        Args:
+            study: Theirs.
+            trials: Some of its trials.
+            losses: False where the rates are enough, and losses may be those of an earlier look.
         """
         found: dict[int, TrialCurve | None] = {}
         new: list[tuple[FrozenTrial, TrialCurve | None]] = []
@@ -120,6 +135,8 @@ class CurveReader:
             read, row = self._rows.get(key, _UNREAD)
             found[number] = row
             if read == (stage := _stage(trial)):
+                continue
+            if not losses and row is not None and row.traced:
                 continue
             known = (
                 read == len(trial.intermediate_values) and "avg_val_losses" not in trial.user_attrs
@@ -173,6 +190,11 @@ def load_curves(
         trials = study.get_trials(deepcopy=False)
     rows = (reader or CurveReader()).rows(study, trials)
     return stack([rows[t.number] for t in trials if t.number in rows], epochs)
+
+
+def same(one: list[FrozenTrial], other: list[FrozenTrial]) -> bool:
+    """Whether two lists hold the very same trials, as they were read."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def by_end(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -12,20 +12,29 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import warnings
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
-from lrsearch.search.curves import DECIDING, CurveReader, Curves, by_end, load_curves
+from lrsearch.search.curves import (
+    DECIDING,
+    CurveReader,
+    Curves,
+    TrialCurve,
+    by_end,
+    load_curves,
+    same,
+    stack,
+)
 from lrsearch.search.predictors import STARTUP, Judge, Memory
-from lrsearch.surrogate import Array
 
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""
@@ -53,7 +62,7 @@ def rungs(epochs: int) -> tuple[int, ...]:
     return tuple(out)
 
 
-def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
+def hopeless(running: Curves, epoch: int, others: Curves) -> NDArray[np.bool_]:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
     Asked only after a third of the budget, and with at least three others that came so far.
@@ -67,22 +76,42 @@ def hopeless(running: Curves, epoch: int, others: Curves) -> Array:
     return np.asarray((running.raw[:, at] > raw) & (running.avg[:, at] > avg))
 
 
-def stops(running: Curves, epoch: int, others: Curves, judge: Judge, share: float) -> bool:
-    """Whether one trial (the only row of ``running``) is to be stopped after ``epoch``.
+def stops(
+    running: Curves, epoch: int, others: Curves, judge: Judge, share: float
+) -> NDArray[np.bool_]:
+    """Which of the running trials are to be stopped after ``epoch``, (m,).
 
     Args:
-        running: The trial.
-        epoch: Epochs it has run, one at which trials are judged.
+        running: The trials.
+        epoch: Epochs they have run, one at which trials are judged.
         others: All others that have begun, in any state.
         judge: Of those that run no more.
-        share: Of the chance that the best finished trial's curve would be given, below which it is
-            stopped; a leader below :data:`LEADING` of it.
+        share: Of the chance that the best finished trial's curve would be given, below which one
+            is stopped; a leader below :data:`LEADING` of it.
     """
     if judge.finished < STARTUP:
-        return bool(hopeless(running, epoch, others)[0])
-    if judge.leads(running, epoch)[0]:
-        share *= LEADING
-    return bool(judge.chance(running, epoch)[0] < share * judge.chance_of_best(epoch))
+        return hopeless(running, epoch, others)
+    bars = np.where(judge.leads(running, epoch), share * LEADING, share)
+    return np.asarray(judge.chance(running, epoch) < bars * judge.chance_of_best(epoch))
+
+
+@dataclass
+class _Look:
+    """What a study showed at one look, which serves for all decisions of a lock-step epoch.
+
+    Attributes:
+        key: Name of the study, and the budget.
+        trials: All its trials.
+        judge: Of those that run no more.
+        due: The others that are to be judged now, by number.
+        stopped: Epoch -> whether each of those that stand there is to be stopped.
+    """
+
+    key: tuple[str, int]
+    trials: list[FrozenTrial]
+    judge: Judge
+    due: dict[int, TrialCurve]
+    stopped: dict[int, dict[int, bool]] = field(default_factory=dict)
 
 
 class SchedulePruner(optuna.pruners.BasePruner):
@@ -115,7 +144,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
             raise UsageError(f"share must be above 0 and below 1, got {share}")
         self._share = share
         self._reader = CurveReader()
-        self._seen: tuple[tuple[str, int], list[FrozenTrial], Judge] | None = None
+        self._seen: _Look | None = None
         self._judge: tuple[tuple[Any, ...], Judge] | None = None
         self._memory: dict[str, Memory] = {}
 
@@ -143,26 +172,37 @@ class SchedulePruner(optuna.pruners.BasePruner):
             return self._decide(study, trial, epoch, epochs)
 
     def _decide(self, study: optuna.Study, trial: FrozenTrial, epoch: int, epochs: int) -> bool:
-        trials, judge = self._look(study, epochs)
-        own = load_curves(study, [trial], self._reader)
-        if not len(own):
+        look = self._look(study, epochs)
+        row = self._reader.rows(study, [trial]).get(trial.number)
+        if row is None:
             return False
-        if judge.finished >= STARTUP:
-            return stops(own, epoch, own, judge, self._share)
-        begun = [t for t in trials if t.number != trial.number and t.intermediate_values]
-        others = load_curves(study, begun, self._reader, epochs)
-        return stops(own, epoch, others, judge, self._share)
+        if look.judge.finished < STARTUP:
+            begun = [t for t in look.trials if t.number != trial.number and t.intermediate_values]
+            others = load_curves(study, begun, self._reader, epochs)
+            return bool(stops(stack([row]), epoch, others, look.judge, self._share)[0])
+        if row is not look.due.get(trial.number) or row.reached != epoch:
+            own = stack([row])  # it has told more since the look
+            return bool(stops(own, epoch, own, look.judge, self._share)[0])
+        if epoch not in look.stopped:  # those of an epoch together: it takes hardly longer
+            there = {n: each for n, each in look.due.items() if each.reached == epoch}
+            curves = stack([*there.values()])
+            found = stops(curves, epoch, curves, look.judge, self._share).tolist()
+            look.stopped[epoch] = dict(zip(there, found, strict=True))
+        return look.stopped[epoch][trial.number]
 
-    def _look(self, study: optuna.Study, epochs: int) -> tuple[list[FrozenTrial], Judge]:
-        """All trials, and the judge of the settled: one look for the decisions of an epoch."""
-        key, trials = (study.study_name, epochs), study.get_trials(deepcopy=False)
-        if self._seen is None or self._seen[0] != key or not _same(self._seen[1], trials):
+    def _look(self, study: optuna.Study, epochs: int) -> _Look:
+        """What the study shows now: one look for the decisions of an epoch."""
+        key, seen = (study.study_name, epochs), self._seen
+        trials = study.get_trials(deepcopy=False)
+        if seen is None or seen.key != key or not same(seen.trials, trials):
             check_direction(study)
             settled = [t for t in trials if t.state.is_finished()]
             judge = self._judge_of(study, settled, epochs)
-            self._reader.rows(study, [t for t in trials if not t.state.is_finished()])
-            self._seen = key, trials, judge
-        return trials, self._seen[2]
+            running = [t for t in trials if not t.state.is_finished() and is_due(t, epochs)]
+            rows = self._reader.rows(study, running)
+            due = {n: row for n, row in rows.items() if len(row.lr) == epochs}
+            self._seen = seen = _Look(key, trials, judge, due)
+        return seen
 
     def learnt(self, study: optuna.Study) -> tuple[CurveReader, Memory]:
         """What was read and learnt of a study: a sampler that shares it need not do so again."""
@@ -178,13 +218,7 @@ class SchedulePruner(optuna.pruners.BasePruner):
         return self._judge[1]
 
 
-def _same(one: list[FrozenTrial], other: list[FrozenTrial]) -> bool:
-    """Whether two lists hold the very same trials, as they were read."""
-    return len(one) == len(other) and all(map(operator.is_, one, other))
-
-
 def is_due(trial: FrozenTrial, epochs: int) -> bool:
     """Whether the latest report is the first since a rung was passed."""
-    steps = sorted(trial.intermediate_values)
-    before = steps[-2] if len(steps) > 1 else 0
-    return any(before < rung <= steps[-1] < epochs for rung in rungs(epochs))
+    before, last = [0, 0, *sorted(trial.intermediate_values)][-2:]
+    return any(before < rung <= last < epochs for rung in rungs(epochs))

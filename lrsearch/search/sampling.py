@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -27,30 +27,19 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
-from lrsearch.divergence import status_of
 from lrsearch.errors import UsageError
 from lrsearch.objective import check_direction
 from lrsearch.schedules import Space
 from lrsearch.schedules.asking import asking_now
+from lrsearch.search.beliefs import Settled, believed, settle
 from lrsearch.search.candidates import Candidates, Drawn
-from lrsearch.search.curves import (
-    COMPLETE,
-    DECIDING,
-    DIVERGED,
-    RUNNING,
-    CurveReader,
-    Curves,
-    by_end,
-    stack,
-)
-from lrsearch.search.predictors import STARTUP, Judge, Memory
+from lrsearch.search.curves import DECIDING, CurveReader, same, stack
+from lrsearch.search.predictors import Memory
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 
 LEAST_KNOWN: Final = 8
 """Trials something is known of before the process is asked; others are drawn at random."""
-EARLY: Final = 0.1
-"""Share of the budget after which losses are looked at until a few trials are complete."""
 CANDIDATES: Final = 160
 """Schedules drawn from the whole space."""
 NEIGHBOURS: Final = 24
@@ -125,6 +114,7 @@ class TraceSampler(BaseSampler):
         self._memory = Memory()
         self._pool: _Pool | None = None
         self._learnt: dict[bytes, Array] = {}
+        self._settled: Settled | None = None
 
     def _draw(self, study: optuna.Study, number: int, space: Space) -> Mapping[str, Any]:
         """Full Optuna parameters for trial ``number``; all other trials of the study count."""
@@ -132,25 +122,41 @@ class TraceSampler(BaseSampler):
         if isinstance(study.pruner, SchedulePruner):
             self._reader, self._memory = study.pruner.learnt(study)
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
-        trials = by_end([t for t in trials if "schedule" in t.user_attrs])
+        trials = [t for t in trials if "schedule" in t.user_attrs]
         if len(trials) < LEAST_KNOWN:
             return self._random(number, space)
-        epochs, read = space.epochs, self._reader.rows(study, trials)
-        rows = {number: row for number, row in read.items() if len(row.lr) == epochs}
-        curves = stack([rows[t.number] for t in trials if t.number in rows], epochs)
-        target, variance = believed(curves, self._memory)
+        settled = self._settled_of(study, [t for t in trials if t.state.is_finished()], space)
+        running = [t for t in trials if not t.state.is_finished()]
+        others = self._reader.rows(study, running, losses=settled.believed is None)
+        rows = [row for row in others.values() if len(row.lr) == space.epochs]
+        curves = settled.curves.joined(stack(rows, space.epochs))
+        if settled.believed is None:
+            target, variance = believed(curves)
+        else:
+            pairs = zip(settled.believed, (np.nan, 0.0), strict=True)
+            target, variance = (np.append(each, np.full(len(rows), it)) for each, it in pairs)
         if (~np.isnan(target)).sum() < LEAST_KNOWN or not np.isfinite(target).any():
             return self._random(number, space)
         # The same curve under another name is the same schedule, and its value is known.
         known = {row.tobytes() for row in curves.features}
-        candidates = self._candidates(number, space, trials, rows, curves.features.shape[1])
-        features = np.concatenate([each.features(chosen, curves) for each, chosen in candidates])
+        width = curves.features.shape[1]
+        candidates = self._candidates(number, space, trials, settled.best, width)
+        features = np.concatenate(
+            [each.features(chosen, settled.curves) for each, chosen in candidates]
+        )
         new = np.array([row.tobytes() not in known for row in features], dtype=np.bool_)
         if not new.any():  # a space of a few schedules, all of which were tried
             return self._random(number, space)
         gain = promise(curves.features, target, variance, features, self._learnt)
         drawn: list[Drawn] = [each.drawn[i] for each, chosen in candidates for i in chosen]
         return drawn[int(np.argmax(np.where(new, gain, -np.inf)))].params
+
+    def _settled_of(self, study: optuna.Study, trials: list[FrozenTrial], space: Space) -> Settled:
+        """What is known of the trials that run no more."""
+        seen, epochs = self._settled, space.epochs
+        if seen is None or seen.curves.epochs != epochs or not same(seen.trials, trials):
+            self._settled = seen = settle(study, trials, epochs, self._reader, self._memory)
+        return seen
 
     def _random(self, number: int, space: Space) -> Mapping[str, Any]:
         drawn = Drawn(np.random.default_rng([self._seed, number]))
@@ -162,10 +168,10 @@ class TraceSampler(BaseSampler):
         number: int,
         space: Space,
         trials: list[FrozenTrial],
-        known: Collection[int],
+        best: list[FrozenTrial],
         width: int,
     ) -> list[tuple[Candidates, NDArray[np.int64]]]:
-        """From all over the space, and near the best completed ones; none proposed before.
+        """From all over the space, and near the best ones; none of those proposed before.
 
         Those to look at are named by their places, (m,).
         """
@@ -173,8 +179,7 @@ class TraceSampler(BaseSampler):
         if self._pool is None or (self._pool.block, self._pool.space) != (block, space):
             self._pool = _Pool(space, block)
         pool = self._pool.near
-        complete = [t for t in trials if t.number in known and status_of(t) == "complete"]
-        best = sorted(complete, key=lambda t: (t.value, t.number))[:PARENTS]
+        best = best[:PARENTS]
         keys: list[_Parent | None] = [None, *((t.number, t.datetime_start) for t in best)]
         for key, parent in zip(keys, (None, *best), strict=True):
             if key not in pool:
@@ -247,34 +252,6 @@ class TraceSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the trial's number."""
-
-
-def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:
-    """What each trial is taken to have come to, (n,), and the variance of that, (n,).
-
-    The (log) final loss of completed trials; the predicted one of stopped trials, no better than
-    the best completed; +inf for diverged ones; NaN for those that run. A stopped trial that looked
-    worse than any completed one ever did has, most likely, learnt nothing: it counts as one that
-    ended where it stood. While few are complete: the (log) averaged loss early in the budget, of
-    all that came so far; NaN for the others.
-    """
-    if (curves.state == COMPLETE).sum() < STARTUP:
-        return _early(curves), np.zeros(len(curves))
-    settled = curves.state != RUNNING
-    judge = Judge(curves.take(settled), memory)
-    (mean, variance), stood = judge.beliefs(), judge.stood()
-    target, variances = np.full(len(curves), np.nan), np.zeros(len(curves))
-    target[settled] = np.maximum(np.where(np.isnan(stood), mean, stood), judge.best)
-    variances[settled] = np.where(np.isnan(stood), variance, 0.0)
-    return target, variances
-
-
-def _early(curves: Curves) -> Array:
-    """(Log) averaged losses after a tenth of the budget, (n,): NaN unknown, +inf diverged."""
-    at = math.ceil(EARLY * curves.epochs) - 1
-    losses = np.where(curves.reached > at, curves.avg[:, at], np.nan)
-    losses[curves.state == DIVERGED] = np.inf
-    return np.log(losses) if np.nanmin(losses, initial=np.inf) > 0 else losses
 
 
 def promise(

@@ -123,7 +123,8 @@ def replay_ours(course: Course, workers: int, share: float) -> None:
         begun = np.flatnonzero(course.reached > 0)
         early = judge.finished < pruning.STARTUP
         others = course.curves(begun[begun != i] if early else begun[:0])
-        return pruning.stops(course.curves(np.array([i])), epoch, others, judge, share)
+        own = course.curves(np.array([i]))
+        return bool(pruning.stops(own, epoch, others, judge, share)[0])
 
     course.run(stop, workers, lambda i, state: None)
 

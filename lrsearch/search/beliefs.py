@@ -1,0 +1,89 @@
+"""What the trials of a study are taken to have come to: what the sampler learns from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from lrsearch.divergence import status_of
+from lrsearch.search.curves import (
+    COMPLETE,
+    DIVERGED,
+    RUNNING,
+    CurveReader,
+    Curves,
+    by_end,
+    stack,
+)
+from lrsearch.search.predictors import STARTUP, Judge, Memory
+from lrsearch.surrogate import Array
+
+EARLY: Final = 0.1
+"""Share of the budget after which losses are looked at until a few trials are complete."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The trials that run no more: what is known of them serves until another ends.
+
+    Attributes:
+        trials: Those with a schedule.
+        curves: Of those of this budget, in the order they ended.
+        best: The completed ones of this budget, best first.
+        believed: As :func:`believed`; None while few are complete.
+    """
+
+    trials: list[FrozenTrial]
+    curves: Curves
+    best: list[FrozenTrial]
+    believed: tuple[Array, Array] | None
+
+
+def settle(
+    study: optuna.Study,
+    trials: list[FrozenTrial],
+    epochs: int,
+    reader: CurveReader,
+    memory: Memory,
+) -> Settled:
+    """Read trials that run no more, of this budget, and say what each has come to."""
+    rows = reader.rows(study, by_end(trials))
+    rows = {number: row for number, row in rows.items() if len(row.lr) == epochs}
+    curves = stack([*rows.values()], epochs)
+    complete = [t for t in trials if t.number in rows and status_of(t) == "complete"]
+    best = sorted(complete, key=lambda t: (t.value, t.number))
+    enough = (curves.state == COMPLETE).sum() >= STARTUP
+    return Settled(trials, curves, best, believed(curves, memory) if enough else None)
+
+
+def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:
+    """What each trial is taken to have come to, (n,), and the variance of that, (n,).
+
+    The (log) final loss of completed trials; the predicted one of stopped trials, no better than
+    the best completed; +inf for diverged ones; NaN for those that run. A stopped trial that looked
+    worse than any completed one ever did has, most likely, learnt nothing: it counts as one that
+    ended where it stood. While few are complete: the (log) averaged loss early in the budget, of
+    all that came so far; NaN for the others.
+    """
+    if (curves.state == COMPLETE).sum() < STARTUP:
+        return _early(curves), np.zeros(len(curves))
+    settled = curves.state != RUNNING
+    judge = Judge(curves.take(settled), memory)
+    (mean, variance), stood = judge.beliefs(), judge.stood()
+    target, variances = np.full(len(curves), np.nan), np.zeros(len(curves))
+    target[settled] = np.maximum(np.where(np.isnan(stood), mean, stood), judge.best)
+    variances[settled] = np.where(np.isnan(stood), variance, 0.0)
+    return target, variances
+
+
+def _early(curves: Curves) -> Array:
+    """(Log) averaged losses after a tenth of the budget, (n,): NaN unknown, +inf diverged."""
+    at = math.ceil(EARLY * curves.epochs) - 1
+    losses = np.where(curves.reached > at, curves.avg[:, at], np.nan)
+    losses[curves.state == DIVERGED] = np.inf
+    return np.log(losses) if np.nanmin(losses, initial=np.inf) > 0 else losses
