@@ -89,13 +89,12 @@ class Candidates:
 
     def features(self, chosen: NDArray[np.int64], curves: Curves) -> Array:
         """Those of some, (m, d): computed again only where the losses they follow are others."""
-        for i in chosen.tolist():
-            if (schedule := self._follow.get(i)) is None:
-                continue
-            losses = nearest_losses(schedule, curves)
+        follow = [i for i in chosen.tolist() if i in self._follow]
+        nearest = nearest_losses([self._follow[i] for i in follow], curves)
+        for i, losses in zip(follow, nearest, strict=True):
             if self._followed.get(i) != (followed := losses.tobytes()):
                 self._followed[i] = followed
-                self._features[i] = trace_features(driven_lr(schedule, losses))[0]
+                self._features[i] = trace_features(driven_lr(self._follow[i], losses))[0]
         return self._features[chosen]
 
 
@@ -116,13 +115,15 @@ def driven_lr(schedule: Schedule, losses: Array) -> Array:
     return _shrunk(lr)
 
 
-def nearest_losses(schedule: Schedule, curves: Curves) -> Array:
-    """Losses of the completed trial with the nearest peak rate, (E,)."""
+def nearest_losses(schedules: Sequence[Schedule], curves: Curves) -> Array:
+    """For each schedule the losses of the completed trial with the nearest peak rate, (n, E)."""
     complete = np.flatnonzero(curves.state == COMPLETE)
-    if not len(complete):
-        return -np.arange(curves.epochs, dtype=np.float64)  # they fall: the rate is held
-    distance = np.abs(np.log(curves.lr[complete].max(axis=1)) - math.log(schedule.lr))
-    return np.asarray(curves.raw[complete[np.argmin(distance)]])
+    if not len(complete):  # they fall: the rate is held
+        return np.tile(-np.arange(curves.epochs, dtype=np.float64), (len(schedules), 1))
+    peaks = np.log(curves.lr[complete].max(axis=1))
+    own = np.array([math.log(schedule.lr) for schedule in schedules])
+    distance = np.abs(peaks - own[:, None])  # (n, completed)
+    return np.asarray(curves.raw[complete[distance.argmin(axis=1)]])
 
 
 def _shrunk(lr: Array) -> Array:
