@@ -21,7 +21,7 @@ from optuna.distributions import (
 
 from lrsearch.imports import hollow, postponed, uncollected
 
-# scikit-learn's forest, and hardly more of it: the rest takes a third of a second.
+# scikit-learn's trees, and hardly more of it: the rest takes a third of a second.
 with uncollected(keep=False), postponed("scipy.stats"), postponed("sklearn.ensemble"):
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.importance._fanova._fanova import _Fanova
@@ -32,9 +32,9 @@ with (
     postponed("sklearn.metrics"),
     postponed("sklearn.preprocessing"),
     hollow("sklearn.neighbors"),
-    hollow("sklearn.ensemble"),
 ):
-    from sklearn.ensemble._forest import RandomForestRegressor
+    import sklearn
+    from sklearn.tree import DecisionTreeRegressor
 
 
 def encode(
@@ -81,9 +81,7 @@ class Fanova(FanovaImportanceEvaluator):
     """
 
     def __init__(self, *, n_trees: int, max_depth: int, seed: int) -> None:
-        self._evaluator = _Forest(
-            RandomForestRegressor(n_trees, max_depth=max_depth, random_state=seed)
-        )
+        self._evaluator = _Forest(n_trees, max_depth, seed)
 
     def fractions(self) -> list[np.ndarray]:
         """What :meth:`evaluate` took the means of: the share that each tree gives a parameter.
@@ -102,8 +100,8 @@ class Fanova(FanovaImportanceEvaluator):
 class _Forest(_Fanova):
     """Optuna's, with our trees in place of its own."""
 
-    def __init__(self, forest: RandomForestRegressor) -> None:
-        self._forest = forest
+    def __init__(self, n_trees: int, max_depth: int, seed: int) -> None:
+        self._n_trees, self._max_depth, self._seed = n_trees, max_depth, seed
 
     def fit(
         self,
@@ -113,12 +111,41 @@ class _Forest(_Fanova):
         column_to_encoded_columns: list[np.ndarray],
     ) -> None:
         """Grow the trees."""
-        self._forest.fit(X, y)
-        self._trees = [_Tree(e.tree_, search_spaces) for e in self._forest.estimators_]
+        grown = forest(X, y, self._n_trees, self._max_depth, self._seed)
+        self._trees = [_Tree(each.tree_, search_spaces) for each in grown]
         self._column_to_encoded_columns = column_to_encoded_columns
         self._variances = {}
         if all(tree.variance == 0 for tree in self._trees):
             raise RuntimeError("no tree finds any difference between these trials")
+
+
+def forest(
+    X: np.ndarray,  # noqa: N803
+    y: np.ndarray,
+    n_trees: int,
+    max_depth: int,
+    seed: int,
+) -> list[DecisionTreeRegressor]:
+    """The trees of scikit-learn's ``RandomForestRegressor`` of these settings.
+
+    Its own loop around such small trees takes as long as they do.
+
+    Args:
+        X: Parameters of each trial, (trials, parameters), finite.
+        y: Its value, (trials,), finite.
+        n_trees: Trees, each of a bootstrap sample.
+        max_depth: Of each.
+        seed: Of all.
+    """
+    x, values = np.ascontiguousarray(X, np.float32), np.reshape(y, (-1, 1)).astype(np.float64)
+    seeds = np.random.RandomState(seed).randint(np.iinfo(np.int32).max, size=n_trees).tolist()
+    trees = [DecisionTreeRegressor(max_depth=max_depth, random_state=each) for each in seeds]
+    with sklearn.config_context(skip_parameter_validation=True):
+        for tree in trees:
+            drawn = np.random.RandomState(tree.random_state).randint(0, len(x), len(x))
+            weight = np.bincount(drawn, minlength=len(x)).astype(np.float64)
+            tree.fit(x, values, sample_weight=weight, check_input=False)
+    return trees
 
 
 class _Tree(_FanovaTree):
