@@ -83,7 +83,7 @@ class Asker:
                 put(self.study, trial)
                 new[claim.slot] = trial
             asked.append((claim, trial))
-        if self.sampler == "trace" and new:
+        if self.sampler == "trace" and new and any(claim.others for claim in claims):
             self._ask_again(new)
         trials.fill_trials(self.storage, list(new.values()))
         return asked, impossible

@@ -132,31 +132,31 @@ def claim_some(
             mine = set(connection.execute(_MINE, {"study": study_id, "by": owner}).scalars())
             if taken := [claim for claim in taken if claim.slot in mine]:
                 return taken
-        _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
+        others = _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
         where = {"study": study_id, "target": target, "most": most}
         orphans = connection.execute(_ORPHANS, where).all()
-        taken = [_take(connection, o, owner) for o in orphans if o.attempts < SUSPECT_ATTEMPTS]
+        fit = [o for o in orphans if o.attempts < SUSPECT_ATTEMPTS]
+        taken = [_take(connection, orphan, owner, others) for orphan in fit]
         highest = connection.execute(_HIGHEST, {"study": study_id}).scalar()
         first = 0 if highest is None else highest + 1
         new = range(first, min(target, first + most - len(taken)))
         if new:
             rows = [{"new_study": study_id, "new_slot": slot, "new_owner": owner} for slot in new]
             connection.execute(_NEW, rows)
-        taken += [Claim(study_id, slot, owner) for slot in new]
+        taken += [Claim(study_id, slot, owner, others=others) for slot in new]
         if not taken and orphans and suspects:
-            taken = [_take(connection, orphans[0], owner)]
+            taken = [_take(connection, orphans[0], owner, others)]
         return taken
 
     return storage.transact(work)
 
 
-def _take(connection: Connection, orphan: Row[Any], owner: str) -> Claim:
+def _take(connection: Connection, orphan: Row[Any], owner: str, others: bool) -> Claim:
     update_slot(connection, orphan, owner=owner, beat=server_now())
     if orphan.trial_id is not None:
         set_trial_state(connection, orphan.trial_id, TrialState.WAITING, TrialState.RUNNING)
-    return Claim(
-        orphan.study_id, orphan.slot, owner, orphan.trial_id, orphan.epoch, orphan.attempts
-    )
+    place = orphan.study_id, orphan.slot, owner
+    return Claim(*place, orphan.trial_id, orphan.epoch, orphan.attempts, others)
 
 
 def sweep(storage: Storage, study_id: int) -> None:
@@ -176,7 +176,8 @@ def _sweep(
     stale_seconds: float,
     max_attempts: int,
     but: str | None = None,
-) -> None:
+) -> bool:
+    """Free the slots of dead workers; whether there are slots of workers other than ``but``."""
     # After an outage all hearts look stale: give every worker time to find the database again.
     since = storage.recovered_at
     trust_beats = since is None or time.monotonic() - since > stale_seconds
@@ -194,6 +195,7 @@ def _sweep(
             silent = f"its worker was not heard of for {row.now - row.beat:.0f} s"
             reason = row.error or silent
             _free(connection, row, reason, max_attempts, stale_seconds)
+    return any(row.owner not in (None, but) for row in rows)
 
 
 def _free(

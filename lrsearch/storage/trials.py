@@ -71,6 +71,7 @@ class Claim:
         trial_id: The trial to go on with; None: make a new one.
         epoch: Epochs of it that are recorded.
         attempts: Workers that died over it since its last finished epoch.
+        others: Whether other workers had slots of the study when it was claimed.
     """
 
     study_id: int
@@ -79,6 +80,7 @@ class Claim:
     trial_id: int | None = None
     epoch: int = 0
     attempts: int = 0
+    others: bool = field(default=False, compare=False)
 
     @property
     def suspect(self) -> bool:
@@ -172,12 +174,8 @@ def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
             "datetime_start": now,
         },
     )
-    return empty_trial(
-        int(result.inserted_primary_key[0]),  # type: ignore[index]
-        number,
-        TrialState.RUNNING,
-        now,
-    )
+    trial_id = int(result.inserted_primary_key[0])  # type: ignore[index]
+    return empty_trial(trial_id, number, TrialState.RUNNING, now)
 
 
 def _adopted(connection: Connection, waiting: list[int]) -> FrozenTrial | None:
