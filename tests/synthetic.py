@@ -267,7 +267,8 @@ def make_study(
 
 
 def _attrs(fake: Fake, rng: Rng) -> dict[str, Any]:
-    attrs: dict[str, Any] = {"schedule": fake.schedule, **fake.attrs, "stopped": fake.stopped}
+    whole = {"interval": "epoch", "epochs": len(fake.lrs), **fake.schedule}
+    attrs: dict[str, Any] = {"schedule": whole, **fake.attrs, "stopped": fake.stopped}
     if fake.baseline:
         attrs["baseline"] = fake.baseline
     if fake.state in (TrialState.COMPLETE, TrialState.PRUNED):
