@@ -217,6 +217,19 @@ def test_live_arms_are_compared_seed_by_seed_by_best_and_by_winner() -> None:
     )
 
 
+def test_samplers_are_compared_with_ours_seed_by_seed() -> None:
+    best = {"trace": (1.0, 2.0), "tpe (group)": (1.1, 2.6)}
+    rows = [
+        {"task": "t", "arm": arm, "seed": seed, "epochs": 30 + seed, "values": [9.0, values[seed]]}
+        for arm, values in best.items()
+        for seed in (1, 0)
+    ]
+    assert live.samplers_table(rows, ["t"])[2:] == [
+        "| t | trace | 1.5000 ± 0.5000 |  | 30 ± 0 | 2 |",
+        "| t | tpe (group) | 1.8500 ± 0.7500 | +20.00 ± 10.00% | 30 ± 0 | 2 |",
+    ]
+
+
 def test_winners_are_trained_again_on_seeds_that_no_study_has_seen() -> None:
     task = replace(live.make_task("digits:2", Path()), batch_size=400)
     schedule = {"family": "ConstantLR", "lr": 0.1, "epochs": 2}

@@ -1,7 +1,8 @@
-"""What pruning and the lr range test are worth, live: whole studies with and without them.
+"""What pruning, sampler and lr range test are worth, live: whole studies with and without them.
 
     python -m tests.benchmarks.live pruning --data-dir DIR --write studies/pruning
     python -m tests.benchmarks.live pruners --data-dir DIR --write studies/pruning
+    python -m tests.benchmarks.live samplers --data-dir DIR --write studies/sampling
     python -m tests.benchmarks.live lr --data-dir DIR --write studies/sampling
 
 Tasks and worker are those of ``tests.benchmarks.samplers``; sampler and pruner are the defaults.
@@ -55,6 +56,10 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "pruners": {
         "none": {"pruner": "none"},
         **{name: {"pruner": name, "times": 2} for name in ("schedule", *OPTUNAS)},
+    },
+    "samplers": {
+        "trace": {"pruner": "schedule"},
+        "tpe (group)": {"pruner": "schedule", "sampler": "tpe"},
     },
     "lr": {
         "lr 1e-5 to 10": {"lr": WIDE, "pruner": "none", "baselines": False},
@@ -191,6 +196,23 @@ def pruners_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> li
     return lines
 
 
+def samplers_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """Best value and epochs of each sampler with pruning; its difference to ours, by seed."""
+    lines = [
+        "| task | sampler | best | difference | epochs | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task in tasks:
+        ours = column(rows, task, "trace", "best")
+        for arm in ARMS["samplers"]:
+            best, used = (column(rows, task, arm, name) for name in ("best", "epochs"))
+            more = "" if arm == "trace" else "{:+.2f} ± {:.2f}%".format(*percent(best / ours - 1))
+            cells = ["{:.4f} ± {:.4f}".format(*mean_se(best)), more]
+            cells.append("{:.0f} ± {:.0f}".format(*mean_se(used)))
+            lines.append(f"| {task} | {arm} | {' | '.join(cells)} | {len(best)} |")
+    return lines
+
+
 def percent(shares: Array) -> tuple[float, float]:
     """Mean and standard error, in percent."""
     mean, se = mean_se(shares)
@@ -222,7 +244,12 @@ def lr_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[st
     return lines
 
 
-TABLES = {"pruning": pruning_table, "pruners": pruners_table, "lr": lr_table}
+TABLES = {
+    "pruning": pruning_table,
+    "pruners": pruners_table,
+    "samplers": samplers_table,
+    "lr": lr_table,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
