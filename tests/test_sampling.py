@@ -23,6 +23,7 @@ from lrsearch.search.curves import (
     DIVERGED,
     RUNNING,
     STOPPED,
+    CurveReader,
     Curves,
     load_curves,
     lr_per_epoch,
@@ -442,3 +443,22 @@ def test_a_draft_shows_samplers_what_ended_since_the_last() -> None:
     other.add_trial(create_trial(value=1.0))
     Draft(study, other.trials[0])
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.COMPLETE])
+@pytest.mark.parametrize("losses", [True, False])
+def test_a_trial_that_is_asked_again_before_it_runs_is_read_anew(
+    state: TrialState, losses: bool
+) -> None:
+    """As where another worker has stored the same schedule meanwhile."""
+    study, reader = optuna.create_study(), CurveReader()
+    trial = study.ask()
+    trial.set_user_attr("schedule", Schedule("ConstantLR", 0.1, EPOCHS).to_dict())
+    before = reader.rows(study, study.get_trials())[0]
+    other = Schedule("CosineAnnealingLR", 0.5, EPOCHS)
+    trial.set_user_attr("schedule", other.to_dict())
+    if state == TrialState.COMPLETE:
+        study.tell(trial, 1.0)
+    after = reader.rows(study, study.get_trials(), losses=losses)[0]
+    assert before.lr.tolist() != after.lr.tolist() == lr_per_epoch(other).tolist()
+    assert after.features.tolist() == trace_features(lr_per_epoch(other))[0].tolist()

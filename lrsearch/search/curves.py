@@ -110,10 +110,13 @@ class TrialCurve:
 
 
 class CurveReader:
-    """Reads the curves of a study; keeps what never changes: finished trials, known rates."""
+    """Reads the curves of a study; keeps what never changes: finished trials, known rates.
+
+    A trial that runs is read anew where its schedule is another than at the last look.
+    """
 
     def __init__(self) -> None:
-        self._rows: dict[_Key, tuple[int | None, TrialCurve | None]] = {}
+        self._rows: dict[_Key, _Read] = {}
 
     def rows(
         self, study: optuna.Study, trials: list[FrozenTrial], *, losses: bool = True
@@ -132,7 +135,9 @@ class CurveReader:
         new: list[tuple[FrozenTrial, TrialCurve | None]] = []
         for trial in trials:
             number, key = trial.number, (study.study_name, trial.number, trial.datetime_start)
-            read, row = self._rows.get(key, _UNREAD)
+            read, schedule, row = self._rows.get(key, _UNREAD)
+            if read is not None and schedule != trial.user_attrs.get("schedule"):
+                read, row = -1, None  # a worker asks again where another stored the same
             found[number] = row
             if read == (stage := _stage(trial)):
                 continue
@@ -146,7 +151,7 @@ class CurveReader:
                 failed = trial.state == TrialState.FAIL
                 ended = replace(row, state=_state(trial))
                 found[number] = None if failed else _whole(ended, trial)
-                self._rows[key] = None, found[number]
+                self._rows[key] = None, schedule, found[number]
             else:
                 new.append((trial, row))
         begun = [t for t, _ in new if "schedule" in t.user_attrs and t.intermediate_values]
@@ -155,12 +160,13 @@ class CurveReader:
             made = found[trial.number] = _row(trial, averages.get(trial.number), row)
             if made is not None or trial.state.is_finished():  # else its schedule is to come
                 key = study.study_name, trial.number, trial.datetime_start
-                self._rows[key] = _stage(trial), made
+                self._rows[key] = _stage(trial), trial.user_attrs.get("schedule"), made
         return {number: row for number, row in found.items() if row is not None}
 
 
 _Key = tuple[str, int, datetime | None]  # two studies of one name differ in when trials began
-_UNREAD: tuple[int | None, TrialCurve | None] = (-1, None)
+_Read = tuple[int | None, Any, TrialCurve | None]  # its stage, and its schedule as it was kept
+_UNREAD: _Read = (-1, None, None)
 
 
 def _stage(trial: FrozenTrial) -> int | None:
