@@ -229,6 +229,21 @@ def test_a_queued_trial_is_adopted_once_and_one_handed_back_is_not(place: Place)
     assert start(mine) == {}, "they may be anybody's now"
 
 
+def test_a_claim_says_whether_other_workers_have_slots(place: Place) -> None:
+    me, other = new_owner(), new_owner()
+
+    def alone(owner: str) -> bool:
+        (claim,) = slots.claim_some(place.storage, place.id, 9, owner, 1)
+        return not claim.others
+
+    assert alone(me)
+    assert alone(me), "its own slot is none of another"
+    assert not alone(other)
+    assert not alone(me)
+    slots.release(place.storage, other)
+    assert alone(me), "it took the slot that was left"
+
+
 def test_many_are_claimed_filled_and_finished_together(place: Place) -> None:
     me, other = new_owner(), new_owner()
     claims = slots.claim_some(place.storage, place.id, 5, me, 4)
