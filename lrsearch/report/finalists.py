@@ -29,8 +29,8 @@ LEAST_COMPLETE = 8
 LEAST_SURE = 16
 """With fewer, luck is mostly what the Gaussian process takes it for before it has seen a loss.
 
-That is half of the spread of the losses: a loss 29 times the best was called luck once. It does for
-a finalist, which is trained again, but not for an answer. In each of 10 searches of digits and
+That is half of the spread of the losses: a loss 29 times the best was called luck once. It does
+for a finalist, which is trained again, but not for an answer. In each of 10 searches of digits and
 square, 16 complete trials said more of the noise (Fisher information) than its prior did; 14 said
 more in 7 of them, 8 in one.
 """

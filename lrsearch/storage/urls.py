@@ -150,7 +150,7 @@ def _check_arguments(parsed: URL) -> None:
         pysqlite.dialect().create_connect_args(parsed)
     except (ArgumentError, TypeError, ValueError) as error:
         why = str(error).partition("\n")[0]
-        raise UsageError(f"storage {shown}: {why}; write sqlite:///FILE alone") from None
+        raise UsageError(f"storage {shown}: {why}; write sqlite:///FILE?timeout=SECONDS") from None
 
 
 def _parsed(url: str) -> URL:
