@@ -22,6 +22,7 @@ CONFIRM_ATTR = "lrsearch_confirm"
 """In the study ``NAME-confirm``: which search it is of, its arms, seeds and slots."""
 CONFIRM_SUFFIX = "-confirm"
 _OF_A_SCHEDULE = {"family", "lr", "epochs", "interval"}
+"""What a stored schedule has at least; another program may have kept less."""
 
 
 def confirmation_study(storage: BaseStorage, name: str) -> optuna.Study | None:

@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from lrsearch.report.raised import RAISE, is_near_edge
 from tests.benchmarks import record
 from tests.benchmarks.live import GUESSING, NOTHING, percent
-from tests.benchmarks.stress import CHOOSE, CONFIRMED, robust
+from tests.benchmarks.stress import CHOOSE, lowest
 
 NUMBERS = (5, 10, 15)
 """Fresh seeds that choose."""
@@ -44,20 +43,12 @@ def judged(row: Mapping[str, Any], count: int) -> list[tuple[float, float]]:
     losses = np.array([arm["losses"]["1.0"] for arm in arms], dtype=np.float64)
     losses = np.minimum(np.nan_to_num(losses, nan=GUESSING, posinf=GUESSING), GUESSING)
     recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
-    others = [i for i, arm in enumerate(arms) if arm["baseline"] is None]
     found = []
     for first in range(losses.shape[1]):
         order = np.roll(losses, -first, axis=1)
-        means, rest = order[:, :count].mean(axis=1), order[:, count:]
-        held = robust(arms, first % CHOOSE) if "value" in arms[0] else row["gentler"]
-        own = [i for i in dict.fromkeys([0, held, row["gentler"], *others]) if i in others]
-        own = own[:CONFIRMED]
-        raised = [arm["losses"][str(RAISE)][first % CHOOSE] for arm in arms]
-        far = {i for i in own if is_near_edge(raised[i], float(means[i]), None)}
-        aside = far if far != set(own) else set()
-        taken = [min([*own, *recipes], key=lambda i: means[i])]
-        taken.append(min([*own, *recipes], key=lambda i: (i in aside, means[i])))
-        best = min(recipes, key=lambda i: means[i])
+        means, rest = order[:, :count].mean(axis=1).tolist(), order[:, count:]
+        taken = lowest(row, first % CHOOSE, means.__getitem__)
+        best = min(recipes, key=means.__getitem__)
         gains = [rest[i].mean() / rest[best].mean() - 1 for i in taken]
         found.append(list(zip(gains, [(rest[i] > NOTHING).mean() for i in taken], strict=True)))
     return [(float(gain), float(lost)) for gain, lost in np.mean(found, axis=0)]

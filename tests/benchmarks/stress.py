@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,24 +74,10 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
     """
     arms, gentler = row["arms"], row["gentler"]
     found = [i for i, arm in enumerate(arms) if arm["baseline"] is None] or [0]
-    recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
     more = [times for times in arms[0]["losses"] if float(times) > 1]
-    held = [robust(arms, k) if "value" in arms[0] else gentler for k in range(CHOOSE)]
 
     def mean(i: int) -> float:
         return float(np.mean(arms[i]["losses"]["1.0"][:CHOOSE]))
-
-    def confirmed(k: int) -> list[int]:  # as lrsearch.report.finalists chooses them
-        return list(dict.fromkeys([0, held[k], gentler, *found]))[:CONFIRMED]
-
-    def lowest(k: int) -> int:
-        return min([*confirmed(k), *recipes], key=mean)
-
-    def guarded(k: int) -> int:  # as lrsearch.report.confirmed does it
-        own = [i for i in confirmed(k) if i not in recipes]
-        far = {i for i in own if is_near_edge(arms[i]["losses"][str(RAISE)][k], mean(i), None)}
-        aside = far if far != set(own) else set()
-        return min([*own, *recipes], key=lambda i: (i in aside, mean(i)))
 
     def alone(times: str) -> list[int]:
         first = found[:CONFIRMED]
@@ -104,11 +90,34 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
         **{f"the same at {times} times its rates": alone(times) for times in more},
     }
     if "value" in arms[0]:
-        taken["robust.yaml"] = held
-    five = [lowest(k) for k in range(CHOOSE)]
-    taken[f"lowest of all on {CHOOSE} fresh seeds"] = five if len(set(five)) > 1 else five[:1]
-    taken[f"the same, of those that bear {RAISE:g} times"] = [guarded(k) for k in range(CHOOSE)]
+        taken["robust.yaml"] = [robust(arms, k) for k in range(CHOOSE)]
+    five, bearing = zip(*(lowest(row, k, mean) for k in range(CHOOSE)), strict=True)
+    taken[f"lowest of all on {CHOOSE} fresh seeds"] = list(
+        five if len(set(five)) > 1 else five[:1]
+    )
+    taken[f"the same, of those that bear {RAISE:g} times"] = list(bearing)
     return taken
+
+
+def lowest(row: Mapping[str, Any], k: int, mean: Callable[[int], float]) -> tuple[int, int]:
+    """Of what ``confirm`` takes: the lowest arm, and the lowest of those that bear higher rates.
+
+    Args:
+        row: A search.
+        k: Which fresh seed the arms are raised on.
+        mean: Loss of an arm on the seeds that choose.
+    """
+    arms, gentler = row["arms"], row["gentler"]
+    recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
+    found = [i for i in range(len(arms)) if i not in recipes]
+    held = robust(arms, k) if "value" in arms[0] else gentler
+    # As lrsearch.report.finalists chooses them, and lrsearch.report.confirmed sets them aside.
+    taken = list(dict.fromkeys([0, held, gentler, *found]))[:CONFIRMED]
+    own = [i for i in taken if i not in recipes]
+    far = {i for i in own if is_near_edge(arms[i]["losses"][str(RAISE)][k], mean(i), None)}
+    aside = far if far != set(own) else set()
+    some = [*own, *recipes]
+    return min(some, key=mean), min(some, key=lambda i: (i in aside, mean(i)))
 
 
 def robust(arms: Sequence[Mapping[str, Any]], k: int) -> int:
