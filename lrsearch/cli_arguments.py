@@ -120,12 +120,11 @@ def pairs(texts: Sequence[str], what: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if "," in value and value[:1] != "[":
-            value = f"[{value}]"
         if not equals or not key.isidentifier():
             raise UsageError(f"{what} needs KEY=VALUE, got {text!r}")
+        listed = f"[{value}]" if "," in value and value[:1] != "[" else value
         try:
-            pairs[key] = plain_value(value)
+            pairs[key] = plain_value(listed)
         except BROKEN:
             raise UsageError(f"{what} {key}: {value!r} is no plain value") from None
     return pairs

@@ -23,6 +23,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         LrsearchError: If it cannot be written.
     """
+    if os.path.isdir(path):  # also where the name is too long for a file
+        raise LrsearchError(f"cannot write {path}: it is a folder; name a file in it")
     place = Path(os.path.realpath(path))  # a link goes on pointing there
     whole = place.with_name(f".{place.name[:60]}.{uuid.uuid4().hex[:8]}")
     try:

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from lrsearch.cli import main
 from lrsearch.errors import UsageError
 from lrsearch.report import curves
-from lrsearch.report.curves import curve_lines, curves_figure, write_curves
+from lrsearch.report.curves import (
+    curve_lines,
+    curves_figure,
+    curves_title,
+    saved_lines,
+    write_curves,
+)
 from lrsearch.report.style import FAMILY_STYLES, PALETTE, family_style
-from lrsearch.schedules import FAMILIES
+from lrsearch.schedules import FAMILIES, Schedule
 
 
 def test_one_line_for_each_combination_labelled_by_what_varies() -> None:
@@ -69,7 +77,8 @@ def test_curves_are_written_as_pictures_of_the_same_lines(
 
     monkeypatch.setattr(curves, "write_pictures", keep)
     path = tmp_path / "c.svg"
-    assert write_curves("ExponentialLR", {"gamma": [0.9, 0.98]}, path, lr=0.1, epochs=9) == path
+    lines = curve_lines("ExponentialLR", {"gamma": [0.9, 0.98]}, 0.1, 9)
+    assert write_curves(lines, path) == path
     assert drawn == [(["gamma 0.9", "gamma 0.98"], [str(path)])]
 
 
@@ -117,7 +126,9 @@ def test_many_lines_get_different_colours() -> None:
 
 def test_file_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     values = {"gamma": [0.98, 0.9]}
-    path = write_curves("ExponentialLR", values, tmp_path / "c.html", lr=0.1, epochs=60, log=True)
+    lines = curve_lines("ExponentialLR", values, 0.1, 60)
+    title = curves_title("ExponentialLR", values, 0.1)
+    path = write_curves(lines, tmp_path / "c.html", title=title, log=True)
     page = path.read_text()
     assert "gamma 0.98" in page
     assert "ExponentialLR, lr 0.1" in page
@@ -179,3 +190,40 @@ def test_hues_are_told_apart_with_any_common_vision(vision: str) -> None:
 def test_hues_show_on_white_and_on_dark() -> None:
     for color in PALETTE:
         assert 38 <= lab(color, VISION["normal"])[0] <= 75, color
+
+
+def test_saved_schedules_are_drawn_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    step = Schedule("StepLR", 0.1, 10, {"step_size": 4, "gamma": 0.5})
+    cycle = Schedule("OneCycleLR", 0.2, 20, {"pct_start": 0.3})
+    for name, schedule in (("best.yaml", step), ("robust.yaml", cycle)):
+        Path(name).write_text(yaml.safe_dump({"schedule": schedule.to_dict()}))
+    first, second = saved_lines([Path("best.yaml"), Path("robust.yaml")])
+    assert first.label == "best.yaml: StepLR  step_size 4 gamma 0.5  lr 0.1"
+    assert first.y[:10] == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 2)
+    assert (second.x[-1], max(second.y)) == (20, pytest.approx(0.2, rel=1e-3))
+    assert main(["curves", "best.yaml", "robust.yaml"]) == 0
+    assert capsys.readouterr().out == "curves-best-robust.html\n"
+    assert "robust.yaml: OneCycleLR" in Path("curves-best-robust.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["best.yaml"], "best.yaml: cannot be read (No such file or directory)"),
+        (["best.yaml", "gamma=0.5"], "curves best.yaml takes more files FILE.yaml, got"),
+        (["best.yaml", "--lr", "0.1"], "curves best.yaml: the file says its --lr; leave that"),
+        (["StepLR", "robust.yaml"], "a parameter needs KEY=VALUE, got 'robust.yaml'"),
+        (["StepLR", "gamma=0.3,,0.5"], "a parameter gamma: '0.3,,0.5' is no plain value"),
+        (["ExponentialLR", "gamma=0.9", "-o", "c.pdf"], "must end in .html, .svg or .png"),
+    ],
+)
+def test_files_and_arguments_do_not_mix(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["curves", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

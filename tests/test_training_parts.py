@@ -423,6 +423,7 @@ def test_names_and_arguments_are_completed(
         ("SparseAdam", {}, "SparseAdam cannot be used: .*; SGD and Adagrad take these and others"),
         ("rprop", {}, "Rprop cannot be used: its first step alone has the rate"),
         ("adamw", {"beta": 1}, "AdamW has no argument 'beta' — did you mean betas"),
+        ("adam", {"maximize": True}, "argument maximize would raise the loss; leave it out"),
         ("sgd", {"lr": 0.1}, "lr is what is searched; give --lr LOW,HIGH"),
         ("sgd", {"params": []}, "SGD has no argument 'params'"),
         ("sgd", {"momentum": -1}, "SGD refuses its arguments: Invalid momentum value: -1"),

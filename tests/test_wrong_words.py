@@ -183,12 +183,15 @@ FAILED = [
         "studies --storage sqlite:///noise",
         "storage noise is not an SQLite database, or a damaged one; choose",
     ),
-    ("report s {} -o folder", "cannot write folder (Is a directory)"),
+    ("report s {} -o folder", "cannot write folder: it is a folder; name a file in it"),
     ("report s {} -o noise/x.html", "cannot write noise/x.html (File exists)"),
     ("report s {} --csv noise", "cannot make noise (File exists)"),
-    ("export s {} -o folder", "cannot write folder (Is a directory)"),
+    ("export s {} -o folder", "cannot write folder: it is a folder; name a file in it"),
     ("export s {} -o noise/x.yaml", "cannot write noise/x.yaml (File exists)"),
-    ("curves StepLR gamma=0.5 step_size=3 -o folder", "cannot write folder (Is a directory)"),
+    (
+        "curves StepLR gamma=0.5 step_size=3 -o folder",
+        "cannot write folder: it is a folder; name a file in it",
+    ),
 ]
 CASES = [
     *((f"run {words}", 2, text) for words, text in RUN),

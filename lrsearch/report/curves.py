@@ -1,4 +1,7 @@
-"""Schedules drawn without training: ``lrsearch curves StepLR gamma=0.5,0.9 step_size=10``."""
+"""Schedules drawn without training, by family or as saved in files.
+
+``lrsearch curves StepLR gamma=0.5,0.9 step_size=10``, ``lrsearch curves best.yaml robust.yaml``
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrsearch.errors import UsageError
+from lrsearch.export import load
 from lrsearch.files import write_text
 from lrsearch.report.pictures import write_pictures
 from lrsearch.report.style import PALETTE, figure_layout
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 60
 _FINE = 600  # points a line, for schedules that are stepped within an epoch
+_LONG = 40  # characters of a label
 
 
 class Line(NamedTuple):
@@ -77,16 +82,35 @@ def curve_lines(
             family, max(rates), epochs, params, warmup, interval=interval or "auto"
         )
         words = [f"{name} {_word(params[name])}" for name in varied]
-        per_step = schedule.interval == "step"
-        fine = max(1, math.ceil(_FINE / epochs)) if per_step else 1
-        x = [t / fine for t in range(epochs * fine)]
-        for rate, y in zip(rates, _traces(schedule, rates, fine), strict=True):
-            label = "  ".join([*words, *([f"lr {rate:g}"] if len(rates) > 1 else [])])
-            line = Line(
-                label or schedule.describe(), [*x, float(epochs)], [*y, y[-1]], not per_step
-            )
-            lines.append(line)
+        own = [[*words, f"lr {rate:g}"] if len(rates) > 1 else words for rate in rates]
+        labels = ["  ".join(each) or schedule.describe() for each in own]
+        lines += _lines(schedule, labels, rates)
     return lines
+
+
+def saved_lines(files: Sequence[Path]) -> list[Line]:
+    """One line for each file that ``lrsearch run`` or ``lrsearch export`` wrote.
+
+    Raises:
+        UsageError: A file that is missing or damaged, or a schedule without a curve of its own.
+    """
+    lines = []
+    for file in files:
+        schedule = load(file)
+        label = f"{file.name}: {schedule.describe()}  lr {schedule.lr:.4g}"
+        lines += _lines(schedule, [label], [schedule.lr])
+    return lines
+
+
+def _lines(schedule: Schedule, labels: Sequence[str], rates: Sequence[float]) -> list[Line]:
+    """The lines of a schedule, one for each parameter group."""
+    per_step = schedule.interval == "step"
+    fine = max(1, math.ceil(_FINE / schedule.epochs)) if per_step else 1
+    x = [t / fine for t in range(schedule.epochs * fine)]
+    return [
+        Line(label, [*x, float(schedule.epochs)], [*y, y[-1]], not per_step)
+        for label, y in zip(labels, _traces(schedule, rates, fine), strict=True)
+    ]
 
 
 def _traces(schedule: Schedule, rates: Sequence[float], fine: int) -> list[list[float]]:
@@ -141,6 +165,8 @@ def curves_figure(lines: Sequence[Line], title: str = "", log: bool = False) -> 
     figure.update_layout(
         showlegend=len(lines) > 1, hovermode="x unified" if len(lines) <= 12 else "closest"
     )
+    if max(len(line.label) for line in lines) > _LONG:  # above the plot, which has its width then
+        figure.update_layout(legend={"x": 0, "y": 1.02, "yanchor": "bottom"})
     figure.update_xaxes(title="epoch", range=[0, max(line.x[-1] for line in lines)])
     if log:
         shown = [rate for line in lines for rate in line.y if rate > 0]
@@ -163,35 +189,29 @@ def _colors(count: int) -> list[str]:
     )
 
 
-def write_curves(
-    family: str,
-    values: Mapping[str, Sequence[Any]],
-    path: Path,
-    *,
-    lr: float | Sequence[float],
-    epochs: int,
-    warmup: int = 0,
-    interval: Literal["auto", "epoch", "step"] | None = None,
-    log: bool = False,
-) -> Path:
+def curves_title(
+    family: str, values: Mapping[str, Sequence[Any]], lr: float | Sequence[float], warmup: int = 0
+) -> str:
+    """What all the lines of :func:`curve_lines` share."""
+    fixed = [f"{name} {_word(each[0])}" for name, each in values.items() if len(each) == 1]
+    rate = [f"lr {lr:g}"] if isinstance(lr, (int, float)) else []
+    return ", ".join([family, *rate, *fixed, *([f"warmup {warmup}"] if warmup else [])])
+
+
+def write_curves(lines: Sequence[Line], path: Path, *, title: str = "", log: bool = False) -> Path:
     """Draw the lines into one file: HTML that needs no network, SVG or PNG; returns ``path``.
 
     Args:
-        family: Name of a schedule family.
-        values: Argument -> its values.
+        lines: Of :func:`curve_lines` or :func:`saved_lines`.
         path: File to write; ``.svg`` and ``.png`` need kaleido.
-        lr: Peak rate; several are those of the parameter groups of one optimizer.
-        epochs: Budget.
-        warmup: Epochs of linear warmup.
-        interval: When the scheduler is stepped; None for the family's own.
+        title: Of the figure.
         log: Logarithmic axis of the rate.
+
+    Raises:
+        UsageError: The name of the file says no format of ours.
     """
     if path.suffix not in ("", ".html", ".htm", ".svg", ".png"):
         raise UsageError(f"curves {path}: the name must end in .html, .svg or .png")
-    lines = curve_lines(family, values, lr, epochs, warmup, interval)
-    fixed = [f"{name} {_word(each[0])}" for name, each in values.items() if len(each) == 1]
-    rate = [f"lr {lr:g}"] if isinstance(lr, (int, float)) else []
-    title = ", ".join([family, *rate, *fixed, *([f"warmup {warmup}"] if warmup else [])])
     figure = curves_figure(lines, title, log)
     if path.suffix in (".svg", ".png"):
         write_pictures([figure], [path], width=800)

@@ -31,7 +31,6 @@ _DRIVERS: dict[str, tuple[str, str, str]] = {
 }
 _OF_SQLITE = (
     "timeout",
-    "isolation_level",
     "detect_types",
     "check_same_thread",
     "cached_statements",
@@ -138,14 +137,17 @@ def parse_storage_url(url: str) -> URL:
 
 
 def _check_arguments(parsed: URL) -> None:
-    """Refuse what the URL of a file has besides the file, and SQLite does not take."""
+    """Refuse what the URL of a file has besides the file, and what has no effect."""
     shown = parsed.render_as_string()
     strange = [key for key in parsed.query if key not in _OF_SQLITE]
     if strange and "uri" not in parsed.query:
         raise UsageError(
-            f"storage {shown}: SQLite takes no {strange[0]!r} (valid: {', '.join(_OF_SQLITE)}); "
+            f"storage {shown}: {strange[0]!r} has no effect (valid: {', '.join(_OF_SQLITE)}); "
             "take it out"
         )
+    twice = [key for key, value in parsed.query.items() if not isinstance(value, str)]
+    if twice:
+        raise UsageError(f"storage {shown}: {twice[0]} stands there twice; leave one of them out")
     try:
         pysqlite.dialect().create_connect_args(parsed)
     except (ArgumentError, TypeError, ValueError) as error:

@@ -181,6 +181,8 @@ def resolve_optimizer(
     for key in args:
         if key == "lr":
             raise UsageError("optimizer argument lr is what is searched; give --lr LOW,HIGH")
+        if key == "maximize" and args[key]:
+            raise UsageError("optimizer argument maximize would raise the loss; leave it out")
         if key in _NOT_ARGUMENTS or not takes(chosen, key):
             near = did_you_mean(key, valid)
             question = f" — did you mean {near}?" if near else ""
