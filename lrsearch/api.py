@@ -294,10 +294,9 @@ def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, Ba
     from lrsearch.search.study import load_study
 
     if isinstance(study, str):
-        url = default_storage() if url is None else url
         with optuna_logs_errors_only():
-            storage = stores.open_storage(url, create=False)
-            return load_study(storage, study, stores.redact(url)), storage
+            storage = stores.open_storage(default_storage() if url is None else url, create=False)
+            return load_study(storage, study), storage
     if not hasattr(study, "study_name"):
         raise UsageError(f"expected a study or its name, got {study!r:.60}")
     return study, backend(study._storage)

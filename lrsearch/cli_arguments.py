@@ -90,10 +90,10 @@ def named_study(args: argparse.Namespace) -> tuple[optuna.Study, Storage]:
     """The study that was named, and its database."""
     with uncollected():
         from lrsearch.search.study import load_study
-        from lrsearch.storage import open_storage, redact
+        from lrsearch.storage import open_storage
 
     storage = open_storage(args.storage, create=False)
-    return load_study(storage, args.study, redact(args.storage)), storage
+    return load_study(storage, args.study), storage
 
 
 def json_argument(sub: argparse.ArgumentParser) -> None:

@@ -182,13 +182,14 @@ def add_studies(sub: argparse.ArgumentParser) -> Call:
 def _studies(args: argparse.Namespace) -> int:
     with uncollected():
         from lrsearch.report.status import print_studies, studies
-        from lrsearch.storage import open_storage, redact
+        from lrsearch.storage import open_storage
 
-    rows = studies(open_storage(args.storage, create=False))
+    storage = open_storage(args.storage, create=False)
+    rows = studies(storage)
     if args.json:
         out_json(rows)
     else:
-        print_studies(rows, redact(args.storage))
+        print_studies(rows, storage.label)
     return 0
 
 
@@ -202,17 +203,16 @@ def add_delete(sub: argparse.ArgumentParser) -> Call:
 def _delete(args: argparse.Namespace) -> int:
     with uncollected():
         from lrsearch.delete import delete, told, with_confirmations
-        from lrsearch.storage import open_storage, redact
+        from lrsearch.storage import open_storage
         from lrsearch.storage.tuning import shrink
 
-    url = redact(args.storage)
     storage = open_storage(args.storage, create=False)
-    doomed = with_confirmations(storage, args.study, url)
+    doomed = with_confirmations(storage, args.study)
     what = printable(", ".join(map(told, doomed)))
     if not args.yes:
         if not sys.stdin.isatty():
             raise UsageError(f"delete asks at a terminal; without one add --yes to delete {what}")
-        sys.stderr.write(f"Delete from {url}: {what}? [y/N] ")
+        sys.stderr.write(f"Delete from {storage.label}: {what}? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             note("nothing was deleted")

@@ -16,7 +16,7 @@ from lrsearch.search.study import folder_of, load_study, study_names
 from lrsearch.storage import Storage, slots
 
 
-def with_confirmations(storage: Storage, names: Sequence[str], url: str) -> list[optuna.Study]:
+def with_confirmations(storage: Storage, names: Sequence[str]) -> list[optuna.Study]:
     """The studies of these names, each with its confirmation; none twice.
 
     Raises:
@@ -26,9 +26,9 @@ def with_confirmations(storage: Storage, names: Sequence[str], url: str) -> list
     found: dict[str, optuna.Study] = {}
     there = set(study_names(storage))
     for name in names:
-        found[name] = load_study(storage, name, url)
+        found[name] = load_study(storage, name)
         if (again := name + CONFIRM_SUFFIX) in there:
-            confirmation = load_study(storage, again, url)
+            confirmation = load_study(storage, again)
             if confirmation.user_attrs.get(CONFIRM_ATTR, {}).get("of") == name:
                 found[again] = confirmation
     for name, study in found.items():

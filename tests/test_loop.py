@@ -67,7 +67,7 @@ def test_what_another_worker_stored_while_we_asked_is_not_proposed_again(
 
     monkeypatch.setattr(TraceSampler, "_draw", draw)
     ours, theirs = (
-        Asker(load_study(bench.storage, "digits", ""), bench.storage, bench.space, "trace", 0, {})
+        Asker(load_study(bench.storage, "digits"), bench.storage, bench.space, "trace", 0, {})
         for _ in range(2)
     )
     first, second = (

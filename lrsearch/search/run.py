@@ -104,7 +104,7 @@ def run(
         interrupt.check()
 
         # With a cache of its own the display leaves the worker's view of the study alone.
-        shown = load_study(storage, study.study_name, config.storage)
+        shown = load_study(storage, study.study_name)
 
         def read() -> Progress:
             return read_progress(shown, config.trials, plan.epochs)

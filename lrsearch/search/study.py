@@ -32,7 +32,7 @@ def study_names(storage: Storage) -> list[str]:
     return [s.study_name for s in storage.get_all_studies()]
 
 
-def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
+def load_study(storage: Storage, name: str) -> optuna.Study:
     """An existing study.
 
     Raises:
@@ -46,11 +46,13 @@ def load_study(storage: Storage, name: str, url: str) -> optuna.Study:
     near = did_you_mean(name, names)
     question = f" — did you mean {near}?" if near else ""
     if not names:
-        raise UsageError(f"no study {name!r}: {url} has none yet. Start one with lrsearch run")
+        raise UsageError(
+            f"no study {name!r}: {storage.label} has none yet. Start one with lrsearch run"
+        )
     listed = [" ".join(each.split())[:60] or repr(each) for each in names[:20]]
     more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
     raise UsageError(
-        f"no study {name!r:.80} in {url}{question} (it has: {', '.join(listed)}{more})"
+        f"no study {name!r:.80} in {storage.label}{question} (it has: {', '.join(listed)}{more})"
     )
 
 

@@ -86,7 +86,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     if order["confirms"]:
         from lrsearch.search.confirm_worker import make_confirm_worker
 
-        study = load_study(storage, order["confirms"], storage.label)
+        study = load_study(storage, order["confirms"])
         worker = make_confirm_worker(plan, study, context)
     else:
         study = open_study(storage, config, plan.to_dict())
