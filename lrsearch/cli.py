@@ -13,7 +13,7 @@ from lrsearch import cli_studies as studies
 from lrsearch import cli_training as training
 from lrsearch import cli_without_study as without_study
 from lrsearch.cli_arguments import Call, aside
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable
+from lrsearch.errors import LrsearchError, UsageError, did_you_mean, printable, suggestion
 from lrsearch.settings import SETTINGS
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], Call], str]] = {
@@ -133,8 +133,7 @@ def _main(arguments: list[str]) -> int:
     parser = build_parser()
     words = [word for word in arguments if not word.startswith("-")]
     if words and words[0] not in COMMANDS and arguments[0] in (words[0], "--debug"):
-        near = did_you_mean(words[0], COMMANDS)
-        question = f" — did you mean {near}?" if near else ""
+        question = suggestion(words[0], COMMANDS)
         raise UsageError(
             f"unknown command {words[0]!r}{question} (commands: {', '.join(COMMANDS)})"
         )

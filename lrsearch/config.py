@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lrsearch import values
-from lrsearch.errors import ConfigError, UsageError, did_you_mean
+from lrsearch.errors import ConfigError, UsageError, suggestion
 from lrsearch.settings import SETTINGS, default_storage
 from lrsearch.yamlfile import read_yaml
 
@@ -105,8 +105,7 @@ def make(
     for key, raw in raw_values.items():
         setting = SETTINGS.get(key)
         if setting is None:
-            near = did_you_mean(str(key), SETTINGS)
-            question = f" — did you mean {near}?" if near else f" (known: {', '.join(SETTINGS)})"
+            question = suggestion(str(key), SETTINGS) or f" (known: {', '.join(SETTINGS)})"
             mistakes.append(f"{where(str(key))}unknown key{question}")
             continue
         if raw is None and key not in ("pruner",):

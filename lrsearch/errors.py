@@ -63,6 +63,17 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
     return by_lower[near[0]] if near else None
 
 
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """What to say behind an unknown name: :func:`did_you_mean`, or "" where nothing is near.
+
+    Example:
+        >>> suggestion("medain", ["median", "none"]), suggestion("x", ["median"])
+        (' — did you mean median?', '')
+    """
+    near = did_you_mean(name, valid)
+    return f" — did you mean {near}?" if near else ""
+
+
 def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that is in no registry: nearest match, or the valid names.
 
@@ -71,11 +82,8 @@ def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> Usage
         "unknown pruner 'medain' — did you mean median? (valid: median, none)"
     """
     names = list(valid)
-    near = did_you_mean(name, names)
-    question = f" — did you mean {near}?" if near else ""
-    return UsageError(
-        f"unknown {kind} {name!r}{question} ({hint or 'valid: ' + ', '.join(names)})"
-    )
+    hint = hint or f"valid: {', '.join(names)}"
+    return UsageError(f"unknown {kind} {name!r}{suggestion(name, names)} ({hint})")
 
 
 def brief(error: BaseException) -> str:

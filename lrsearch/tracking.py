@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.files import check_folder, results_folder
 from lrsearch.optuna_helpers import backend
 
@@ -54,9 +54,7 @@ def parse_log(raw: Any) -> str:
     kind, _, where = str(raw).partition(":")
     usual = ", ".join(f"{name}:{what}" for name, what in WHERE.items())
     if kind not in NEEDS:
-        near = did_you_mean(kind, NEEDS)
-        question = f" — did you mean {near}?" if near else ""
-        raise ValueError(f"{raw!r}{question} — one of {usual}")
+        raise ValueError(f"{raw!r}{suggestion(kind, NEEDS)} — one of {usual}")
     if not where.strip():
         raise ValueError(f"needs {kind}:{WHERE[kind]}, got {raw!r}")
     return str(raw)

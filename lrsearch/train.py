@@ -18,7 +18,7 @@ import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for m
 
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, make
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.export import read_configuration
 from lrsearch.files import check_folder, write_text
 from lrsearch.report import words
@@ -180,9 +180,8 @@ def _config(
 def _check_keys(block: Mapping[Any, Any], valid: tuple[str, ...], where: str) -> None:
     """A misspelt key would train something else; one that is like none of ours is a remark."""
     for key in block:
-        near = did_you_mean(str(key), valid) if key not in valid else None
-        if near is not None:
-            raise UsageError(f"{where}{key}: unknown key — did you mean {near}?")
+        if key not in valid and (question := suggestion(str(key), valid)):
+            raise UsageError(f"{where}{key}: unknown key{question}")
 
 
 def _train(plan: Plan, schedule: Schedule, runner: Any, note: Note) -> list[EpochResult]:

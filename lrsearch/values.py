@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lrsearch.errors import did_you_mean
+from lrsearch.errors import suggestion
 
 
 def text(raw: Any) -> str:
@@ -88,9 +88,7 @@ def one_of(*names: str) -> Callable[[Any], str]:
         raw = "none" if raw is None and "none" in names else raw
         text = str(raw).lower()
         if text not in names:
-            near = did_you_mean(text, names)
-            question = f" — did you mean {near}?" if near else ""
-            raise ValueError(f"{raw!r}{question} — one of {', '.join(names)}")
+            raise ValueError(f"{raw!r}{suggestion(text, names)} — one of {', '.join(names)}")
         return text
 
     return parse

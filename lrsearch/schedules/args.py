@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lrsearch.errors import did_you_mean
+from lrsearch.errors import suggestion
 from lrsearch.schedules.ranges import When, applies, as_number
 
 MAX_EPOCHS = 1_000_000
@@ -117,8 +117,7 @@ def check_args(
     mistakes: list[str] = []
     for name in given:
         if name not in args:
-            near = did_you_mean(str(name), args)
-            question = f" — did you mean {near}?" if near else ""
+            question = suggestion(str(name), args)
             valid = ", ".join(args) or "none"
             mistakes.append(f"{family} has no parameter {str(name)!r}{question} (valid: {valid})")
     out: dict[str, Any] = {}
@@ -149,9 +148,8 @@ def unknown_keys(where: str, data: Mapping[Any, Any], valid: tuple[str, ...]) ->
     out = []
     for key in data:
         if key not in valid:
-            near = did_you_mean(str(key), valid)
-            hint = f"did you mean {near}?" if near else f"valid: {', '.join(valid)}"
-            out.append(f"{where}.{key}: unknown key — {hint}")
+            hint = suggestion(str(key), valid) or f" — valid: {', '.join(valid)}"
+            out.append(f"{where}.{key}: unknown key{hint}")
     return out
 
 
@@ -161,8 +159,7 @@ def _check(name: str, arg: Arg, given: Any, lr: float) -> tuple[Any, str | None]
         case "choice":
             if isinstance(given, str) and given in arg.choices:
                 return given, None
-            near = did_you_mean(str(given), arg.choices)
-            question = f" — did you mean {near}?" if near else ""
+            question = suggestion(str(given), arg.choices)
             valid = ", ".join(arg.choices)
             return None, f"{name}: unknown choice {given!r}{question} (valid: {valid})"
         case "flag":

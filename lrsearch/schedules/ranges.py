@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
-from lrsearch.errors import UsageError, did_you_mean
+from lrsearch.errors import UsageError, suggestion
 
 When: TypeAlias = tuple[str, tuple[Any, ...]]
 """(name, values): the parameter exists only where parameter ``name`` has one of ``values``."""
@@ -252,8 +252,7 @@ def _override_choice(
     good = True
     for value in wanted:
         if not any(type(value) is type(option) and value == option for option in dim.options):
-            near = did_you_mean(str(value), [str(option) for option in dim.options])
-            question = f" — did you mean {near}?" if near else ""
+            question = suggestion(str(value), [str(option) for option in dim.options])
             mistake(f"{name}: unknown choice {value!r}{question} (valid: {dim})")
             good = False
     if not wanted:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from lrsearch.errors import ConfigError, UsageError, did_you_mean, unknown
+from lrsearch.errors import ConfigError, UsageError, suggestion, unknown
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, OPTIONAL, Arg
 from lrsearch.schedules.asking import asking
 from lrsearch.schedules.family import FAMILIES, Draw, Family, Interval, get_family, unknown_family
@@ -310,8 +310,7 @@ def _apply(
     """Put a user's range for ``Family.parameter`` in the place of the default."""
     name, _, param = key.partition(".")
     if not param:
-        near = did_you_mean(key, ["lr", "warmup", *FAMILIES])
-        question = f" — did you mean {near}?" if near else ""
+        question = suggestion(key, ["lr", "warmup", *FAMILIES])
         mistakes.append(f"{key}: expected Family.parameter, lr or warmup{question}")
     elif name not in FAMILIES:
         mistakes.append(str(unknown_family(name)))
@@ -325,8 +324,7 @@ def _apply(
         dims[name][param] = override(key, _dim(arg), given, mistakes.append)
     else:
         searched = ", ".join(dims[name]) or "nothing"
-        near = did_you_mean(param, dims[name])
-        question = f" — did you mean {near}?" if near else ""
+        question = suggestion(param, dims[name])
         mistakes.append(f"{key}: unknown parameter{question} ({name} searches {searched})")
 
 

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
@@ -229,13 +229,13 @@ def _queued_value(name: str, value: Any, distribution: BaseDistribution) -> Any:
     Raises:
         UsageError: The distribution does not contain it.
     """
-    near = None
+    advice = "; queue another"
     if isinstance(distribution, CategoricalDistribution):
         try:
             return distribution.to_external_repr(distribution.to_internal_repr(value))
         except ValueError:
             choices = [str(choice) for choice in distribution.choices]
-        near = did_you_mean(str(value), choices)
+        advice = suggestion(str(value), choices) or advice
         allowed = ("one of " if len(choices) > 1 else "") + ", ".join(choices)
     else:
         assert isinstance(distribution, (FloatDistribution, IntDistribution))
@@ -244,7 +244,6 @@ def _queued_value(name: str, value: Any, distribution: BaseDistribution) -> Any:
             return distribution.to_external_repr(float(number))
         kind = "a number" if isinstance(distribution, FloatDistribution) else "a whole number"
         allowed = f"{kind} from {distribution.low:.6g} to {distribution.high:.6g}"
-    advice = f" — did you mean {near}?" if near else "; queue another"
     raise UsageError(
         f"the queued {name} must be {allowed} in this study, got {value!r:.60}{advice}"
     )

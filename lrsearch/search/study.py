@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from lrsearch import __version__
 from lrsearch.attributes import STUDY_ATTR, info_of
 from lrsearch.config import StudyConfig, difference
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.files import results_folder
 from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
@@ -43,8 +43,7 @@ def load_study(storage: Storage, name: str) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=Cache(storage))
     except (KeyError, UnicodeEncodeError):  # a name of bytes that are no UTF-8 is none of ours
         names = study_names(storage)
-    near = did_you_mean(name, names)
-    question = f" — did you mean {near}?" if near else ""
+    question = suggestion(name, names)
     if not names:
         raise UsageError(
             f"no study {name!r}: {storage.label} has none yet. Start one with lrsearch run"

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean
+from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
 from lrsearch.tasks.data import as_data
@@ -59,8 +59,7 @@ def import_task(target: str) -> Task:
         inner = _read(found, part, target)
         if inner is _ABSENT:
             public = [each for each in vars(module) if not each.startswith("_")]
-            near = did_you_mean(part, public)
-            question = f" — did you mean {near}?" if near else ""
+            question = suggestion(part, public)
             listed = question or f" (it has {', '.join(public[-12:])})" if public else question
             raise UsageError(f"task {target}: {place} has no {part!r}{listed}")
         found = inner
@@ -176,9 +175,8 @@ def as_task(found: Any, name: str, target: str | None = None) -> Task:
         _check_optimizer_args(target, given, given)
         strange = [str(key) for key in given if key not in _FIELDS]
         if strange:
-            near = did_you_mean(strange[0], _FIELDS)
-            question = f"did you mean {near}?" if near else f"valid: {', '.join(_FIELDS)}"
-            raise LrsearchError(f"task {target}: unknown key {strange[0]!r} — {question}")
+            hint = suggestion(strange[0], _FIELDS) or f" — valid: {', '.join(_FIELDS)}"
+            raise LrsearchError(f"task {target}: unknown key {strange[0]!r}{hint}")
     else:
         read = {key: _attribute(found, key, target) for key in _FIELDS}
         given = {key: value for key, value in read.items() if value is not _ABSENT}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.errors import LrsearchError, UsageError, did_you_mean, unknown
+from lrsearch.errors import LrsearchError, UsageError, suggestion, unknown
 from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.trace import without_training
 
@@ -81,8 +81,7 @@ def _own_class(name: str) -> type[Optimizer]:
     module = import_module(place, "optimizer")
     found = getattr(module, attribute, None)
     if found is None:
-        near = did_you_mean(attribute, [each for each in vars(module) if each[0] != "_"])
-        question = f" — did you mean {near}?" if near else ""
+        question = suggestion(attribute, [each for each in vars(module) if each[0] != "_"])
         raise UsageError(f"optimizer {name}: {place} has no {attribute!r}{question}")
     if not (inspect.isclass(found) and issubclass(found, Optimizer)):
         raise UsageError(f"optimizer {name} is no subclass of torch.optim.Optimizer")
@@ -184,8 +183,7 @@ def resolve_optimizer(
         if key == "maximize" and args[key]:
             raise UsageError("optimizer argument maximize would raise the loss; leave it out")
         if key in _NOT_ARGUMENTS or not takes(chosen, key):
-            near = did_you_mean(key, valid)
-            question = f" — did you mean {near}?" if near else ""
+            question = suggestion(key, valid)
             raise UsageError(
                 f"optimizer {exact} has no argument {key!r}{question} (valid: {', '.join(valid)})"
             )
