@@ -119,14 +119,12 @@ def note(report: Report) -> str:
     table = report.table
     lines = sentences(table, report.found, report.confirmed)
     parts = [f"## {words.markdown(lines[0])}", *map(words.markdown, lines[1:])]
-    if report.found is not None and report.found.gains:
+    if report.found is not None and report.found.baselines:
         rows = ["| against | validation loss | the best is |", "|---|---:|---:|"]
-        for gain in report.found.gains:
-            name, less = (
-                words.markdown(gain.name),
-                effect(report.found.best, gain) or "–",
-            )
-            rows.append(f"| {name} | {words.loss(gain.value)} | {less} |")
+        for recipe in report.found.baselines:
+            name = words.markdown(str(recipe.baseline))
+            less = effect(report.found.best, recipe) or "–"
+            rows.append(f"| {name} | {words.loss(recipe.value)} | {less} |")
         parts.append("\n".join(rows))
     parts += map(words.markdown, importance_sentences(report.mattered))
     counts = report.stopped.counts

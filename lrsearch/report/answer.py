@@ -181,8 +181,8 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
         side = "below" if trial.value <= strongest.value else "above"
         by = words.below(trial.value, strongest.value)
         text += f", **{by} {side}** the best usual recipe, "
-        text += f"{strongest.name} ({words.loss(strongest.value)})"
-        theirs = strongest.trial.others
+        text += f"{strongest.baseline} ({words.loss(strongest.value)})"
+        theirs = strongest.others
         if other := [words.code(k) for k, v in trial.others.items() if theirs.get(k) != v]:
             text += f", which ran with other values of {words.listing(other)}"
     if confirmed is None:

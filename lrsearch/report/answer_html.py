@@ -10,7 +10,7 @@ from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import findings
 from lrsearch.report.html import breakable, escape, to_html
 from lrsearch.report.sections import figure_block, section, text
-from lrsearch.report.tables import Answer, Gain, PruningTable, StudyTable, TrialRow
+from lrsearch.report.tables import Answer, PruningTable, StudyTable, TrialRow
 
 
 def hero(
@@ -32,7 +32,7 @@ def hero(
     lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""
     caption = ""
     if found is not None:
-        recipe = found.strongest is not None and found.strongest.trial is not found.best
+        recipe = found.strongest is not None and found.strongest is not found.best
         drawn = trial_shown(table, found, confirmed)
         of = "the best of the search"
         if drawn is not found.best:
@@ -87,7 +87,7 @@ def key_figures(
             value = words.metric(trial.metric, table.metric_name)
             cells.append((value, f"validation {table.metric_name}"))
         if found.strongest is not None and not trial.baseline:
-            against = f"against {words.baselines([found.strongest.name])}"
+            against = f"against {words.baselines([str(found.strongest.baseline)])}"
             cells.append((effect(trial, found.strongest), against))
     ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
@@ -140,11 +140,11 @@ def _untold(table: StudyTable, found: Answer, confirmed: Confirmed) -> list[str]
     return [*said, *findings(confirmed, found.best.number)]
 
 
-def effect(trial: TrialRow, gain: Gain) -> str:
+def effect(trial: TrialRow, recipe: TrialRow) -> str:
     """A trial's loss against that of a usual recipe; "" where one has none."""
-    if trial.value is None or gain.value is None:
+    if trial.value is None or recipe.value is None:
         return ""
-    return words.against(trial.value, gain.value)
+    return words.against(trial.value, recipe.value)
 
 
 def gains(found: Answer, answer: TrialRow) -> str:
@@ -154,20 +154,20 @@ def gains(found: Answer, answer: TrialRow) -> str:
         found: The best, and the recipes.
         answer: What to train with, which has a bar, too.
     """
-    if not found.gains:
+    if not found.baselines:
         return text("No usual recipe was run in this study, so there is nothing to compare with.")
     rows = []
     best = found.best.value or 0.0
-    highest = max((g.value for g in found.gains if g.value is not None), default=best)
+    highest = max((t.value for t in found.baselines if t.value is not None), default=best)
     zero = min(0.0, best)
     top = (max(highest, best) - zero) or 1.0
     listed: list[tuple[str, float | None, str, bool]] = [("this search's best", best, "", True)]
     if answer.number != found.best.number and not answer.baseline and answer.value is not None:
         listed.append(("to train with", answer.value, words.against(best, answer.value), True))
     listed += [
-        (g.name, g.value, effect(found.best, g), False)
-        for g in found.gains
-        if g.trial is not found.best
+        (str(t.baseline), t.value, effect(found.best, t), False)
+        for t in found.baselines
+        if t is not found.best
     ]
     for name, value, by, ours in listed:
         width = 0.0 if value is None else 100 * (value - zero) / top

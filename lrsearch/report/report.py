@@ -88,8 +88,8 @@ def _figures(
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None and found.best.family:
         rows = thinned_curves(table, [trial_shown(table, found, confirmed)])
-        if found.strongest is not None and found.strongest.trial is not found.best:
-            rows += thinned_curves(table, [found.strongest.trial])
+        if found.strongest is not None and found.strongest is not found.best:
+            rows += thinned_curves(table, [found.strongest])
         drawn["winner"] = (winner_figure(rows), "learning rate of the best schedule")
     if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
         drawn["scatter"] = (

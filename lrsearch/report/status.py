@@ -65,7 +65,7 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         "robust": None
         if found is None or found.chosen is found.best
         else _trial(found.chosen, table),
-        "baselines": {} if found is None else {g.name: g.value for g in found.gains},
+        "baselines": {} if found is None else {t.baseline: t.value for t in found.baselines},
         "families": [
             {
                 "family": row.family,

@@ -180,34 +180,20 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     return read_study.read(study, storage)
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """What the best schedule gains over one usual recipe.
-
-    ``gain`` is the part of the baseline's loss that is saved, ``1 - best / value``; None where the
-    baseline did not finish or one of the two is not above 0.
-    """
-
-    name: str
-    trial: TrialRow
-    value: float | None
-    gain: float | None
-
-
 @dataclass(frozen=True)
 class Answer:
     """The answer of a study.
 
     Attributes:
         best: The best complete trial.
-        gains: One row per baseline, the strongest first.
+        baselines: The strongest first; those that did not finish last.
         close: Complete trials that are no baseline, other than the best, within 2% of its loss;
             none where that is not above 0.
         robust: What :func:`lrsearch.report.robust.robust` found, where it was asked.
     """
 
     best: TrialRow
-    gains: tuple[Gain, ...]
+    baselines: tuple[TrialRow, ...]
     close: tuple[TrialRow, ...]
     robust: Robust | None = None
 
@@ -218,29 +204,23 @@ class Answer:
         return found.trial if found is not None and found.did_best else self.best
 
     @property
-    def strongest(self) -> Gain | None:
+    def strongest(self) -> TrialRow | None:
         """The baseline with the lowest loss, if any finished."""
-        return next((g for g in self.gains if g.value is not None), None)
+        return next((t for t in self.baselines if t.value is not None), None)
 
 
 def answer(table: StudyTable) -> Answer | None:
-    """The best schedule and what it gains over each baseline; None before a trial is complete."""
+    """The best schedule, and the baselines beside it; None before a trial is complete."""
     best = table.best
     if best is None or best.value is None:
         return None
-    gains = []
-    for trial in table.trials:
-        if trial.baseline is None:
-            continue
-        usable = best.value > 0 and trial.value is not None and trial.value > 0
-        gain = 1 - best.value / trial.value if usable and trial.value else None
-        gains.append(Gain(trial.baseline, trial, trial.value, gain))
-    gains.sort(key=lambda g: (g.value is None, g.value or 0.0))
+    baselines = [t for t in table.trials if t.baseline is not None]
+    baselines.sort(key=lambda t: (t.value is None, t.value or 0.0))
     limit = best.value * (1 + CLOSE) if best.value > 0 else -math.inf
     near = [
         t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
     ]
-    return Answer(best, tuple(gains), tuple(near))
+    return Answer(best, tuple(baselines), tuple(near))
 
 
 def best_of_each_family(table: StudyTable) -> list[TrialRow]:
