@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 WINNER = "the search's winner"
 
 
-def sentence(found: Confirmed, best: int | None = None) -> str:
-    """Whether the winner is really better, and what else is, in plain sentences of Markdown.
+def sentence(found: Confirmed) -> str:
+    """Whether the winner is really better, and what else is, in plain sentences of Markdown."""
+    return " ".join(findings(found))
+
+
+def findings(found: Confirmed, best: int | None = None) -> list[str]:
+    """The parts of :func:`sentence`, each on one thing; what holds is first.
 
     Args:
         found: The comparison.
         best: Trial that the reader takes for the winner: it is said where another was confirmed,
             as more trials were run since.
     """
-    return " ".join(findings(found, best))
-
-
-def findings(found: Confirmed, best: int | None = None) -> list[str]:
-    """The parts of :func:`sentence`, each on one thing."""
-    parts = _parts(found)
+    parts = [of_winner(found), of_lowest(found)]
+    if found.held is not found.winner:
+        parts.reverse()
+    parts = [part for part in [*parts, of_edges(found)] if part]
     if best is not None and not found.is_of(best):
         again = words.code(_again(found))
         before = (
@@ -40,14 +43,6 @@ def findings(found: Confirmed, best: int | None = None) -> list[str]:
         )
         return [before, *parts]
     return parts
-
-
-def _parts(found: Confirmed) -> list[str]:
-    """What is said of the winner, of what came lowest, and of the edge; what holds is first."""
-    parts = [of_winner(found), of_lowest(found)]
-    if found.held is not found.winner:
-        parts.reverse()
-    return [part for part in [*parts, of_edges(found)] if part]
 
 
 def other(found: Confirmed, best: int) -> str:
@@ -100,15 +95,23 @@ def of_lowest(found: Confirmed) -> str:
         return f"{text}.{_failures(lowest)}"
     if (rival := found.arm(row.name)) is not found.winner:
         text += f", below {words.baselines([str(rival.baseline)])} {below(rival)}"
-    if row.low is None or row.high is None:
+    if (apart := _apart(row)) is None:
         return f"{text}.{_failures(lowest)}"
-    if row.difference >= 0:
-        text, says, ends = f"{text}, by", words.lower_by, (row.difference, row.low, row.high)
-    else:  # on a few seeds the other was far higher, and so is its mean
-        text, says = f"{text}, but typically higher by", words.higher_by
-        ends = (-row.difference, -row.high, -row.low)
+    by, side, reach = apart
+    # If higher: on a few seeds the other was far higher, and so is its mean.
+    how = "by" if side == "lower" else "but typically higher by"
+    return f"{text}, {how} {by} ({reach}).{_failures(lowest)}"
+
+
+def _apart(row: Comparison) -> tuple[str, str, str] | None:
+    """By how much, to which side, within which interval; None where there is no interval."""
+    if row.low is None or row.high is None:
+        return None
+    side, says, ends = "lower", words.lower_by, (row.difference, row.low, row.high)
+    if row.difference < 0:
+        side, says, ends = "higher", words.higher_by, (-row.difference, -row.high, -row.low)
     by, low, high = (says(v, row.relative) for v in ends)
-    return f"{text} {by} (95% interval {low} to {high}).{_failures(lowest)}"
+    return by, side, f"95% interval {low} to {high}"
 
 
 def among(found: Confirmed) -> str:
@@ -176,18 +179,14 @@ def of_winner(found: Confirmed) -> str:
     text = f"{on} {seeds}, paired, {who} {', and it '.join(parts)}"
     strongest = found.strongest
     row = found.against(strongest.key) if strongest is not None else None
-    told = row is not None and row.verdict() != "equal"
-    if strongest is None or row is None or row.low is None or row.high is None or not told:
+    apart = None if row is None or row.verdict() == "equal" else _apart(row)
+    if strongest is None or row is None or apart is None:
         return f"{text}.{_failures(winner)}"
-    if row.difference >= 0:
-        side, says, ends = "lower", words.lower_by, (row.difference, row.low, row.high)
-    else:
-        side, says, ends = "higher", words.higher_by, (-row.difference, -row.high, -row.low)
-    by, low, high = (says(v, row.relative) for v in ends)
+    by, side, reach = apart
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {strongest.baseline}, its validation loss is "
-        f"{by} {side} (95% interval {low} to {high}).{_failures(winner)}{few}"
+        f"{by} {side} ({reach}).{_failures(winner)}{few}"
     )
 
 
@@ -239,12 +238,6 @@ def _more(found: Confirmed) -> str:
     )
 
 
-def _compared(row: Comparison) -> list[str]:
-    """How much lower the winner is, the interval, and p."""
-    difference = words.lower_by(row.difference, row.relative)
-    return [difference, interval(row), words.p_value(row.p_corrected)]
-
-
 def seeds_of(arm: Arm) -> str:
     """On how many seeds it was trained, and how many were lost: ``5 (+5 lost)``."""
     return f"{arm.val.n} (+{len(arm.lost)} lost)" if arm.lost else str(arm.val.n)
@@ -275,7 +268,8 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
                 "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
             )
         if (row := found.against(arm.key)) is not None:  # else it is the winner itself
-            cells += _compared(row)
+            cells.append(words.lower_by(row.difference, row.relative))
+            cells += [interval(row), words.p_value(row.p_corrected)]
         rows.append(cells)
     if found.loss:
         heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
@@ -285,5 +279,5 @@ def print_confirmed(found: Confirmed, console: Console) -> None:
         what = "Lower by: how far the first one, the winner of the search, lies below this one."
         print_text(console, f"{what} {found.how}", style="dim")
     console.print()
-    for part in _parts(found):
+    for part in findings(found):
         print_text(console, part.replace("**", "").replace("`", ""))
