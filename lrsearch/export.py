@@ -85,12 +85,12 @@ def why_none(study: optuna.Study) -> str:
     return f"study {study.study_name!r} has no completed trial yet; run it a little longer"
 
 
-def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> FrozenTrial:
+def answer_trial(study: optuna.Study, storage: BaseStorage) -> FrozenTrial:
     """The trial that the report names: what alone held on fresh seeds, or is robust, or the best.
 
     Args:
         study: The search.
-        storage: Its database, where its confirmation lies; the study's own if left out.
+        storage: Its database, where its confirmation lies.
 
     Raises:
         LrsearchError: As of :func:`best_trial`.
@@ -99,31 +99,26 @@ def answer_trial(study: optuna.Study, storage: BaseStorage | None = None) -> Fro
     return best_trial(study, number)
 
 
-def answer_note(study: optuna.Study, storage: BaseStorage | None = None) -> str:
+def answer_note(study: optuna.Study, storage: BaseStorage) -> str:
     """Where :func:`answer_trial` is not the best of the search, or came not lowest: why, in words.
 
     Args:
         study: The search.
-        storage: Its database; the study's own if left out.
+        storage: Its database.
     """
     best, (number, file) = best_trial(study).number, answer_of(study, storage)
     if file == "robust.yaml":
-        return robust_note(number, best, _export(study))
-    found = read_confirmed(storage or study._storage, study.study_name)
+        return robust_note(number, best, typed("export", study.study_name, _label(study)))
+    found = read_confirmed(storage, study.study_name)
     return "" if found is None else other(found, best)
 
 
-def answer_of(study: optuna.Study, storage: BaseStorage | None = None) -> tuple[int, str]:
+def answer_of(study: optuna.Study, storage: BaseStorage) -> tuple[int, str]:
     """Number of :func:`answer_trial`, and the file of a run that has it."""
-    best, place = best_trial(study).number, storage or study._storage
-    robust = robust_trial(study, place)
-    found = read_confirmed(place, study.study_name)
+    best = best_trial(study).number
+    robust = robust_trial(study, storage)
+    found = read_confirmed(storage, study.study_name)
     return trial_to_use(best, best if robust is None else robust, found)
-
-
-def _export(study: optuna.Study) -> str:
-    """The command that exports a study."""
-    return typed("export", study.study_name, _label(study))
 
 
 def _label(study: optuna.Study) -> str:
@@ -137,18 +132,15 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     Of a study with its own training loop (:func:`lrsearch.suggest`) only the schedule, what else
     its objective asked for (``also``) and the results are known.
     """
-    attrs = info_of(study.user_attrs)
-    config = attrs.get("config", {})
-    plan = attrs.get("plan", {})
+    info = info_of(study.user_attrs)
+    config = info.get("config", {})
+    plan = info.get("plan", {})
     baselines = {
         t.user_attrs["baseline"]: t.value
         for t in study.get_trials(deepcopy=False)
         if "baseline" in t.user_attrs and status_of(t) == "complete"
     }
-    result: dict[str, Any] = {
-        "metric": "val_loss",
-        "value": trial.value if trial.value is not None else trial.user_attrs.get("val_loss"),
-    }
+    result: dict[str, Any] = {"metric": "val_loss", "value": trial.value}
     if (metric := as_number(trial.user_attrs.get("val_metric"))) is not None:
         result[f"val_{plan.get('metric_name') or 'metric'}"] = metric
     named: dict[str, Any] = {}
@@ -165,7 +157,7 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
                 if config.get(key) is not None
             },
         }
-    others = {} if attrs else other_params(trial)
+    others = {} if info else other_params(trial)
     # the runs of a confirmation have seeds of their own
     seed = {"seed": trial.user_attrs.get("seed", config["seed"])} if config else {}
     return {
@@ -174,7 +166,7 @@ def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         **named,
         "result": {**result, "baselines": baselines},
         "study": {"name": study.study_name, "trial": trial.number, **seed},
-        "made_by": {**attrs.get("versions", {}), "device": trial.user_attrs.get("device")}
+        "made_by": {**info.get("versions", {}), "device": trial.user_attrs.get("device")}
         if config
         else versions(),
     }
@@ -205,14 +197,13 @@ def export_text(
             f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
             "search's answer"
         )
-    chosen = best_trial(study, answer_of(study)[0] if trial is None else trial)
+    chosen = answer_trial(study, study._storage) if trial is None else best_trial(study, trial)
+    content = configuration(study, chosen)
     if python:
         from lrsearch.schedules.code import python_code
 
-        found = configuration(study, chosen)
-        schedule = Schedule.from_dict(chosen.user_attrs["schedule"])
-        return python_code(schedule, found.get("optimizer"), found.get("param_groups", ()))
-    content = configuration(study, chosen)
+        schedule = Schedule.from_dict(content["schedule"])
+        return python_code(schedule, content.get("optimizer"), content.get("param_groups", ()))
     value = content["result"]["value"]
     study_name = " ".join(study.study_name.split())
     loss = "none" if value is None else f"{value:#.4g}"
