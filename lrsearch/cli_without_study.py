@@ -84,7 +84,7 @@ def _curves(args: argparse.Namespace) -> int:
     else:
         values, lr, warmup = _values(args.more), _rates(args.lr or "0.1"), args.warmup or 0
         epochs = 30 if args.epochs is None else args.epochs
-        lines = curve_lines(args.what, values, lr, epochs, warmup, args.interval)
+        lines = curve_lines(args.what, values, lr, epochs, warmup, args.interval or "auto")
         title, name = curves_title(args.what, values, lr, warmup), args.what
     path = Path(args.output or f"curves-{name}.html")
     write_curves(lines, path, title=title, log=args.log)

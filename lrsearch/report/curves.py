@@ -48,17 +48,17 @@ def curve_lines(
     lr: float | Sequence[float],
     epochs: int,
     warmup: int = 0,
-    interval: Literal["auto", "epoch", "step"] | None = "auto",
+    interval: Literal["auto", "epoch", "step"] = "auto",
 ) -> list[Line]:
     """One line for each combination of the listed values, and for each rate of several.
 
     Args:
         family: Name of a schedule family.
-        values: Argument -> its values; a single value is no sequence of one line more.
+        values: Argument -> its values, one or several.
         lr: Peak rate; several are those of the parameter groups of one optimizer.
         epochs: Budget.
         warmup: Epochs of linear warmup.
-        interval: When the scheduler is stepped; None or ``auto`` for the family's own.
+        interval: When the scheduler is stepped; ``auto`` for the family's own.
 
     Raises:
         UsageError: A mistake in a value, too many lines, or a family without a curve of its own.
@@ -78,9 +78,7 @@ def curve_lines(
     lines = []
     for combination in itertools.product(*values.values()):
         params = dict(zip(values, combination, strict=True))
-        schedule = Schedule(
-            family, max(rates), epochs, params, warmup, interval=interval or "auto"
-        )
+        schedule = Schedule(family, max(rates), epochs, params, warmup, interval=interval)
         words = [f"{name} {_word(params[name])}" for name in varied]
         own = [[*words, f"lr {rate:g}"] if len(rates) > 1 else words for rate in rates]
         labels = ["  ".join(each) or schedule.describe() for each in own]
