@@ -58,11 +58,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"lrsearch {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (add, summary) in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=summary, description=summary, allow_abbrev=False, add_help=True
-        )
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Call = Callable[[argparse.Namespace], int]
 
 
-def out(text: str = "") -> None:
+def out(text: str) -> None:
     """A line on stdout."""
     sys.stdout.write(text + "\n")
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.search.outcome import Outcome
 
-FLAGS = ("warmup", "baselines", "robust", "compile")
 GROUPS = {
     "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
     "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
@@ -77,7 +76,7 @@ def add_run(sub: argparse.ArgumentParser) -> Call:
         for key in keys:
             setting = SETTINGS[key]
             how: dict[str, Any] = {"metavar": setting.metavar}
-            if key in FLAGS:
+            if setting.metavar == "BOOL":  # --warmup, --no-warmup
                 how = {"action": argparse.BooleanOptionalAction}
             group.add_argument(
                 f"--{key.replace('_', '-')}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +108,7 @@ def make(
             question = suggestion(str(key), SETTINGS) or f" (known: {', '.join(SETTINGS)})"
             mistakes.append(f"{where(str(key))}unknown key{question}")
             continue
-        if raw is None and key not in ("pruner",):
+        if raw is None and key != "pruner":  # whose none is one of its values
             continue
         try:
             checked[key] = _parse(key, raw, raw_values.get("task"))
@@ -166,15 +166,12 @@ def read_values(path: str | Path) -> tuple[dict[str, Any], Callable[[str], str]]
 def load(path: str | Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
     """A configuration from a study file (or none) with the command line's values over it."""
     given: dict[str, Any] = {}
-    mistakes: list[str] = []
     if path is not None:
         given, where = read_values(path)
         try:
             make(given, where=where)
         except ConfigError as error:
-            mistakes = error.mistakes
-        if mistakes:
-            raise ConfigError(mistakes, str(path))
+            raise ConfigError(error.mistakes, str(path)) from None
         optimizer = overrides.get("optimizer")
         if isinstance(optimizer, Mapping) and "name" not in optimizer:
             base = given.get("optimizer") or {}
@@ -186,11 +183,10 @@ def load(path: str | Path | None, overrides: Mapping[str, Any]) -> StudyConfig:
 def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """What an existing study and these settings disagree on, a line each."""
     now = json.loads(json.dumps(dict(settings)))
-    rows: Iterable[tuple[str, Any, Any]] = (
-        (key, stored[key], value) for key, value in now.items() if key in stored
-    )
     return [
-        f"{key} {_short(key, old)}, now {_short(key, new)}" for key, old, new in rows if old != new
+        f"{key} {_short(key, stored[key])}, now {_short(key, value)}"
+        for key, value in now.items()
+        if key in stored and stored[key] != value
     ]
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     StartResponse = Callable[..., Any]
     App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
-PORT = 8080
 REFRESH_SECONDS = 20.0
 
 
@@ -69,7 +68,7 @@ class _QuietHandler(wsgiref.simple_server.WSGIRequestHandler):
         """A line per request helps nobody."""
 
 
-def open_dashboard(storage: Storage, name: str | None = None, port: int = PORT) -> Dashboard:
+def open_dashboard(storage: Storage, name: str | None, port: int) -> Dashboard:
     """Bind the dashboard of a database to this machine (127.0.0.1) and no other.
 
     Args:
