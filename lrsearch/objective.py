@@ -1,4 +1,4 @@
-"""Schedules inside your own Optuna objective: ask a trial for one, report each epoch's loss.
+"""Schedules inside your own Optuna objective: ask a trial for one, run the usual recipes first.
 
 ```python
 def objective(trial):

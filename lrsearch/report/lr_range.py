@@ -10,7 +10,7 @@ import optuna
 
 from lrsearch.attributes import LR_RANGE_ATTR
 from lrsearch.report.figures import log_ticks
-from lrsearch.report.style import PALETTE, figure_layout
+from lrsearch.report.style import BLUE, VERMILION, figure_layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -79,11 +79,11 @@ def lr_range_figure(test: RangeTest) -> Figure:
         y=test.smoothed,
         name="smoothed",
         mode="lines",
-        line={"color": PALETTE[0], "width": 2.4},
+        line={"color": BLUE, "width": 2.4},
     )
-    figure.add_vrect(x0=test.low, x1=test.high, fillcolor=PALETTE[0], opacity=0.12, line_width=0)
+    figure.add_vrect(x0=test.low, x1=test.high, fillcolor=BLUE, opacity=0.12, line_width=0)
     if test.diverges_at is not None:
-        figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": "#D55E00"})
+        figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": VERMILION})
     seen = [value for value in test.smoothed if math.isfinite(value)]
     figure.update_xaxes(title="learning rate", **log_ticks(test.lrs))
     bottom = min(0.0, *seen)

@@ -81,7 +81,7 @@ def page(report: Report) -> str:
         answer_html.sure(table, report.found, report.confirmed),
         sections.what_mattered(report.mattered, drawn("importance"), drawn("within")),
         sections.others(
-            families_table(table), report.best, drawn("curves"), drawn("slices"), family
+            families_table(table), report.best_curves, drawn("curves"), drawn("slices"), family
         ),
         sections.what_was_stopped(report.stopped, drawn("stops"), drawn("lines")),
         search if table.trials else "",

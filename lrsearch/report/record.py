@@ -26,7 +26,7 @@ from lrsearch.report.command import command_line, confirming
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.record_tables import record_block
-from lrsearch.report.tables import StudyTable, answer, load, pruning
+from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning, rounded
 from lrsearch.schedules import FAMILIES
 from lrsearch.stats import all_positive, paired, summary, with_lost
 
@@ -89,7 +89,7 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
         "commit": _commit(),
         "commands": commands,
         "settings": {**config, "plan": plan},
-        "search": _search(table),
+        "search": _search(table, found.best),
     }
     if confirmed is not None:
         out["confirm"] = _confirm(confirmed)
@@ -106,46 +106,36 @@ def _confirmation(
     return table, confirmed_of(table, plan), int(plan.get("top", 3))
 
 
-def _search(table: StudyTable) -> dict[str, Any]:
-    found = answer(table)
-    assert found is not None
-    counts = {
-        status: len(table.having(status))
-        for status in ("complete", "pruned", "diverged", "failed", "running", "waiting")
-    }
+def _search(table: StudyTable, best: TrialRow) -> dict[str, Any]:
     stopped = pruning(table)
     return {
         "trials": len(table.trials),
-        **{status: n for status, n in counts.items() if n},
+        **{status: n for status, n in stopped.counts.items() if n},
         "epochs": stopped.epochs_run,
         "epochs_saved": round(stopped.saved, 4),
-        "wall_seconds": _wall_seconds(table),
+        "wall_seconds": _from_start_to_end(table),
         "best": {
-            "trial": found.best.number,
-            "val_loss": found.best.value,
-            "baseline": found.best.baseline,
-            "schedule": dict(found.best.schedule),
+            "trial": best.number,
+            "val_loss": best.value,
+            "baseline": best.baseline,
+            "schedule": dict(best.schedule),
         },
         "baselines": {str(t.baseline): t.value for t in table.complete if t.baseline},
         "columns": ["trial", "family", "lr", "status", "epochs", "last val_loss"],
         "runs": [
-            [t.number, t.family, _short(t.lr), t.status, t.epochs, _short(t.last_loss)]
+            [t.number, t.family, rounded(t.lr, 6), t.status, t.epochs, rounded(t.last_loss, 6)]
             for t in table.trials
         ],
     }
 
 
-def _wall_seconds(table: StudyTable) -> float | None:
-    """From the first trial's start to the last one's end; fused trials share their seconds."""
+def _from_start_to_end(table: StudyTable) -> float | None:
+    """Seconds from the first trial's start to the last one's end, with all pauses."""
     started = [t.started for t in table.trials if t.started]
     finished = [t.finished for t in table.trials if t.finished]
     if not started or not finished:
         return None
     return round((max(finished) - min(started)).total_seconds(), 1)
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def _confirm(found: Confirmed) -> dict[str, Any]:

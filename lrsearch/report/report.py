@@ -44,7 +44,7 @@ class Report:
     confirmed: Confirmed | None
     mattered: Importance
     stopped: PruningTable
-    best: dict[str, LearningCurve]
+    best_curves: dict[str, LearningCurve]
     figures: dict[str, tuple[Figure, str]]
     yaml: str
     python: str

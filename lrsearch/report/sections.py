@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from lrsearch.report.importance import Importance
 from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.svg import mark, shares_bar, sparkline
-from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable
+from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable, rounded
 
 
 def section(name: str, question: str, *parts: str) -> str:
@@ -159,14 +158,14 @@ def trials_table(table: StudyTable) -> str:
         "columns": {
             "number": [t.number for t in rows],
             "family": [index.get(t.family, -1) for t in rows],
-            "lr": [_short(t.lr) for t in rows],
+            "lr": [rounded(t.lr, 5) for t in rows],
             "warmup": [t.warmup for t in rows],
             "params": [words.settings(t) for t in rows],
-            "status": [statuses.index(t.status) if t.status in statuses else 3 for t in rows],
-            "loss": [_short(t.value if t.value is not None else t.last_loss) for t in rows],
-            "metric": [_short(t.metric) for t in rows],
+            "status": [statuses.index(t.status) for t in rows],
+            "loss": [rounded(t.value if t.value is not None else t.last_loss, 5) for t in rows],
+            "metric": [rounded(t.metric, 5) for t in rows],
             "epochs": [t.epochs for t in rows],
-            "seconds": [_short(t.seconds) for t in rows],
+            "seconds": [rounded(t.seconds, 5) for t in rows],
             "note": [t.baseline or "" for t in rows],
         },
     }
@@ -178,12 +177,6 @@ def trials_table(table: StudyTable) -> str:
         '<div class="scroll" id="grid" tabindex="0" role="region" aria-label="trials"></div>'
         f'<script type="application/json" id="rows">{as_json(data)}</script>',
     )
-
-
-def _short(value: float | None) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.5g}")
 
 
 def snippet(name: str, label: str, content: str) -> str:

@@ -305,6 +305,13 @@ def pruning(table: StudyTable) -> PruningTable:
     )
 
 
+def rounded(value: float | None, digits: int) -> float | None:
+    """With so many significant digits, for a file; NaN and infinities as None."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
 def finite(values: Iterable[float]) -> list[float | None]:
     """NaN and infinities as None, which plotly leaves out."""
     return [float(v) if math.isfinite(v) else None for v in values]

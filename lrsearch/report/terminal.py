@@ -1,4 +1,4 @@
-"""Tables for a terminal: the families with what is searched, the tasks with their models."""
+"""Text and tables for a terminal; also the lists of schedule families and of tasks."""
 
 from __future__ import annotations
 
