@@ -251,7 +251,7 @@ def test_the_study_s_bar_gives_way_to_its_counts(width: int) -> None:
     ]
     display = LiveDisplay(io.StringIO())
     display._console = out = console(width)
-    display._first = (0, 0)
+    display._before = 0
     display._began -= 63 * 120
     out.print(display._render(Progress(100, 30, tuple(rows))))
     (line,) = [line for line in told(out).splitlines() if line.startswith("trials")]

@@ -133,13 +133,13 @@ class LiveDisplay:
         self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._began = time.monotonic()
-        self._first: tuple[int, int] | None = None
+        self._before: int | None = None  # trials that had ended when it was first drawn
 
     def update(self, progress: Progress) -> None:
         """Redraw."""
         with UNSEEN:
-            if self._first is None:
-                self._first = (progress.finished, progress.epochs_run)
+            if self._before is None:
+                self._before = progress.finished
                 self._live.start()  # not before: it hides the cursor, and close() must follow
             self._live.update(self._render(progress), refresh=True)
 
@@ -154,8 +154,7 @@ class LiveDisplay:
             self._live.stop()
 
     def _eta(self, progress: Progress) -> str:
-        done_before = self._first[0] if self._first else 0
-        done = progress.finished - done_before
+        done = progress.finished - (self._before or 0)
         left = progress.target - progress.finished
         if done < 3 or left <= 0:
             return ""

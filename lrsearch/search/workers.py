@@ -51,12 +51,7 @@ class LocalLauncher:
 
     def __init__(self, plan: Plan, spares: list[Forked]) -> None:
         self._spares = spares
-        self._devices = spread(plan.config.device, plan.device)
-
-    @property
-    def devices(self) -> list[str]:
-        """What the workers take turns on."""
-        return self._devices
+        self.devices = spread(plan.config.device, plan.device)
 
     def start(self, order: Order) -> Child:
         """Start one."""
