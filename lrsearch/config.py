@@ -90,7 +90,8 @@ def make(
     """Check raw values and make a :class:`StudyConfig`.
 
     Args:
-        raw_values: Setting name -> raw value; settings left out keep their default.
+        raw_values: Setting name -> raw value; settings that are None or left out keep their
+            default.
         where: Prefix of a mistake for a path such as ``schedules.StepLR.gamma``.
 
     Raises:

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,8 @@ def train(
     if epochs is not None:
         schedule = schedule.rescaled(epochs)
     config = _config(content, path, schedule.epochs, seed)
-    given = {"device": device, "precision": precision, "data_dir": data_dir}
-    plan = make_plan(make({**config, **{k: v for k, v in given.items() if v is not None}}))
+    here = {"device": device, "precision": precision, "data_dir": data_dir}
+    plan = make_plan(make({**config, **here}))
     note(f"task {plan.task.name}: {plan.task.describe()}, {schedule.epochs} epochs")
     note(f"{schedule.describe()}, lr {schedule.lr:.4g}, on {devices.describe(plan.device)}")
     test = load_test(plan.task, plan.device)
@@ -135,7 +135,7 @@ def train(
     name = plan.task.metric_name if plan.task.metric else ""
     result = Trained(schedule, tuple(done), loss, metric, name, ())
     files = _write(result, weights, plan, path, Path(out) if out is not None else path.parent)
-    return Trained(schedule, tuple(done), loss, metric, name, files)
+    return replace(result, files=files)
 
 
 def _import_family(content: Mapping[str, Any]) -> None:
@@ -161,20 +161,16 @@ def _config(
     _check_keys(task, ("name", *_TASK_KEYS), f"{path}: task.")
     study = content.get("study")
     stored = study.get("seed", 0) if isinstance(study, Mapping) else 0
-    raw: dict[str, Any] = {
+    return {
         "task": task["name"],
         "epochs": epochs,
         "seed": stored if seed is None else seed,
         "trials": 1,
         "fuse": "off",
         "workers": 1,
+        **{key: task.get(key) for key in _TASK_KEYS},
+        "optimizer": content.get("optimizer"),
     }
-    for key in _TASK_KEYS:
-        if task.get(key) is not None:
-            raw[key] = task[key]
-    if content.get("optimizer") is not None:
-        raw["optimizer"] = content["optimizer"]
-    return raw
 
 
 def _check_keys(block: Mapping[Any, Any], valid: tuple[str, ...], where: str) -> None:
