@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import optuna
 
@@ -28,7 +26,7 @@ class RangeTest(NamedTuple):
 
     Attributes:
         lrs: Rate of each step.
-        losses: Training loss of each step; NaN where it was not finite.
+        losses: Training loss of each step.
         smoothed: Its average.
         diverges_at: Rate of divergence, None where there was none.
         low: Lowest rate searched.
@@ -45,21 +43,8 @@ class RangeTest(NamedTuple):
 
 def lr_range_table(study: optuna.Study) -> RangeTest | None:
     """The range test kept with a study; None where none was run."""
-    stored: Mapping[str, Any] | None = study.user_attrs.get(LR_RANGE_ATTR)
-    if stored is None:
-        return None
-
-    def column(name: str) -> list[float]:
-        return [math.nan if v is None else float(v) for v in stored[name]]
-
-    return RangeTest(
-        column("lrs"),
-        column("losses"),
-        column("smoothed"),
-        stored["diverges_at"],
-        stored["low"],
-        stored["high"],
-    )
+    stored = study.user_attrs.get(LR_RANGE_ATTR)
+    return None if stored is None else RangeTest(**stored)
 
 
 def lr_range_figure(test: RangeTest) -> Figure:
@@ -84,9 +69,8 @@ def lr_range_figure(test: RangeTest) -> Figure:
     figure.add_vrect(x0=test.low, x1=test.high, fillcolor=BLUE, opacity=0.12, line_width=0)
     if test.diverges_at is not None:
         figure.add_vline(x=test.diverges_at, line={"dash": "dash", "color": VERMILION})
-    seen = [value for value in test.smoothed if math.isfinite(value)]
     figure.update_xaxes(title="learning rate", **log_ticks(test.lrs))
-    bottom = min(0.0, *seen)
-    top = seen[0] + 0.3 * (seen[0] - bottom)
+    start, bottom = test.smoothed[0], min(0.0, *test.smoothed)
+    top = start + 0.3 * (start - bottom)
     figure.update_yaxes(title="training loss", range=[bottom, top] if bottom < top else None)
     return figure
