@@ -120,13 +120,6 @@ class Importance:
     too_few: Mapping[str, int]
     counts: Mapping[str, int]
 
-    def own(self, family: str) -> dict[str, float]:
-        """A family's own parameters with their shares normalised to 1, largest first."""
-        found = self.within.get(family)
-        own = {k: v for k, v in found.share.items() if k not in SHARED} if found else {}
-        total = sum(own.values())
-        return {k: v / total for k, v in own.items()} if total > 0 else {}
-
 
 def worth(table: StudyTable) -> dict[int, float]:
     """Place of each finished trial, from 0 (best) to 1 (worst), ties sharing their mean place.

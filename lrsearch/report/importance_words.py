@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lrsearch.report import words
-from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
+from lrsearch.report.importance import LEAST_TRIALS, SHARED, Importance, Shares
 
 
 def importance_line(found: Importance, family: str) -> str:
@@ -36,8 +36,8 @@ def importance_line(found: Importance, family: str) -> str:
 
 def _own(found: Importance, family: str) -> list[str]:
     """Those of a family's own parameters that stand out."""
-    own = found.own(family)
-    return found.within[family].clear(own) if own else []
+    shares = found.within.get(family)
+    return [] if shares is None else shares.clear(shares.share.keys() - set(SHARED))
 
 
 def _parts(found: Shares, names: Mapping[str, str]) -> str:
