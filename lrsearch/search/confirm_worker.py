@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.attributes import CONFIRM_ATTR
 from lrsearch.report import words
-from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.context import Context
 from lrsearch.search.loop import Resident, Worker
@@ -157,7 +156,7 @@ class ConfirmWorker(Worker):
     def _free(self) -> int:
         return min(1, super()._free())
 
-    def _ask(self, asker: Asker, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
+    def _ask(self, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
         started = trials.start_trials(self.storage, claims)
         new = {s: t for s, t in started.items() if "schedule" not in t.user_attrs}
         for slot, trial in new.items():

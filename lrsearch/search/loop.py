@@ -130,9 +130,6 @@ class Worker:
 
     def _fill(self) -> None:
         """Take trials until the runner is full or none is left."""
-        asker = Asker(
-            self.study, self.storage, self.space, self.sampler, self.seed, self.baselines
-        )
         with frozen(self.study):
             while (free := self._free()) > 0 and not self._timed_out():
                 claims = slots.claim_some(
@@ -145,7 +142,7 @@ class Worker:
                 )
                 if not claims:
                     return
-                for claim, trial in self._ask(asker, claims):
+                for claim, trial in self._ask(claims):
                     resumed = claim.trial_id is not None
                     self._admit(trial, resumed=resumed, alone=claim.suspect)
 
@@ -154,8 +151,11 @@ class Worker:
         alone = any(resident.alone for resident in self.residents.values())
         return 0 if alone else self.runner.capacity - len(self.residents)
 
-    def _ask(self, asker: Asker, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
+    def _ask(self, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
         """The trials of some slots, with their parameters."""
+        asker = Asker(
+            self.study, self.storage, self.space, self.sampler, self.seed, self.baselines
+        )
         asked, impossible = asker.trials(claims)
         for trial_id, error in impossible:
             self._fail(trial_id, error)
