@@ -32,7 +32,7 @@ WORTH = (
 def write_figures(
     study: optuna.Study, table: StudyTable, folder: Path
 ) -> tuple[list[Path], Importance]:
-    """Write importance.html, lr_vs_val_loss.html and curves.html; none needs the network.
+    """Write the pages of a run, such as importance.html; none needs the network.
 
     Args:
         study: The study.

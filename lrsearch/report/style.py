@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, VIOLET, GREY = "#CC79A7", "#56B4E9", "#7A4FE0", "#6D6D6D"
 
 PALETTE: tuple[str, ...] = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, VIOLET, GREY)
-"""Colours for lines that are not families (parameter values, workers), in order of use."""
+"""Colours for lines that are not families (parameter values, arms), in order of use."""
 
 
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
