@@ -62,10 +62,10 @@ def encode(
             cells[name] = [rank[k] for k in keys]
             spaces[name] = IntDistribution(0, max(1, len(rank) - 1))
             continue
-        log = isinstance(space, (FloatDistribution, IntDistribution)) and space.log
-        numbers = [math.log(v) if log else float(v) for v in column]
-        low, high = float(getattr(space, "low", 0)), float(getattr(space, "high", 1))
-        low, high = (math.log(low), math.log(high)) if log else (low, high)
+        assert isinstance(space, (FloatDistribution, IntDistribution))
+        scaled = math.log if space.log else float
+        numbers = [scaled(v) for v in column]
+        low, high = scaled(space.low), scaled(space.high)
         cells[name] = numbers
         spaces[name] = FloatDistribution(min([low, *numbers]), max([high, *numbers]))
     return cells, spaces

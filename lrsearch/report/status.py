@@ -176,7 +176,7 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
     listed = []
     for study in there:
         mine = [row for row in counts if row.study_id == study._study_id]
-        states = {getattr(row.state, "name", str(row.state)): int(row.n) for row in mine}
+        states = {row.state.name: row.n for row in mine}
         times = [t for row in mine for t in (row.started, row.ended) if t is not None]
         listed.append(
             {

@@ -96,10 +96,8 @@ def run(
         more = "" if alone else idle(config.device, plan.device, plan.choice.workers)
         eager = uncompiled(plan) if cluster is None else ""
         said = [more, dropped(plan), eager, ranged, clipped(plan)]
-        for line in [*header(plan, config, cluster), *said]:
-            if line:
-                display.note(line)
-        for line in [*storage.warnings, *other_ways(study, config)]:
+        said += [*storage.warnings, *other_ways(study, config)]
+        for line in filter(None, [*header(plan, config, cluster), *said]):
             display.note(line)
         interrupt.check()
 
