@@ -102,7 +102,6 @@ def claim_some(
     *,
     suspects: bool = True,
     stale_seconds: float = STALE_SECONDS,
-    max_attempts: int = MAX_ATTEMPTS,
 ) -> list[Claim]:
     """Take the next things to do: slots whose workers are gone, then new ones, else a suspect.
 
@@ -117,7 +116,6 @@ def claim_some(
         most: So many at most, at least 1.
         suspects: Whether to take a trial over which several workers died (`Claim.suspect`), alone.
         stale_seconds: See above.
-        max_attempts: Deaths after which a trial is given up (FAIL, with the last error).
 
     Returns:
         Nothing if there is nothing to do now; others may still be running (`count_slots`).
@@ -132,7 +130,7 @@ def claim_some(
             mine = set(connection.execute(_MINE, {"study": study_id, "by": owner}).scalars())
             if taken := [claim for claim in taken if claim.slot in mine]:
                 return taken
-        others = _sweep(storage, connection, study_id, stale_seconds, max_attempts, but=owner)
+        others = _sweep(storage, connection, study_id, stale_seconds, but=owner)
         where = {"study": study_id, "target": target, "most": most}
         orphans = connection.execute(_ORPHANS, where).all()
         fit = [o for o in orphans if o.attempts < SUSPECT_ATTEMPTS]
@@ -164,7 +162,7 @@ def sweep(storage: Storage, study_id: int) -> None:
 
     def work(connection: Connection) -> None:
         lock_study(connection, study_id)
-        _sweep(storage, connection, study_id, STALE_SECONDS, MAX_ATTEMPTS)
+        _sweep(storage, connection, study_id, STALE_SECONDS)
 
     storage.transact(work)
 
@@ -174,7 +172,6 @@ def _sweep(
     connection: Connection,
     study_id: int,
     stale_seconds: float,
-    max_attempts: int,
     but: str | None = None,
 ) -> bool:
     """Free the slots of dead workers; whether there are slots of workers other than ``but``."""
@@ -189,21 +186,15 @@ def _sweep(
         if row.owner is None or row.owner == but:  # who asks is alive
             continue
         if is_dead(row.owner):
-            reason = row.error or "its worker's process ended"
-            _free(connection, row, reason, max_attempts)
+            _free(connection, row, row.error or "its worker's process ended")
         elif trust_beats and row.now - row.beat > stale_seconds:
             silent = f"its worker was not heard of for {row.now - row.beat:.0f} s"
-            reason = row.error or silent
-            _free(connection, row, reason, max_attempts, stale_seconds)
+            _free(connection, row, row.error or silent, stale_seconds)
     return any(row.owner not in (None, but) for row in rows)
 
 
 def _free(
-    connection: Connection,
-    row: Row[Any],
-    reason: str,
-    max_attempts: int,
-    stale_seconds: float | None = None,
+    connection: Connection, row: Row[Any], reason: str, stale_seconds: float | None = None
 ) -> None:
     """Take a slot from a dead worker, unless it gave a sign of life since ``row`` was read."""
     attempts = row.attempts + 1
@@ -221,7 +212,7 @@ def _free(
         statement = statement.where(SLOTS.c.beat < server_now() - stale_seconds)
     if connection.execute(statement).rowcount != 1 or row.trial_id is None:
         return
-    if attempts < max_attempts:
+    if attempts < MAX_ATTEMPTS:
         set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
         return
     error = f"given up after {attempts} workers ended over it; the last: {reason}"
@@ -251,7 +242,7 @@ def release(storage: Storage, owner: str, *, error: str | None = None) -> list[i
         for row in rows:
             if why is not None:
                 update_slot(connection, row, error=why)
-                _free(connection, row, why, MAX_ATTEMPTS)
+                _free(connection, row, why)
                 continue
             update_slot(connection, row, owner=None)
             if row.trial_id is not None:
