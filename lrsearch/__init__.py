@@ -47,25 +47,7 @@ _PUBLIC = {
     "suggest": "lrsearch.objective",
 }
 
-__all__ = [
-    "LrsearchError",
-    "PruningCallback",
-    "Result",
-    "Schedule",
-    "SchedulePruner",
-    "Space",
-    "Split",
-    "Task",
-    "TraceSampler",
-    "__version__",
-    "confirm",
-    "enqueue_baselines",
-    "load",
-    "open_storage",
-    "report",
-    "search",
-    "suggest",
-]
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
