@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrsearch.errors import printable
-from lrsearch.report.words import count, next_steps
+from lrsearch.report.words import count
 
 GAP = 2
 
@@ -90,9 +90,21 @@ def _listed(told: Sequence[tuple[str, str]]) -> Table:
 
 
 def print_next(console: Console, steps: Sequence[tuple[str, str]]) -> None:
-    """Print what to type next; see :func:`lrsearch.report.words.next_steps`."""
-    lines = next_steps(steps, console.width if console.is_terminal else None)
-    console.print(lines, soft_wrap=True)
+    """Print what to type next, from (arguments of lrsearch, what for), a line each.
+
+    Where a terminal is too narrow for that, what it is for stands under the command.
+    """
+    column = max(len(command) for command, _ in steps)
+    needs = len("Next    lrsearch ") + column + 2 + max(len(why) for _, why in steps)
+    narrow = console.is_terminal and console.width < needs
+    heads = ["Next", *[""] * (len(steps) - 1)]
+    lines = [
+        f"{head:<7} lrsearch {command}\n          {why}"
+        if narrow
+        else f"{head:<7} lrsearch {command:<{column}}  {why}"
+        for head, (command, why) in zip(heads, steps, strict=True)
+    ]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def print_text(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:

@@ -37,33 +37,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def next_steps(steps: Sequence[tuple[str, str]], width: int | None = None) -> str:
-    """Lines that say what to type next, from (arguments of lrsearch, what for).
-
-    Args:
-        steps: One a line.
-        width: Of the terminal; where a line is longer, what it is for stands under the command.
-
-    Example:
-        >>> print(next_steps([("report a", "the page"), ("doctor", "this machine")]))
-        Next    lrsearch report a  the page
-                lrsearch doctor    this machine
-        >>> print(next_steps([("report a", "the page")], width=20))
-        Next    lrsearch report a
-                  the page
-    """
-    column = max(len(command) for command, _ in steps)
-    longest = max(len(why) for _, why in steps)
-    narrow = width is not None and width < len("Next    lrsearch ") + column + 2 + longest
-    heads = ["Next", *[""] * (len(steps) - 1)]
-    return "\n".join(
-        f"{head:<7} lrsearch {command}\n          {why}"
-        if narrow
-        else f"{head:<7} lrsearch {command:<{column}}  {why}"
-        for head, (command, why) in zip(heads, steps, strict=True)
-    )
-
-
 def p_value(value: float | None) -> str:
     """A p with three decimals; one that would round to nothing as ``<0.001``."""
     return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
