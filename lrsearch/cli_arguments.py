@@ -54,8 +54,9 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
-def silent(text: str) -> None:
-    """Nothing."""
+def note_unless_quiet(args: argparse.Namespace) -> Callable[[str], None]:
+    """:func:`note`; under ``--quiet`` and ``--json`` what says nothing."""
+    return (lambda text: None) if args.quiet or args.json else note
 
 
 def whole(text: str) -> int:

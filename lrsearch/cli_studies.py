@@ -66,21 +66,19 @@ def _report(args: argparse.Namespace) -> int:
     if args.record:
         from lrsearch.report.record import write_record
 
-        out("\n".join(str(file) for file in write_record(study, storage, Path(args.record))))
-        return 0
-    if args.overview:
+        written = write_record(study, storage, Path(args.record))
+    elif args.overview:
         from lrsearch.report.pictures import write_overview
 
-        out(str(write_overview(study, storage, Path(args.overview))))
-        return 0
-    path = Path(args.output) if args.output else folder_of(study) / "report.html"
-    written = write_report(
-        study,
-        storage,
-        path,
-        png=Path(args.png) if args.png else None,
-        csv=Path(args.csv) if args.csv else None,
-    )
+        written = [write_overview(study, storage, Path(args.overview))]
+    else:
+        written = write_report(
+            study,
+            storage,
+            Path(args.output) if args.output else folder_of(study) / "report.html",
+            png=Path(args.png) if args.png else None,
+            csv=Path(args.csv) if args.csv else None,
+        )
     for file in written:
         out(str(file))
     return 0

@@ -14,11 +14,11 @@ from lrsearch.cli_arguments import (
     json_argument,
     named_study,
     note,
+    note_unless_quiet,
     out,
     out_json,
     pairs,
     place,
-    silent,
     storage_argument,
     study_argument,
     whole,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.search.outcome import Outcome
 
+STOPPED = "lrsearch: stopped; what is finished is kept. Go on with the same command"
 GROUPS = {
     "what is trained": ("task", "model", "data_dir", "train_samples", "batch_size", "optimizer"),
     "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
@@ -116,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
         found = _confirmed(outcome, config, args)
     except (Interrupted, KeyboardInterrupt) as stop:
-        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        note(STOPPED)
         return stop.exit_code if isinstance(stop, Interrupted) else 130
     _tell(outcome, found, args)
     return 0
@@ -132,7 +133,7 @@ def _confirmed(
         with aside(args):
             if not config.confirm:
                 return known(outcome)
-            return after_run(outcome, config, note=silent if args.quiet or args.json else note)
+            return after_run(outcome, config, note=note_unless_quiet(args))
     except LrsearchError:
         _tell(outcome, None, args)
         raise
@@ -205,10 +206,10 @@ def _confirm(args: argparse.Namespace) -> int:
                 top=args.top,
                 seeds=args.seeds,
                 overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
-                note=silent if args.quiet or args.json else note,
+                note=note_unless_quiet(args),
             )
     except Interrupted as stop:
-        note("lrsearch: stopped; what is finished is kept. Go on with the same command")
+        note(STOPPED)
         return stop.exit_code
     if args.json:
         out_json(found.to_dict())
@@ -264,7 +265,7 @@ def _train(args: argparse.Namespace) -> int:
             device=args.device or "auto",
             precision=args.precision or "auto",
             data_dir=args.data_dir,
-            note=silent if args.quiet or args.json else note,
+            note=note_unless_quiet(args),
         )
     if args.json:
         out_json(result.to_dict())
