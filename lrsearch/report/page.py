@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.files import write_text
 from lrsearch.report import answer_html, sections, words
-from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import command_line, from_python, typed
 from lrsearch.report.confirmed_words import other
 from lrsearch.report.csv_files import write_csv
@@ -143,20 +142,19 @@ def wall_seconds(table: StudyTable) -> float:
     return total
 
 
-def _whose(report: Report, name: str) -> str:
+def _whose(report: Report) -> str:
     """Why the configuration is not that of the best trial, or another came lower; or nothing."""
     found, confirmed = report.found, report.confirmed
-    if found is not None and name == "robust.yaml":
+    if found is not None and report.file == "robust.yaml":
         export = typed("export", report.table.name, report.table.storage_url)
         return robust_note(found.chosen.number, found.best.number, export)
     return "" if found is None or confirmed is None else other(confirmed, found.best.number)
 
 
 def _use(report: Report) -> str:
-    if not report.yaml or report.found is None:
+    if not report.yaml:
         return ""
-    best, chosen = report.found.best.number, report.found.chosen.number
-    _, name = trial_to_use(best, chosen, report.confirmed)
+    name = report.file
     another = f"`lrsearch train {name} --epochs 100` trains it on another budget."
     if not report.table.config or from_python(report.table.config):
         another = f'On another budget it is `lrsearch.load("{name}").rescaled(100)`.'
@@ -165,7 +163,7 @@ def _use(report: Report) -> str:
         sections.text(f"Save this as `{name}`; {durations}. {another}"),
         sections.snippet("yaml", name, report.yaml),
     ]
-    if line := _whose(report, name):
+    if line := _whose(report):
         parts.insert(0, sections.text(line, kind="note"))
     if report.python:
         parts.append(sections.snippet("python", "the same in plain torch", report.python))

@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a report shows, before it becomes HTML, PNG or CSV."""
+    """Everything a report shows, before it becomes HTML, PNG or CSV.
+
+    Attributes:
+        best_curves: Family -> the curve of its best trial.
+        figures: Name -> a figure, and what it shows in words.
+        file: Which file of a run has the answer, such as ``robust.yaml``; its content as ``yaml``
+            and as torch code, ``python``. Empty before there is an answer.
+    """
 
     table: StudyTable
     found: Answer | None
@@ -46,6 +53,7 @@ class Report:
     stopped: PruningTable
     best_curves: dict[str, LearningCurve]
     figures: dict[str, tuple[Figure, str]]
+    file: str
     yaml: str
     python: str
 
@@ -68,12 +76,12 @@ def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Repo
     drawn = _figures(table, found, confirmed, mattered, stopped, best)
     if (test := lr_range_table(study)) is not None:
         drawn["range"] = (lr_range_figure(test), "loss against the rate of the lr range test")
-    yaml = python = ""
+    file = yaml = python = ""
     if found is not None:  # of this very trial: others may have ended since
         number, file = trial_to_use(found.best.number, found.chosen.number, confirmed)
         yaml, python = _exports(study, number, file)
     of_family = {c.trial.family: c for c in best}
-    return Report(table, found, confirmed, mattered, stopped, of_family, drawn, yaml, python)
+    return Report(table, found, confirmed, mattered, stopped, of_family, drawn, file, yaml, python)
 
 
 def _figures(
