@@ -218,11 +218,7 @@ def _space(
         lr=lr,
         interval=interval,
         warmup=warmup,
-        overrides={
-            f"{family}.{parameter}": given
-            for family, ranges in (families or {}).items()
-            for parameter, given in ranges.items()
-        },
+        overrides=values.overrides(families),
     )
 
 

@@ -182,6 +182,15 @@ def families(raw: Any) -> dict[str, dict[str, Any]]:
     return checked
 
 
+def overrides(families: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """The ranges of families as a ``Space`` takes them: ``{"StepLR.gamma": [0.1, 0.5]}``."""
+    return {
+        f"{family}.{parameter}": given
+        for family, ranges in (families or {}).items()
+        for parameter, given in ranges.items()
+    }
+
+
 def baselines(raw: Any) -> bool | dict[str, dict[str, Any]]:
     """True, false, or a mapping name -> recipe (:mod:`lrsearch.schedules.recipes`)."""
     if not isinstance(raw, Mapping):

@@ -27,6 +27,7 @@ from lrsearch.tasks.optimizers import build_optimizer, resolve_optimizer, usual_
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
+from lrsearch.values import overrides
 
 if TYPE_CHECKING:
     import optuna
@@ -156,11 +157,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
         lr=lr,
         interval=config.interval,
         warmup=config.warmup,
-        overrides={
-            f"{family}.{parameter}": value
-            for family, ranges in (config.schedules or {}).items()
-            for parameter, value in ranges.items()
-        },
+        overrides=overrides(config.schedules),
     )
     return Plan(
         config=config,
