@@ -21,6 +21,8 @@ LR_RANGE_ATTR = "lr_range_test"
 CONFIRM_ATTR = "lrsearch_confirm"
 """In the study ``NAME-confirm``: which search it is of, its arms, seeds and slots."""
 CONFIRM_SUFFIX = "-confirm"
+SHARED = ("scheduler", "lr", "warmup")
+"""Parameters of every schedule; those of a family alone have its name before them."""
 _OF_A_SCHEDULE = {"family", "lr", "epochs", "interval"}
 """What a stored schedule has at least; another program may have kept less."""
 
@@ -63,11 +65,10 @@ def other_params(trial: BaseTrial | FrozenTrial) -> dict[str, Any]:
     family = schedule_of(trial).get("family")
     if family is None:
         return {}
-    ours = ("scheduler", "lr", "warmup")
     return {
         name: value
         for name, value in trial.params.items()
-        if name not in ours and not name.startswith(f"{family}.")
+        if name not in SHARED and not name.startswith(f"{family}.")
     }
 
 

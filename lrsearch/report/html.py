@@ -55,14 +55,6 @@ def asset(name: str) -> str:
     return files("lrsearch.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _plotly() -> str:
-    """plotly's own program, five megabytes."""
-    from plotly.offline import get_plotlyjs
-
-    text: str = get_plotlyjs()
-    return text
-
-
 def in_notebook(body: str) -> str:
     """A piece of the page inside a notebook, which has styles of its own."""
     style = (
@@ -113,6 +105,8 @@ def document(title: str, body: str, *, scripts: Iterable[str] = (), kind: str = 
 
 @cache
 def _code(scripts: tuple[str, ...]) -> str:
-    """The script elements of a page."""
-    texts = (_plotly(), asset("plots.js"), *map(asset, scripts))
+    """The script elements of a page; plotly's own program has five megabytes."""
+    from plotly.offline import get_plotlyjs
+
+    texts = (get_plotlyjs(), asset("plots.js"), *map(asset, scripts))
     return "".join(f"<script>{text}</script>" for text in texts)

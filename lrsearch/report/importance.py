@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.attributes import SHARED
 from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-SHARED = ("scheduler", "lr", "warmup")
 LEAST_TRIALS = 12
 MOST_TRIALS = 500
 _TREES = 12
@@ -304,8 +304,6 @@ def _above_chance(
     from lrsearch.report.fanova import Fanova, encode  # scikit-learn is a large import
     from lrsearch.report.light_study import frozen, study_of
 
-    if np.ptp(values) == 0:
-        return dict.fromkeys(columns, np.zeros(_TREES))
     order = rng.permutation(len(values))
     both = {**columns, **{f"{k} shuffled": [v[i] for i in order] for k, v in columns.items()}}
     spaces = {**distributions, **{f"{k} shuffled": d for k, d in distributions.items()}}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lrsearch.attributes import SHARED
 from lrsearch.report import words
-from lrsearch.report.importance import LEAST_TRIALS, SHARED, Importance, Shares
+from lrsearch.report.importance import LEAST_TRIALS, Importance, Shares
 
 
 def importance_line(found: Importance, family: str) -> str:
@@ -37,7 +38,7 @@ def importance_line(found: Importance, family: str) -> str:
 def _own(found: Importance, family: str) -> list[str]:
     """Those of a family's own parameters that stand out."""
     shares = found.within.get(family)
-    return [] if shares is None else shares.clear(shares.share.keys() - set(SHARED))
+    return [] if shares is None else shares.clear(shares.share.keys() - SHARED)
 
 
 def _parts(found: Shares, names: Mapping[str, str]) -> str:
