@@ -44,7 +44,7 @@ def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Wo
         return make_runner(dataclasses.replace(plan, config=config, choice=choice), count, note)
 
     torch.set_num_threads(plan.choice.threads)
-    test = TestData(plan) if made["arms"] else no_test  # what is of a search never sees any
+    test = TestData(plan) if made["arms"] else None  # what is of a search never sees any
     seed = int(order[0][1])
     return ConfirmWorker(
         study=study,
@@ -84,11 +84,6 @@ def train_confirmation(plan: Plan, study: optuna.Study, context: Context) -> Non
     (crew or make_confirm_worker(plan, study, context)).run()
 
 
-def no_test(weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
-    """In the place of :class:`TestData` where nothing is to be tested."""
-    return {}
-
-
 class TestData:
     """The test split of a task."""
 
@@ -122,13 +117,13 @@ class ConfirmWorker(Worker):
         order: (key of the arm, seed) of each slot.
         arms: Key -> arm.
         of_seed: Makes a runner for a seed, for so many trials at once or as the plan says.
-        test: (weights, buffers that they leave out) -> test metrics.
+        test: The test data; None where nothing is to be tested.
     """
 
     order: Sequence[Sequence[Any]]
     arms: Mapping[str, Mapping[str, Any]]
     of_seed: Callable[..., Runner]
-    test: Callable[..., dict[str, float]]
+    test: TestData | None
     held: tuple[FrozenTrial, dict[str, Any]] | None = None
     most: int | None = None
 
@@ -181,7 +176,7 @@ class ConfirmWorker(Worker):
         resident = self.residents[key]
         assert resident.last is not None
         raised = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
-        if state is TrialState.COMPLETE and not raised:
+        if state is TrialState.COMPLETE and self.test is not None and not raised:
             found = self.test(self.runner.weights(key), self.runner.unsaved(key))
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
