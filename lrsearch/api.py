@@ -125,8 +125,7 @@ def search(
         >>> result.schedule.describe()  # doctest: +SKIP
         'CosineAnnealingLR  T_max 9 eta_min 0.00012  warmup 1'
     """
-    given = {key: value for key, value in locals().items() if key in SETTINGS}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {k: v for k, v in locals().items() if k in SETTINGS and v is not None}
     if isinstance(optimizer, type):
         from lrsearch.tasks.optimizers import optimizer_name
 
