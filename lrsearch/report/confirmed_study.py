@@ -41,21 +41,20 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
         rows = [t for t in table.trials if t.attrs.get("arm") == entry["key"]]
         done = {int(t.attrs["seed"]): t for t in rows if t.status == "complete"}
         ended = [t for t in rows if t.status in ("diverged", "failed", "pruned")]
-        values = {s: t.value for s, t in sorted(done.items()) if t.value is not None}
         arms.append(
             Arm(
-                entry["key"],
-                entry["schedule"],
-                int(entry["trial"]),
-                entry.get("baseline"),
-                values,
-                _attr(done, "test_loss"),
-                _attr(done, "test_metric"),
-                tuple(sorted(int(t.attrs["seed"]) for t in ended)),
-                _untrained(table, done, good),
-                _raised(table, entry),
-                mean_first_loss(done.values()),
-                tuple(sorted(int(t.attrs["seed"]) for t in ended if t.status == "failed")),
+                key=entry["key"],
+                schedule=entry["schedule"],
+                trial=int(entry["trial"]),
+                baseline=entry.get("baseline"),
+                val_loss={s: t.value for s, t in sorted(done.items()) if t.value is not None},
+                test_loss=_attr(done, "test_loss"),
+                test_metric=_attr(done, "test_metric"),
+                lost=tuple(sorted(int(t.attrs["seed"]) for t in ended)),
+                untrained=_untrained(table, done, good),
+                raised=_raised(table, entry),
+                first=mean_first_loss(done.values()),
+                failed=tuple(sorted(int(t.attrs["seed"]) for t in ended if t.status == "failed")),
             )
         )
     if not arms or not arms[0].val_loss:
