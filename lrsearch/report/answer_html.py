@@ -23,10 +23,7 @@ def hero(
 ) -> str:
     """The first screen: the answer, the winning curve, and all trials at a glance."""
     lines = sentences(table, found, confirmed)
-    plan = table.info.get("plan") or {}
-    kicker = " · ".join(
-        ["lrsearch", table.name, *([str(plan["task"])] if plan.get("task") else [])]
-    )
+    kicker = " · ".join(filter(None, ["lrsearch", table.name, table.plan.get("task")]))
     heading = breakable(to_html(lines[0]))
     head = f'<p class="kicker">{escape(kicker)}</p><h1>{heading}</h1>'
     lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""

@@ -174,7 +174,7 @@ def _again(report: Report) -> str:
     table = report.table
     versions: dict[str, Any] = dict(table.info.get("versions") or {})
     devices = Counter(t.device for t in table.trials if t.device)
-    plan: dict[str, Any] = dict(table.info.get("plan") or {})
+    plan = table.plan
     started = [t.started for t in table.trials if t.started]
     finished = [t.finished for t in table.trials if t.finished]
     when = ""

@@ -68,12 +68,11 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
     again, confirmed, top = _confirmation(table.name, storage)
     tables = [table] if again is None else [table, again]
     ended = [t.finished for each in tables for t in each.trials if t.finished]
-    info = table.info
     config = {k: v for k, v in table.config.items() if k not in MACHINE and v is not None}
     config["task"] = _without_folder(str(config.get("task", "")))
     if "imports" in config:
         config["imports"] = [_without_folder(place) for place in config["imports"]]
-    plan = {k: v for k, v in (info.get("plan") or {}).items() if v is not None}
+    plan = {k: v for k, v in table.plan.items() if v is not None}
     commands = [command_line(table.name, config)]
     if confirmed is not None:
         seeds = len(confirmed.seeds)
@@ -85,7 +84,7 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
             "devices": sorted({t.device for each in tables for t in each.trials if t.device}),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": dict(info.get("versions") or {}),
+        "versions": dict(table.info.get("versions") or {}),
         "commit": _commit(),
         "commands": commands,
         "settings": {**config, "plan": plan},

@@ -49,11 +49,10 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
     found = None if again is not None else answer(table)
     if found is not None and confirmation_study(storage, table.name) is not None:
         found = replace(found, robust=robust(table, storage))  # where any was raised
-    plan = table.info.get("plan") or {}
     status: dict[str, Any] = {
         "study": table.name,
         "of": None if again is None else again["of"],
-        "task": plan.get("task") or table.config.get("task"),
+        "task": table.plan.get("task") or table.config.get("task"),
         "target": table.config.get("trials"),
         "trials": {"all": len(table.trials), **stopped.counts},
         "epochs": {

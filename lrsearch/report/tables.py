@@ -122,6 +122,12 @@ class StudyTable:
         return stored if isinstance(stored, Mapping) else {}
 
     @property
+    def plan(self) -> Mapping[str, Any]:
+        """What its configuration was resolved to; empty for a study of another maker."""
+        stored: Mapping[str, Any] | None = self.info.get("plan")
+        return stored or {}
+
+    @property
     def budget(self) -> int:
         """Epochs of a full trial."""
         return max((t.budget for t in self.trials), default=0) or int(
