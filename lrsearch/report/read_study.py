@@ -30,10 +30,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = blown_up(last_loss(t) for t in frozen if t.state.is_finished())
-    trials = [_row_of(trial, ceiling) for trial in frozen]
-    if not info:
-        others = map(other_params, frozen)
-        trials = [replace(t, others=o) for t, o in zip(trials, others, strict=True)]
+    trials = [_row_of(t, ceiling, {} if info else other_params(t)) for t in frozen]
     columns = _columns_of_table(inner, study._study_id) if isinstance(inner, Storage) else None
     if columns is None:
         columns = _columns_of_steps(frozen, ceiling)
@@ -59,7 +56,7 @@ def _counts(trial: FrozenTrial) -> bool:
     return not ended or bool(schedule_of(trial))
 
 
-def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
+def _row_of(trial: FrozenTrial, ceiling: float, others: Mapping[str, Any]) -> TrialRow:
     attrs, params = trial.user_attrs, trial.params
     schedule = schedule_of(trial)
     warmup = schedule.get("warmup") or 0
@@ -87,6 +84,7 @@ def _row_of(trial: FrozenTrial, ceiling: float) -> TrialRow:
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         attrs=attrs,
+        others=others,
     )
 
 
