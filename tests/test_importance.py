@@ -313,7 +313,7 @@ def test_too_few_trials_give_no_answer_instead_of_a_wrong_one() -> None:
     found = importance(load(make_study(8)))
     assert found.overall is None
     assert found.within == {}
-    assert sum(found.too_few.values()) > 0
+    assert found.too_few
 
 
 @pytest.mark.parametrize("seed", range(3))

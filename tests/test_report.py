@@ -226,7 +226,7 @@ def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
     """It shows the colour of the first bar, and not the opacity of the marks."""
     shares = Shares({"gamma": 0.4}, {}, 20)
     within = {"StepLR": shares}
-    figure = importance_figures.within_figure(Importance(None, None, within, within, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, within, [], 0))
     better, everything = (trace.marker.color[0] for trace in figure.data)
     assert better != everything
 
@@ -236,7 +236,7 @@ def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
     within = {
         f: Shares({**dict.fromkeys(names, 0.4), "lr": 0.1}, {}, 20) for f, names in rows.items()
     }
-    figure = importance_figures.within_figure(Importance(None, None, within, {}, {}, {}))
+    figure = importance_figures.within_figure(Importance(None, None, within, {}, [], 0))
     axis = figure.layout.yaxis
     heads = {a.text: a.y for a in figure.layout.annotations}
     places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
@@ -255,7 +255,7 @@ def test_the_longest_family_may_break_where_the_others_are_listed() -> None:
 
 def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
     shares = Shares({"lr": 0.3, "warmup": 0.0}, {"lr": 0.25, "warmup": 0.2}, 20)
-    figure = importance_figures.importance_figure(Importance(shares, None, {}, {}, {}, {}))
+    figure = importance_figures.importance_figure(Importance(shares, None, {}, {}, [], 0))
     (bars,) = figure.data
     assert dict(zip(bars.y, bars.error_x.array, strict=True)) == {
         "learning rate": 0.25,
@@ -508,7 +508,7 @@ def test_where_too_few_trials_ended_the_page_says_so_and_draws_no_empty_figure(
 def test_a_long_name_of_a_parameter_leaves_its_bar_room() -> None:
     names = [f"weight_decay_of_all_layers_behind_the_{n}_block" for n in ("first", "second")]
     shares = Shares({"lr": 0.5, names[0]: 0.2, names[1]: 0.1}, {}, 20)
-    found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, {}, {})
+    found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, [], 0)
     figure = importance_figures.importance_figure(found)
     assert list(figure.data[0].y) == list(figure.data[0].customdata)[:3] != []
     assert set(names) < set(figure.data[0].customdata), "hovering shows the whole"
@@ -529,7 +529,7 @@ def test_a_choice_stands_below_its_points_in_plain_words() -> None:
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     overall = Shares({"lr": 0.61, "scheduler": 0.09}, {"lr": 0.2, "scheduler": 0.1}, 60)
     within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {"eta_min": 0.1}, 20)
-    found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, {}, {})
+    found = Importance(overall, None, {"CosineAnnealingLR": within}, {}, [], 0)
     line = "what mattered: lr explains 61 ± 20% of the differences; nothing else stands out"
     cosine = " · within CosineAnnealingLR: eta_min 30 ± 10%"
     assert importance_line(found, "CosineAnnealingLR") == line + cosine
@@ -559,7 +559,7 @@ def test_only_what_stands_out_from_its_spread_is_told_as_a_fact(
 ) -> None:
     overall = Shares(share, spread, 60)
     assert overall.clear() == clear
-    found = Importance(overall, None, {}, {}, {}, {"complete": 60})
+    found = Importance(overall, None, {}, {}, [], 60)
     said = importance_line(found, "StepLR"), importance_sentences(found)[0]
     assert all(("nothing stands out from chance yet" in s.lower()) == (not clear) for s in said)
     assert [n for n in share if f"{n} " in said[0]] == clear
@@ -571,13 +571,13 @@ def test_what_matters_as_much_as_another_thing_matters_too() -> None:
     even = Shares({"scheduler": 0.45, "lr": 0.44, "warmup": 0.0}, spread, 400)
     assert even.clear() == ["scheduler", "lr"]
     within = Shares({"gamma": 0.4, "step_size": 0.38, "end": 0.0}, {"gamma": 0.1}, 40)
-    found = Importance(even, even, {"StepLR": within}, {}, {}, {"complete": 400})
+    found = Importance(even, even, {"StepLR": within}, {}, [], 400)
     assert importance_line(found, "StepLR") == (
         "what mattered: scheduler explains 45 ± 3% and lr 44 ± 3% of the differences; nothing "
         "else stands out · within StepLR: gamma 40 ± 10% and step_size 38 ± 0%"
     )
     assert "stands out" not in " ".join(importance_sentences(found))
-    both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, {}, {})
+    both = Importance(Shares({"lr": 0.5, "scheduler": 0.3}, {}, 400), None, {}, {}, [], 0)
     assert "nothing else" not in importance_line(both, "StepLR")
 
 

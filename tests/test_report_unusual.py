@@ -356,7 +356,7 @@ def test_the_best_of_a_study_without_schedules_is_told_by_its_number() -> None:
 
 def test_shares_are_told_with_their_spread_and_names_as_they_are() -> None:
     shares = Shares({"weight_*decay*": 0.05, "lr": 0.02}, {"weight_*decay*": 0.3, "lr": 0.1}, 300)
-    (told,) = importance_sentences(Importance(shares, None, {}, {}, {}, {"complete": 300}))
+    (told,) = importance_sentences(Importance(shares, None, {}, {}, [], 300))
     said = "Nothing stands out from chance yet: `weight_*decay*` explains 5 ± 30% and the learning"
     assert told.startswith(f"{said} rate 2 ± 10% of the differences between 300 trials")
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrsearch.attributes import SHARED
-from lrsearch.report.tables import FINISHED, StudyTable, TrialRow
+from lrsearch.report.tables import StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -109,16 +109,16 @@ class Importance:
         better: The same over the better half of them.
         within: Family -> of its own parameters (without prefix), lr and warmup.
         within_better: The same over the better half of each family's trials.
-        too_few: Families with parameters but fewer than 12 finished trials -> their number.
-        counts: Trials by how they ended: complete, pruned, diverged.
+        too_few: Families with parameters but fewer than 12 finished trials.
+        trials: Finished trials of the families searched.
     """
 
     overall: Shares | None
     better: Shares | None
     within: Mapping[str, Shares]
     within_better: Mapping[str, Shares]
-    too_few: Mapping[str, int]
-    counts: Mapping[str, int]
+    too_few: Sequence[str]
+    trials: int
 
 
 def worth(table: StudyTable) -> dict[int, float]:
@@ -178,12 +178,11 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         if t.number in places
         and (t.baseline is None or "scheduler" in t.params)  # else of a family not searched
     ]
-    counts = {status: sum(t.status == status for t in done) for status in FINISHED}
     if len({places[t.number] for t in done}) < 2:  # all diverged, or came to the same loss
-        return Importance(None, None, {}, {}, {}, counts)
+        return Importance(None, None, {}, {}, [], len(done))
     within: dict[str, Shares] = {}
     within_better: dict[str, Shares] = {}
-    too_few: dict[str, int] = {}
+    too_few = []
     for family in table.families:
         mine = [t for t in done if t.family == family]
         own = sorted({k for t in mine for k in t.params if k.startswith(f"{family}.")})
@@ -192,7 +191,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         names = [*SHARED[1:], *own]
         found = _of_trials(mine, places, names, seed, of_family=True)
         if found is None:
-            too_few[family] = len(mine)
+            too_few.append(family)
             continue
         within[family] = found
         if brief:
@@ -207,7 +206,7 @@ def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Impo
         within=within,
         within_better=within_better,
         too_few=too_few,
-        counts=counts,
+        trials=len(done),
     )
 
 

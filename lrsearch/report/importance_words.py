@@ -55,7 +55,7 @@ def _part(found: Shares, name: str) -> str:
 def importance_sentences(found: Importance) -> list[str]:
     """What mattered, as Markdown for the page: over all trials, and among the better half."""
     if found.overall is None:
-        if sum(found.counts.values()) < LEAST_TRIALS:
+        if found.trials < LEAST_TRIALS:
             needed = f"({LEAST_TRIALS} are needed)"
             return [f"Too few trials have finished to say what mattered {needed}."]
         return ["The trials came to nothing that family, rate or warmup could explain."]

@@ -7,7 +7,7 @@ from typing import Any
 
 from lrsearch.report import words
 from lrsearch.report.html import as_json, breakable, escape, to_html
-from lrsearch.report.importance import Importance
+from lrsearch.report.importance import LEAST_TRIALS, Importance
 from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.svg import mark, shares_bar, sparkline
@@ -53,8 +53,10 @@ def what_mattered(found: Importance, overall: str, within: str) -> str:
             )
         )
     if found.too_few:
-        names = words.listing(list(found.too_few))
-        parts.append(text(f"Too few trials (under 12) to look inside {names}.", kind="note"))
+        names = words.listing(found.too_few)
+        parts.append(
+            text(f"Too few trials (under {LEAST_TRIALS}) to look inside {names}.", kind="note")
+        )
     return section("mattered", "What mattered?", *parts)
 
 
