@@ -597,6 +597,23 @@ def test_a_program_draws_its_own_numbers_as_if_nothing_had_been_trained() -> Non
     assert draw() == expected
 
 
+class Denoises(nn.Linear):
+    """Draws noise in validation, too, as diffusion models do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.randint(3, (len(x), 1)) * torch.randn_like(x))
+
+
+def test_a_fused_model_draws_in_validation_what_it_draws_alone() -> None:
+    task = vectors(lambda: Denoises(6, 3), batch_size=4)  # 30 validation samples
+    found = []
+    for together in (False, True):
+        one = runner(task, together)
+        one.add(0, Schedule("ConstantLR", 0.05, 2))
+        found.append([one.epoch()[0].val_loss for _ in range(2)])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Says that it has 5 batches, and gives another number."""
 

@@ -56,6 +56,8 @@ class VmapStack:
         self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
+        self.whole = False
+        """Whether it draws random numbers in evaluation mode, too, on a CPU."""
         self.labels = is_cross_entropy(loss, y)
         self.loss = loss
 
@@ -106,13 +108,21 @@ class VmapStack:
         return outputs
 
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode."""
+        """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode.
+
+        A model that draws random numbers here sees all inputs at once, as a trial alone does: for
+        one part after the other it would draw other numbers. Whether it does, :meth:`outputs` of
+        the first inputs, a few that are tried, has found out.
+        """
         self.model.eval()
         rows = CHUNK_FLOATS // (len(params) * max(1, x[0].numel()))
-        rows = max(1, min(rows, self.most))
+        rows = len(x) if self.whole else max(1, min(rows, self.most))
         views = self.views(params)
+        before = torch.get_rng_state() if self.random else None
         with torch.no_grad():
             parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
+        if before is not None:
+            self.whole |= not torch.equal(before, torch.get_rng_state())
         return torch.cat(parts, 1)
 
 
