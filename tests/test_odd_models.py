@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    default_collate,
+)
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
+from lrsearch.tasks.check import check as check_task
+from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.ensemble import EnsembleRunner
@@ -678,3 +687,47 @@ def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() 
 )
 def test_samples_of_a_batch_are_counted_by_its_first_tensor(y: Any, samples: int) -> None:
     assert count(y) == samples
+
+
+@dataclass
+class Graph:
+    """A batch as an object of the user's own: targets are among its fields."""
+
+    x: Tensor
+    y: Tensor
+
+    def to(self, device: torch.device) -> Graph:
+        return Graph(self.x.to(device), self.y.to(device))
+
+
+class OfGraphs(nn.Linear):
+    def forward(self, graph: Graph) -> Tensor:
+        return super().forward(graph.x)
+
+
+def test_a_batch_may_be_an_object_that_goes_to_model_and_loss() -> None:
+    split = vectors(lambda: mlp(6, 8, 3)).validation
+    assert isinstance(split, Split)  # 30 samples: batches of 16 and 14
+
+    def pair(samples: list[tuple[Tensor, Tensor]]) -> tuple[Graph, Graph]:
+        graph = Graph(*default_collate(samples))
+        return graph, graph
+
+    loader = DataLoader(list(zip(split.x, split.y, strict=True)), 16, collate_fn=pair)
+    task = as_task(
+        {
+            "model": lambda: OfGraphs(6, 3),
+            "train": loader,
+            "validation": loader,
+            "loss": lambda outputs, graph: nn.functional.cross_entropy(outputs, graph.y),
+        },
+        "graphs",
+    )
+    check_task(task)
+    one = runner(task, False)
+    one.add(0, Schedule("ConstantLR", 0.05, 1))
+    found = one.epoch()[0].val_loss
+    model = task.model()
+    model.load_state_dict(one.weights(0))
+    whole = nn.functional.cross_entropy(model(Graph(split.x, split.y)), split.y)
+    assert found == pytest.approx(float(whole.detach()))

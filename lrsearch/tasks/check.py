@@ -94,7 +94,7 @@ def _evaluate(
     model.eval()
     x, y = _batch(task, data, part, device)
     outputs = _outputs(task, model, x, data, part)
-    _check_size(task, model, data, part, x, elements(outputs) // len(y))
+    _check_size(task, model, data, part, x, outputs)
     name = "validation_loss" if task.validation_loss else "loss"
     culprit = _culprit(part, x=x, y=y)
     _scalar(task, name, task.validation_loss or task.loss, outputs, y, culprit)
@@ -323,11 +323,12 @@ def _check_last(task: Task, model: nn.Module, x: Any) -> None:
             call(task, what, model, x[:1])
 
 
-def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, outputs: int) -> None:
+def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, outputs: Any) -> None:
     """Samples that are tensors are validated in batches of other sizes than in training."""
     if not isinstance(data, Split):
         return
-    size = evaluation_size(task.batch_size, x[0].numel(), outputs, x.device)
+    each = elements(outputs) // len(x)
+    size = evaluation_size(task.batch_size, x[0].numel(), each, x.device)
     if {min(size, len(data)), len(data) % size} - {0} != {task.batch_size}:
         other = torch.cat([x, x])[: 2 if task.batch_size == 3 else 3]
         note = ", which may have any number of samples whatever training has,"

@@ -76,7 +76,7 @@ def measure(
             with devices.autocast(device, precision):
                 out = model(x)
         out = as_float(out)
-        sizes.append(count(y))
+        sizes.append(count(y, out))
         if task.validation_loss is None:
             losses.append(task.loss(out, y))
         else:
@@ -101,14 +101,21 @@ def scalar(value: Any, device: torch.device) -> Tensor:
     return torch.tensor(float(value), device=device)
 
 
-def count(y: Any) -> int:
-    """Samples of a batch, by the first tensor of its targets; 1 where there is none."""
-    if isinstance(y, Tensor):
-        return len(y) if y.dim() else 1
-    if isinstance(y, Mapping):
-        y = tuple(y.values())
-    found = (count(part) for part in y if isinstance(part, (Tensor, Mapping, tuple, list)))
-    return next(found, 1) if isinstance(y, (tuple, list)) else 1
+def count(y: Any, outputs: Any = None) -> int:
+    """Samples of a batch, by the first tensor of its targets; where there is none, as in an object
+    of the user's own, by the first of the model's outputs; 1 without any."""
+    return next((n for part in (y, outputs) if (n := _rows(part)) is not None), 1)
+
+
+def _rows(value: Any) -> int | None:
+    """Of the first tensor in tuples, lists and dicts; None where they hold none."""
+    if isinstance(value, Tensor):
+        return len(value) if value.dim() else 1
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if not isinstance(value, (tuple, list)):
+        return None
+    return next((n for part in value if (n := _rows(part)) is not None), None)
 
 
 def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:

@@ -270,7 +270,7 @@ class SingleRunner:
                     parameter.grad = None
                 trial.step += 1
                 average.update(trial.step)
-                size = count(y)
+                size = count(y, outputs)
                 samples += size
                 total.add_(loss.detach().reshape(()), alpha=size)
                 if every_step and stepped < self._batches.steps:
