@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from lrsearch.tasks.check import check as check_task
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Split, Task, auto_metric
+from lrsearch.training.auto import choose
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import count, evaluate
 from lrsearch.training.loop import SingleRunner
@@ -115,6 +118,37 @@ def test_samples_that_the_loss_ignores_do_not_count_in_the_accuracy(
     assert 0 < int(kept.sum()) < len(y)
     hits = model(x[kept]).argmax(1) == y[kept]
     assert found == pytest.approx(float(hits.float().mean()))
+
+
+def share_of_hits(outputs: Tensor, y: Tensor) -> float:
+    """A recall: of few samples without any of the class it is not defined."""
+    of_class = y == 1
+    hits = (outputs.argmax(1) == y) & of_class
+    if of_class.sum() <= 10:
+        warnings.warn("too few samples", stacklevel=2)
+        return math.nan
+    return int(hits.sum()) / int(of_class.sum())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_metric_beside_a_validation_loss_sees_all_samples_at_once(together: bool) -> None:
+    loss = nn.functional.cross_entropy
+    task = vectors(lambda: mlp(6, 8, 3, activation=nn.GELU), batch_size=1)  # batches of 16 and 14
+    task = replace(task, validation_loss=loss, metric=share_of_hits, metric_name="")
+    assert isinstance(task.validation, Split)
+    check_task(task)
+    assert "failed" not in choose(task, CPU, "SGD", trials=20).why
+    one = runner(task, together)
+    one.add(0, Schedule("ConstantLR", 0.01, 2))
+    found = one.epoch()[0]
+    model = task.model()
+    model.load_state_dict(one.weights(0))
+    outputs, y = model(task.validation.x).detach(), task.validation.y
+    assert found.val_metric == pytest.approx(share_of_hits(outputs, y))
+    assert found.val_loss == pytest.approx(float(loss(outputs, y)), rel=1e-5)
+    assert evaluate(task, one.weights(0), task.validation, device=CPU) == pytest.approx(
+        (found.val_loss, found.val_metric), rel=1e-5
+    )
 
 
 def with_hook(kind: str) -> nn.Module:

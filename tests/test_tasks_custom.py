@@ -488,6 +488,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"metric": lambda z, y: z.argmax(1) == y},
         r"metric must be a scalar, got shape \(40,\)$",
     ),
+    "metric of too few": (
+        {"metric": lambda z, y: math.nan},
+        r"metric is nan; it is taken of the first batch of validation, \(40,\) int64, and is "
+        r"averaged over batches; with validation_loss \(your loss will do\) it sees all samples",
+    ),
     "metric raises": (
         {"metric": lambda z, y: z[:, 9]},
         "the metric of outputs .* fails: IndexError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
@@ -99,7 +100,13 @@ def _evaluate(
     culprit = _culprit(part, x=x, y=y)
     _scalar(task, name, task.validation_loss or task.loss, outputs, y, culprit)
     if task.metric is not None:
-        _scalar(task, "metric", task.metric, outputs, y)
+        few = (
+            f"it is taken of the first batch of {part}, {shape(y)}, and is averaged over batches; "
+            "with validation_loss (your loss will do) it sees all samples at once"
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some warn of so few samples
+            _scalar(task, "metric", task.metric, outputs, y, "" if task.validation_loss else few)
 
 
 def _made(task: Task, device: torch.device | None) -> nn.Module:
@@ -214,7 +221,7 @@ def _scalar(
         mean = "; take its mean over the batch" if "loss" in name else ""
         raise wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
     number = call(task, what, value.item)  # what failed on a device is said here
-    if not math.isfinite(number):
+    if not math.isfinite(number) and culprit:  # of a part it says nothing without one
         raise wrong(task, f"the first {name} is {number}; {culprit}")
     if "loss" in name and number >= DIVERGED_LOSS:
         raise wrong(

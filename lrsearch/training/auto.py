@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,7 +227,8 @@ def _fuse_measured(
         validate_every=1,
     )
     gains: dict[int, float] = {}
-    with devices.random_numbers_kept(device):
+    with devices.random_numbers_kept(device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a metric may warn of so few samples, at every step
         try:
             alone = _seconds(SingleRunner(part, **settings), 1, part)
             for count in sorted({min(most, many) for many in tried}):

@@ -59,10 +59,11 @@ def measure(
 
     What is drawn at random, by the model or by a loader, is the same each time.
 
-    ``task.loss`` and ``task.metric`` are averaged over the samples; ``task.validation_loss`` sees
-    all outputs at once.
+    ``task.loss`` and ``task.metric`` are averaged over the samples; ``task.validation_loss``, and
+    beside it the metric, see all outputs at once.
     """
     training = model.training
+    loss = task.validation_loss or task.loss
     model.eval()
     losses, metrics, sizes = [], [], []
     outputs, targets = [], []
@@ -77,20 +78,20 @@ def measure(
                 out = model(x)
         out = as_float(out)
         sizes.append(count(y, out))
-        if task.validation_loss is None:
-            losses.append(task.loss(out, y))
-        else:
+        if task.validation_loss is not None:
             outputs.append(out)
             targets.append(y)
+            continue
+        losses.append(loss(out, y))
         if task.metric is not None:
             metrics.append(scalar(task.metric(out, y), device))
+    if task.validation_loss is not None:
+        sizes, out, y = [1], _joined(outputs), _joined(targets)
+        losses = [loss(out, y)]
+        metrics = [scalar(task.metric(out, y), device)] if task.metric is not None else []
     model.train(training)
-    loss = (
-        _mean(losses, sizes)
-        if task.validation_loss is None
-        else task.validation_loss(_joined(outputs), _joined(targets))
-    )
-    numbers = [loss] if task.metric is None else [loss, _mean(metrics, sizes)]
+    found = [losses] if task.metric is None else [losses, metrics]
+    numbers = [_mean(values, sizes) for values in found]
     return [number.detach().float().reshape(()) for number in numbers]
 
 

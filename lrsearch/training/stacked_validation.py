@@ -47,16 +47,19 @@ class StackedValidation:
             if self.whole:
                 outputs.append(found)
                 targets.append(y)
-            losses = [] if self.whole else [self.losses(z, y) for z in found]
-            metrics = [self.metrics(z, y) for z in found] if self.metrics else []
-            table.append(losses + metrics)
-        columns = _mean_over_batches(table, sizes)
+            else:
+                table.append(self._numbers(found, y))
         if self.whole:
-            y = torch.cat(targets)
-            joined = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
-            columns = [*(self.losses(z, y) for z in joined), *columns]
+            joined = [torch.cat(parts, 1) for parts in zip(*outputs, strict=True)]
+            sizes, table = [sum(sizes)], [self._numbers(joined, torch.cat(targets))]
+        columns = _mean_over_batches(table, sizes)
         numbers: list[list[float]] = torch.stack([t.float() for t in columns], 1).tolist()
         return numbers
+
+    def _numbers(self, found: list[Tensor], y: Tensor) -> list[Tensor]:
+        """Losses, then metrics, (n,) of the outputs of both models."""
+        losses = [self.losses(z, y) for z in found]
+        return losses + ([self.metrics(z, y) for z in found] if self.metrics else [])
 
     def _outputs(self, flat: Tensor, buffers: dict[str, Tensor], x: Tensor, i: int) -> Tensor:
         """Of batch ``i``; what a model draws at random is what it would draw alone."""
