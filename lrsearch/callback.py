@@ -153,11 +153,13 @@ class PruningCallback:
         taken, per_epoch = steps_taken(schedule) or (None, 1)
         due = self.epoch * per_epoch
         if taken is not None and abs(taken - due) > max(1.0, 0.1 * due):
+            fewer = schedule.interval == "step" and 0 < taken < due
+            accumulated = " (of gradients accumulated, fewer than len(loader))" if fewer else ""
             after = "step of the optimizer" if schedule.interval == "step" else "epoch"
             raise UsageError(
                 f"scheduler.step() was called {taken} times up to epoch {self.epoch}, expected "
                 f"{due}: call it after every {after}, or give suggest and build the interval and "
-                "steps_per_epoch of your loop"
+                f"steps_per_epoch of your loop{accumulated}"
             )
 
     def _end(self, stopped: str, val_metric: float | None, avg_val_loss: float | None) -> None:

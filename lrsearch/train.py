@@ -155,7 +155,8 @@ def _config(
     task = content.get("task")
     if not isinstance(task, Mapping) or task.get("name") is None:
         raise UsageError(
-            f"{path}: has no 'task:' block with a name, so nothing says what to train"
+            f"{path}: has no 'task:' block with a name, so nothing says what to train; a schedule "
+            "of your own loop is trained there, with lrsearch.load(FILE)"
         )
     _check_keys(content, _BLOCKS, f"{path}: ")
     _check_keys(task, ("name", *_TASK_KEYS), f"{path}: task.")

@@ -172,7 +172,10 @@ def test_files_and_code_say_when_to_step(
     trial.set_user_attr("schedule", schedule.to_dict())
     study.tell(trial, 0.5)
     assert f"\n# step it: {when}" in export_text(study)
-    assert f"To be stepped: {when}" in export_text(study, python=True)
+    code = export_text(study, python=True)
+    assert f"To be stepped: {when}" in code
+    counts = "steps_per_epoch counts optimizer steps: fewer than batches where gradients are accum"
+    assert (counts in code) == ("step() after" in when)
     file = write_best(study, tmp_path / "best.yaml")
     assert load(file) == schedule
 

@@ -408,7 +408,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a model of two inputs": (
         {"model": TwoInputs, "train": [((X, X), Y)]},
-        r"'b'; the model is called with x of a batch as it is, a tuple too",
+        r"'b'; the model is called with x of a batch as it is, a tuple too: let forward take one "
+        "argument, and unpack it there",
     ),
     "loss per sample": (
         {"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")},
@@ -524,7 +525,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "lengths differ": ({"train": (X, Y[:7])}, "one y for each x, got 40 x, 7 y"),
     "triples": (
         {"train": DataLoader(TensorDataset(X, Y, Y))},
-        r"train must give batches \(x, y\), got a list of 3",
+        r"train must give batches \(x, y\), got a list of 3; make pairs of them in the Dataset or "
+        r"its collate_fn, such as \(\(a, b\), y\), or keep your own loop",
     ),
     "generator": ({"train": iter([(X, Y)])}, "used up after one epoch"),
     "no length": ({"train": NoLength()}, "a NoLength, which has no length; give it __len__"),

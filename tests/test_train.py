@@ -96,7 +96,7 @@ def test_a_training_that_diverges_says_so_and_leaves_no_files(tmp_path: Path) ->
 
 
 def test_a_file_without_a_task_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no 'task:' block"):
+    with pytest.raises(UsageError, match=r"no 'task:' block .* with lrsearch\.load\(FILE\)$"):
         train(write(tmp_path, COSINE, task=None))
 
 

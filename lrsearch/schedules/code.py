@@ -67,6 +67,11 @@ def python_code(
     if differ:
         rates = ", ".join(repr(group["lr"]) for group in groups)
         made = f"The optimizer's groups must have the rates {rates}."
+    if schedule.interval == "step":
+        made += (
+            f"\n    {_PER_EPOCH} counts optimizer steps: fewer than batches where gradients are "
+            "accumulated."
+        )
     when = stepping(schedule.interval, family)
     lines += [f'    """To be stepped: {when}.', "", f"    {made}", '    """']
     if _CYCLE["cycle_momentum"] in body:

@@ -147,7 +147,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__
             size = f" of {len(batch)}" if isinstance(batch, Sized) else ""
-            fix = "make pairs of them in the Dataset or its collate_fn (x and y may be dicts)"
+            fix = "make pairs of them in the Dataset or its collate_fn, such as ((a, b), y)"
             if isinstance(batch, Tensor) or size == " of 1":
                 fix = "where the loss needs no targets, give the inputs for y, too"
             raise wrong(

@@ -94,7 +94,8 @@ _ADVICE = {
     "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
     "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
     "them with register_buffer",
-    "required positional argument": "the model is called with x of a batch as it is, a tuple too",
+    "required positional argument": "the model is called with x of a batch as it is, a tuple too: "
+    "let forward take one argument, and unpack it there",
 }
 """What torch says of the commonest mistakes -> what to do."""
 
