@@ -201,6 +201,16 @@ def test_the_headline_names_just_the_recipes_that_were_not_beaten() -> None:
     )
 
 
+def test_a_winner_that_was_lower_on_all_of_few_seeds_did_not_only_look_best() -> None:
+    found = fake_confirmation(
+        arm("#1", [0.03, 0.05, 0.3]),
+        arm("StepLR", [1.0, 0.9, 0.8], "StepLR"),
+        arm("ConstantLR", [0.9, 0.7, 0.6], "ConstantLR"),
+    )
+    assert not found.stands
+    assert headline(found).endswith("was lower on all 3 fresh seeds, too few to be sure.")
+
+
 def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:
     found = fake_confirmation(
         arm("#1", about(0.151)),

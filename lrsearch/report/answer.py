@@ -138,6 +138,10 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
             named = "**any usual recipe**"
         recipe = best.baseline and not confirmed.beaten
         only = "was the best recipe in the search" if recipe else "only looked best"
+        rows = [confirmed.against(arm.key) for arm in confirmed.unbeaten]
+        if all(row is not None and row.lower == row.n for row in rows):
+            seeds = words.count(len(confirmed.winner.losses), "fresh seed")
+            only = f"was lower on all {seeds}, too few to be sure"
         return f"Nothing found is surely better than {named}: {schedule} {only}."
     if confirmed is not None and confirmed.stands and not confirmed.decided:
         edge = "near the edge of what this task bears"
