@@ -19,9 +19,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from lrsearch import tasks
 from lrsearch.cli import main
+from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.schedules.code import python_code
+from lrsearch.search.plan import make_plan
+from lrsearch.search.run import header
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.custom import as_task
@@ -149,6 +152,22 @@ def test_a_regression_gets_squared_error_and_no_metric() -> None:
     check(task)
     assert task.loss is nn.functional.mse_loss
     assert (task.metric, task.name, task.model_name) == (None, "r", "model")
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ({}, "mse_loss"),  # also of targets of 0 and 1 for several labels
+        ({"loss": nn.BCEWithLogitsLoss()}, "BCEWithLogitsLoss"),
+        ({"loss": lambda z, y: (z - y).square().mean()}, "of its own"),
+        ({"validation_loss": nn.functional.l1_loss}, "l1_loss"),
+    ],
+)
+def test_a_run_says_by_which_loss_it_judges(losses: dict[str, Any], told: str) -> None:
+    data = X, torch.ones(40, 2)
+    task = {"model": lambda: nn.Linear(4, 2), "train": data, "validation": data, **losses}
+    config = make({"task": "labels", "trials": 4, "epochs": 4, "fuse": "off"})
+    assert f"loss {told}, optimizer SGD" in header(make_plan(config, task), config)[2]
 
 
 def test_the_test_part_is_loaded_when_asked_for() -> None:

@@ -174,12 +174,20 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
         f"· seed {config.seed}",
         f"task {plan.task.name}: {plan.task.describe()}, "
         f"{words.count(plan.epochs, 'epoch')} a trial",
-        f"{_optimizer(plan)}, lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
+        f"loss {_loss(plan)}, {_optimizer(plan)}, "
+        f"lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
         f"{words.count(len(plan.space.names), 'schedule family', 'schedule families')}",
         f"device {devices.describe(plan.device)}{more}: {plan.choice.why}"
         if cluster is None
         else cluster.describe(),
     ]
+
+
+def _loss(plan: Plan) -> str:
+    """What the search judges by, in torch's or the user's words: a task may have a default one."""
+    loss: Any = plan.task.validation_loss or plan.task.loss
+    name = str(getattr(loss, "__name__", type(loss).__name__))
+    return "of its own" if name in ("<lambda>", "partial") else name
 
 
 def _optimizer(plan: Plan) -> str:
