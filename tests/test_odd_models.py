@@ -647,8 +647,18 @@ class Denoises(nn.Linear):
         return super().forward(x + torch.randint(3, (len(x), 1)) * torch.randn_like(x))
 
 
-def test_a_fused_model_draws_in_validation_what_it_draws_alone() -> None:
-    task = vectors(lambda: Denoises(6, 3), batch_size=4)  # 30 validation samples
+def by_the_batch() -> nn.Module:
+    """Takes the statistics of batch norm from the batch in validation, too."""
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    return nn.Sequential(nn.Linear(6, 8), norm, nn.GELU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("model", [lambda: Denoises(6, 3), by_the_batch])
+def test_fused_models_whose_samples_depend_on_each_other_are_validated_as_alone(
+    model: Callable[[], nn.Module],
+) -> None:
+    task = vectors(model, batch_size=4)  # 30 validation samples
+    assert why_not_fused(task, "SGD") is None
     found = []
     for together in (False, True):
         one = runner(task, together)

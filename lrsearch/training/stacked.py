@@ -195,6 +195,8 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
             raise
         stack.random = True
         _stacked_step(stack, model, x, y, shared=False)
+    if isinstance(stack, VmapStack):
+        stack.whole = _depend(plain, x)
     stepped = _stacked_step(stack, model, x, y)
     apart = stack.random and _device(model).type != "cpu"
     if apart or precision != "fp32":
@@ -223,6 +225,17 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
         _apart(one, stacked[1], max(1e-7, ROUNDING * whole) if 0 < i < last else 1e-7)
         for i, (one, stacked) in enumerate(zip(expected, stepped, strict=True))
     ]
+
+
+@torch.no_grad()
+def _depend(model: nn.Module, x: Tensor) -> bool:
+    """Whether in evaluation mode outputs change with the samples that are beside a sample."""
+    device = _device(model.eval())
+    if len(x) < 2:
+        return False
+    with devices.random_numbers_kept(device):
+        few, more = (as_float(model(part.to(device))) for part in (x[: len(x) // 2], x))
+    return not torch.allclose(few, more[: len(few)], rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 _READERS = {

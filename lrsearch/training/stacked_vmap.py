@@ -57,7 +57,8 @@ class VmapStack:
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
         self.whole = False
-        """Whether it draws random numbers in evaluation mode, too, on a CPU."""
+        """Whether in evaluation mode a sample's outputs depend on what is beside it: samples of
+        which statistics are taken, random numbers drawn one after the other."""
         self.labels = is_cross_entropy(loss, y)
         self.loss = loss
 
@@ -110,19 +111,15 @@ class VmapStack:
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode.
 
-        A model that draws random numbers here sees all inputs at once, as a trial alone does: for
-        one part after the other it would draw other numbers. Whether it does, :meth:`outputs` of
-        the first inputs, a few that are tried, has found out.
+        Where these depend on one another (``whole``) all inputs go in at once, as those of a trial
+        alone do.
         """
         self.model.eval()
         rows = CHUNK_FLOATS // (len(params) * max(1, x[0].numel()))
-        rows = len(x) if self.whole else max(1, min(rows, self.most))
+        rows = max(1, min(rows, len(x) if self.whole else self.most))
         views = self.views(params)
-        before = torch.get_rng_state() if self.random else None
         with torch.no_grad():
             parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
-        if before is not None:
-            self.whole |= not torch.equal(before, torch.get_rng_state())
         return torch.cat(parts, 1)
 
 
