@@ -725,6 +725,7 @@ def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() 
         ((torch.zeros(5), torch.zeros(5, 3)), 5),
         ([3, torch.zeros(4)], 4),
         ({"boxes": [torch.zeros(6)], "labels": torch.zeros(2)}, 6),
+        (({"boxes": torch.zeros(6, 4)}, {"boxes": torch.zeros(1, 4)}), 2),
         ("text", 1),
         ([], 1),
     ],

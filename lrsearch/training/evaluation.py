@@ -109,9 +109,14 @@ def count(y: Any, outputs: Any = None) -> int:
 
 
 def _rows(value: Any) -> int | None:
-    """Of the first tensor in tuples, lists and dicts; None where they hold none."""
+    """Of the first tensor in tuples, lists and dicts; None where they hold none.
+
+    Of a list of dicts, one for each sample as in detection, its length.
+    """
     if isinstance(value, Tensor):
         return len(value) if value.dim() else 1
+    if isinstance(value, (tuple, list)) and value and all(isinstance(v, Mapping) for v in value):
+        return len(value)
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if not isinstance(value, (tuple, list)):
