@@ -347,6 +347,26 @@ def test_before_anything_is_known_one_is_hopeless_that_is_worse_than_half(
     assert pruning.hopeless(own, epoch, known).tolist() == [stopped]
 
 
+@pytest.mark.parametrize(
+    ("raw_falls", "avg_falls", "epoch", "stopped"),
+    [
+        (True, True, 9, False),
+        (True, True, 10, True),  # half of 20 epochs
+        (True, False, 9, True),
+        (False, True, 9, True),
+    ],
+)
+def test_before_anything_is_known_one_that_still_falls_is_spared_until_half(
+    raw_falls: bool, avg_falls: bool, epoch: int, stopped: bool
+) -> None:
+    known, own = finished(7), finished(1)
+    low = np.ones((7, EPOCHS))
+    known = replace(known, raw=low, avg=low, reached=np.full(7, epoch))
+    falls, rises = np.linspace(4, 2, EPOCHS)[None], np.linspace(2, 4, EPOCHS)[None]
+    own = replace(own, raw=falls if raw_falls else rises, avg=falls if avg_falls else rises)
+    assert pruning.hopeless(own, epoch, known).tolist() == [stopped]
+
+
 def test_the_first_that_may_be_stopped_is_the_fourth() -> None:
     study = optuna.create_study(pruner=SchedulePruner())
     kept = random_schedules(1)[0].to_dict()

@@ -42,8 +42,9 @@ SHARE: Final = 0.3
 LEADING: Final = 0.1
 """Part of this share that is enough for a trial whose averaged loss is among the best."""
 
-HOPELESS: Final = 1 / 3
-"""Share of the budget after which one may be stopped while the predictors know too little."""
+HOPELESS: Final = (1 / 3, 1 / 2)
+"""Shares of the budget after which one may be stopped while the predictors know too little: a
+trial whose losses fall no more, and any."""
 
 
 @functools.cache
@@ -65,15 +66,23 @@ def rungs(epochs: int) -> tuple[int, ...]:
 def hopeless(running: Curves, epoch: int, others: Curves) -> NDArray[np.bool_]:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only after a third of the budget, and with at least three others that came so far.
+    Asked only where at least three others came so far. While both its losses are lower than ever
+    before, a trial is spared until half of the budget: what learns slowly may end well.
     """
-    there = others.reached >= epoch
-    if epoch < HOPELESS * running.epochs or there.sum() < 3:
+    there, at = others.reached >= epoch, epoch - 1
+    some, every = (epoch >= share * running.epochs for share in HOPELESS)
+    if not some or there.sum() < 3:
         return np.zeros(len(running), dtype=bool)
-    at = epoch - 1
     bars = (np.sort(losses[there, at]) for losses in (others.raw, others.avg))
     raw, avg = (bar[math.ceil((len(bar) - 1) / 2)] for bar in bars)
-    return np.asarray((running.raw[:, at] > raw) & (running.avg[:, at] > avg))
+    worse = (running.raw[:, at] > raw) & (running.avg[:, at] > avg)
+    if every:
+        return np.asarray(worse)
+    raw_falls, avg_falls = (
+        losses[:, at] < losses[:, :at].min(axis=1, initial=np.inf)
+        for losses in (running.raw, running.avg)
+    )
+    return np.asarray(worse & ~(raw_falls & avg_falls))
 
 
 def stops(
