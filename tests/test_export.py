@@ -15,6 +15,7 @@ import yaml
 from optuna.trial import TrialState
 
 import lrsearch
+from lrsearch.cli import main
 from lrsearch.errors import ConfigError, LrsearchError, UsageError
 from lrsearch.export import best_trial, configuration, export_text, load, write_best
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
@@ -283,3 +284,17 @@ def test_damaged_or_hostile_file_is_refused_in_words(
     with pytest.raises(UsageError, match=message) as caught:
         load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_names_the_precision_where_it_is_not_that_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for precision in ("fp32", "bf16"):
+        run = ["run", "--trials", "1", "--epochs", "1", "--quiet", "--name", precision]
+        assert main([*run, "--precision", precision]) == 0
+    devices = [
+        yaml.safe_load(Path(f"lrsearch-results/{name}/best.yaml").read_text())["made_by"]["device"]
+        for name in ("fp32", "bf16")
+    ]
+    assert devices[1] == f"{devices[0]}, bf16"

@@ -623,6 +623,7 @@ def test_convolutions_get_channels_last_and_the_cpu_has_a_name() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert devices.describe(CPU).startswith("cpu (")
     assert "thread" in devices.describe(CPU)
+    assert devices.describe(CPU, "bf16") == f"{devices.describe(CPU)}, bf16"
 
 
 def test_preparing_twice_changes_nothing() -> None:

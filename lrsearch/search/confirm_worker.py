@@ -58,7 +58,7 @@ def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Wo
         seed=seed,
         baselines={},
         checkpoints=Checkpoints.of_study(study, plan.config.out, note),
-        device=devices.describe(plan.device),
+        device=devices.describe(plan.device, plan.choice.precision),
         interrupt=context.interrupt,
         deadline=context.deadline,
         note=note,

@@ -41,7 +41,7 @@ def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
         seed=config.seed,
         baselines=baselines_of(plan),
         checkpoints=Checkpoints.of_study(study, config.out, note),
-        device=devices.describe(plan.device),
+        device=devices.describe(plan.device, plan.choice.precision),
         interrupt=context.interrupt,
         deadline=context.deadline,
         note=note,

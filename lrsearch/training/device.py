@@ -64,13 +64,18 @@ def resolve(name: str) -> torch.device:
     raise UsageError(f"device {name} is not here; this machine has {', '.join(here)} (or auto)")
 
 
-def describe(device: torch.device) -> str:
-    """The device for the screen: ``cuda:0 (NVIDIA H200)``, ``cpu (Intel Xeon, 1 thread)``."""
+def describe(device: torch.device, precision: str = "fp32") -> str:
+    """The device for the screen: ``cuda:0 (NVIDIA H200), bf16``, ``cpu (Intel Xeon, 1 thread)``.
+
+    The precision of a forward pass is named where it is not that of the weights.
+    """
+    half = "" if precision == "fp32" else f", {precision}"
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return f"{device} ({torch.cuda.get_device_name(device)}){half}"
     threads = torch.get_num_threads()
     count = f"{threads} thread{'s' if threads > 1 else ''}"
-    return f"{device} ({_cpu_name()}, {count})" if device.type == "cpu" else str(device)
+    named = f"{device} ({_cpu_name()}, {count})" if device.type == "cpu" else str(device)
+    return named + half
 
 
 @cache
