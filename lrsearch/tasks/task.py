@@ -88,15 +88,17 @@ class Task:
         model: Makes a fresh model; called under a fixed seed, so all trials start alike.
         train: Training samples: a :class:`Split`, or any iterable (DataLoader) of (x, y) batches.
             x goes to the model as it is, y to the loss; both may be tensors, tuples or dicts
-            (``examples/dict_batches.py``). A DataLoader's workers start anew for each epoch,
-            ``persistent_workers`` or not, and generators that a Dataset or its transform keeps
-            are set, so that what is drawn at random is the same in all trials.
+            (``examples/dict_batches.py``). Where the loss needs no targets, y is x again;
+            two views of a sample are one x, (a, b). A DataLoader's workers start anew for each
+            epoch, ``persistent_workers`` or not, and generators that a Dataset or its transform
+            keeps are set, so that what is drawn at random is the same in all trials.
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.
         loss: (outputs, y) -> scalar, the mean over the batch: validation, too, is done in batches
-            whose size is ours to choose. By default cross-entropy, or mean
-            squared error where a Split has targets of floats.
+            whose size is ours to choose. By default cross-entropy, or mean squared error where a
+            Split has targets of floats. Batches weigh by their samples; where padding is not to
+            count, give ``validation_loss`` as well.
         validation_loss: (outputs, y) -> scalar over *all* validation outputs at once; None = the
             mean of ``loss``.
         metric: (outputs, y) -> scalar, the mean over the batch, larger is better; None = none. By
