@@ -667,6 +667,22 @@ def test_fused_models_whose_samples_depend_on_each_other_are_validated_as_alone(
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
+class CountsCalls(nn.Linear):
+    """Keeps in a buffer how often it was called, in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+def test_a_model_that_counts_its_calls_in_a_buffer_is_fused() -> None:
+    assert why_not_fused(vectors(CountsCalls, batch_size=4), "SGD") is None
+
+
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Says that it has 5 batches, and gives another number."""
 

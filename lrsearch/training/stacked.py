@@ -196,7 +196,7 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
         stack.random = True
         _stacked_step(stack, model, x, y, shared=False)
     if isinstance(stack, VmapStack):
-        stack.whole = _depend(plain, x)
+        stack.whole = _depend(copied(plain), x)  # some keep a count of their calls
     stepped = _stacked_step(stack, model, x, y)
     apart = stack.random and _device(model).type != "cpu"
     if apart or precision != "fp32":
