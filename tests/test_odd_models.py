@@ -667,6 +667,29 @@ def test_fused_models_whose_samples_depend_on_each_other_are_validated_as_alone(
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
+@pytest.mark.parametrize("model", [lambda: Denoises(6, 3), by_the_batch])
+@pytest.mark.parametrize(
+    ("limit", "floats"),
+    [("training.stacked_vmap.CHUNK_FLOATS", 100), ("tasks.batch.EVALUATION_OUTPUTS", 60)],
+)
+def test_samples_that_depend_on_each_other_stay_together_where_memory_is_limited(
+    model: Callable[[], nn.Module], limit: str, floats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"lrsearch.{limit}", floats)  # of 30 samples with 6 floats, 3 outputs
+    task = vectors(model, batch_size=4)
+    schedules = [Schedule("ConstantLR", lr, 1) for lr in (0.05, 0.2)]
+    expected = []
+    for schedule in schedules:
+        one = runner(task, False)
+        one.add(0, schedule)
+        expected.append(one.epoch()[0].val_loss)
+    both = runner(task, True)
+    for key, schedule in enumerate(schedules):
+        both.add(key, schedule)
+    results = both.epoch()
+    assert [results[key].val_loss for key in (0, 1)] == pytest.approx(expected, rel=1e-5)
+
+
 class CountsCalls(nn.Linear):
     """Keeps in a buffer how often it was called, in evaluation mode, too."""
 

@@ -52,6 +52,8 @@ class Stack(Protocol):
     width: int
     random: bool
     """Whether the forward pass draws random numbers (dropout)."""
+    whole: bool
+    """Whether in evaluation mode a sample's outputs depend on what is beside it."""
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The parameters by name, (n, *shape), as views of (n, width)."""

@@ -115,6 +115,7 @@ class MLPStack:
     """
 
     random = False
+    whole = False
 
     def __init__(self, layers: list[Layer], loss: LossGradient) -> None:
         self.layers = layers

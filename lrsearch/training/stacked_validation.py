@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from lrsearch.tasks.task import Split, Task
-from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
+from lrsearch.training.device import random_seed
 from lrsearch.training.stacked import Stack
 from lrsearch.training.stacked_loss import losses_of, metrics_of
 from lrsearch.training.stacked_rows import Rows
+from lrsearch.training.stacked_vmap import at_once
 
 
 class StackedValidation:
@@ -27,7 +30,8 @@ class StackedValidation:
         assert isinstance(task.validation, Split)
         self.stack = stack
         self.device = device
-        self.batches = evaluation_batches(task, task.validation, device, trials)
+        seeing = 1 if stack.whole else trials  # whole batches must be those of a trial alone
+        self.batches = evaluation_batches(task, task.validation, device, seeing)
         self.whole = task.validation_loss is not None
         loss = task.validation_loss or task.loss
         self.losses = losses_of(loss, task.validation.y)
@@ -63,10 +67,14 @@ class StackedValidation:
 
     def _outputs(self, flat: Tensor, buffers: dict[str, Tensor], x: Tensor, i: int) -> Tensor:
         """Of batch ``i``; what a model draws at random is what it would draw alone."""
-        if not self.stack.random:
-            return self.stack.outputs(flat, buffers, x)
-        with devices.random_seed(self.device, i):
-            return self.stack.outputs(flat, buffers, x)
+        most = at_once(x) if self.stack.whole else len(flat)
+        parts = []
+        for start in range(0, len(flat), most):
+            of = slice(start, start + most)
+            mine = {name: value[of] for name, value in buffers.items()}
+            with random_seed(self.device, i) if self.stack.random else nullcontext():
+                parts.append(self.stack.outputs(flat[of], mine, x))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _mean_over_batches(table: list[list[Tensor]], sizes: list[int]) -> list[Tensor]:

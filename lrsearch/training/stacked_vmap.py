@@ -57,8 +57,8 @@ class VmapStack:
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
         self.whole = False
-        """Whether in evaluation mode a sample's outputs depend on what is beside it: samples of
-        which statistics are taken, random numbers drawn one after the other."""
+        """Set where samples are seen together: statistics are taken of them, or random numbers
+        are drawn one after the other."""
         self.labels = is_cross_entropy(loss, y)
         self.loss = loss
 
@@ -112,15 +112,20 @@ class VmapStack:
         """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode.
 
         Where these depend on one another (``whole``) all inputs go in at once, as those of a trial
-        alone do.
+        alone do; who asks limits the rows of parameters then (:func:`at_once`).
         """
         self.model.eval()
         rows = CHUNK_FLOATS // (len(params) * max(1, x[0].numel()))
-        rows = max(1, min(rows, len(x) if self.whole else self.most))
+        rows = len(x) if self.whole else max(1, min(rows, self.most))
         views = self.views(params)
         with torch.no_grad():
             parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
         return torch.cat(parts, 1)
+
+
+def at_once(x: Tensor) -> int:
+    """Trials that may see all of these inputs in one forward pass without gradients."""
+    return max(1, CHUNK_FLOATS // max(1, x.numel()))
 
 
 class VmapTrainer:
