@@ -765,12 +765,44 @@ def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() 
         ([3, torch.zeros(4)], 4),
         ({"boxes": [torch.zeros(6)], "labels": torch.zeros(2)}, 6),
         (({"boxes": torch.zeros(6, 4)}, {"boxes": torch.zeros(1, 4)}), 2),
+        (({"kind": torch.zeros(9)}, {"age": torch.zeros(9)}), 9),  # of two heads
         ("text", 1),
         ([], 1),
     ],
 )
 def test_samples_of_a_batch_are_counted_by_its_first_tensor(y: Any, samples: int) -> None:
     assert count(y) == samples
+
+
+class TwoParts(nn.Linear):
+    """Its outputs are two dicts, as those of two views."""
+
+    def forward(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"z": super().forward(x)}, {"z": super().forward(-x)}
+
+
+def test_a_validation_loss_sees_dicts_of_images_in_a_row_and_those_of_views_joined() -> None:
+    boxes = [1, 1, 1, 1, 3, 2, 1]  # of each image: batches of 4 and 3 images
+    samples = [(torch.ones(6), {"boxes": torch.full((n, 4), float(n))}) for n in boxes]
+
+    def collate(batch: list[Any]) -> tuple[Tensor, tuple[Any, ...]]:
+        return torch.stack([x for x, _ in batch]), tuple(y for _, y in batch)
+
+    def seen(outputs: Any, y: Any) -> Tensor:
+        assert [len(each["boxes"]) for each in y] == boxes[: len(y)]
+        assert [len(view["z"]) for view in outputs] == [len(y)] * 2
+        return torch.tensor(float(len(y)))
+
+    loader = DataLoader(samples, 4, collate_fn=collate)
+    model = TwoParts(6, 3)
+    task = replace(
+        vectors(lambda: model),
+        validation=loader,
+        validation_loss=seen,
+        metric=None,
+        transform=None,
+    )
+    assert evaluate(task, model.state_dict(), loader, device=CPU) == (7.0, None)
 
 
 @dataclass

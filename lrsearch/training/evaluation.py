@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,13 +115,22 @@ def _rows(value: Any) -> int | None:
     """
     if isinstance(value, Tensor):
         return len(value) if value.dim() else 1
-    if isinstance(value, (tuple, list)) and value and all(isinstance(v, Mapping) for v in value):
+    if _of_samples(value):
         return len(value)
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if not isinstance(value, (tuple, list)):
         return None
     return next((n for part in value if (n := _rows(part)) is not None), None)
+
+
+def _of_samples(value: Any) -> bool:
+    """Whether it is a list of dicts with the same keys; with others they are parts of targets."""
+    return (
+        isinstance(value, (tuple, list))
+        and bool(value)
+        and all(isinstance(v, Mapping) and v.keys() == value[0].keys() for v in value)
+    )
 
 
 def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
@@ -139,7 +148,16 @@ def _joined(batches: list[Any]) -> Any:
     first = batches[0]
     if len(batches) == 1:
         return first
+    if all(map(_of_samples, batches)) and (
+        len(set(map(len, batches))) > 1 or any(map(_uneven, batches))
+    ):  # else they are parts, such as two views, of which each is joined
+        return type(first)(sample for batch in batches for sample in batch)
     if isinstance(first, (tuple, list, dict)):
         columns = zip(*map(parts_of, batches), strict=True)
         return like(first, [_joined(list(column)) for column in columns])
     return torch.cat(batches)
+
+
+def _uneven(dicts: Sequence[Mapping[Any, Any]]) -> bool:
+    """Whether what has one key has not as many rows in each, such as boxes of images."""
+    return any(len({_rows(each[key]) for each in dicts}) > 1 for key in dicts[0])
