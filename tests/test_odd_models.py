@@ -847,3 +847,5 @@ def test_a_batch_may_be_an_object_that_goes_to_model_and_loss() -> None:
     model.load_state_dict(one.weights(0))
     whole = nn.functional.cross_entropy(model(Graph(split.x, split.y)), split.y)
     assert found == pytest.approx(float(whole.detach()))
+    with pytest.raises(LrsearchError, match="at once, and those of type Graph cannot be joined;"):
+        evaluate(replace(task, validation_loss=task.loss), one.weights(0), loader, device=CPU)

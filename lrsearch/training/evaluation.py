@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import as_float, like, parts_of
 from lrsearch.tasks.task import Data, Task, fresh_model, on_device
 from lrsearch.training import device as devices
@@ -144,7 +145,11 @@ def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
 
 
 def _joined(batches: list[Any]) -> Any:
-    """The outputs or targets of batches as those of one."""
+    """The outputs or targets of batches as those of one.
+
+    Raises:
+        LrsearchError: There is something among them that is no tensor.
+    """
     first = batches[0]
     if len(batches) == 1:
         return first
@@ -155,6 +160,11 @@ def _joined(batches: list[Any]) -> Any:
     if isinstance(first, (tuple, list, dict)):
         columns = zip(*map(parts_of, batches), strict=True)
         return like(first, [_joined(list(column)) for column in columns])
+    if not isinstance(first, Tensor):
+        raise LrsearchError(
+            "validation_loss sees the samples of all batches at once, and those of type "
+            f"{type(first).__name__} cannot be joined; give tensors, or tuples or dicts of them"
+        )
     return torch.cat(batches)
 
 
