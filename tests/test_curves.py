@@ -209,6 +209,24 @@ def test_saved_schedules_are_drawn_side_by_side(
     assert "robust.yaml: OneCycleLR" in Path("curves-best-robust.html").read_text()
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    files = [tmp_path / run / "best.yaml" for run in ("a", "b")]
+    for file, steps in zip(files, (3, 4), strict=True):
+        file.parent.mkdir()
+        schedule = Schedule("StepLR", 0.1, 10, {"step_size": steps, "gamma": 0.5})
+        file.write_text(yaml.safe_dump({"schedule": schedule.to_dict()}))
+    assert [line.label.partition(": ")[0] for line in saved_lines(files)] == list(map(str, files))
+
+
+def test_curves_of_a_family_need_no_optuna(tmp_path: Path) -> None:
+    program = (
+        "import sys; from lrsearch.cli import main\n"
+        "main(['curves', 'ExponentialLR', 'gamma=0.9'])\n"
+        "assert 'optuna' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrsearch.errors import UsageError
-from lrsearch.export import load
 from lrsearch.files import write_text
 from lrsearch.report.pictures import write_pictures
 from lrsearch.report.style import PALETTE, figure_layout
@@ -92,10 +91,14 @@ def saved_lines(files: Sequence[Path]) -> list[Line]:
     Raises:
         UsageError: A file that is missing or damaged, or a schedule without a curve of its own.
     """
+    from lrsearch.export import load  # which imports Optuna: half a CPU second
+
     lines = []
+    names = [file.name for file in files]
     for file in files:
         schedule = load(file)
-        label = f"{file.name}: {schedule.describe()}  lr {schedule.lr:.4g}"
+        name = file.name if names.count(file.name) == 1 else str(file)
+        label = f"{name}: {schedule.describe()}  lr {schedule.lr:.4g}"
         lines += _lines(schedule, [label], [schedule.lr])
     return lines
 
