@@ -209,6 +209,8 @@ def test_a_winner_that_was_lower_on_all_of_few_seeds_did_not_only_look_best() ->
     )
     assert not found.stands
     assert headline(found).endswith("was lower on all 3 fresh seeds, too few to be sure.")
+    stopped = fake_confirmation(arm("#1", [0.03, 0.05, 0.3, 0.2]), *found.arms[1:])
+    assert headline(stopped).endswith("was lower on all 3 fresh seeds, too few to be sure.")
 
 
 def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:

@@ -138,9 +138,9 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
             named = "**any usual recipe**"
         recipe = best.baseline and not confirmed.beaten
         only = "was the best recipe in the search" if recipe else "only looked best"
-        rows = [confirmed.against(arm.key) for arm in confirmed.unbeaten]
-        if all(row is not None and row.lower == row.n for row in rows):
-            seeds = words.count(len(confirmed.winner.losses), "fresh seed")
+        rows = [row for arm in confirmed.unbeaten if (row := confirmed.against(arm.key))]
+        if all(row.lower == row.n for row in rows):
+            seeds = words.count(min(row.n for row in rows), "fresh seed")
             only = f"was lower on all {seeds}, too few to be sure"
         return f"Nothing found is surely better than {named}: {schedule} {only}."
     if confirmed is not None and confirmed.stands and not confirmed.decided:
