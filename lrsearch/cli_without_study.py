@@ -93,7 +93,7 @@ def _curves(args: argparse.Namespace) -> int:
 
 
 def _is_file(text: str) -> bool:
-    return Path(text).suffix in (".yaml", ".yml")
+    return Path(text).suffix.lower() in (".yaml", ".yml")
 
 
 def _files(args: argparse.Namespace) -> list[Path]:

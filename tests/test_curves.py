@@ -230,6 +230,7 @@ def test_curves_of_a_family_need_no_optuna(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["BEST.YML"], "BEST.YML: cannot be read (No such file or directory)"),
         (["best.yaml"], "best.yaml: cannot be read (No such file or directory)"),
         (["best.yaml", "gamma=0.5"], "curves best.yaml takes more files FILE.yaml, got"),
         (["best.yaml", "--lr", "0.1"], "curves best.yaml: the file says its --lr; leave that"),

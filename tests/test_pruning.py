@@ -343,7 +343,9 @@ def test_before_anything_is_known_one_is_hopeless_that_is_worse_than_half(
     rank = np.repeat(np.arange(1.0, 8.0)[:, None], EPOCHS, axis=1)
     reached = np.where(np.arange(7) < others, 7, 5)  # the worst did not come so far
     known = replace(known, raw=rank, avg=rank, reached=reached)
-    own = replace(own, raw=np.full((1, EPOCHS), raw), avg=np.full((1, EPOCHS), avg))
+    losses = np.repeat([[raw], [avg]], EPOCHS, axis=1)
+    losses[:, 0] = 0.0  # they have been lower before
+    own = replace(own, raw=losses[:1], avg=losses[1:])
     assert pruning.hopeless(own, epoch, known).tolist() == [stopped]
 
 
@@ -367,6 +369,19 @@ def test_before_anything_is_known_one_that_still_falls_is_spared_until_half(
     assert pruning.hopeless(own, epoch, known).tolist() == [stopped]
 
 
+def test_the_first_report_and_a_past_nan_do_not_say_that_a_loss_has_risen() -> None:
+    known, own = finished(7), finished(2)
+    low = np.ones((7, EPOCHS))
+    known = replace(known, raw=low, avg=low, reached=np.full(7, 8))
+    first, broken = (
+        np.full(EPOCHS, 3.0),
+        np.linspace(4, 2, EPOCHS),
+    )  # a report stands for all before
+    broken[2] = np.nan
+    losses = np.stack([first, broken])
+    assert not pruning.hopeless(replace(own, raw=losses, avg=losses), 8, known).any()
+
+
 def test_the_first_that_may_be_stopped_is_the_fourth() -> None:
     study = optuna.create_study(pruner=SchedulePruner())
     kept = random_schedules(1)[0].to_dict()
@@ -375,7 +390,7 @@ def test_the_first_that_may_be_stopped_is_the_fourth() -> None:
         trial = study.ask()
         trial.set_user_attr("schedule", kept)
         for epoch in range(1, EPOCHS + 1):
-            trial.report(loss, epoch)
+            trial.report(loss + 0.01 * epoch, epoch)
             if trial.should_prune():
                 stopped.append((trial.number, epoch))
                 break

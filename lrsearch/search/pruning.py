@@ -44,7 +44,7 @@ LEADING: Final = 0.1
 
 HOPELESS: Final = (1 / 3, 1 / 2)
 """Shares of the budget after which one may be stopped while the predictors know too little: a
-trial whose losses fall no more, and any."""
+trial of which a loss has risen, and any."""
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def rungs(epochs: int) -> tuple[int, ...]:
 def hopeless(running: Curves, epoch: int, others: Curves) -> NDArray[np.bool_]:
     """Before anything is known: whether both losses are worse than half of the others', (m,).
 
-    Asked only where at least three others came so far. While both its losses are lower than ever
+    Asked only where at least three others came so far. While neither of its losses has been lower
     before, a trial is spared until half of the budget: what learns slowly may end well.
     """
     there, at = others.reached >= epoch, epoch - 1
@@ -78,11 +78,11 @@ def hopeless(running: Curves, epoch: int, others: Curves) -> NDArray[np.bool_]:
     worse = (running.raw[:, at] > raw) & (running.avg[:, at] > avg)
     if every:
         return np.asarray(worse)
-    raw_falls, avg_falls = (
-        losses[:, at] < losses[:, :at].min(axis=1, initial=np.inf)
+    risen = [
+        losses[:, at] > np.fmin.reduce(losses[:, :at], axis=1, initial=np.inf)
         for losses in (running.raw, running.avg)
-    )
-    return np.asarray(worse & ~(raw_falls & avg_falls))
+    ]
+    return np.asarray(worse & (risen[0] | risen[1]))
 
 
 def stops(
