@@ -52,7 +52,7 @@ class Stack(Protocol):
     width: int
     random: bool
     """Whether the forward pass draws random numbers (dropout)."""
-    whole: bool
+    dependent: bool
     """Whether in evaluation mode a sample's outputs depend on what is beside it."""
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
@@ -198,7 +198,7 @@ def _probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str
         stack.random = True
         _stacked_step(stack, model, x, y, shared=False)
     if isinstance(stack, VmapStack):
-        stack.whole = _depend(copied(plain), x)  # some keep a count of their calls
+        stack.dependent = _depend(copied(plain), x)  # some keep a count of their calls
     stepped = _stacked_step(stack, model, x, y)
     apart = stack.random and _device(model).type != "cpu"
     if apart or precision != "fp32":

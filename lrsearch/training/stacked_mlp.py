@@ -115,7 +115,7 @@ class MLPStack:
     """
 
     random = False
-    whole = False
+    dependent = False
 
     def __init__(self, layers: list[Layer], loss: LossGradient) -> None:
         self.layers = layers

@@ -30,7 +30,7 @@ class StackedValidation:
         assert isinstance(task.validation, Split)
         self.stack = stack
         self.device = device
-        seeing = 1 if stack.whole else trials  # whole batches must be those of a trial alone
+        seeing = 1 if stack.dependent else trials  # whole batches must be those of a trial alone
         self.batches = evaluation_batches(task, task.validation, device, seeing)
         self.whole = task.validation_loss is not None
         loss = task.validation_loss or task.loss
@@ -67,7 +67,7 @@ class StackedValidation:
 
     def _outputs(self, flat: Tensor, buffers: dict[str, Tensor], x: Tensor, i: int) -> Tensor:
         """Of batch ``i``; what a model draws at random is what it would draw alone."""
-        most = at_once(x) if self.stack.whole else len(flat)
+        most = at_once(x) if self.stack.dependent else len(flat)
         parts = []
         for start in range(0, len(flat), most):
             of = slice(start, start + most)

@@ -56,7 +56,7 @@ class VmapStack:
         self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
-        self.whole = False
+        self.dependent = False
         """Set where samples are seen together: statistics are taken of them, or random numbers
         are drawn one after the other."""
         self.labels = is_cross_entropy(loss, y)
@@ -111,12 +111,12 @@ class VmapStack:
     def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, N, ...) of all rows for the same inputs (N, ...), in evaluation mode.
 
-        Where these depend on one another (``whole``) all inputs go in at once, as those of a trial
+        Where they are ``dependent`` on one another all inputs go in at once, as those of a trial
         alone do; who asks limits the rows of parameters then (:func:`at_once`).
         """
         self.model.eval()
         rows = CHUNK_FLOATS // (len(params) * max(1, x[0].numel()))
-        rows = len(x) if self.whole else max(1, min(rows, self.most))
+        rows = len(x) if self.dependent else max(1, min(rows, self.most))
         views = self.views(params)
         with torch.no_grad():
             parts = [self.forward(views, buffers, part[None]) for part in torch.split(x, rows)]
