@@ -71,7 +71,9 @@ def _study(part: dict[str, Any]) -> str:
         line = f"{NAMES[arm]} / lrsearch, n = {len(pairs)}: CPU per trained epoch {each}"
         if found[0]["trials"] == runs["lrsearch"][0]["trials"]:
             whole = spread([a["cpu"] / b["cpu"] for a, b in pairs])
-            line += f", of the whole study {whole}, best value {spread(_bests(pairs))}"
+            line += f", of the whole study {whole}, best value {spread(_bests(pairs))}, "
+            line += f"wall time to the worse of both bests {spread(_reached(pairs))}, "
+            line += f"peak memory {spread([a['memory'] / b['memory'] for a, b in pairs])}"
         if arm == "ray":
             line += ". Its memory is what all of its processes hold alone, ours all of the largest"
         text += f"\n\n{line}."
@@ -80,6 +82,18 @@ def _study(part: dict[str, Any]) -> str:
 
 def _bests(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[float]:
     return [theirs["best"] / ours["best"] for theirs, ours in pairs]
+
+
+def _reached(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[float]:
+    """How many times longer theirs takes to a value that both have found."""
+    found = []
+    for pair in pairs:
+        target = max(run["best"] for run in pair)
+        theirs, ours = (
+            next(wall for wall, loss in run["history"] if loss <= target) for run in pair
+        )
+        found.append(theirs / ours)
+    return found
 
 
 def _training(part: dict[str, Any]) -> str:
