@@ -106,9 +106,10 @@ def _dashboard(args: argparse.Namespace) -> int:
     from lrsearch.dashboard import open_dashboard
     from lrsearch.storage import open_storage
 
-    if args.study is not None:
-        named_study(args)
-    storage = open_storage(args.storage, create=False)
+    if args.study is None:
+        storage = open_storage(args.storage, create=False)
+    else:
+        _, storage = named_study(args)
     note("reading studies ...")
     dashboard = open_dashboard(storage, args.study, args.port)
     out(f"{dashboard.url}   (Ctrl-C ends it)")

@@ -189,8 +189,6 @@ def test_a_wait_for_a_locked_file_is_told_and_ends_soon_when_somebody_wants_to_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "NOTICED_SECONDS", 0.1)
-    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
-    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "a")
     told: list[float] = []
 
     def tell(line: str) -> None:
@@ -198,7 +196,8 @@ def test_a_wait_for_a_locked_file_is_told_and_ends_soon_when_somebody_wants_to_l
         told.append(time.monotonic())
         storage.hurry()
 
-    storage.on_wait = tell
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db", on_wait=tell)
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "a")
     with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as browser:
         browser.execute("BEGIN IMMEDIATE")  # and its user has gone for lunch
         began = time.monotonic()

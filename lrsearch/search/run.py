@@ -87,7 +87,6 @@ def run(
         folder = results_folder(config.out, config.study_name)
         display = display or make_display(quiet=quiet)
         storage = open_storage(config.storage, on_wait=display.note)
-        storage.on_wait = display.note
         interrupt.hurry.append(storage.hurry)
         study = open_study(storage, config, plan.to_dict(), plan.imports)
         study.pruner = make_pruner(config.pruner, plan.epochs)

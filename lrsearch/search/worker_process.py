@@ -75,6 +75,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     # What is missing here must not be made anew: then this is not the machine where it lies.
     url = order["config"]["storage"]
     storage = open_storage(url, create=False, patience=PATIENCE_SECONDS, on_wait=note)
+    storage.on_wait = None  # whoever started us waits for the same database, and says so
     interrupt.hurry.append(storage.hurry)
     _import_families(order["families"], order["config"]["task"])
     config = make({**order["config"], "out": out})

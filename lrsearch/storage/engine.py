@@ -287,7 +287,7 @@ def open_storage(
             too, and a read-only SQLite file can be read, while another user writes it as well.
         patience: Seconds to wait for a server that does not answer now; for an SQLite file that
             another process has locked, at least 60.
-        on_wait: Called with one line if it waits for longer than a moment.
+        on_wait: Called with one line if it, or a later call, waits for longer than a moment.
 
     Raises:
         UsageError: If the URL is wrong or its driver is not installed.
@@ -335,7 +335,7 @@ def open_storage(
         storage, _ = persist(construct, full_url, patience=lambda: patience, on_wait=on_wait)
     except SchemaMismatch as error:
         raise LrsearchError(f"storage {redact(url)}: {error}") from None
-    storage.warnings = warnings
+    storage.warnings, storage.on_wait = warnings, on_wait
     return storage
 
 
