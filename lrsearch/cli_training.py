@@ -223,7 +223,10 @@ def _confirm(args: argparse.Namespace) -> int:
     assert found.file is not None
     file, why = found.file, "what came lowest on these seeds"
     if (best := file_to_train(study, storage, file.parent, found)) != file and best.exists():
-        file, why = best, "the winner held" if found.decided else "until more seeds decide"
+        file, why = (
+            best,
+            "the winner held" if found.decision.decided else "until more seeds decide",
+        )
         if not found.is_of(best_trial(study).number):  # --top 0: it is none of the arms
             why = "the answer of the search"
     train = f"train {shlex.quote(str(file))}{data}{import_options(args.imports)}"

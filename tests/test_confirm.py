@@ -240,7 +240,7 @@ def test_a_confirmation_of_the_baselines_alone_says_nothing_of_the_schedule_to_t
     shown = " ".join(capsys.readouterr().out.split())
     confirmed = read_confirmed(storage, "digits")
     assert confirmed is not None
-    assert confirmed.decided
+    assert confirmed.decision.decided
     assert f"lrsearch train {best} the answer of the search" in shown
 
 

@@ -86,10 +86,10 @@ def test_a_winner_is_called_worse_though_one_seed_that_did_not_train_hides_it_in
 def test_a_better_winner_is_called_so_though_it_did_not_train_on_one_seed() -> None:
     losses = [0.9 * v for v in STEP_DECAY[:-1]]
     found = fake_confirmation(arm("#1", [*losses, 2.303]), arm("StepLR", STEP_DECAY, "StepLR"))
-    assert found.stands
+    assert found.decision.stands
     assert "the search's winner beat the baseline StepLR (better on 19)" in sentence(found)
-    assert found.gain is not None
-    assert found.gain.difference == pytest.approx(0.1)
+    assert found.decision.gain is not None
+    assert found.decision.gain.difference == pytest.approx(0.1)
 
 
 def test_losses_below_zero_are_compared_as_they_are() -> None:
@@ -106,7 +106,7 @@ def test_a_winner_that_beat_one_recipe_and_lost_to_another_does_not_stand() -> N
         arm("StepLR", [0.1, 0.11, 0.12, 0.1], "StepLR"),
         arm("ConstantLR", [0.4, 0.41, 0.42, 0.4], "ConstantLR"),
     )
-    assert not found.stands
+    assert not found.decision.stands
     assert (
         "the search's winner beat the baseline ConstantLR (better on 4), and it lost "
         "to the baseline StepLR" in sentence(found)
@@ -148,7 +148,7 @@ def test_a_winner_that_is_lost_on_half_of_the_seeds_is_not_recommended() -> None
         arm("StepLR", about(0.15, 10), "StepLR"),
         arm("ConstantLR", about(0.2, 10), "ConstantLR"),
     )
-    assert not found.stands
+    assert not found.decision.stands
     assert headline(found).startswith(
         "Nothing found is surely better than the baselines **StepLR** and **ConstantLR**: "
     )
@@ -172,7 +172,7 @@ def test_a_recipe_that_is_lost_on_all_seeds_was_beaten() -> None:
     found = fake_confirmation(
         arm("#1", about(0.1)), arm("ConstantLR", [LOST] * 12, "ConstantLR"), arm("#2", about(0.2))
     )
-    assert found.stands
+    assert found.decision.stands
     assert "the search's winner beat the baseline ConstantLR (better on 12)." in sentence(found)
 
 
@@ -194,7 +194,7 @@ def test_the_headline_names_just_the_recipes_that_were_not_beaten() -> None:
         arm("StepLR", about(0.16, 20), "StepLR"),
         arm("CosineAnnealingLR", dead, "CosineAnnealingLR"),
     )
-    assert found.strongest is found.arm("StepLR")
+    assert found.decision.strongest is found.arm("StepLR")
     assert headline(found) == (
         "Nothing found is surely better than the baseline **CosineAnnealingLR**: **LambdaLR** at "
         "a peak learning rate of **0.3** only looked best."
@@ -207,7 +207,7 @@ def test_a_winner_that_was_lower_on_all_of_few_seeds_did_not_only_look_best() ->
         arm("StepLR", [1.0, 0.9, 0.8], "StepLR"),
         arm("ConstantLR", [0.9, 0.7, 0.6], "ConstantLR"),
     )
-    assert not found.stands
+    assert not found.decision.stands
     assert headline(found).endswith("was lower on all 3 fresh seeds, too few to be sure.")
     stopped = fake_confirmation(arm("#1", [0.03, 0.05, 0.3, 0.2]), *found.arms[1:])
     assert headline(stopped).endswith("was lower on all 3 fresh seeds, too few to be sure.")
@@ -219,8 +219,8 @@ def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:
         arm("ConstantLR", about(0.2), "ConstantLR"),
         arm("StepLR", about(0.15), "StepLR"),
     )
-    assert found.strongest is found.arm("StepLR")
-    assert not found.stands
+    assert found.decision.strongest is found.arm("StepLR")
+    assert not found.decision.stands
     assert headline(found).startswith(
         "Nothing found is surely better than the baseline **StepLR**: "
     )
@@ -248,8 +248,8 @@ def test_what_is_better_than_a_winner_that_is_a_recipe_is_the_answer() -> None:
         arm("CosineAnnealingLR", about(0.201), "CosineAnnealingLR"),
     )
     assert found.held is found.arm("#2")
-    assert found.gain == found.lead
-    assert found.strongest is found.winner
+    assert found.decision.gain == found.decision.lead
+    assert found.decision.strongest is found.winner
     assert "is better than the baseline **StepLR**; " in headline(found)
     assert "below the search's winner on 12 of 12, by 48%" in sentence(found)
 
@@ -263,8 +263,8 @@ def test_what_came_lowest_is_not_the_answer_where_a_recipe_beat_it() -> None:
         arm("ConstantLR", [2.3, 2.3, *about(0.1, 28)], "ConstantLR"),
     )
     assert found.lowest is found.arm("#2")
-    assert found.lead is not None
-    assert found.lead.verdict() == "better"
+    assert found.decision.lead is not None
+    assert found.decision.lead.verdict() == "better"
     assert found.held is found.winner
 
 
@@ -272,10 +272,10 @@ def test_the_lead_is_compared_as_one_of_all_pairs() -> None:
     found = fake_confirmation(
         arm("#1", about(0.4)), arm("#2", about(0.1)), arm("StepLR", about(0.12), "StepLR")
     )
-    assert found.lead is not None
-    assert found.lead.p is not None
-    assert found.lead.p_corrected == pytest.approx(3 * found.lead.p)
-    assert found.gain == found.lead
+    assert found.decision.lead is not None
+    assert found.decision.lead.p is not None
+    assert found.decision.lead.p_corrected == pytest.approx(3 * found.decision.lead.p)
+    assert found.decision.gain == found.decision.lead
 
 
 def test_the_lead_counts_lost_seeds() -> None:
@@ -285,8 +285,8 @@ def test_the_lead_counts_lost_seeds() -> None:
         arm("StepLR", [*about(0.12, 11), LOST], "StepLR"),
     )
     assert found.lowest is found.arm("#2")
-    assert found.lead is not None
-    assert (found.lead.n, found.lead.higher) == (12, 1)
+    assert found.decision.lead is not None
+    assert (found.decision.lead.n, found.decision.lead.higher) == (12, 1)
     assert "below the baseline StepLR on 11 of 12" in sentence(found)
 
 
@@ -300,8 +300,8 @@ def test_ten_seeds_are_enough_for_eight_arms() -> None:
         arm("ConstantLR", about(0.19, 10), "ConstantLR"),
     )
     assert found.held is found.lowest
-    assert found.lead is not None
-    assert found.lead.test == "t"
+    assert found.decision.lead is not None
+    assert found.decision.lead.test == "t"
 
 
 def test_what_came_lowest_in_the_mean_may_be_higher_on_most_seeds() -> None:
@@ -450,8 +450,8 @@ def test_a_winner_that_holds_but_bears_no_higher_rate_is_not_said_to_be_trained_
         arm(f"#{safe.number}", about(0.159), raised=0.2),
         arm("StepLR", about(0.16), "StepLR"),
     )
-    assert held.stands
-    assert not held.decided
+    assert held.decision.stands
+    assert not held.decision.decided
     first, second, *_ = sentences(
         table, replace(found, robust=Robust(safe, {safe.number: [0.2]})), held
     )

@@ -167,7 +167,7 @@ def test_a_confirmation_makes_use_of_them(in_tmp: Path) -> None:
     assert yaml.safe_load(FILE.read_text())["study"]["trial"] in [arm.trial for arm in arms]
     again = lrsearch.report("digits")
     assert again.confirmed is not None
-    assert not again.confirmed.decided  # so few seeds say nothing: it stays what it was
+    assert not again.confirmed.decision.decided  # so few seeds say nothing: it stays what it was
     assert again.schedule == result.schedule == result.robust
     for arm in arms:
         losses = losses_of(after)[arm.trial]
@@ -183,7 +183,7 @@ def test_what_to_train_with_next_is_what_export_gives_while_fresh_seeds_have_not
     confirmed = " ".join(capsys.readouterr().out.split())
     result = lrsearch.report("digits")
     assert result.confirmed is not None
-    assert not result.confirmed.decided
+    assert not result.confirmed.decision.decided
     assert lrsearch.load(FILE) == result.schedule
     assert f"lrsearch train {FILE} --epochs" in ran
     assert f"lrsearch train {FILE} until more seeds decide" in confirmed
@@ -539,7 +539,7 @@ def test_the_page_says_what_to_train_with_while_a_confirmation_has_not_decided(
     lrsearch.confirm("digits", seeds=2, quiet=True)
     result = lrsearch.report("digits")
     assert result.confirmed is not None
-    assert not result.confirmed.decided
+    assert not result.confirmed.decision.decided
     assert result.tables.found is not None
     chosen = result.tables.found.chosen.number
     assert chosen != result.study.best_trial.number

@@ -23,7 +23,7 @@ def trial_to_use(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[i
         chosen: Number of the one that did best at higher rates; ``best`` where none was raised.
         confirmed: The confirmation; where fresh seeds have decided, the answer is theirs.
     """
-    if confirmed is not None and confirmed.is_of(best) and confirmed.decided:
+    if confirmed is not None and confirmed.is_of(best) and confirmed.decision.decided:
         held = confirmed.held
         return held.trial, "best.yaml" if held is confirmed.winner else "confirmed.yaml"
     return chosen, "best.yaml" if chosen == best else "robust.yaml"
@@ -57,7 +57,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
         lines.insert(1, of_lowest(confirmed))
     else:
         lines.append(of_lowest(confirmed))
-    if found.chosen is not found.best and not confirmed.decided:
+    if found.chosen is not found.best and not confirmed.decision.decided:
         lines.insert(1, _undecided(found.chosen, confirmed))
     return [line for line in [*lines, of_edges(confirmed)] if line]
 
@@ -122,30 +122,8 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     if not best.family:
         return f"**Trial {best.number}** is the best; it has no schedule."
     schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
-    if confirmed is not None and confirmed.too_few:
-        return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
-    if confirmed is not None and confirmed.held is not confirmed.winner:
-        held, strongest = confirmed.held, confirmed.strongest
-        assert strongest is not None  # it is what `held` is better than
-        lr = words.number(float(held.schedule["lr"]))
-        name = words.baselines([f"**{strongest.baseline}**"])
-        better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
-        return f"{better} is better than {name}; {schedule} only looked best."
-    if confirmed is not None and not confirmed.stands and confirmed.unbeaten:
-        named = words.baselines([f"**{arm.baseline}**" for arm in confirmed.unbeaten])
-        recipes = sum(arm.baseline is not None for arm in confirmed.arms[1:])
-        if 2 < len(confirmed.unbeaten) == recipes:
-            named = "**any usual recipe**"
-        recipe = best.baseline and not confirmed.beaten
-        only = "was the best recipe in the search" if recipe else "only looked best"
-        rows = [row for arm in confirmed.unbeaten if (row := confirmed.against(arm.key))]
-        if all(row.lower == row.n for row in rows):
-            seeds = words.count(min(row.n for row in rows), "fresh seed")
-            only = f"was lower on all {seeds}, too few to be sure"
-        return f"Nothing found is surely better than {named}: {schedule} {only}."
-    if confirmed is not None and confirmed.stands and not confirmed.decided:
-        edge = "near the edge of what this task bears"
-        return f"{schedule} is better than the usual recipes, but {edge}."
+    if confirmed is not None and (doubt := _doubt(schedule, best, confirmed)):
+        return doubt
     text = f"Train with {schedule}"
     if best.warmup:
         text += f" after {words.count(best.warmup, 'epoch')} of linear warmup"
@@ -154,10 +132,40 @@ def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     return text + "."
 
 
+def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
+    """What fresh seeds say against the best of the search, in words ``schedule``; or nothing."""
+    decision = confirmed.decision
+    if confirmed.too_few:
+        return f"{schedule} looked best in the search; too few fresh seeds have run to say more."
+    if decision.held is not confirmed.winner:
+        held, strongest = decision.held, decision.strongest
+        assert strongest is not None  # it is what `held` is better than
+        lr = words.number(float(held.schedule["lr"]))
+        name = words.baselines([f"**{strongest.baseline}**"])
+        better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
+        return f"{better} is better than {name}; {schedule} only looked best."
+    if not decision.stands and decision.unbeaten:
+        named = words.baselines([f"**{arm.baseline}**" for arm in decision.unbeaten])
+        recipes = sum(arm.baseline is not None for arm in confirmed.arms[1:])
+        if 2 < len(decision.unbeaten) == recipes:
+            named = "**any usual recipe**"
+        recipe = best.baseline and not decision.beaten
+        only = "was the best recipe in the search" if recipe else "only looked best"
+        rows = [row for arm in decision.unbeaten if (row := confirmed.against(arm.key))]
+        if all(row.lower == row.n for row in rows):
+            seeds = words.count(min(row.n for row in rows), "fresh seed")
+            only = f"was lower on all {seeds}, too few to be sure"
+        return f"Nothing found is surely better than {named}: {schedule} {only}."
+    if decision.stands and not decision.decided:
+        edge = "near the edge of what this task bears"
+        return f"{schedule} is better than the usual recipes, but {edge}."
+    return ""
+
+
 def _undecided(chosen: TrialRow, confirmed: Confirmed) -> str:
     """What to train with where fresh seeds have named nothing that bears higher rates."""
     lr = words.number(chosen.lr)
-    until = "To be safe" if confirmed.stands else "Until more seeds decide"
+    until = "To be safe" if confirmed.decision.stands else "Until more seeds decide"
     return (
         f"{until}, train with **{chosen.family}** at a peak learning rate of "
         f"**{lr}** (trial {chosen.number}): it did best with its rates raised {RAISE:g} times."
@@ -170,7 +178,8 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
     strongest = found.strongest
     text = f"It reached a validation loss of **{value}**"
     if confirmed is not None:
-        what = "it" if confirmed.decided and confirmed.held is confirmed.winner else "its winner"
+        stays = confirmed.decision.decided and confirmed.held is confirmed.winner
+        what = "it" if stays else "its winner"
         text = f"In the search, with one seed, {what} reached a validation loss of **{value}**"
     if found.best.baseline is not None and all(trial.baseline for trial in table.trials):
         recipe = found.best.baseline

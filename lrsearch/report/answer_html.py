@@ -63,7 +63,8 @@ def key_figures(
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
     cells: list[tuple[str, str]] = []
     if found is not None and confirmed is not None and confirmed.is_of(found.best.number):
-        held, strongest, gain = confirmed.held, confirmed.strongest, confirmed.gain
+        held = confirmed.held
+        strongest, gain = confirmed.decision.strongest, confirmed.decision.gain
         seeds = words.count(held.val.n, "fresh seed")
         seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
         other = trial_shown(table, found, confirmed).number != held.trial

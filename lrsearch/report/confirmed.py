@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lrsearch.report import words
+from lrsearch.report.decision import Decision, decide
 from lrsearch.report.raised import is_near_edge, plain_loss
-from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, compare, lost_counts, method, summary
+from lrsearch.stats import FEWEST_SEEDS, Comparison, Summary, lost_counts, method, summary
 
 HOW = "Mean ± standard deviation over seeds."
 HOW_FEW = f"Mean ± standard deviation over seeds; no interval below {FEWEST_SEEDS} seeds."
@@ -151,6 +153,21 @@ class Confirmed:
         """The best of the search: the first arm, chosen before these runs."""
         return self.arms[0]
 
+    @property
+    def lowest(self) -> Arm:
+        """The arm that came lowest on these seeds (:class:`Decision`)."""
+        return self.decision.lowest
+
+    @property
+    def held(self) -> Arm:
+        """The arm that is the answer: the winner, or :attr:`lowest` in its place."""
+        return self.decision.held
+
+    @cached_property
+    def decision(self) -> Decision:
+        """Which arm is the answer, and why."""
+        return decide(self.arms, self.loss, too_few=self.too_few)
+
     def is_of(self, best: int) -> bool:
         """Whether trial number ``best`` was confirmed; not where it was found afterwards."""
         return self.winner.trial == best
@@ -158,102 +175,6 @@ class Confirmed:
     def against(self, key: str) -> Comparison | None:
         """The comparison of the winner with one arm, on validation loss."""
         return next((row for row in self.loss if row.name == key), None)
-
-    @property
-    def strongest(self) -> Arm | None:
-        """The baseline that :attr:`held` is measured by: the fewest lost, then the lowest mean."""
-        return _strongest([a for a in self.arms if a is not self.held])
-
-    @property
-    def lowest(self) -> Arm:
-        """The arm with the fewest lost seeds, then the lowest mean; the winner where equal.
-
-        Only arms that were run on as many seeds as any other count. An arm that is
-        :attr:`excluded` counts as having lost one seed more.
-        """
-        runs = [len(a.losses) for a in self.arms]
-        rows = [a for a, n in zip(self.arms, runs, strict=True) if n == max(runs) and a.val_loss]
-        excluded = self.excluded
-        lost = {a.key: len(a.lost) + (a in excluded) for a in rows}
-        return min(rows, key=lambda a: (lost[a.key], a.val.mean), default=self.winner)
-
-    @property
-    def excluded(self) -> list[Arm]:
-        """Arms that cannot be the answer: those near the edge, unless all that were tried are."""
-        tried = [a for a in self.arms if a.raised is not None and a.val_loss]
-        near = [a for a in tried if a.near_edge]
-        return near if len(near) < len(tried) else []
-
-    @property
-    def lead(self) -> Comparison | None:
-        """:attr:`lowest` against the strongest baseline; None where it is one, or there is none.
-
-        It was chosen on these very seeds. So its interval and p are corrected for as many
-        comparisons as there are pairs of arms.
-        """
-        rival = _strongest(self.arms)
-        return None if rival is None else self._lowest_against().get(rival.key)
-
-    def _lowest_against(self) -> dict[str, Comparison]:
-        """:attr:`lowest` against every baseline; empty where it is one."""
-        arm = self.lowest
-        if arm.baseline is not None or len(arm.losses) < 2:
-            return {}
-        arms = {a.key: a.losses for a in self.arms if len(a.losses) > 1}
-        recipes = {a.key for a in self.arms if a.baseline is not None}
-        rows = compare(arm.key, arms, math.comb(len(arms), 2))
-        return {row.name: row for row in rows if row.name in recipes}
-
-    @property
-    def gain(self) -> Comparison | None:
-        """:attr:`held` against the strongest baseline."""
-        if self.held is not self.winner:
-            return self.lead
-        return None if self.strongest is None else self.against(self.strongest.key)
-
-    @property
-    def held(self) -> Arm:
-        """The arm that is the answer: the winner of the search, or :attr:`lowest` in its place.
-
-        That takes its place where the winner is not surely better than the baselines, and
-        :attr:`lowest` is: better than the strongest of them, and worse than none.
-        """
-        if self.too_few or (self.stands and self.winner not in self.excluded):
-            return self.winner
-        lead = self.lead
-        better = lead is not None and lead.verdict() == "better"
-        worse = any(row.verdict() == "worse" for row in self._lowest_against().values())
-        return self.lowest if better and not worse else self.winner
-
-    @property
-    def decided(self) -> bool:
-        """Whether fresh seeds have decided what to train with; it is :attr:`held`, then."""
-        sure = not self.too_few and self.stands and self.winner not in self.excluded
-        return sure or self.held is not self.winner
-
-    @property
-    def stands(self) -> bool:
-        """Whether the winner is surely better than the strongest baseline, and worse than none."""
-        verdicts = self._verdicts()
-        rival = _strongest(self.arms[1:])
-        named = verdicts.values() if rival is None else [verdicts.get(rival.key)]
-        return "better" in named and not self.beaten
-
-    @property
-    def unbeaten(self) -> list[Arm]:
-        """The baselines that the winner is not surely better than."""
-        verdicts = self._verdicts()
-        return [a for a in self.arms if verdicts.get(a.key, "better") != "better"]
-
-    @property
-    def beaten(self) -> bool:
-        """Whether the winner is surely worse than a baseline."""
-        return "worse" in self._verdicts().values()
-
-    def _verdicts(self) -> dict[str, str]:
-        """Baseline -> verdict of the winner's comparison with it."""
-        rows = {a.key: self.against(a.key) for a in self.arms[1:] if a.baseline is not None}
-        return {key: row.verdict() for key, row in rows.items() if row is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain values, for ``--json``.
@@ -292,9 +213,3 @@ class Confirmed:
     def arm(self, key: str) -> Arm:
         """An arm by its key."""
         return next(arm for arm in self.arms if arm.key == key)
-
-
-def _strongest(arms: Sequence[Arm]) -> Arm | None:
-    """The baseline with the fewest lost seeds, then the lowest mean."""
-    rows = [a for a in arms if a.baseline is not None and a.val_loss and len(a.losses) > 1]
-    return min(rows, key=lambda a: (len(a.lost), a.val.mean), default=None)

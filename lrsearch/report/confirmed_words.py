@@ -90,7 +90,7 @@ def of_lowest(found: Confirmed) -> str:
     of_search = "search's " if first else ""
     text = f"Lowest on {seeds}, in the mean{among(found)}, is **{lowest.name}**, {mean}: "
     text += f"below the {of_search}winner {below(found.winner)}"
-    row = found.lead
+    row = found.decision.lead
     if row is None:
         return f"{text}.{_failures(lowest)}"
     if (rival := found.arm(row.name)) is not found.winner:
@@ -119,7 +119,8 @@ def among(found: Confirmed) -> str:
     lost, parts = len(found.lowest.lost), []
     if any(len(arm.lost) > lost for arm in found.arms):
         parts.append(f"with {'the fewest' if lost else 'no'} lost seeds")
-    if found.excluded and found.lowest not in found.excluded:
+    excluded = found.decision.excluded
+    if excluded and found.lowest not in excluded:
         parts.append(f"that bear {RAISE:g} times their rates")
     return f" of those {' and '.join(parts)}" if parts else ""
 
@@ -177,7 +178,7 @@ def of_winner(found: Confirmed) -> str:
     if not parts:
         return f"{on} {seeds} {_alone(found, baselines)}{_failures(winner)}"
     text = f"{on} {seeds}, paired, {who} {', and it '.join(parts)}"
-    strongest = found.strongest
+    strongest = found.decision.strongest
     row = found.against(strongest.key) if strongest is not None else None
     apart = None if row is None or row.verdict() == "equal" else _apart(row)
     if strongest is None or row is None or apart is None:
