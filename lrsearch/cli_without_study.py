@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _curves(args: argparse.Namespace) -> int:
     if _is_file(args.what):
         files, title = _files(args), ""
         lines = saved_lines(files)
-        name = "-".join(dict.fromkeys(file.stem for file in files))
+        name = _joined(files)
     else:
         values, lr, warmup = _values(args.more), _rates(args.lr or "0.1"), args.warmup or 0
         epochs = 30 if args.epochs is None else args.epochs
@@ -105,6 +106,13 @@ def _files(args: argparse.Namespace) -> list[Path]:
         if getattr(args, option) is not None:
             raise UsageError(f"curves {args.what}: the file says its --{option}; leave that out")
     return [Path(text) for text in (args.what, *args.more)]
+
+
+def _joined(files: Sequence[Path]) -> str:
+    """Their names as one; those of one name are told apart by their folders."""
+    stems = [file.stem for file in files]
+    folders = [file.parent.name if stems.count(file.stem) > 1 else "" for file in files]
+    return "-".join(filter(None, itertools.chain(*zip(folders, stems, strict=True))))
 
 
 def _values(texts: Sequence[str]) -> dict[str, Any]:

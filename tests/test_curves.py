@@ -209,13 +209,18 @@ def test_saved_schedules_are_drawn_side_by_side(
     assert "robust.yaml: OneCycleLR" in Path("curves-best-robust.html").read_text()
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    files = [tmp_path / run / "best.yaml" for run in ("a", "b")]
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [Path("best.yaml"), Path("b/best.yaml")]
     for file, steps in zip(files, (3, 4), strict=True):
-        file.parent.mkdir()
+        file.parent.mkdir(exist_ok=True)
         schedule = Schedule("StepLR", 0.1, 10, {"step_size": steps, "gamma": 0.5})
         file.write_text(yaml.safe_dump({"schedule": schedule.to_dict()}))
     assert [line.label.partition(": ")[0] for line in saved_lines(files)] == list(map(str, files))
+    assert main(["curves", *map(str, files)]) == 0
+    assert capsys.readouterr().out == "curves-best-b-best.html\n", "not over that of one of them"
 
 
 def test_curves_of_a_family_need_no_optuna(tmp_path: Path) -> None:

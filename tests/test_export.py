@@ -218,6 +218,18 @@ def test_export_of_a_task_with_parameter_groups_names_them(tmp_path: Path) -> No
     assert "torch.optim.AdamW(groups, lr=0.1)" in code
 
 
+@pytest.mark.parametrize(
+    ("params", "said"), [({}, "this is the highest."), ({"eta_min": 0.001}, "use lrsearch.load")]
+)
+def test_python_code_of_an_own_loop_says_what_becomes_of_parameter_groups(
+    params: dict[str, float], said: str
+) -> None:
+    own, known = Schedule("CosineAnnealingLR", 0.1, 10, params), {"name": "SGD"}
+    told = f"Where its parameter groups have rates of their own, {said}"
+    assert told in python_code(own)
+    assert "parameter groups" not in python_code(own, known)
+
+
 def test_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     with pytest.raises(LrsearchError, match="has no completed trial yet"):
         export_text(Bench(tmp_path).study)

@@ -387,8 +387,8 @@ def test_the_name_of_a_recipe_is_no_markup_in_figures_and_notes() -> None:
     report = make_report(named(EVIL))
     drawn = {name: figure for name, (figure, _) in report.figures.items()}
     assert drawn["winner"].data[1].name == f"{ESCAPED} baseline"
-    rings = next(trace for trace in drawn["scatter"].data if trace.name == "usual recipe")
-    assert rings.text[0].startswith(f"<i>{ESCAPED} baseline</i>")
+    frames = next(trace for trace in drawn["scatter"].data if trace.name == "usual recipe")
+    assert frames.text[0].startswith(f"<i>{ESCAPED} baseline</i>")
     said = note(report)
     escaped = r"\<b\>a\</b\> \[x\](http://y) \| \<img src=x\>"
     assert f"| {escaped} | " in said

@@ -160,6 +160,7 @@ def test_a_regression_gets_squared_error_and_no_metric() -> None:
         ({}, "mse_loss"),  # also of targets of 0 and 1 for several labels
         ({"loss": nn.BCEWithLogitsLoss()}, "BCEWithLogitsLoss"),
         ({"loss": lambda z, y: (z - y).square().mean()}, "of its own"),
+        ({"loss": nn.BCEWithLogitsLoss().__call__}, "BCEWithLogitsLoss"),
         ({"validation_loss": nn.functional.l1_loss}, "l1_loss"),
     ],
 )

@@ -49,7 +49,7 @@ def hero(
             scatter,
             "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
             f"**hollow** ones were stopped early and stand at the loss they had then{rail}. "
-            "Rings: the best, and the baselines.",
+            "A ring: the best; squares: the baselines.",
         )
     )
 

@@ -20,6 +20,7 @@ from lrsearch.report.style import (
     GREY,
     LEGEND_ABOVE,
     LEGEND_BELOW,
+    MIDDLE_GREY,
     VERMILION,
     family_style,
     figure_layout,
@@ -28,8 +29,6 @@ from lrsearch.report.tables import PruningTable, StudyTable, TrialRow
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-RING = "rgba(127,127,127,0.95)"
 
 
 class Marks(NamedTuple):
@@ -104,7 +103,8 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
     """Peak lr (log axis) against validation loss: colour and symbol say the family.
 
     Trials trained to the end are filled, pruned ones hollow at the loss they had when they were
-    stopped, diverged ones lie on a rail at the top. Rings mark the best and the usual recipes.
+    stopped, diverged ones lie on a rail at the top. A ring is around the best, a square around
+    each usual recipe: a legend shows neither size nor width.
     """
     import plotly.graph_objects as go
 
@@ -139,7 +139,7 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
             )
     for family in dict.fromkeys(m.family for m in rows.marks):
         _legend_mark(figure, family)
-    _rings(figure, rows)
+    _frames(figure, rows)
     values = [v for m in rows.marks for v in m.loss if v is not None and math.isfinite(v)]
     wide = bool(values) and max(values) > 3 * min(values)
     rail = any(m.status == "diverged" for m in rows.marks)
@@ -222,10 +222,15 @@ def _legend_mark(figure: Figure, family: str) -> None:
     )
 
 
-def _rings(figure: Figure, rows: LrVsLoss) -> None:
-    ringed = [t for t in rows.baselines if t is not rows.best]
-    for name, trials, size in (("usual recipe", ringed, 15), ("best", [rows.best], 20)):
-        shown = [t for t in trials if t is not None]
+def _frames(figure: Figure, rows: LrVsLoss) -> None:
+    """What marks the usual recipes and the best."""
+    best = [] if rows.best is None else [rows.best]
+    recipes = [t for t in rows.baselines if t is not rows.best]
+    frames = (
+        ("usual recipe", recipes, "square-open", 15, 1.4),
+        ("best", best, "circle-open", 20, 2.4),
+    )
+    for name, shown, symbol, size, width in frames:
         if not shown:
             continue
         figure.add_scatter(
@@ -234,10 +239,10 @@ def _rings(figure: Figure, rows: LrVsLoss) -> None:
             mode="markers",
             name=name,
             marker={
-                "symbol": "circle-open",
+                "symbol": symbol,
                 "size": size,
-                "color": RING,
-                "line": {"width": 1.4 if name != "best" else 2.4},
+                "color": MIDDLE_GREY,
+                "line": {"width": width},
             },
             text=[_recipe(t) + hover(t) for t in shown],
             hovertemplate="%{text}<extra></extra>",

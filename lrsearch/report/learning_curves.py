@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lrsearch.report.figures import RING, legend_height, log_ticks, loss_axis
-from lrsearch.report.style import LEGEND_BELOW, family_style, figure_layout, lay_out, pale
+from lrsearch.report.figures import legend_height, log_ticks, loss_axis
+from lrsearch.report.style import (
+    LEGEND_BELOW,
+    MIDDLE_GREY,
+    family_style,
+    figure_layout,
+    lay_out,
+    pale,
+)
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
 
 if TYPE_CHECKING:
@@ -210,7 +217,7 @@ def winner_figure(rows: Sequence[LearningCurve]) -> Figure:
             fill="tozeroy" if i == 0 else None,
             fillcolor=pale(style.color, 0.2),
             line={
-                "color": style.color if i == 0 else RING,
+                "color": style.color if i == 0 else MIDDLE_GREY,
                 "width": 2.6 if i == 0 else 1.6,
                 "dash": "solid" if i == 0 else "dot",
                 "shape": "hv" if row.level else "linear",

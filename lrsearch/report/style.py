@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, VIOLET, GREY = "#CC79A7", "#56B4E9", "#7A4FE0", "#6D6D6D"
 
+MIDDLE_GREY = "rgba(127,127,127,0.95)"
+"""For what stands beside the families in a figure; it shows on light and on dark pages."""
 PALETTE: tuple[str, ...] = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, VIOLET, GREY)
 """Colours for lines that are not families (parameter values, arms), in order of use."""
 

@@ -50,7 +50,8 @@ def python_code(
     differ = len({group["lr"] for group in groups}) > 1
     args = _sources(family, schedule)
     found = _legs(schedule, args)
-    legs, classes, shape = _each(schedule, args, found) if differ else found
+    scaled = _each(schedule, args, found)
+    legs, classes, shape = scaled if differ else found
     lines = [f'"""{schedule.describe()}, lr {schedule.lr!r}, {schedule.epochs} epochs."""', ""]
     if shape is not None:
         lines += [*_IMPORTS.get(shape, []), "from dataclasses import dataclass", ""]
@@ -67,6 +68,10 @@ def python_code(
     if differ:
         rates = ", ".join(repr(group["lr"]) for group in groups)
         made = f"The optimizer's groups must have the rates {rates}."
+    elif optimizer is None:  # of the user's own loop, and so are its parameter groups
+        made += "\n    Where its parameter groups have rates of their own, "
+        same = scaled == found
+        made += "this is the highest." if same else "use lrsearch.load: this code has one rate."
     if schedule.interval == "step":
         made += (
             f"\n    {_PER_EPOCH} counts optimizer steps: fewer than batches where gradients are "

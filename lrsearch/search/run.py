@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,9 @@ def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> l
 def _loss(plan: Plan) -> str:
     """What the search judges by, in torch's or the user's words: a task may have a default one."""
     loss: Any = plan.task.validation_loss or plan.task.loss
+    owner: Any = getattr(loss, "__self__", None)
+    if inspect.ismethod(loss) and loss == owner.__call__:
+        loss = owner
     name = str(getattr(loss, "__name__", type(loss).__name__))
     return "of its own" if name in ("<lambda>", "partial") else name
 
