@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch import config as configs
 from lrsearch.errors import UsageError
-from lrsearch.optuna_helpers import backend, optuna_logs_errors_only
+from lrsearch.optuna_helpers import optuna_logs_errors_only, storage_of
 from lrsearch.result import Result
 from lrsearch.settings import SETTINGS, default_storage
 
@@ -298,7 +298,7 @@ def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, Ba
             return load_study(storage, study), storage
     if not hasattr(study, "study_name"):
         raise UsageError(f"expected a study or its name, got {study!r:.60}")
-    return study, backend(study._storage)
+    return study, storage_of(study)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.optuna_helpers import storage_of
 from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from optuna.trial import BaseTrial, FrozenTrial
 
 
@@ -27,15 +27,16 @@ _OF_A_SCHEDULE = {"family", "lr", "epochs", "interval"}
 """What a stored schedule has at least; another program may have kept less."""
 
 
-def confirmation_study(storage: BaseStorage, name: str) -> optuna.Study | None:
+def confirmation_study(study: optuna.Study) -> optuna.Study | None:
     """The study ``NAME-confirm`` of the search ``NAME``; None where there is none."""
     import optuna
 
+    name, storage = study.study_name + CONFIRM_SUFFIX, storage_of(study)
     try:
-        study = optuna.load_study(study_name=name + CONFIRM_SUFFIX, storage=storage)
+        again = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         return None
-    return study if isinstance(study.user_attrs.get(CONFIRM_ATTR), Mapping) else None
+    return again if isinstance(again.user_attrs.get(CONFIRM_ATTR), Mapping) else None
 
 
 def info_of(attrs: Mapping[str, Any]) -> Mapping[str, Any]:

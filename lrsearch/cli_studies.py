@@ -57,24 +57,22 @@ def add_report(sub: argparse.ArgumentParser) -> Call:
 def _report(args: argparse.Namespace) -> int:
     from lrsearch.attributes import CONFIRM_ATTR
     from lrsearch.report.page import write_report
-    from lrsearch.search.study import folder_of
+    from lrsearch.search.study import folder_of, load_study
 
     study, storage = named_study(args)
     if CONFIRM_ATTR in study.user_attrs:  # a confirmation is a part of its search's report
-        args.study = study.user_attrs[CONFIRM_ATTR]["of"]
-        study, storage = named_study(args)
+        study = load_study(storage, study.user_attrs[CONFIRM_ATTR]["of"])
     if args.record:
         from lrsearch.report.record import write_record
 
-        written = write_record(study, storage, Path(args.record))
+        written = write_record(study, Path(args.record))
     elif args.overview:
         from lrsearch.report.pictures import write_overview
 
-        written = [write_overview(study, storage, Path(args.overview))]
+        written = [write_overview(study, Path(args.overview))]
     else:
         written = write_report(
             study,
-            storage,
             Path(args.output) if args.output else folder_of(study) / "report.html",
             png=Path(args.png) if args.png else None,
             csv=Path(args.csv) if args.csv else None,
@@ -134,7 +132,7 @@ def add_export(sub: argparse.ArgumentParser) -> Call:
 
 
 def _export(args: argparse.Namespace) -> int:
-    study, storage = named_study(args)
+    study, _ = named_study(args)
     from lrsearch.export import answer_note, export_text
     from lrsearch.files import write_text
 
@@ -145,7 +143,7 @@ def _export(args: argparse.Namespace) -> int:
         out(args.output)
     else:
         sys.stdout.write(text)
-    if args.trial is None and (line := answer_note(study, storage)):
+    if args.trial is None and (line := answer_note(study)):
         note(f"lrsearch: {line.replace('`', '')}")
     return 0
 
@@ -161,10 +159,10 @@ def add_show(sub: argparse.ArgumentParser) -> Call:
 
 
 def _show(args: argparse.Namespace) -> int:
-    study, storage = named_study(args)
+    study, _ = named_study(args)
     from lrsearch.report.status import print_status, study_status
 
-    status = study_status(study, storage)
+    status = study_status(study)
     if args.json:
         out_json(status)
     else:

@@ -222,7 +222,7 @@ def _confirm(args: argparse.Namespace) -> int:
     data = data_option(args.data_dir or stored_config(study).get("data_dir"))
     assert found.file is not None
     file, why = found.file, "what came lowest on these seeds"
-    if (best := file_to_train(study, storage, file.parent, found)) != file and best.exists():
+    if (best := file_to_train(study, file.parent, found)) != file and best.exists():
         file, why = (
             best,
             "the winner held" if found.decision.decided else "until more seeds decide",

@@ -109,8 +109,8 @@ def confirm(
             "to it"
         )
     best_trial(study)  # where there is none, it says why
-    table = load(study, storage)
-    found = robust(table, storage)
+    table = load(study)
+    found = robust(table, study)
     arms = choose_arms(table, top, None if found is None else found.trial)
     own = [arm for arm in arms if arm["baseline"] is None]
     config = _config(study, storage.url, overrides or {}, len(arms) * seeds + len(own))
@@ -122,19 +122,19 @@ def confirm(
         plan = make_plan(config, task)
         _same_task(study, plan, note)
         raised = [(raised_arm(arm), fresh[0]) for arm in own]
-        before = read_confirmed(storage, study.study_name)
+        before = read_confirmed(study)
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):
             note(line)
         train_confirmation(plan, again, Context(storage, interrupt, note, task=task))
-    confirmed = read_confirmed(storage, study.study_name)
+    confirmed = read_confirmed(study)
     if confirmed is None:
         raise LrsearchError(
             f"no run of the best schedule of {study.study_name!r} came to its end on fresh seeds; "
             f"{typed('show', study.study_name + CONFIRM_SUFFIX, storage.label)} tells why"
         )
     folder = results_folder(plan.config.out, study.study_name)
-    write_robust(study, robust(table, storage), folder / "robust.yaml")  # more may be known now
+    write_robust(study, robust(table, study), folder / "robust.yaml")  # more may be known now
     file = write_confirmed(study, confirmed, folder / "confirmed.yaml")
     return dataclasses.replace(confirmed, file=file)
 
@@ -196,15 +196,14 @@ def known(outcome: Outcome) -> Confirmed | None:
 
     ``confirmed.yaml`` is written beside the other files of the run.
     """
-    study, storage = outcome.study, outcome.storage
-    found = read_confirmed(storage, study.study_name)
-    again = confirmation_study(storage, study.study_name)
+    study = outcome.study
+    found, again = read_confirmed(study), confirmation_study(study)
     if found is None or again is None or found.finished < found.planned:
         return None
     if not found.is_of(best_trial(study).number):
         return None
     top, robust_now = again.user_attrs[CONFIRM_ATTR]["top"], outcome.robust
-    table = load(study, storage)
+    table = load(study)
     arms = choose_arms(table, top, None if robust_now is None else robust_now.trial)
     if not {arm["key"] for arm in arms} <= {arm.key for arm in found.arms}:
         return None

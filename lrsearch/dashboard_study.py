@@ -59,12 +59,12 @@ def prepare(study: optuna.Study, storage: Storage) -> StudyTable:
     from optuna_dashboard import save_note, save_plotly_graph_object
 
     if CONFIRM_ATTR in study.user_attrs:
-        table = load(study, storage)
+        table = load(study)
         found = confirmed_of(table, study.user_attrs[CONFIRM_ATTR])
         save_note(study, confirm_note(found, study.user_attrs[CONFIRM_ATTR]))
         place_pictures(table, storage)
         return table
-    report = make_report(study, storage)
+    report = make_report(study)
     save_note(study, note(report))
     for name, title in FIGURES.items():
         if name in report.figures:
@@ -214,7 +214,7 @@ class Pictures:
         table, trial = self._trials.get(artifact_id, (None, None))
         if table is not None and trial is not None and trial.finished is None:
             study = optuna.load_study(study_name=table.name, storage=self._storage)
-            table = load(study, self._storage)
+            table = load(study)
             trial = next((t for t in table.trials if t.trial_id == trial.trial_id), None)
         if table is None or trial is None:
             raise ArtifactNotFound(artifact_id)

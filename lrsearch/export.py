@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import yaml
@@ -16,7 +16,7 @@ from lrsearch.divergence import status_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
 from lrsearch.objective import check_direction
-from lrsearch.optuna_helpers import backend
+from lrsearch.optuna_helpers import label_of
 from lrsearch.report import words
 from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import typed
@@ -31,9 +31,6 @@ from lrsearch.schedules.family import stepping
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.study import versions
 from lrsearch.yamlfile import read_yaml
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
 
 
 def best_trial(study: optuna.Study, number: int | None = None) -> FrozenTrial:
@@ -73,7 +70,7 @@ def why_none(study: optuna.Study) -> str:
             f"look for NaN in the data, or search lower rates {how}"
         )
     if ended and all(t.state == TrialState.FAIL for t in ended):
-        why = f"{typed('show', study.study_name, _label(study))} says why"
+        why = f"{typed('show', study.study_name, label_of(study))} says why"
         if not ours:
             why = "an exception or a loss of NaN ended each, and the log of its loop says which"
         return f"study {study.study_name!r}: all {words.count(len(ended), 'trial')} failed; {why}"
@@ -85,45 +82,34 @@ def why_none(study: optuna.Study) -> str:
     return f"study {study.study_name!r} has no completed trial yet; run it a little longer"
 
 
-def answer_trial(study: optuna.Study, storage: BaseStorage) -> FrozenTrial:
+def answer_trial(study: optuna.Study) -> FrozenTrial:
     """The trial that the report names: what alone held on fresh seeds, or is robust, or the best.
 
     Args:
         study: The search.
-        storage: Its database, where its confirmation lies.
 
     Raises:
         LrsearchError: As of :func:`best_trial`.
     """
-    number, _ = answer_of(study, storage)
+    number, _ = answer_of(study)
     return best_trial(study, number)
 
 
-def answer_note(study: optuna.Study, storage: BaseStorage) -> str:
-    """Where :func:`answer_trial` is not the best of the search, or came not lowest: why, in words.
-
-    Args:
-        study: The search.
-        storage: Its database.
-    """
-    best, (number, file) = best_trial(study).number, answer_of(study, storage)
+def answer_note(study: optuna.Study) -> str:
+    """Why :func:`answer_trial` is not the best of the search, or came not lowest; or nothing."""
+    best, (number, file) = best_trial(study).number, answer_of(study)
     if file == "robust.yaml":
-        return robust_note(number, best, typed("export", study.study_name, _label(study)))
-    found = read_confirmed(storage, study.study_name)
+        return robust_note(number, best, typed("export", study.study_name, label_of(study)))
+    found = read_confirmed(study)
     return "" if found is None else other(found, best)
 
 
-def answer_of(study: optuna.Study, storage: BaseStorage) -> tuple[int, str]:
+def answer_of(study: optuna.Study) -> tuple[int, str]:
     """Number of :func:`answer_trial`, and the file of a run that has it."""
     best = best_trial(study).number
-    robust = robust_trial(study, storage)
-    found = read_confirmed(storage, study.study_name)
+    robust = robust_trial(study)
+    found = read_confirmed(study)
     return trial_to_use(best, best if robust is None else robust, found)
-
-
-def _label(study: optuna.Study) -> str:
-    """The study's database, as it may be shown; "" where it has no name."""
-    return str(getattr(backend(study._storage), "label", ""))
 
 
 def configuration(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
@@ -194,10 +180,10 @@ def export_text(
     if trial is None and (again := study.user_attrs.get(CONFIRM_ATTR)):
         raise UsageError(
             f"study {study.study_name!r} is a confirmation, and its best run the luckiest seed: "
-            f"{typed('export', again['of'], _label(study))}, with --trial N for another than the "
-            "search's answer"
+            f"{typed('export', again['of'], label_of(study))}, with --trial N for another than "
+            "the search's answer"
         )
-    chosen = answer_trial(study, study._storage) if trial is None else best_trial(study, trial)
+    chosen = answer_trial(study) if trial is None else best_trial(study, trial)
     content = configuration(study, chosen)
     if python:
         from lrsearch.schedules.code import python_code

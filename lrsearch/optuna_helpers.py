@@ -8,25 +8,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import BaseStorage
 
 
-def backend(storage: BaseStorage) -> BaseStorage:
-    """What keeps the trials: the storage behind Optuna's cache, or the storage itself.
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """What keeps a study: the storage behind Optuna's cache.
 
     Only of the cache: what a ``JournalStorage`` has in ``_backend`` is a file, and no storage.
 
     Example:
-        >>> from optuna.storages import InMemoryStorage
-        >>> type(backend(InMemoryStorage())).__name__
+        >>> import optuna
+        >>> type(storage_of(optuna.create_study())).__name__
         'InMemoryStorage'
     """
     from optuna.storages import _CachedStorage
 
-    if not isinstance(storage, _CachedStorage):
-        return storage
-    inner: BaseStorage = storage._backend
-    return inner
+    storage: BaseStorage = study._storage
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
+def label_of(study: optuna.Study) -> str:
+    """The database of a study, as it may be shown; "" where it has no name."""
+    return str(getattr(storage_of(study), "label", ""))
 
 
 @contextmanager

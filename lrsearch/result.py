@@ -104,7 +104,7 @@ class Result:
     def _answer(self) -> FrozenTrial:
         from lrsearch.export import answer_trial
 
-        return answer_trial(self.study, self.storage)
+        return answer_trial(self.study)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -149,7 +149,7 @@ class Result:
         """Everything that the report shows, read once; make a new result to see more trials."""
         from lrsearch.report.report import make_report
 
-        return make_report(self.study, self.storage)
+        return make_report(self.study)
 
     def write(
         self,
@@ -176,7 +176,6 @@ class Result:
 
         return write_report(
             self.study,
-            self.storage,
             Path(path) if path is not None else folder_of(self.study) / "report.html",
             png=None if png is None else Path(png),
             csv=None if csv is None else Path(csv),

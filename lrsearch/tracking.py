@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.files import check_folder, results_folder
-from lrsearch.optuna_helpers import backend
+from lrsearch.optuna_helpers import storage_of
 
 if TYPE_CHECKING:
     import optuna
@@ -180,7 +180,7 @@ def _points(study: optuna.Study, trial: FrozenTrial) -> Iterable[tuple[str, int,
     from lrsearch.storage import Storage
     from lrsearch.storage.history import load_history
 
-    inner = backend(study._storage)
+    inner = storage_of(study)
     rows = None
     if isinstance(inner, Storage):
         rows = load_history(inner, study._study_id, trial_ids=[trial._trial_id])

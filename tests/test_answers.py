@@ -93,7 +93,7 @@ def test_a_confirmation_of_an_earlier_best_is_not_told_of_the_new_one(
     study.tell(trial, 0.1)
     capsys.readouterr()
     assert main(["show", "digits"]) == 0
-    assert answer_trial(study, storage).number == trial.number
+    assert answer_trial(study).number == trial.number
     told = "What was confirmed is {}, the best before more trials were run"
     assert told.format("ConstantLR, lr 0.1 (#0)") in capsys.readouterr().out
     assert main(["report", "digits", "-o", "after.html"]) == 0
@@ -131,7 +131,7 @@ def test_show_lists_running_trials_with_where_they_are(storage: Storage) -> None
     made = fakes(12)
     made[-1].state, made[-1].stopped = TrialState.RUNNING, ""
     made[-1].losses = made[-1].losses[:3]
-    status = study_status(make_study(made=made, storage=storage), storage)
+    status = study_status(make_study(made=made, storage=storage))
     (running,) = status["running"]
     assert (running["number"], running["epoch"]) == (11, 3)
     assert running["val_loss"] == pytest.approx(float(made[-1].losses[-1]))
@@ -156,7 +156,7 @@ def test_studies_lists_what_the_database_has(
 def study_status_best(storage: Storage, name: str) -> float:
     import optuna
 
-    status = study_status(optuna.load_study(study_name=name, storage=storage), storage)
+    status = study_status(optuna.load_study(study_name=name, storage=storage))
     value: float = status["best"]["val_loss"]
     return value
 
@@ -166,7 +166,7 @@ def test_a_trial_that_another_program_added_without_a_schedule_is_nowhere_counte
     storage: Storage, capsys: pytest.CaptureFixture[str], kept: object
 ) -> None:
     study = make_study(20, storage=storage)
-    told = study_status(study, storage), studies(storage), best_trial(study).number
+    told = study_status(study), studies(storage), best_trial(study).number
     attrs = {} if kept is None else {"schedule": kept}
     for state, value in ((TrialState.COMPLETE, 1e-6), (TrialState.PRUNED, None)):
         study.add_trial(
@@ -179,7 +179,7 @@ def test_a_trial_that_another_program_added_without_a_schedule_is_nowhere_counte
                 intermediate_values={1: 1e-6},
             )
         )
-    assert (study_status(study, storage), studies(storage), best_trial(study).number) == told
+    assert (study_status(study), studies(storage), best_trial(study).number) == told
     assert told[0]["best"]["number"] == told[2]
     assert told[1][0]["best"] == told[0]["best"]["val_loss"]
     assert main(["show", "digits"]) == 0
@@ -205,7 +205,7 @@ def test_of_a_study_of_plain_optuna_every_trial_counts(storage: Storage) -> None
     study = optuna.create_study(study_name="plain", storage=storage)
     study.add_trial(create_trial(value=0.5, user_attrs={"schedule": "cosine"}))
     study.add_trial(create_trial(value=0.25))
-    assert study_status(study, storage)["best"]["number"] == 1
+    assert study_status(study)["best"]["number"] == 1
     (row,) = studies(storage)
     assert (row["trials"], row["complete"], row["best"]) == (2, 2, 0.25)
 
@@ -317,7 +317,7 @@ def test_a_trial_that_another_program_added_to_a_study_of_ours_is_left_out(
     for words in (["report", "digits", "-o", "r.html"], ["export", "digits"], ["show", "digits"]):
         assert main(words) == 0
     assert "1e-09" not in capsys.readouterr().out
-    history = optuna_figures.history_figure(load(study, storage))
+    history = optuna_figures.history_figure(load(study))
     assert list(history.data[0].x) == [0, 1, 2, 3, 5, 6]
 
 

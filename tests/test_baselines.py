@@ -136,7 +136,7 @@ def test_only_samplers_that_see_curves_are_shown_them(in_tmp: Path) -> None:
 
 def test_report_importance_and_confirm_cope_with_them(in_tmp: Path) -> None:
     outcome = searched(18, schedules="StepLR,ExponentialLR", pruner="none")
-    table = load(outcome.study, outcome.storage)
+    table = load(outcome.study)
     assert {row.family for row in families_table(table)} == {*RECIPES, "ExponentialLR"}
     found = importance(table)
     assert found.trials == 15  # the three say nothing of what was searched
@@ -144,5 +144,5 @@ def test_report_importance_and_confirm_cope_with_them(in_tmp: Path) -> None:
     assert "ConstantLR" not in found.too_few
     arms = [arm["baseline"] for arm in choose_arms(table, top=1)]
     assert set(RECIPES) <= set(arms)
-    html = page(make_report(outcome.study, outcome.storage))
+    html = page(make_report(outcome.study))
     assert "OneCycleLR" in html.partition('id="sure"')[2]

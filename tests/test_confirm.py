@@ -185,19 +185,19 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     )
     assert "Files lrsearch-results/digits/confirmed.yaml" in shown
     assert "lrsearch train lrsearch-results/digits/confirmed.yaml what came lowest" in shown
-    table = load(study, storage)
-    assert sentences(table, answer(table), read_confirmed(storage, "digits"))[0] == (
+    table = load(study)
+    assert sentences(table, answer(table), read_confirmed(study))[0] == (
         "**ConstantLR** at a peak learning rate of **0.1** is better than the baseline "
         "**ConstantLR**; "
         "**ConstantLR** at a peak learning rate of **0.0001** only looked best."
     )
-    _, held, winner = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    _, held, winner = sentences(table, answer(table), read_confirmed(study))
     assert held.startswith("Lowest on 4 fresh seeds, in the mean, is **ConstantLR, lr 0.1 (#1)**")
     assert "its winner reached a validation loss of **0.2000**" in winner
     assert ". The search's winner, ConstantLR, lr 0.0001 (#0): on 4 fresh seeds, " in winner
     assert main(["export", "digits-confirm"]) == 2
     assert "the luckiest seed: lrsearch export digits, with --trial N" in capsys.readouterr().err
-    html = page(make_report(study, storage))
+    html = page(make_report(study))
     export = f"lrsearch export digits --storage {storage.label} --trial 0"
     assert f"of the search did not (<code>{export}</code>)" in html
     assert '<pre id="yaml" tabindex="0"># study digits · trial 1 ' in html
@@ -219,7 +219,7 @@ def test_what_came_lowest_on_fresh_seeds_is_told_where_it_is_not_the_winner(
     assert yaml.safe_load(Path("best.yaml").read_text())["study"]["trial"] == 0
     assert "Learning rate of trial 1, the best of those on fresh seeds" in html
     assert ">0.2100<" in html.partition("to train with</th>")[2][:120]
-    confirmed = read_confirmed(storage, "digits")
+    confirmed = read_confirmed(study)
     assert confirmed is not None
     assert confirmed.held is confirmed.lowest
     told = words.loss(confirmed.lowest.val.median)
@@ -238,7 +238,7 @@ def test_a_confirmation_of_the_baselines_alone_says_nothing_of_the_schedule_to_t
     best = write_best(study, Path("lrsearch-results/digits/best.yaml"))
     assert main(["confirm", "digits", "--top", "0", "--seeds", "4", "--quiet"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    confirmed = read_confirmed(storage, "digits")
+    confirmed = read_confirmed(study)
     assert confirmed is not None
     assert confirmed.decision.decided
     assert f"lrsearch train {best} the answer of the search" in shown
@@ -283,7 +283,7 @@ def test_what_came_lowest_is_written_with_what_fresh_seeds_said_of_it(storage: S
     assert confirmed["test_accuracy"]["mean"] == lowest.test.mean
     assert confirmed["baselines"] == {"ConstantLR": recipe.val.mean}
     assert "lowest validation loss when trained again" in result.file.read_text().splitlines()[0]
-    assert read_confirmed(storage, "digits") == replace(result, file=None)
+    assert read_confirmed(study) == replace(result, file=None)
 
 
 def test_who_lost_a_seed_did_not_come_lowest() -> None:
@@ -311,8 +311,8 @@ def test_a_planted_tie_on_digits_is_called_one(storage: Storage) -> None:
     assert [row.verdict() for row in result.loss] == ["equal", "unclear"]
     assert "**not distinguishable** from the baselines StepLR (" in sentence(result)
     assert "and ConstantLR (equal)" in sentence(result)
-    table = load(study, storage)
-    lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    table = load(study)
+    lines = sentences(table, answer(table), read_confirmed(study))
     assert lines[0].startswith("Nothing found is surely better than")
 
 
@@ -327,7 +327,7 @@ def test_schedules_that_are_one_curve_are_trained_once(storage: Storage) -> None
         found(constant(0.05), 0.24, baseline="ConstantLR"),
         found(constant(0.4), 0.25),
     )
-    arms = choose_arms(load(study, storage), top=2)
+    arms = choose_arms(load(study), top=2)
     assert [(arm["key"], arm["trial"]) for arm in arms] == [
         ("#0", 0),
         ("#3", 3),
@@ -339,7 +339,7 @@ def test_a_baseline_that_won_is_the_winner_and_stands_there_once(storage: Storag
     study = search_of(
         storage, found(constant(0.1), 0.2, baseline="ConstantLR"), found(constant(0.3), 0.3)
     )
-    arms = choose_arms(load(study, storage), top=3)
+    arms = choose_arms(load(study), top=3)
     assert [arm["key"] for arm in arms] == ["ConstantLR", "#1"]
 
 
@@ -350,11 +350,11 @@ def test_no_schedule_but_the_baselines(storage: Storage) -> None:
         found(constant(0.2), 0.3, baseline="high"),
         found(constant(0.2), 0.2, baseline="twin"),
     )
-    table = load(study, storage)
+    table = load(study)
     assert [arm["key"] for arm in choose_arms(table, top=0)] == ["twin", "high"]
     without = search_of(storage, found(constant(0.1), 0.1), name="bare")
     with pytest.raises(LrsearchError, match="no completed baseline; write --top 1"):
-        choose_arms(load(without, storage), top=0)
+        choose_arms(load(without), top=0)
 
 
 @pytest.mark.parametrize(
@@ -400,8 +400,8 @@ def test_an_arm_of_which_most_did_not_train_is_said_so(good: float, dead: float)
 def test_without_a_recipe_the_headline_names_what_to_train(storage: Storage) -> None:
     study = search_of(storage, found(constant(0.1), 0.2))
     confirm(study, storage, seeds=3)
-    table = load(study, storage)
-    lines = sentences(table, answer(table), read_confirmed(storage, "digits"))
+    table = load(study)
+    lines = sentences(table, answer(table), read_confirmed(study))
     assert lines[0] == "Train with **ConstantLR** at a peak learning rate of **0.1**."
     assert "there is no usual recipe to compare it with" in lines[1]
 
@@ -433,12 +433,12 @@ def test_more_seeds_and_more_schedules_add_runs_and_repeat_none(storage: Storage
     assert len(set(pairs)) == 11
     assert result.finished == result.planned == 9
     there = optuna.load_study(study_name="digits-confirm", storage=storage)
-    assert study_status(there, storage)["target"] == 11
+    assert study_status(there)["target"] == 11
     assert [arm.val.n for arm in result.arms] == [3, 3, 3]
     fewer = confirm(study, storage, top=2, seeds=2)
     assert fewer.seeds == result.seeds == (1001, 1002, 1003)
     assert fewer.finished == fewer.planned == 9
-    record = make_record(study, storage)
+    record = make_record(study)
     assert record["commands"][1] == "lrsearch confirm digits --top 2 --seeds 3"
 
 
@@ -799,7 +799,7 @@ def test_the_files_say_which_of_the_lost_seeds_failed(storage: Storage, tmp_path
     arm = {"key": "#0", "schedule": constant(0.1).to_dict(), "trial": 0}
     plan = {"of": "digits", "arms": [arm], "seeds": [1001, 1002, 1003], "slots": []}
     again.set_user_attr(CONFIRM_ATTR, plan)
-    result = read_confirmed(storage, "digits")
+    result = read_confirmed(study)
     assert result is not None
     told = result.to_dict()["arms"][0]
     assert (told["lost_seeds"], told["failed_seeds"]) == ([1002, 1003], [1003])

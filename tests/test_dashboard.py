@@ -85,7 +85,7 @@ def test_our_figures_and_the_answer_are_in_the_study(served: Dashboard, storage:
 
 
 def test_each_trial_has_its_curve_as_an_image(served: Dashboard, storage: Storage) -> None:
-    table = load(optuna.load_study(study_name="digits", storage=storage), storage)
+    table = load(optuna.load_study(study_name="digits", storage=storage))
     for trial in (table.trials[0], table.trials[-1]):
         path = f"/artifacts/1/{trial.trial_id}/{picture_id(trial.trial_id)}"
         picture = ElementTree.fromstring(ask(served, path))
@@ -105,7 +105,7 @@ def test_only_the_curve_of_a_trial_that_has_not_ended_reads_its_study_again(
     running = study.ask()
     running.set_user_attr("schedule", study.trials[0].user_attrs["schedule"])
     read: list[int] = []
-    table, pictures = load(study, storage), Pictures(storage)
+    table, pictures = load(study), Pictures(storage)
     monkeypatch.setattr(
         "lrsearch.dashboard_study.load", lambda *given: read.append(1) or load(*given)
     )
@@ -224,7 +224,7 @@ def test_the_last_trials_of_a_study_and_another_of_its_name_are_filled_too(
 
     def prepared(study: optuna.Study, storage: Storage) -> Any:
         filled.append(len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))))
-        return load(study, storage)
+        return load(study)
 
     monkeypatch.setattr("lrsearch.dashboard.prepare", prepared)
     filler = _Filler(storage, Pictures(storage))

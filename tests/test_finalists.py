@@ -36,7 +36,7 @@ def table_of(folder: Path, losses: np.ndarray, baseline: int = -1) -> StudyTable
         for i, (lr, loss) in enumerate(zip(RATES, losses, strict=False))
     ]
     storage = open_storage(f"sqlite:///{folder}/gentler.db")
-    return load(make_study(name="s", made=made, epochs=EPOCHS, storage=storage), storage)
+    return load(make_study(name="s", made=made, epochs=EPOCHS, storage=storage))
 
 
 def test_of_losses_that_differ_by_luck_alone_the_lowest_peak_is_taken(tmp_path: Path) -> None:

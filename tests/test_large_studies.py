@@ -79,9 +79,9 @@ def test_a_page_of_the_families_of_torch_is_made_without_torch(
 
 
 def test_lines_of_long_trials_have_as_many_points_as_can_be_seen_and_the_same_ends(
-    study: optuna.Study, storage: Storage
+    study: optuna.Study,
 ) -> None:
-    table = load(study, storage)
+    table = load(study)
     for whole, drawn in zip(
         learning_curves.learning_curves_of(table, table.complete),
         learning_curves.thinned_curves(table, table.complete),
@@ -108,8 +108,8 @@ def test_lines_of_trials_of_usual_length_have_all_their_points(storage: Storage)
 
 
 def test_tables_are_written_in_little_more_memory_than_they_take(
-    study: optuna.Study, storage: Storage, tmp_path: Path
+    study: optuna.Study, tmp_path: Path
 ) -> None:
-    report = make_report(study, storage)
+    report = make_report(study)
     peak = _peak_bytes(lambda: csv_files.write_csv(report, tmp_path))
     assert peak < 3.5 * (tmp_path / "history.csv").stat().st_size

@@ -113,7 +113,7 @@ def test_report_and_export_work_on_a_study_of_ones_own(tmp_path: Path, kind: int
         None, "ConstantLR", "StepLR", "CosineAnnealingLR", "OneCycleLR",
     }  # fmt: skip
     assert table.having("pruned")
-    page = write_report(study, None, tmp_path / "report.html")[0].read_text()
+    page = write_report(study, tmp_path / "report.html")[0].read_text()
     assert study.study_name in page
     assert "make_scheduler" in page
     content = yaml.safe_load(export_text(study))

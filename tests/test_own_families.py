@@ -141,7 +141,7 @@ def test_the_record_of_a_family_from_elsewhere_names_its_file_without_the_folder
     file = str(place / "shrinking.py")
     assert main([*RUN.split(), "--schedules", "Shrinking", "--import", file]) == 0
     result = lrsearch.report("s")
-    record = make_record(result.study, result.storage)
+    record = make_record(result.study)
     assert record["commands"][0].endswith(" --import shrinking.py")
     assert str(place) not in to_json(record)
 

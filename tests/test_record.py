@@ -71,10 +71,8 @@ def study(storage: Storage) -> optuna.Study:
     return search
 
 
-def test_record_has_the_raw_values_and_what_follows_from_them(
-    study: optuna.Study, storage: Storage
-) -> None:
-    record = make_record(study, storage)
+def test_record_has_the_raw_values_and_what_follows_from_them(study: optuna.Study) -> None:
+    record = make_record(study)
     assert set(FIELDS) <= set(record)
     low, high = (record["confirm"]["arms"][name] for name in ("low", "high"))
     assert list(low["val_loss"].values()) == LOSSES["low"]
@@ -101,27 +99,27 @@ def test_record_tells_no_place_of_this_machine(
         "storage": f"sqlite:///{tmp_path}/x.db",
     }
     study.set_user_attr("lrsearch", info | {"config": config})
-    text = to_json(make_record(study, storage))
+    text = to_json(make_record(study))
     assert str(tmp_path) not in text
     assert '"task": "mine.py:task"' in text
 
 
-def test_text_of_a_record_gives_it_back(study: optuna.Study, storage: Storage) -> None:
-    record = make_record(study, storage)
+def test_text_of_a_record_gives_it_back(study: optuna.Study) -> None:
+    record = make_record(study)
     text = to_json(record)
     assert json.loads(text) == json.loads(json.dumps(record))
     assert '"val_loss": {"100": 0.1, "101": 0.2, "102": 0.3, "103": 2.0}' in text
 
 
 def test_tables_go_between_the_markers_of_the_readme_and_nowhere_else(
-    study: optuna.Study, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Path] = []
     monkeypatch.setattr(pictures, "write_pictures", lambda f, paths, **how: drawn.extend(paths))
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- r.json -->\nold\n<!-- /r.json -->\nend\n")
     for _ in range(2):  # the second changes nothing
-        written = write_record(study, storage, tmp_path / "r.json")
+        written = write_record(study, tmp_path / "r.json")
         block = record_block(json.loads((tmp_path / "r.json").read_text()), "r.json")
         assert readme.read_text() == f"# Title\n{block}\nend\n"
     assert [path.name for path in written] == ["r.json", "r.svg", "README.md"]
@@ -133,7 +131,7 @@ def test_tables_go_between_the_markers_of_the_readme_and_nowhere_else(
 def test_without_a_confirmation_it_is_the_search_alone(storage: Storage) -> None:
     made = [fake("low", 0.1 + i) for i in range(40)]
     study = make_study(name="alone", storage=storage, made=made)
-    record = make_record(study, storage)
+    record = make_record(study)
     assert "confirm" not in record
     assert len(record["search"]["runs"]) == 40
     block = record_block(record, "x.json")
@@ -155,10 +153,8 @@ def test_the_name_of_a_recipe_does_not_break_the_table_it_stands_in() -> None:
     assert "| \\<i\\> | 1 |" in block
 
 
-def test_figure_has_a_line_a_cloud_and_a_median_for_each_arm(
-    study: optuna.Study, storage: Storage
-) -> None:
-    figure = record_figure(make_record(study, storage))
+def test_figure_has_a_line_a_cloud_and_a_median_for_each_arm(study: optuna.Study) -> None:
+    figure = record_figure(make_record(study))
     lines, rest = figure.data[:2], figure.data[2:]
     assert all(len(line.x) <= 252 and math.isclose(line.x[-1], EPOCHS) for line in lines)
     assert [len(trace.x) for trace in rest] == [4, 2, 4, 2]
@@ -169,16 +165,16 @@ def test_file_must_be_json_and_the_study_have_a_trial(
     study: optuna.Study, storage: Storage, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"--record needs FILE\.json, got 'r\.txt'"):
-        write_record(study, storage, tmp_path / "r.txt")
+        write_record(study, tmp_path / "r.txt")
     empty = make_study(name="empty", storage=storage, made=[])
     with pytest.raises(UsageError, match="'empty' has no completed trial to record"):
-        make_record(empty, storage)
+        make_record(empty)
 
 
 def test_names_are_quoted_in_commands_and_no_markup_in_the_figure(
     study: optuna.Study, storage: Storage
 ) -> None:
-    record = make_record(study, storage)
+    record = make_record(study)
     record["confirm"]["arms"]["low"]["label"] = "<b>low</b>"
     figure = record_figure(record)
     assert "<b>" not in str(figure.to_plotly_json())
@@ -191,5 +187,5 @@ def test_names_are_quoted_in_commands_and_no_markup_in_the_figure(
     )
     arm = {"key": "low", "schedule": fake("low", 1).schedule, "trial": 0, "baseline": "low"}
     again.set_user_attr(CONFIRM_ATTR, {"of": "my study", "top": 0, "arms": [arm], "seeds": [100]})
-    commands = make_record(made, storage)["commands"]
+    commands = make_record(made)["commands"]
     assert commands[1] == "lrsearch confirm 'my study' --top 0 --seeds 1"

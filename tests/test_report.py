@@ -52,13 +52,13 @@ def study(storage: Storage) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def table(study: optuna.Study, storage: Storage) -> StudyTable:
-    return load(study, storage)
+def table(study: optuna.Study) -> StudyTable:
+    return load(study)
 
 
 @pytest.fixture(scope="module")
-def report(study: optuna.Study, storage: Storage) -> Report:
-    return make_report(study, storage)
+def report(study: optuna.Study) -> Report:
+    return make_report(study)
 
 
 # tables
@@ -275,10 +275,10 @@ def test_stops_and_survivors_add_up(table: StudyTable) -> None:
 
 
 def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
-    study: optuna.Study, storage: Storage, tmp_path: Path
+    study: optuna.Study, tmp_path: Path
 ) -> None:
-    written, mattered = run_figures.write_figures(study, load(study, storage), tmp_path)
-    whole = run_figures.importance(load(study, storage))
+    written, mattered = run_figures.write_figures(study, load(study), tmp_path)
+    whole = run_figures.importance(load(study))
     assert mattered.overall is not None
     assert whole.overall is not None
     assert mattered.overall.share == whole.overall.share  # the report says the same numbers
@@ -325,7 +325,7 @@ def test_a_hostile_name_is_text_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trials", [0, 1, 3, 12])
 def test_a_study_with_few_trials_makes_a_report(trials: int, tmp_path: Path) -> None:
     study = make_study(made=fakes(trials))
-    (path,) = write_report(study, None, tmp_path / "report.html")
+    (path,) = write_report(study, tmp_path / "report.html")
     text = path.read_text(encoding="utf-8")
     assert ("No trial has run yet" in text) == (trials == 0)
 
@@ -463,15 +463,13 @@ def test_a_long_line_of_the_overview_has_fewer_points_and_the_same_ends() -> Non
     assert strokes.y[-7:] == [0.5, None, None, 4, None, 5, None]
 
 
-def test_overview_is_asked_for_by_a_picture_s_name(
-    study: optuna.Study, storage: Storage, tmp_path: Path
-) -> None:
+def test_overview_is_asked_for_by_a_picture_s_name(study: optuna.Study, tmp_path: Path) -> None:
     with pytest.raises(LrsearchError, match=r"overview .*x\.pdf: the name must end in \.svg"):
-        pictures.write_overview(study, storage, tmp_path / "x.pdf")
+        pictures.write_overview(study, tmp_path / "x.pdf")
     pytest.importorskip("kaleido")
     if not any(shutil.which(name) for name in BROWSERS):
         pytest.skip("no browser to draw with")
-    written = pictures.write_overview(study, storage, tmp_path / "all.svg")
+    written = pictures.write_overview(study, tmp_path / "all.svg")
     assert "schedules tried" in written.read_text()
 
 

@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = open_storage(f"sqlite:///{folder}/lrsearch.db")
     path = folder / "report.html"
     study = make_study(150, storage=storage, failed=2)
-    path.write_text(page(make_report(study, storage)), encoding="utf-8")
+    path.write_text(page(make_report(study)), encoding="utf-8")
     return path
 
 

@@ -69,7 +69,7 @@ def test_losses_below_zero_are_compared_by_differences_everywhere() -> None:
 
 def test_an_axis_of_losses_that_are_not_above_zero_is_linear(in_tmp: Path) -> None:
     storage = open_storage("sqlite:///lrsearch.db")
-    drawn = make_report(below_zero(storage), storage).figures
+    drawn = make_report(below_zero(storage)).figures
     for name in ("scatter", "history", "lines", "paths"):
         assert drawn[name][0].layout.yaxis.type != "log", name
     for name in ("curves", "overview"):
@@ -312,8 +312,8 @@ def test_a_trial_that_ends_while_a_report_is_made_is_no_part_of_it(
     lrsearch.suggest(trial, 2, lr=(1e-3, 1.0))
     read = reports.load
 
-    def load(study: optuna.Study, storage: Any = None) -> StudyTable:
-        table = read(study, storage)
+    def load(study: optuna.Study) -> StudyTable:
+        table = read(study)
         study.tell(trial, 0.5)
         return table
 

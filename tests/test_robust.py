@@ -555,12 +555,13 @@ def test_a_loop_of_the_users_own_has_the_gentler_one(tmp_path: Path) -> None:
     from tests.test_finalists import lucky, table_of
 
     table = table_of(tmp_path, lucky())
-    found = robust(table, optuna.storages.InMemoryStorage())
+    alone = optuna.create_study()
+    found = robust(table, alone)
     assert found == Robust(gentler(table) or table.trials[0])
     assert not found.bears
     for few in (3, LEAST_SURE - 1):
         short = replace(table, trials=table.trials[:few])
-        assert robust(short, optuna.storages.InMemoryStorage()) is None
+        assert robust(short, alone) is None
 
 
 def test_processes_that_end_a_search_together_do_not_forget_what_the_others_planned(
@@ -682,13 +683,13 @@ def test_what_failed_at_higher_rates_is_read_as_failed_and_not_as_diverged(
     ]
     again = search_of(storage, *runs, name="digits-confirm")
     again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
-    table = load(study, storage)
-    raised = read_raised(contenders(table), storage, "digits")
+    table = load(study)
+    raised = read_raised(contenders(table), study)
     assert math.isnan(raised[0][0])
     assert raised[1] == [math.inf]
     assert raised[2] == [0.25]
-    assert math.isnan(raised_losses(load(again, storage), "#0")[0])
+    assert math.isnan(raised_losses(load(again), "#0")[0])
     assert lrsearch.report("digits").robust == constant(0.03)
-    write_robust(study, robust(table, storage), Path("robust.yaml"))
+    write_robust(study, robust(table, study), Path("robust.yaml"))
     written = yaml.safe_load(Path("robust.yaml").read_text())["robust"]["val_loss"]
     assert written == {0: ["failed"], 1: ["diverged"], 2: [0.25]}

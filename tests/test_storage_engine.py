@@ -293,7 +293,7 @@ def test_a_database_made_by_optuna_itself_gets_our_tables_when_there_is_somethin
     study.add_trial(optuna.create_trial(value=1.0))
     storage = open_storage(url, create=False)  # to report on a study made without lrsearch run
     read = optuna.load_study(study_name="old", storage=storage)
-    assert load(read, storage).best is not None
+    assert load(read).best is not None
     assert HISTORY.name not in sqlalchemy.inspect(storage.engine).get_table_names()
     later = open_storage(url)
     result = EpochResult(1, 0.1, 1.0, 1.0, 0, 1, 0, 0, False)
@@ -346,7 +346,7 @@ def test_read_only_folder_and_file_are_named(
         open_storage(f"sqlite:///{folder}/new.db")
     reader = open_storage(url, create=False)
     assert [study.study_name for study in reader.get_all_studies()] == ["kept"]
-    assert load(optuna.load_study(study_name="kept", storage=reader), reader).trials == ()
+    assert load(optuna.load_study(study_name="kept", storage=reader)).trials == ()
     with pytest.raises(LrsearchError, match="read-only"):
         reader.create_new_study([optuna.study.StudyDirection.MINIMIZE], "another")
 

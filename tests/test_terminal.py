@@ -136,7 +136,7 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
     make_study(8, name="another", storage=storage)
     out = console(width)
     monkeypatch.setattr(terminal, "to_stdout", lambda: out)
-    print_status(study_status(study, storage))
+    print_status(study_status(study))
     from lrsearch.report.status import studies
 
     print_studies(studies(storage), "sqlite:///lrsearch.db")

@@ -41,7 +41,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 def test_tensorboard_shows_every_epoch_of_every_trial(in_tmp: Path) -> None:
     pytest.importorskip("tensorboard")
     assert main([*RUN, "--quiet", "--log", "tensorboard:runs"]) == 0
-    table = load(lrsearch.report("digits").study, lrsearch.report("digits").storage)
+    table = load(lrsearch.report("digits").study)
     assert {p.name for p in (in_tmp / "runs" / "digits").iterdir()} == {
         f"trial-{t.number}" for t in table.trials
     }

@@ -242,10 +242,10 @@ def test_a_run_that_cannot_write_its_results_says_so_before_it_trains(
 def test_a_command_in_an_error_can_be_typed_whatever_the_study_is_called(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     storage: Any = SimpleNamespace(label="sqlite:///my runs.db")
-    study: Any = SimpleNamespace(study_name="my study", user_attrs={})
+    study: Any = SimpleNamespace(study_name="my study", user_attrs={}, _storage=storage)
     typed = "'my study' --storage 'sqlite:///my runs.db'"
     with pytest.raises(LrsearchError, match=f"database: lrsearch export {typed} -o FILE$"):
-        write_results(study, None, storage, tmp_path / "file")
+        write_results(study, None, tmp_path / "file")
     attrs = {CONFIRM_ATTR: {"of": "my study"}}
     again: Any = SimpleNamespace(study_name="my study-confirm", user_attrs=attrs, _storage=storage)
     with pytest.raises(UsageError, match=f"lrsearch confirm {typed} --seeds N adds"):

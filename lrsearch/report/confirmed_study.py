@@ -14,18 +14,16 @@ from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import compare
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    import optuna
 
 FAR = 0.2
 """A run that did not train ends this far above the lowest median of an arm, as a share of it."""
 
 
-def read_confirmed(storage: BaseStorage, study_name: str) -> Confirmed | None:
-    """The confirmation of a study, from the same database; None if there is none yet."""
-    study = confirmation_study(storage, study_name)
-    if study is None:
-        return None
-    return confirmed_of(load(study, storage), study.user_attrs[CONFIRM_ATTR])
+def read_confirmed(study: optuna.Study) -> Confirmed | None:
+    """The confirmation of a search, from the same database; None if there is none yet."""
+    again = confirmation_study(study)
+    return None if again is None else confirmed_of(load(again), again.user_attrs[CONFIRM_ATTR])
 
 
 def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None:

@@ -25,7 +25,6 @@ from lrsearch.report.tables import StudyTable, families_table
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
 
 NAVIGATION = (
     ("sure", "Is it sure?"),
@@ -205,7 +204,6 @@ def _again(report: Report) -> str:
 
 def write_report(
     study: optuna.Study,
-    storage: BaseStorage | None,
     path: Path,
     *,
     png: Path | None = None,
@@ -215,7 +213,6 @@ def write_report(
 
     Args:
         study: The study.
-        storage: Its database.
         path: The HTML file.
         png: Folder for the figures as pictures, which needs kaleido and a Chrome.
         csv: Folder for the tables.
@@ -226,7 +223,7 @@ def write_report(
     Raises:
         LrsearchError: A file cannot be written, or PNG is asked for and cannot be made.
     """
-    report = make_report(study, storage)
+    report = make_report(study)
     write_text(path, page(report))
     written = [path]
     if csv is not None:

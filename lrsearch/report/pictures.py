@@ -12,7 +12,6 @@ from lrsearch.report.tables import load
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
     from lrsearch.report.report import Report
@@ -66,7 +65,7 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
         raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
 
 
-def write_overview(study: optuna.Study, storage: BaseStorage | None, path: Path) -> Path:
+def write_overview(study: optuna.Study, path: Path) -> Path:
     """Every schedule that a study tried, and its loss, as one picture: .svg or .png.
 
     Raises:
@@ -78,7 +77,7 @@ def write_overview(study: optuna.Study, storage: BaseStorage | None, path: Path)
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"--overview {path}: the name must end in .svg or .png")
     make_folder(path.parent)
-    write_pictures([overview_figure(overview_table(load(study, storage)))], [path])
+    write_pictures([overview_figure(overview_table(load(study)))], [path])
     return path
 
 

@@ -11,27 +11,25 @@ import numpy as np
 
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
 from lrsearch.divergence import HUGE, blown_up, last_loss, status_of
-from lrsearch.optuna_helpers import backend
+from lrsearch.optuna_helpers import label_of, storage_of
 from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.history import load_history
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 
-def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
+def read(study: optuna.Study) -> StudyTable:
     """Everything a report needs to know of a study; see :func:`lrsearch.report.tables.load`."""
-    source = storage if storage is not None else study._storage
-    inner = backend(source)
+    storage = storage_of(study)
     info = info_of(study.user_attrs)
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = blown_up(last_loss(t) for t in frozen if t.state.is_finished())
     trials = [_row_of(t, ceiling, {} if info else other_params(t)) for t in frozen]
-    columns = _columns_of_table(inner, study._study_id) if isinstance(inner, Storage) else None
+    columns = _columns_of_table(storage, study._study_id) if isinstance(storage, Storage) else None
     if columns is None:
         columns = _columns_of_steps(frozen, ceiling)
     lost = [trial.trial_id for trial in trials if trial.status == "diverged"]
@@ -43,8 +41,7 @@ def read(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
         [t if t.budget else replace(t, budget=int(budget)) for t in trials], history
     )
     metric = str(plan.get("metric_name") or "metric")
-    label = str(getattr(inner, "label", ""))
-    return StudyTable(study.study_name, filled, history, info, metric, label)
+    return StudyTable(study.study_name, filled, history, info, metric, label_of(study))
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -32,7 +32,6 @@ from lrsearch.stats import all_positive, paired, summary, with_lost
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
 
 MACHINE = ("storage", "data_dir", "out", "device", "fuse", "workers", "log", "compile")
 """Settings that say where a study ran, not what it is."""
@@ -40,7 +39,7 @@ MOST_ARMS = 4
 """Of more arms not every pair is compared: the correction would hide what was asked."""
 
 
-def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
+def make_record(study: optuna.Study) -> dict[str, Any]:
     """Everything as plain values: arms with their raw values, each pair compared on its seeds.
 
     ``comparisons`` has a row for each two arms ``a`` and ``b``, the one with the lower median
@@ -51,12 +50,11 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
 
     Args:
         study: A search of ``lrsearch run``, at least one trial of it complete.
-        storage: Its database, where its confirmation lies too.
 
     Raises:
         UsageError: No trial is complete.
     """
-    table = load(study, storage)
+    table = load(study)
     found = answer(table)
     if found is None:
         raise UsageError(f"study {table.name!r} has no completed trial to record")
@@ -65,7 +63,7 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
             f"study {table.name!r} was not made by lrsearch run, so a record could not say how to "
             "make it again; lrsearch report without --record shows it"
         )
-    again, confirmed, top = _confirmation(table.name, storage)
+    again, confirmed, top = _confirmation(study)
     tables = [table] if again is None else [table, again]
     ended = [t.finished for each in tables for t in each.trials if t.finished]
     config = {k: v for k, v in table.config.items() if k not in MACHINE and v is not None}
@@ -96,12 +94,12 @@ def make_record(study: optuna.Study, storage: BaseStorage) -> dict[str, Any]:
 
 
 def _confirmation(
-    name: str, storage: BaseStorage
+    study: optuna.Study,
 ) -> tuple[StudyTable | None, Confirmed | None, int]:
-    study = confirmation_study(storage, name)
-    if study is None:
+    again = confirmation_study(study)
+    if again is None:
         return None, None, 0
-    table, plan = load(study, storage), study.user_attrs[CONFIRM_ATTR]
+    table, plan = load(again), again.user_attrs[CONFIRM_ATTR]
     return table, confirmed_of(table, plan), int(plan.get("top", 3))
 
 
@@ -235,12 +233,11 @@ def to_json(record: Mapping[str, Any]) -> str:
     return re.sub(r'"@(\d+)@"', lambda match: rows[int(match[1])], text) + "\n"
 
 
-def write_record(study: optuna.Study, storage: BaseStorage, path: Path) -> list[Path]:
+def write_record(study: optuna.Study, path: Path) -> list[Path]:
     """Write the record, its figure and the tables in the README beside it.
 
     Args:
         study: As for :func:`make_record`.
-        storage: As for :func:`make_record`.
         path: ``FILE.json``.
 
     Returns:
@@ -255,7 +252,7 @@ def write_record(study: optuna.Study, storage: BaseStorage, path: Path) -> list[
 
     if path.suffix != ".json":
         raise UsageError(f"--record needs FILE.json, got {path.name!r}")
-    record = make_record(study, storage)
+    record = make_record(study)
     write_text(path, to_json(record))
     picture = path.with_suffix(".svg")
     write_pictures([record_figure(record)], [picture], width=960)

@@ -31,7 +31,6 @@ from lrsearch.report.tables import Answer, PruningTable, StudyTable, answer, loa
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from plotly.graph_objects import Figure
 
 
@@ -58,18 +57,13 @@ class Report:
     python: str
 
 
-def make_report(study: optuna.Study, storage: BaseStorage | None = None) -> Report:
-    """Read a study once and make all tables and figures of its report.
-
-    Args:
-        study: The study.
-        storage: Its database, where history and confirmation lie; the study's own if left out.
-    """
-    table = load(study, storage)
+def make_report(study: optuna.Study) -> Report:
+    """Read a study once and make all tables and figures of its report."""
+    table = load(study)
     found = answer(table)
     if found is not None:
-        found = replace(found, robust=robust(table, storage or study._storage))
-    confirmed = read_confirmed(storage or study._storage, table.name)
+        found = replace(found, robust=robust(table, study))
+    confirmed = read_confirmed(study)
     mattered = importance(table)
     stopped = pruning(table)
     best = best_curves(table, 16)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import optuna
 
@@ -26,9 +25,6 @@ from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.report.finalists import LEAST_SURE, finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, measured, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
 
 STEP = 3
 """How many finalists are raised together; if none of them bears it, as many more are."""
@@ -89,7 +85,7 @@ def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
     return not is_near_edge(mean_loss(losses), trial.value, trial.first_loss)
 
 
-def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
+def robust(table: StudyTable, study: optuna.Study) -> Robust | None:
     """The finalist of a search that did best at higher rates.
 
     Where none was raised, or all failed, it is the gentler one
@@ -97,17 +93,17 @@ def robust(table: StudyTable, storage: BaseStorage) -> Robust | None:
 
     Args:
         table: The search.
-        storage: Its database.
+        study: What it was read from; its confirmation has the finalists.
 
     Returns:
         None where no trial is complete, where the best is a baseline, or where none was raised
         and fewer than :data:`~lrsearch.report.finalists.LEAST_SURE` trials are complete, or no
         gentler one is better than the baselines.
     """
-    tried = _asked(table, storage) or contenders(table)
+    tried = _asked(table, study) or contenders(table)
     if not tried:
         return None
-    raised = read_raised(tried, storage, table.name)
+    raised = read_raised(tried, study)
     lowest = lowest_raised(tried, raised)
     if lowest is not None:
         return Robust(lowest, raised)
@@ -196,16 +192,15 @@ def spared(table: StudyTable, raised: Raised) -> bool:
     return bool(some) and too_dear(table, len(some))
 
 
-def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> Raised:
+def read_raised(tried: Sequence[TrialRow], study: optuna.Study) -> Raised:
     """The losses of finalists at higher rates, up to the last round in which all runs have ended.
 
     Args:
         tried: All finalists of a search, in order.
-        storage: Its database.
-        name: Its name.
+        study: The search.
     """
-    again = confirmation_study(storage, name)
-    table = None if again is None else load(again, storage)
+    again = confirmation_study(study)
+    table = None if again is None else load(again)
     raised: dict[int, Sequence[float]] = {}
     while table is not None and (some := next_runs(tried, raised)):
         found = {trial.number: raised_losses(table, f"#{trial.number}") for trial, _ in some}
@@ -215,17 +210,17 @@ def read_raised(tried: Sequence[TrialRow], storage: BaseStorage, name: str) -> R
     return raised
 
 
-def robust_trial(study: optuna.Study, storage: BaseStorage) -> int | None:
+def robust_trial(study: optuna.Study) -> int | None:
     """Number of the trial that did best at higher rates; None where none was raised."""
-    if confirmation_study(storage, study.study_name) is None:
+    if confirmation_study(study) is None:
         return None
-    found = robust(load(study, storage), storage)
+    found = robust(load(study), study)
     return found.trial.number if found is not None and found.did_best else None
 
 
-def _asked(table: StudyTable, storage: BaseStorage) -> list[TrialRow]:
+def _asked(table: StudyTable, study: optuna.Study) -> list[TrialRow]:
     """The finalists that a run has planned to raise; empty unless the first is still the best."""
-    again = confirmation_study(storage, table.name)
+    again = confirmation_study(study)
     numbers = [] if again is None else again.user_attrs[CONFIRM_ATTR].get("finalists", [])
     complete = {trial.number: trial for trial in table.complete if trial.schedule}
     same = bool(numbers) and numbers[0] == next(iter(complete), None)

@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 NEWEST_RUNNING = 12
 
 
-def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
+def study_status(study: optuna.Study) -> dict[str, Any]:
     """A study at this moment, as plain values.
 
     Args:
         study: The study.
-        storage: Its database.
 
     Returns:
         ``study``, ``of`` (the search whose schedules it trains again, if any), ``task``,
@@ -43,12 +42,12 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         another), ``baselines``, ``families``, ``running`` and ``confirmed`` (what it ``says`` is
         one line a finding).
     """
-    table = load(study, storage)
+    table = load(study)
     stopped = pruning(table)
     again = study.user_attrs.get(CONFIRM_ATTR)  # many seeds: the lowest loss says nothing
     found = None if again is not None else answer(table)
-    if found is not None and confirmation_study(storage, table.name) is not None:
-        found = replace(found, robust=robust(table, storage))  # where any was raised
+    if found is not None and confirmation_study(study) is not None:
+        found = replace(found, robust=robust(table, study))  # where any was raised
     status: dict[str, Any] = {
         "study": table.name,
         "of": None if again is None else again["of"],
@@ -80,10 +79,7 @@ def study_status(study: optuna.Study, storage: Storage) -> dict[str, Any]:
         "failures": sorted({_why(t) for t in table.having("failed")}),
         "storage": table.storage_url,
     }
-    if again is not None:
-        confirmed = confirmed_of(table, again)
-    else:
-        confirmed = read_confirmed(storage, table.name)
+    confirmed = read_confirmed(study) if again is None else confirmed_of(table, again)
     status["confirmed"] = (
         None
         if confirmed is None

@@ -17,7 +17,6 @@ import numpy as np
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
 
     from lrsearch.report.robust import Robust
 
@@ -164,12 +163,11 @@ class StudyTable:
         return sorted(best, key=lambda family: (best[family], family))
 
 
-def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
+def load(study: optuna.Study) -> StudyTable:
     """Read a study once.
 
     Args:
-        study: The study; any Optuna storage.
-        storage: The storage it lives in, for its history; ``study``'s own if left out.
+        study: The study, in any storage of Optuna.
 
     Returns:
         Its trials and history. Where no history is kept (an in-memory study), the intermediate
@@ -183,7 +181,7 @@ def load(study: optuna.Study, storage: BaseStorage | None = None) -> StudyTable:
     from lrsearch.report import read_study
 
     check_direction(study)
-    return read_study.read(study, storage)
+    return read_study.read(study)
 
 
 @dataclass(frozen=True)

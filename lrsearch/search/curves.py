@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.attributes import averaged_losses
 from lrsearch.divergence import DIVERGED_LOSS, blown_up, status_of
 from lrsearch.errors import LrsearchError
-from lrsearch.optuna_helpers import backend
+from lrsearch.optuna_helpers import storage_of
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.formulas import rates
 from lrsearch.storage import history
@@ -237,7 +237,7 @@ def stack(rows: list[TrialCurve], epochs: int | None = None) -> Curves:
 
 def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[str, Any]]:
     """By trial number: epochs, averaged losses and rates from our own storage."""
-    storage = backend(study._storage)
+    storage = storage_of(study)
     if not isinstance(storage, Storage) or not trials:
         return {}
     found = history.load_history(

@@ -114,20 +114,17 @@ def written_files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
     return [*([] if confirmed is None else [confirmed]), *outcome.files]
 
 
-def file_to_train(
-    study: optuna.Study, storage: Storage, folder: Path, found: Confirmed | None
-) -> Path:
+def file_to_train(study: optuna.Study, folder: Path, found: Confirmed | None) -> Path:
     """Which of the files of a run to train with: that of the schedule that ``export`` gives.
 
     Args:
         study: The search.
-        storage: Its database.
         folder: Where the files are.
         found: What fresh seeds said.
     """
     from lrsearch.export import answer_of
 
-    number, name = answer_of(study, storage)
+    number, name = answer_of(study)
     return folder / (
         "confirmed.yaml" if found is not None and found.lowest.trial == number else name
     )
@@ -215,7 +212,7 @@ def print_outcome(
     tested = "" if outcome.plan.task.test is None else ", test data"
     asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    answer = file_to_train(study, outcome.storage, written[0].parent, found)
+    answer = file_to_train(study, written[0].parent, found)
     steps = (
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
@@ -249,7 +246,7 @@ def _robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
 
     if confirmed is None:
         return outcome.robust
-    return robust(load(outcome.study, outcome.storage), outcome.storage)
+    return robust(load(outcome.study), outcome.study)
 
 
 def _named(path: Path, outcome: Outcome, confirmed: Confirmed | None) -> str:

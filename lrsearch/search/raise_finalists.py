@@ -49,7 +49,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
     tried, storage, deadline = contenders(table), context.storage, context.deadline
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
     fresh = plan.config.seed + FIRST_SEED
-    raised = read_raised(tried, storage, study.study_name)
+    raised = read_raised(tried, study)
     while some := next_runs(tried, raised):
         runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
@@ -64,7 +64,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
         again = open_confirmation(study, storage, plan, runs, finalists=numbers)
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
         train_confirmation(plan, again, context)
-        before, raised = raised, read_raised(tried, storage, study.study_name)
+        before, raised = raised, read_raised(tried, study)
         if raised == before:  # some of it could not be run
             return UNFINISHED if deadline is None or time.monotonic() < deadline else TIME_UP
         if not any(map(measured, raised.values())):  # more of them would hardly do better

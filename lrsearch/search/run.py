@@ -14,6 +14,7 @@ from lrsearch import __version__
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
+from lrsearch.optuna_helpers import label_of
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.search.context import Context, deadline_in
@@ -37,7 +38,7 @@ from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import Cluster, joined
 from lrsearch.search.study import load_study, open_study, other_ways
 from lrsearch.search.workers import idle, spread
-from lrsearch.storage import Storage, check_storage, open_storage, redact
+from lrsearch.storage import check_storage, open_storage, redact
 from lrsearch.tracking import check_log
 from lrsearch.training import device as devices
 
@@ -119,15 +120,15 @@ def run(
         progress = read()
         if progress.best is None:
             raise LrsearchError(_why_none(study, progress))
-        table = load(study, storage)
-        files, mattered = write_results(study, table, storage, folder)
+        table = load(study)
+        files, mattered = write_results(study, table, folder)
         left_out = ""
         if config.robust is not False and progress.finished >= config.trials:
             try:
                 left_out = raise_finalists(plan, study, table, context)
             except LrsearchError as error:  # the search is done, and is told
                 display.note(f"the finalists were not all trained at higher rates: {error}")
-        found = robust(table, storage)
+        found = robust(table, study)
         files.insert(1, write_robust(study, found, folder / "robust.yaml"))
     return Outcome(study, storage, plan, progress, files, mattered, found, left_out)
 
@@ -143,7 +144,7 @@ def _why_none(study: optuna.Study, progress: Progress) -> str:
 
 
 def write_results(
-    study: optuna.Study, table: StudyTable, storage: Storage, folder: Path
+    study: optuna.Study, table: StudyTable, folder: Path
 ) -> tuple[list[Path], Importance]:
     """Write best.yaml and the figures; returns them and what mattered.
 
@@ -158,7 +159,7 @@ def write_results(
     except OSError as error:
         raise LrsearchError(
             f"results could not be written to {folder} ({error.strerror or error}); the study is "
-            f"safe in its database: {typed('export', study.study_name, storage.label)} -o FILE"
+            f"safe in its database: {typed('export', study.study_name, label_of(study))} -o FILE"
         ) from None
     best = write_best(study, folder / "best.yaml")
     files, mattered = write_figures(study, table, folder)

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lrsearch.errors import brief
-from lrsearch.optuna_helpers import backend
+from lrsearch.optuna_helpers import storage_of
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.storage.urls import redact
 from lrsearch.tracking import STOPPED
@@ -81,7 +81,7 @@ class TrackerThread:
         while (trial_id := self._queue.get()) is not None:
             try:
                 assert self._tracker is not None
-                self._tracker(self._study, backend(self._study._storage).get_trial(trial_id))
+                self._tracker(self._study, storage_of(self._study).get_trial(trial_id))
             except Exception as error:  # noqa: BLE001 - a server far away must not end the study
                 self._note(redact(f"{STOPPED}: {brief(error)}"))
                 return
