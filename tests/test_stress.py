@@ -93,7 +93,8 @@ PARTS = (
     "stress, other searches",
     "stress, robust",
     "stress, robust, fresh searches",
-    "stress, robust, today",
+    "stress, robust, 2026-11-29",
+    "stress, robust, 2026-11-30",
 )
 
 
