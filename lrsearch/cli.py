@@ -144,7 +144,7 @@ def _main(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     for place in getattr(args, "imports", []):
-        from lrsearch.tasks.custom import import_module
+        from lrsearch.tasks.modules import import_module
 
         with aside(args):
             import_module(place, "--import")

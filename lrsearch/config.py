@@ -137,7 +137,7 @@ def _parse(key: str, raw: Any, task: Any) -> Any:
 
         if task.startswith(FROM_PYTHON):
             raise
-        from lrsearch.tasks.custom import import_place
+        from lrsearch.tasks.modules import import_place
 
         import_place(task)
         return SETTINGS[key].parse(raw)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, first_line
 
 DEV = Path("/dev")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -80,8 +80,8 @@ def _devices() -> Iterator[Finding]:
             (grad,) = torch.autograd.grad((weight @ weight).sum(), weight)
             total = float(grad.sum())
         except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            yield Finding(f"device {name}", False, first, "check its driver, or --device cpu")
+            why = first_line(error)
+            yield Finding(f"device {name}", False, why, "check its driver, or --device cpu")
             continue
         label = torch.cuda.get_device_name(name) if name.startswith("cuda") else platform.machine()
         cores = f", {count(torch.get_num_threads(), 'thread')}" if name == "cpu" else ""

@@ -86,6 +86,17 @@ def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> Usage
     return UsageError(f"unknown {kind} {name!r}{suggestion(name, names)} ({hint})")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says that is not empty; its kind where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("\\n no.\\nreally")), first_line(KeyError())
+        ('no.', 'KeyError')
+    """
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return next(lines, type(error).__name__)
+
+
 def brief(error: BaseException) -> str:
     """``ValueError: first line of it``, without a full stop; the name alone where it is empty.
 

@@ -30,7 +30,7 @@ from lrsearch.schedules.ranges import as_number
 from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.tasks.check import load_test
-from lrsearch.tasks.custom import import_place
+from lrsearch.tasks.modules import import_place
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.runner import EpochResult

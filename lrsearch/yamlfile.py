@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lrsearch.errors import UsageError
+from lrsearch.errors import UsageError, first_line
 
 MAX_FILE_BYTES = 256 * 1024
 BROKEN = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError)
@@ -62,8 +62,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         line = f"line {mark.line + 1}  " if mark else ""
         raise UsageError(f"{path}: {line}not valid YAML: {error.problem}") from None
     except BROKEN as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path}: not valid YAML: {first}") from None
+        raise UsageError(f"{path}: not valid YAML: {first_line(error)}") from None
     lines: dict[str, int] = {}
     _collect_lines(node, "", lines, path)
     return value, lines

@@ -50,9 +50,7 @@ class FakeRunner:
             epoch = before + 1
             changed = self.hook(key, schedule, epoch)
             loss = known_loss(schedule, epoch) if changed is None else changed
-            results[key] = EpochResult(
-                epoch, schedule.lr, loss, loss, 0.5, loss, 0.5, 0.0, not math.isfinite(loss)
-            )
+            results[key] = EpochResult(epoch, schedule.lr, loss, loss, 0.5, loss, 0.5, 0.0)
         for key, result in results.items():
             self.trials[key] = (self.trials[key][0], result.epoch)
         return results

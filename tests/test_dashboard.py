@@ -120,7 +120,7 @@ def test_only_the_curve_of_a_trial_that_has_not_ended_reads_its_study_again(
     before = picture(running._trial_id)
     result = EpochResult(
         epoch=1, lr=0.1, train_loss=1.0, val_loss=0.5, val_metric=None,
-        avg_val_loss=None, avg_val_metric=None, seconds=0.1, diverged=False,
+        avg_val_loss=None, avg_val_metric=None, seconds=0.1,
     )  # fmt: skip
     record_epochs(storage, [(running._trial_id, result)], owner=None)
     assert picture(running._trial_id) != before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -174,15 +173,7 @@ def alone(
         elif schedule.interval == "epoch" and not by_loss:
             scheduler.step()
         if judged:
-            yield EpochResult(
-                epoch + 1,
-                lr,
-                total / counted,
-                *values[0],
-                *values[1],
-                0.0,
-                not math.isfinite(values[0][0]) or not math.isfinite(total),
-            )
+            yield EpochResult(epoch + 1, lr, total / counted, *values[0], *values[1], 0.0)
             total, counted = 0.0, 0
 
 

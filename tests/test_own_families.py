@@ -27,7 +27,7 @@ from lrsearch.search.plan import make_plan
 from lrsearch.search.run import run
 from lrsearch.search.worker_process import _import_families
 from lrsearch.storage import open_storage
-from lrsearch.tasks.custom import import_module
+from lrsearch.tasks.modules import import_module
 
 CODE = """
 from torch.optim.lr_scheduler import ExponentialLR

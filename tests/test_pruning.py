@@ -482,7 +482,7 @@ def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
     for epoch, loss in ((2, 0.5), (4, 0.25)):
         result = EpochResult(
             epoch=epoch, lr=0.1, train_loss=1.0, val_loss=loss, val_metric=None,
-            avg_val_loss=loss / 2, avg_val_metric=None, seconds=0.1, diverged=False,
+            avg_val_loss=loss / 2, avg_val_metric=None, seconds=0.1,
         )  # fmt: skip
         record_epochs(storage, [(trial._trial_id, result)], owner=None)
     curves = load_curves(study)

@@ -296,7 +296,7 @@ def test_a_database_made_by_optuna_itself_gets_our_tables_when_there_is_somethin
     assert load(read).best is not None
     assert HISTORY.name not in sqlalchemy.inspect(storage.engine).get_table_names()
     later = open_storage(url)
-    result = EpochResult(1, 0.1, 1.0, 1.0, 0, 1, 0, 0, False)
+    result = EpochResult(1, 0.1, 1.0, 1.0, 0, 1, 0, 0)
     history.record_epochs(later, [(read.trials[0]._trial_id, result)], owner=None)
     assert len(history.load_history(storage, read._study_id)) == 1
     assert {HISTORY.name, SLOTS.name} <= set(sqlalchemy.inspect(storage.engine).get_table_names())

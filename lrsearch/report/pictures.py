@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, first_line
 from lrsearch.files import make_folder
 from lrsearch.report.tables import load
 
@@ -62,7 +62,9 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
             scale=[1 if path.suffix == ".svg" else 2 for path in paths],
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
+        raise LrsearchError(
+            f"cannot write pictures: {first_line(error).rstrip('.')}. {NEEDS}"
+        ) from None
 
 
 def write_overview(study: optuna.Study, path: Path) -> Path:
@@ -89,11 +91,12 @@ def _import_kaleido() -> None:
     try:
         import kaleido  # noqa: F401
     except ImportError as error:
-        raise LrsearchError(f"cannot write pictures: {_first_line(error)}. {NEEDS}") from None
+        raise LrsearchError(
+            f"cannot write pictures: {first_line(error).rstrip('.')}. {NEEDS}"
+        ) from None
     finally:
         sys.argv = ours
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _failed(error: BaseException) -> LrsearchError:
+    return LrsearchError(f"cannot write pictures: {first_line(error).rstrip('.')}. {NEEDS}")

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from lrsearch.config import StudyConfig
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, first_line
 from lrsearch.search.child import Child, Host, Order, Words
 from lrsearch.storage.urls import parse_storage_url, redact, sqlite_file
 from lrsearch.training import device as devices
@@ -213,7 +213,7 @@ def _join() -> None:
         )
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise LrsearchError(
-            f"the Ray cluster at {address} cannot be joined: {str(error).splitlines()[0]}"
+            f"the Ray cluster at {address} cannot be joined: {first_line(error)}"
         ) from None
     finally:
         for number, handler in handlers.items():  # Ray takes SIGTERM for itself

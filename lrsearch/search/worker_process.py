@@ -101,7 +101,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
 def _import_families(homes: Mapping[str, str], task: str) -> None:
     """Have the schedule families of the user's own; the task may bring them."""
     from lrsearch.schedules import FAMILIES
-    from lrsearch.tasks.custom import import_module, import_place
+    from lrsearch.tasks.modules import import_module, import_place
 
     if homes and ":" in task:
         import_place(task)

@@ -241,8 +241,7 @@ def _history_row(trial_id: int, result: Epoch) -> dict[str, Any]:
 
 
 def _optuna_row(trial_id: int, result: Epoch) -> dict[str, Any]:
-    bad = result.diverged or not math.isfinite(result.val_loss)
-    value = DIVERGED_LOSS if bad else min(float(result.val_loss), DIVERGED_LOSS)
+    value = DIVERGED_LOSS if result.diverged else min(float(result.val_loss), DIVERGED_LOSS)
     return {
         "trial_id": trial_id,
         "step": result.epoch,

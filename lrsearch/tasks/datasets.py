@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lrsearch.errors import LrsearchError
+from lrsearch.errors import LrsearchError, first_line
 from lrsearch.tasks.task import Split
 
 CIFAR_FOLDER = "cifar-10-batches-py"
@@ -58,7 +58,7 @@ def cifar10(data_dir: Path, *, train: bool) -> Split:
             data, targets = batch["data"], np.asarray(batch["labels"], dtype=np.int64)
             found = data.shape, data.dtype, targets.shape
         except (*_UNPICKLING_ERRORS, OSError) as error:
-            raise _damaged(path, _first_line(error)) from error
+            raise _damaged(path, first_line(error)[:120]) from error
         if found != ((len(targets), 3 * 32 * 32), np.uint8, (len(data),)):
             raise _damaged(path, f"data is {found[0]} {found[1]} with {found[2]} labels")
         _check_labels(path, targets)
@@ -92,7 +92,7 @@ def _read_idx(path: Path, dimensions: int) -> Bytes:
     try:
         raw = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise _damaged(path, _first_line(error)) from error
+        raise _damaged(path, first_line(error)[:120]) from error
     head = 4 + 4 * dimensions
     if len(raw) < head or raw[:4].tolist() != [0, 0, 8, dimensions]:
         raise _damaged(path, "it does not begin as an idx file of bytes does")
@@ -124,10 +124,6 @@ _UNPICKLING_ERRORS = (
     ImportError,
     MemoryError,
 )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120] or type(error).__name__
 
 
 def _damaged(path: Path, why: str) -> LrsearchError:

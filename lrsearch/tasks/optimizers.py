@@ -75,7 +75,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
 
 
 def _own_class(name: str) -> type[Optimizer]:
-    from lrsearch.tasks.custom import import_module
+    from lrsearch.tasks.modules import import_module
 
     place, _, attribute = name.rpartition(":")
     module = import_module(place, "optimizer")

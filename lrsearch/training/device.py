@@ -132,6 +132,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, DTYPES[precision])
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(model.parameters()).device
+
+
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
     """Channels last for models with 2-d convolutions: 1.3 to 1.6 times faster on a CPU."""
     if device.type != "mps" and any(isinstance(m, nn.Conv2d) for m in model.modules()):

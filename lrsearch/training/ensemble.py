@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.schedules.family import get_family, is_builtin
 from lrsearch.schedules.trace import LazyTrace, dummy
 from lrsearch.tasks.optimizers import build_optimizer
@@ -31,11 +31,12 @@ from lrsearch.training.batches import epoch_seed, seeded_model
 from lrsearch.training.fused_trial import FusedTrial
 from lrsearch.training.loop import build_scheduler
 from lrsearch.training.products import as_torch
-from lrsearch.training.runner import EpochResult
-from lrsearch.training.stacked import Trainer, build_stack, quiet
+from lrsearch.training.runner import EpochResult, next_validation
+from lrsearch.training.stacked import Trainer, build_stack
 from lrsearch.training.stacked_batches import StackedBatches
 from lrsearch.training.stacked_rows import Rows, RowStates
 from lrsearch.training.stacked_validation import StackedValidation
+from lrsearch.training.stacked_vmap import quiet
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
@@ -220,10 +221,8 @@ class EnsembleRunner:
                 (group,) = trial.plateau.optimizer.param_groups
                 group["lr"] = state["optimizer"]["param_groups"][0]["lr"]
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            first = (str(error).splitlines() or [""])[0]
             raise LrsearchError(
-                "a saved state does not fit the task and optimizer "
-                f"({type(error).__name__}: {first})"
+                f"a saved state does not fit the task and optimizer ({brief(error)})"
             ) from error
 
     # training
@@ -235,8 +234,7 @@ class EnsembleRunner:
         began = time.perf_counter()
         every = self._task.validate_every
         goals = [
-            min(trial.epoch // every * every + every, trial.schedule.epochs)
-            for trial in self._trials
+            next_validation(trial.epoch, every, trial.schedule.epochs) for trial in self._trials
         ]
         with torch.no_grad(), as_torch(), quiet(), np.errstate(all="ignore"):
             while rows := [i for i, goal in enumerate(goals) if self._trials[i].epoch < goal]:

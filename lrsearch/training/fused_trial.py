@@ -63,5 +63,4 @@ class FusedTrial:
             avg_val_loss=avg_val_loss,
             avg_val_metric=metrics[1] if metrics else None,
             seconds=seconds,
-            diverged=not (math.isfinite(train_loss) and math.isfinite(val_loss)),
         )

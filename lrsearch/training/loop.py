@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Task, on_device
@@ -29,7 +29,7 @@ from lrsearch.training.batches import (
 )
 from lrsearch.training.copies import lay_out, load_state, match_buffers, snapshot, unsaved
 from lrsearch.training.evaluation import count, measure
-from lrsearch.training.runner import EpochResult
+from lrsearch.training.runner import EpochResult, next_validation
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule
@@ -204,8 +204,7 @@ class SingleRunner:
 
     def _advance(self, trial: Trial) -> EpochResult:
         began = time.perf_counter()
-        every = self._task.validate_every
-        goal = min(trial.epoch // every * every + every, trial.schedule.epochs)
+        goal = next_validation(trial.epoch, self._task.validate_every, trial.schedule.epochs)
         total, samples = torch.zeros((), device=self._device), 0
         while trial.epoch < goal:
             with devices.random_seed(self._device, epoch_seed(self._seed, trial.epoch)):
@@ -231,7 +230,6 @@ class SingleRunner:
             avg_val_loss=averaged[0],
             avg_val_metric=averaged[1] if len(averaged) > 1 else None,
             seconds=time.perf_counter() - began,
-            diverged=not (math.isfinite(train_loss) and math.isfinite(raw[0])),
         )
 
     def _train(self, trial: Trial, total: Tensor) -> int:
@@ -327,9 +325,8 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
             trial.scaler.load_state_dict(copied["scaler"])
         trial.epoch, trial.step, trial.lr = (copied[name] for name in ("epoch", "step", "lr"))
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        first = (str(error).splitlines() or [""])[0]
         raise LrsearchError(
-            f"a saved state does not fit the task and optimizer ({type(error).__name__}: {first})"
+            f"a saved state does not fit the task and optimizer ({brief(error)})"
         ) from error
 
 

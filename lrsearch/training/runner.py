@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +25,6 @@ class EpochResult:
         avg_val_loss: The same loss for the running average of the weights.
         avg_val_metric: The same metric for the running average.
         seconds: Wall seconds since the last validation, this validation included.
-        diverged: A loss is not finite; the trial is over.
     """
 
     epoch: int
@@ -35,7 +35,21 @@ class EpochResult:
     avg_val_loss: float
     avg_val_metric: float | None
     seconds: float
-    diverged: bool
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is not finite; the trial is over then."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+
+
+def next_validation(epoch: int, every: int, budget: int) -> int:
+    """The epoch after which a trial that has run ``epoch`` of them is validated next.
+
+    Example:
+        >>> [next_validation(epoch, 4, 10) for epoch in (0, 3, 4, 8)]
+        [4, 4, 8, 10]
+    """
+    return min(epoch // every * every + every, budget)
 
 
 class Runner(Protocol):

@@ -7,8 +7,9 @@ are stacked like the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from math import prod
 from typing import Any
@@ -189,3 +190,11 @@ def norms_in_float(model: nn.Module) -> None:
 
 def _in_float(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return norm(x.float().contiguous()).to(x.dtype)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch warns of an operator that it stacks by a loop, and asks for an issue on GitHub."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
