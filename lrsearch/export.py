@@ -15,8 +15,7 @@ from lrsearch.attributes import CONFIRM_ATTR, info_of, other_params, schedule_of
 from lrsearch.divergence import status_of
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import write_text
-from lrsearch.objective import check_direction
-from lrsearch.optuna_helpers import label_of
+from lrsearch.optuna_helpers import check_direction, label_of
 from lrsearch.report import words
 from lrsearch.report.answer import trial_to_use
 from lrsearch.report.command import typed

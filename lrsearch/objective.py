@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lrsearch import values
 from lrsearch.errors import ConfigError, UsageError
+from lrsearch.optuna_helpers import check_direction
 from lrsearch.schedules import FAMILIES, Schedule, Space
 from lrsearch.schedules.ranges import Choice, Range, as_number
 
@@ -226,18 +227,3 @@ def check_trial(trial: Any) -> None:
     """Make sure that it is a trial (:class:`UsageError`)."""
     if not hasattr(trial, "suggest_float"):
         raise UsageError(f"trial must be an Optuna trial, got {trial!r:.60}; call it in objective")
-
-
-def check_direction(study: Any) -> None:
-    """Make sure that a study minimises one number.
-
-    Raises:
-        UsageError: It maximises, or has several objectives.
-    """
-    directions = [d.name for d in getattr(study, "directions", None) or ()]
-    if directions and directions != ["MINIMIZE"]:
-        shown = " and ".join(name.lower() for name in directions)
-        raise UsageError(
-            f"a study of schedules minimises one validation loss, this one has {shown}; make it "
-            "with optuna.create_study(direction='minimize') and return the loss (or 1 - accuracy)"
-        )

@@ -1,11 +1,13 @@
-"""Small helpers around Optuna: its storage without a cache, its log and its warnings."""
+"""Small helpers around Optuna: a study's storage and direction, its log and its warnings."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.errors import UsageError
 
 if TYPE_CHECKING:
     import optuna
@@ -56,3 +58,18 @@ def experiments_allowed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
+
+
+def check_direction(study: Any) -> None:
+    """Make sure that a study minimises one number.
+
+    Raises:
+        UsageError: It maximises, or has several objectives.
+    """
+    directions = [d.name for d in getattr(study, "directions", None) or ()]
+    if directions and directions != ["MINIMIZE"]:
+        shown = " and ".join(name.lower() for name in directions)
+        raise UsageError(
+            f"a study of schedules minimises one validation loss, this one has {shown}; make it "
+            "with optuna.create_study(direction='minimize') and return the loss (or 1 - accuracy)"
+        )

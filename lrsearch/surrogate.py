@@ -19,37 +19,38 @@ from scipy.optimize import fmin_l_bfgs_b
 
 Array = NDArray[np.float64]
 
+PARTS = 6
+"""Parts of the budget that a schedule is described by; fewer where it has fewer epochs."""
 _SQRT5 = np.sqrt(5.0)
 _JITTER = 1e-8
 _REPEATED = 1e-2  # share of the roughness that a repetition does not see again
 
 
-def trace_features(lr: Array, parts: int = 6) -> Array:
-    """What a schedule does, whatever its family is called: (n, E) rates -> (n, 1 + parts).
+def trace_features(lr: Array) -> Array:
+    """What a schedule does, whatever its family is called: (n, E) rates -> (n, 1 + PARTS).
 
-    Log of the integral (per epoch), square root of the mean rate in ``parts`` parts of the budget.
+    Log of the integral (per epoch), square root of the mean rate in ``PARTS`` parts of the budget.
     Under a root all low rates look alike, as they should: whether the last part runs at a
     hundredth or a thousandth of the peak hardly matters (``studies/sampling``).
 
     Args:
         lr: Learning rate of each epoch, (n, E), >= 0.
-        parts: Number of parts, at least 1; no more than E are used.
 
     Example:
-        >>> trace_features(np.full((1, 6), 0.1), parts=2).round(2).tolist()
+        >>> trace_features(np.full((1, 2), 0.1)).round(2).tolist()
         [[-2.3, 0.32, 0.32]]
     """
     lr = np.atleast_2d(np.asarray(lr, dtype=np.float64))
-    edges = itertools.pairwise(_edges(lr.shape[1], parts))
+    edges = itertools.pairwise(_edges(lr.shape[1]))
     means = [lr[:, a:b].mean(axis=1, keepdims=True) for a, b in edges]
     integral = np.log(np.maximum(lr.mean(axis=1, keepdims=True), 1e-30))
     return np.concatenate([integral, np.sqrt(np.concatenate(means, axis=1))], axis=1)
 
 
 @functools.cache
-def _edges(epochs: int, parts: int) -> list[int]:
+def _edges(epochs: int) -> list[int]:
     """Where equal parts of the budget begin, and its end."""
-    edges: list[int] = np.linspace(0, epochs, min(parts, epochs) + 1).round().astype(int).tolist()
+    edges: list[int] = np.linspace(0, epochs, min(PARTS, epochs) + 1).round().astype(int).tolist()
     return edges
 
 

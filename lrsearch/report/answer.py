@@ -48,7 +48,7 @@ def sentences(table: StudyTable, found: Answer | None, confirmed: Confirmed | No
     if found is None:
         return _none(table)
     if confirmed is None or not confirmed.is_of(found.best.number):
-        ended = table.having("complete", "pruned", "diverged")
+        ended = table.finished
         if found.best.family and all_alike((t.value, t.lr) for t in ended):
             return _alike(table, found.best, len(ended))
         return [_what(found.chosen), _how_good(table, found), *_robust(table, found)]

@@ -261,7 +261,7 @@ def pruning_figure(rows: PruningTable) -> Figure:
 
     figure = go.Figure(layout=figure_layout())
     epochs = list(range(1, max(1, rows.budget) + 1))
-    everyone = sum(rows.counts[s] for s in ("complete", "pruned", "diverged"))
+    everyone = rows.finished
     gone = [0] * (len(epochs) + 1)
     for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
         stops = Counter(e for family in rows.stops[status].values() for e in family)

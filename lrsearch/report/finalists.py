@@ -119,7 +119,7 @@ def gentler(table: StudyTable) -> TrialRow | None:
     losses = np.log(losses) if losses[0] > 0 else losses
     curves = np.array([sampled(table, t) for t in complete])
     sigma = fit(trace_features(curves), np.minimum(losses, cap(losses)), steps=30).noise
-    tried = len(table.having("complete", "pruned", "diverged"))
+    tried = len(table.finished)
     alike = losses <= losses[0] + sigma * (1.0 + math.sqrt(2.0 * math.log(tried)))
     peaks = curves.max(axis=1)
     others = [

@@ -54,7 +54,7 @@ class Strokes(NamedTuple):
 
 def overview_table(table: StudyTable, most: int = MOST_LINES) -> Overview:
     """Rate and loss over the epochs of all trials that ended, at most about ``most`` of them."""
-    ended = table.having("complete", "pruned", "diverged")
+    ended = table.finished
     best = table.best
     recipes = [t for t in ended if t.baseline and t is not best]
     rest = [t for t in ended if not t.baseline and t is not best]

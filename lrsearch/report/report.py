@@ -93,7 +93,7 @@ def _figures(
         if found.strongest is not None and found.strongest is not found.best:
             rows += thinned_curves(table, [found.strongest])
         drawn["winner"] = (winner_figure(rows), "learning rate of the best schedule")
-    if any(math.isfinite(t.lr) for t in table.having("complete", "pruned", "diverged")):
+    if any(math.isfinite(t.lr) for t in table.finished):
         drawn["scatter"] = (
             figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table)),
             "peak learning rate against validation loss, a mark per trial",
@@ -117,7 +117,7 @@ def _figures(
         drawn["stops"] = (figures.pruning_figure(stopped), "trials stopped after each epoch")
     if stopped.counts["pruned"]:
         drawn["lines"] = (optuna_figures.epochs_figure(table), "validation loss over epochs")
-    if table.having("complete", "pruned", "diverged"):
+    if table.finished:
         everything = overview.overview_figure(overview.overview_table(table))
         drawn["overview"] = (everything, "rate and loss of all trials over the epochs")
     timeline = optuna_figures.timeline_figure(table)

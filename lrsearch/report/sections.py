@@ -123,7 +123,7 @@ def what_was_stopped(rows: PruningTable, drawn: str, lines: str) -> str:
             return ""
         say = "No trial was stopped: every one was trained to the end."
         return section("stopped", "What was stopped?", text(say))
-    ended = sum(rows.counts[status] for status in ("complete", "pruned", "diverged"))
+    ended = rows.finished
     say = (
         f"{words.count(pruned, 'trial')} {'was' if pruned == 1 else 'were'} pruned and "
         f"{diverged:,} diverged, of {ended:,}. "

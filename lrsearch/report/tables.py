@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.optuna_helpers import check_direction
+
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
@@ -138,6 +140,11 @@ class StudyTable:
         return [t for t in self.trials if t.status in statuses]
 
     @property
+    def finished(self) -> list[TrialRow]:
+        """The trials that ended, other than by failing: what a search has learnt from."""
+        return self.having(*FINISHED)
+
+    @property
     def complete(self) -> list[TrialRow]:
         """Complete trials, best first; equal values in order of number."""
         rows = [t for t in self.trials if t.status == "complete" and t.value is not None]
@@ -177,7 +184,6 @@ def load(study: optuna.Study) -> StudyTable:
     Raises:
         UsageError: The study maximises, or has several objectives.
     """
-    from lrsearch.objective import check_direction
     from lrsearch.report import read_study
 
     check_direction(study)
@@ -284,6 +290,11 @@ class PruningTable:
     counts: Mapping[str, int]
 
     @property
+    def finished(self) -> int:
+        """Trials that ended, other than by failing."""
+        return sum(self.counts[status] for status in FINISHED)
+
+    @property
     def saved(self) -> float:
         """Part of the full cost that was not spent, 0 to 1; 0 where no trial is complete."""
         full = self.epochs_full if self.counts["complete"] else 0
@@ -292,7 +303,7 @@ class PruningTable:
 
 def pruning(table: StudyTable) -> PruningTable:
     """Who was stopped where, and how many epochs that saved."""
-    done = table.having(*FINISHED)
+    done = table.finished
     stops: dict[str, dict[str, list[int]]] = {"pruned": {}, "diverged": {}}
     for trial in done:
         if trial.status in stops:

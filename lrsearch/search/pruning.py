@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
-from lrsearch.objective import check_direction
+from lrsearch.optuna_helpers import check_direction
 from lrsearch.search.curves import (
     DECIDING,
     CurveReader,

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
 from lrsearch.errors import UsageError
-from lrsearch.objective import check_direction
+from lrsearch.optuna_helpers import check_direction
 from lrsearch.schedules import Space
 from lrsearch.schedules.asking import asking_now
 from lrsearch.search.beliefs import Settled, believed, settle

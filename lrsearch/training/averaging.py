@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.copies import copied, match_buffers
+from lrsearch.training.copies import copied, match_buffers, tensors_of
 
 SHARE = 0.2
 """The horizon of the average is this share of the elapsed steps,"""
@@ -51,11 +51,11 @@ class WeightAverage:
         """Look up the tensors again, for models that replace one now and then."""
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._others: list[tuple[Tensor, Tensor]] = []
-        self._followed = _tensors(self.source)
-        averages = _tensors(self.model)
+        self._followed = tensors_of(self.source)
+        averages = tensors_of(self.model)
         if [t.shape for t in averages] != [t.shape for t in self._followed]:
             match_buffers(self.model, self.source)
-            averages = _tensors(self.model)
+            averages = tensors_of(self.model)
         for mine, theirs in zip(averages, self._followed, strict=True):
             real = mine.is_floating_point() or mine.is_complex()
             if real and mine.layout is torch.strided:
@@ -67,7 +67,7 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Follow the model after optimizer step number ``step`` (from 1), without autograd."""
         if self._replaces:
-            now = _tensors(self.source)
+            now = tensors_of(self.source)
             self._replaces = [*map(id, now)] != [*map(id, self._followed)]
             if self._replaces:
                 self.refresh()
@@ -80,7 +80,3 @@ class WeightAverage:
         for mine, theirs in self._others:
             mine.copy_(theirs)
         return self.model
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]

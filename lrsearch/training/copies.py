@@ -26,6 +26,11 @@ def copied(model: Module) -> Module:
     return copy.deepcopy(model, computed)
 
 
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """All parameters and buffers."""
+    return [*model.parameters(), *model.buffers()]
+
+
 def unsaved(model: nn.Module) -> dict[str, Tensor]:
     """The buffers that ``state_dict`` leaves out (``persistent=False``), by name."""
     saved = model.state_dict().keys()

@@ -27,7 +27,14 @@ from lrsearch.training.batches import (
     seeded_model,
     training_batches,
 )
-from lrsearch.training.copies import lay_out, load_state, match_buffers, snapshot, unsaved
+from lrsearch.training.copies import (
+    lay_out,
+    load_state,
+    match_buffers,
+    snapshot,
+    tensors_of,
+    unsaved,
+)
 from lrsearch.training.evaluation import count, measure
 from lrsearch.training.runner import EpochResult, next_validation
 
@@ -192,7 +199,7 @@ class SingleRunner:
             old = self._compiled[0]
             match_buffers(old, fresh)
             with torch.no_grad():
-                for target, source in zip(_tensors(old), _tensors(fresh), strict=True):
+                for target, source in zip(tensors_of(old), tensors_of(fresh), strict=True):
                     target.copy_(source)
         return self._compiled
 
@@ -328,10 +335,6 @@ def _restore(trial: Trial, state: Mapping[str, Any]) -> None:
         raise LrsearchError(
             f"a saved state does not fit the task and optimizer ({brief(error)})"
         ) from error
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
 
 
 @contextmanager
