@@ -18,7 +18,7 @@ import lrsearch
 from lrsearch.errors import UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.search.curves import COMPLETE, CurveReader, load_curves
-from lrsearch.search.predictors import STARTUP
+from lrsearch.search.judge import STARTUP
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 

@@ -25,7 +25,8 @@ from lrsearch.search.curves import (
     by_end,
     load_curves,
 )
-from lrsearch.search.predictors import Judge, Memory, Rung, agreement
+from lrsearch.search.judge import Judge, Memory, agreement
+from lrsearch.search.predictors import Rung
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
 from lrsearch.surrogate import Array, trace_features
 

@@ -26,7 +26,7 @@ from optuna.storages._rdb import models
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.report.tables import load
-from lrsearch.storage import engine, history, open_storage, redact
+from lrsearch.storage import engine, history, open_storage, opening, redact
 from lrsearch.storage.schema import HISTORY, SLOTS
 from lrsearch.storage.urls import network_file_system, redact_text
 from lrsearch.training.runner import EpochResult
@@ -388,7 +388,7 @@ def test_network_file_system_is_found_by_the_longest_mount_point() -> None:
 def test_on_a_network_file_system_it_warns_and_does_without_wal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "network_file_system", lambda path: "nfs4")
+    monkeypatch.setattr(opening, "network_file_system", lambda path: "nfs4")
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     assert len(storage.warnings) == 1
     assert "network file system (nfs4)" in storage.warnings[0]

@@ -34,8 +34,8 @@ from lrsearch.storage import (
 )
 from lrsearch.storage.owners import beat, is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
+from lrsearch.storage.slot_rows import Ending
 from lrsearch.storage.study_attributes import set_once
-from lrsearch.storage.trials import Ending
 from tests.servers import wait_for
 from tests.storage_worker import Result, claim_one, create_trial, fill_trial
 

@@ -24,7 +24,7 @@ from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import trials
 from lrsearch.storage.cache import look_again, put
 from lrsearch.storage.engine import Storage
-from lrsearch.storage.trials import Claim
+from lrsearch.storage.slot_rows import Claim
 
 MOST_LOOKS = 3
 """How often what others have proposed meanwhile is looked at, before proposals are stored."""

@@ -20,7 +20,7 @@ from lrsearch.search.curves import (
     by_end,
     stack,
 )
-from lrsearch.search.predictors import STARTUP, Judge, Memory
+from lrsearch.search.judge import STARTUP, Judge, Memory
 from lrsearch.surrogate import Array
 
 EARLY: Final = 0.1

@@ -24,7 +24,7 @@ from lrsearch.search.make import make_crew, make_runner
 from lrsearch.search.plan import Plan
 from lrsearch.storage import trials
 from lrsearch.storage.owners import new_owner
-from lrsearch.storage.trials import Claim
+from lrsearch.storage.slot_rows import Claim
 from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate

@@ -26,7 +26,7 @@ from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import frozen
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
-from lrsearch.storage.trials import Claim, Ending
+from lrsearch.storage.slot_rows import Claim, Ending
 from lrsearch.training.products import as_torch
 from lrsearch.training.runner import EpochResult, Runner
 

@@ -34,7 +34,7 @@ from lrsearch.schedules.asking import asking_now
 from lrsearch.search.beliefs import Settled, believed, settle
 from lrsearch.search.candidates import Candidates, Drawn
 from lrsearch.search.curves import DECIDING, CurveReader, same, stack
-from lrsearch.search.predictors import Memory
+from lrsearch.search.judge import Memory
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 

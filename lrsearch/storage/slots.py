@@ -24,7 +24,7 @@ from lrsearch.errors import printable
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import STALE_SECONDS, is_dead
 from lrsearch.storage.schema import SLOTS, TRIALS, USER_ATTRIBUTES, lock_study, server_now
-from lrsearch.storage.trials import (
+from lrsearch.storage.slot_rows import (
     SUSPECT_ATTEMPTS,
     Claim,
     Ending,

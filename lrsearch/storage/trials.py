@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import distribution_to_json
-from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import BindParameter, ClauseElement, Update, bindparam, select, update
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy import BindParameter, bindparam, select, update
+from sqlalchemy.engine import Connection
 
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.reading import empty_trial, read_trial
-from lrsearch.storage.schema import (
-    PARAMS,
-    SLOTS,
-    TRIAL_VALUES,
-    TRIALS,
-    USER_ATTRIBUTES,
-    lock_study,
-    upsert,
+from lrsearch.storage.schema import PARAMS, SLOTS, TRIALS, USER_ATTRIBUTES, lock_study, upsert
+from lrsearch.storage.slot_rows import (
+    Claim,
+    Ending,
+    attr_rows,
+    end_trials,
+    slot_update,
+    slot_values,
+    utc_now,
 )
 
-#: From so many deaths on a trial runs alone, or its innocent companions would be given up with it.
-SUSPECT_ATTEMPTS = 2
-
-
 _STUDY: BindParameter[Any] = bindparam("study")
-_THIS_SLOT = (SLOTS.c.study_id == _STUDY, SLOTS.c.slot == bindparam("in_slot"))
 _SOME_SLOTS = select(SLOTS).where(
     SLOTS.c.study_id == _STUDY, SLOTS.c.slot.in_(bindparam("slots", expanding=True))
 )
@@ -50,72 +40,6 @@ _NEWEST = (
     .limit(1)
 )
 _NEW = TRIALS.insert()
-_END = (
-    update(TRIALS)
-    .where(
-        TRIALS.c.trial_id == bindparam("ended"),
-        TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING]),
-    )
-    .values(state=bindparam("new_state"), datetime_complete=bindparam("now"))
-)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A slot that is ours.
-
-    Attributes:
-        study_id: Optuna's number of the study.
-        slot: Its number, from 0 to the target - 1.
-        owner: Whose it is.
-        trial_id: The trial to go on with; None: make a new one.
-        epoch: Epochs of it that are recorded.
-        attempts: Workers that died over it since its last finished epoch.
-        others: Whether other workers had slots of the study when it was claimed.
-    """
-
-    study_id: int
-    slot: int
-    owner: str
-    trial_id: int | None = None
-    epoch: int = 0
-    attempts: int = 0
-    others: bool = field(default=False, compare=False)
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the trial may be what kills its workers: it should run alone."""
-        return self.attempts >= SUSPECT_ATTEMPTS
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a trial ended.
-
-    Attributes:
-        trial_id: Optuna's number of the trial in the database.
-        state: COMPLETE, PRUNED or FAIL.
-        value: Finite validation loss; needed for COMPLETE.
-        attrs: JSON values, user attributes that are set with it.
-        at: When, as Optuna stores it.
-
-    Raises:
-        ValueError: Optuna could not hold it.
-    """
-
-    trial_id: int
-    state: TrialState
-    value: float | None
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-    at: datetime.datetime = field(default_factory=lambda: _utc())
-
-    def __post_init__(self) -> None:
-        if not self.state.is_finished():
-            raise ValueError(f"a trial ends as COMPLETE, PRUNED or FAIL, got state={self.state}")
-        if self.value is None and self.state == TrialState.COMPLETE:
-            raise ValueError("a COMPLETE trial needs a value, got value=None")
-        if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(f"the value of a trial must be finite, got value={self.value}")
 
 
 def start_trials(
@@ -151,10 +75,10 @@ def start_trials(
             if trial is None:
                 adopted = claim.slot >= reserved and _adopted(connection, waiting)
                 trial = adopted or _insert_trial(connection, claim.study_id)
-                placed.append(_slot_values(row, trial_id=trial._trial_id))
+                placed.append(slot_values(row, trial_id=trial._trial_id))
             started[claim.slot] = trial
         if placed:
-            connection.execute(_slot_update(("trial_id",)), placed)
+            connection.execute(slot_update(("trial_id",)), placed)
         return started
 
     return storage.transact(work) if claims else {}
@@ -164,7 +88,7 @@ def _insert_trial(connection: Connection, study_id: int) -> FrozenTrial:
     """A new RUNNING trial with the next number; the study is locked."""
     # Optuna counts all earlier trials; the newest one knows as much, at any size of the study.
     newest = connection.execute(_NEWEST, {"study": study_id}).scalar()
-    number, now = 0 if newest is None else newest + 1, _utc()
+    number, now = 0 if newest is None else newest + 1, utc_now()
     result = connection.execute(
         _NEW,
         {
@@ -188,7 +112,7 @@ def _adopted(connection: Connection, waiting: list[int]) -> FrozenTrial | None:
         started = connection.execute(
             update(TRIALS)
             .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
-            .values(state=TrialState.RUNNING, datetime_start=_utc())
+            .values(state=TrialState.RUNNING, datetime_start=utc_now())
         )
         if started.rowcount == 1:
             return read_trial(connection, trial_id)
@@ -212,7 +136,7 @@ def fill_trials(storage: Storage, filled: Sequence[FrozenTrial]) -> None:
         for trial in filled
         for name, value in trial.params.items()
     ]
-    attrs = [row for trial in filled for row in _attr_rows(trial._trial_id, trial.user_attrs)]
+    attrs = [row for trial in filled for row in attr_rows(trial._trial_id, trial.user_attrs)]
 
     def work(connection: Connection) -> None:
         upsert(connection, PARAMS, ("trial_id", "param_name"), params)
@@ -263,86 +187,5 @@ def finish_all(storage: Storage, endings: Sequence[Ending], owner: str) -> set[i
 
 def set_user_attrs(storage: Storage, trial_id: int, attrs: Mapping[str, Any]) -> None:
     """Set any number of a trial's user attributes in one transaction."""
-    rows = _attr_rows(trial_id, attrs)
+    rows = attr_rows(trial_id, attrs)
     storage.transact(lambda c: upsert(c, USER_ATTRIBUTES, ("trial_id", "key"), rows))
-
-
-def end_trials(connection: Connection, ends: Sequence[tuple[Row[Any], Ending]]) -> None:
-    """Inside a transaction that locked the slots: end them, and their trials where they run."""
-    told = [
-        end
-        for _, end in ends
-        if connection.execute(
-            _END, {"ended": end.trial_id, "new_state": end.state, "now": end.at}
-        ).rowcount
-    ]
-    values = [
-        {
-            "trial_id": end.trial_id,
-            "objective": 0,
-            "value": float(end.value),
-            "value_type": TrialValueModel.TrialValueType.FINITE,
-        }
-        for end in told
-        if end.value is not None
-    ]
-    upsert(connection, TRIAL_VALUES, ("trial_id", "objective"), values)
-    attrs = [row for end in told for row in _attr_rows(end.trial_id, end.attrs)]
-    upsert(connection, USER_ATTRIBUTES, ("trial_id", "key"), attrs)
-    if ends:
-        done = [_slot_values(row, finished=1) for row, _ in ends]
-        connection.execute(_slot_update(("finished",)), done)
-
-
-def update_slot(connection: Connection, row: Row[Any], **values: Any) -> None:
-    """Change columns of a slot."""
-    expressions = {name for name, value in values.items() if isinstance(value, ClauseElement)}
-    plain = {name: value for name, value in values.items() if name not in expressions}
-    if expressions:
-        statement = (
-            update(SLOTS)
-            .where(*_THIS_SLOT)
-            .values(
-                {name: values[name] for name in expressions}
-                | {name: bindparam(f"new_{name}") for name in plain}
-            )
-        )
-    else:
-        statement = _slot_update(tuple(values))
-    connection.execute(statement, _slot_values(row, **plain))
-
-
-def _slot_values(row: Row[Any], **values: Any) -> dict[str, Any]:
-    """The parameters of `_slot_update` for one slot."""
-    new = {f"new_{name}": value for name, value in values.items()}
-    return {"study": row.study_id, "in_slot": row.slot, **new}
-
-
-@functools.cache
-def _slot_update(names: tuple[str, ...]) -> Update:
-    return (
-        update(SLOTS).where(*_THIS_SLOT).values({name: bindparam(f"new_{name}") for name in names})
-    )
-
-
-def set_trial_state(
-    connection: Connection, trial_id: int, old: TrialState, new: TrialState
-) -> None:
-    """Change a trial's state, if it is ``old`` now."""
-    connection.execute(
-        update(TRIALS)
-        .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == old)
-        .values(state=new)
-    )
-
-
-def _attr_rows(trial_id: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-        for key, value in attrs.items()
-    ]
-
-
-def _utc() -> datetime.datetime:
-    """Now, as Optuna stores it: UTC without a time zone."""
-    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
