@@ -72,11 +72,6 @@ def run(
         LrsearchError: On anything a user can mend; the study keeps what is finished.
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    from lrsearch.export import write_robust
-    from lrsearch.report.robust import robust
-    from lrsearch.report.tables import load
-    from lrsearch.search.raise_finalists import raise_finalists
-
     interrupt = interrupt or Interrupt()
     with interrupt.listening(), joined(config) as cluster:
         with interrupt.may_break():  # it may ask for a key, or wait for a server
@@ -86,7 +81,6 @@ def run(
         plan = make_plan(config if cluster is None else cluster.planned(config), task)
         baselines_of(plan)  # their mistakes, before anything is made
         config = dataclasses.replace(config, storage=plan.config.storage, out=plan.config.out)
-        folder = results_folder(config.out, config.study_name)
         display = display or make_display(quiet=quiet)
         storage = open_storage(config.storage, on_wait=display.note)
         interrupt.hurry.append(storage.hurry)
@@ -101,36 +95,52 @@ def run(
         for line in filter(None, [*header(plan, config, cluster), *said]):
             display.note(line)
         interrupt.check()
-
-        # With a cache of its own the display leaves the worker's view of the study alone.
-        shown = load_study(storage, study.study_name)
-
-        def read() -> Progress:
-            return read_progress(shown, config.trials, plan.epochs)
-
         deadline = deadline_in(config.timeout)
         context = Context(storage, interrupt, display.note, cluster, task, deadline)
-        with watching(read, display, interrupt.at_once):
-            crew = make_crew(plan, context, spares=spares)
-            if crew is not None:
-                crew.run()
-            else:
-                dismiss(spares or [])
-                make_worker(plan, study, context).run()
-        progress = read()
+        progress = _train(plan, study, context, display, spares or [])
         if progress.best is None:
             raise LrsearchError(_why_none(study, progress))
-        table = load(study)
-        files, mattered = write_results(study, table, folder)
-        left_out = ""
-        if config.robust is not False and progress.finished >= config.trials:
-            try:
-                left_out = raise_finalists(plan, study, table, context)
-            except LrsearchError as error:  # the search is done, and is told
-                display.note(f"the finalists were not all trained at higher rates: {error}")
-        found = robust(table, study)
-        files.insert(1, write_robust(study, found, folder / "robust.yaml"))
-    return Outcome(study, storage, plan, progress, files, mattered, found, left_out)
+        return _conclude(plan, study, context, progress)
+
+
+def _train(
+    plan: Plan, study: optuna.Study, context: Context, display: Display, spares: list[Forked]
+) -> Progress:
+    """Run the trials that are missing, shown meanwhile; returns the state at the end."""
+    # With a cache of its own the display leaves the worker's view of the study alone.
+    shown = load_study(context.storage, study.study_name)
+
+    def read() -> Progress:
+        return read_progress(shown, plan.config.trials, plan.epochs)
+
+    with watching(read, display, context.interrupt.at_once):
+        crew = make_crew(plan, context, spares=spares)
+        if crew is not None:
+            crew.run()
+        else:
+            dismiss(spares)
+            make_worker(plan, study, context).run()
+    return read()
+
+
+def _conclude(plan: Plan, study: optuna.Study, context: Context, progress: Progress) -> Outcome:
+    """Write what was found; where the study has its target, its finalists are raised before."""
+    from lrsearch.export import write_robust
+    from lrsearch.report.robust import robust
+    from lrsearch.report.tables import load
+    from lrsearch.search.raise_finalists import raise_finalists
+
+    config, table, left_out = plan.config, load(study), ""
+    folder = results_folder(config.out, config.study_name)
+    files, mattered = write_results(study, table, folder)
+    if config.robust is not False and progress.finished >= config.trials:
+        try:
+            left_out = raise_finalists(plan, study, table, context)
+        except LrsearchError as error:  # the search is done, and is told
+            context.note(f"the finalists were not all trained at higher rates: {error}")
+    found = robust(table, study)
+    files.insert(1, write_robust(study, found, folder / "robust.yaml"))
+    return Outcome(study, context.storage, plan, progress, files, mattered, found, left_out)
 
 
 def _why_none(study: optuna.Study, progress: Progress) -> str:
