@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.cli_arguments import (
@@ -26,7 +25,7 @@ from lrsearch.cli_arguments import (
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.imports import uncollected
 from lrsearch.program import is_ours
-from lrsearch.settings import SETTINGS, default_storage
+from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lrsearch.config import StudyConfig
@@ -141,7 +140,8 @@ def _confirmed(
 
 def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
     """The end of a run."""
-    from lrsearch.search.outcome import outcome_dict, print_outcome
+    from lrsearch.search.ending import print_outcome
+    from lrsearch.search.outcome import outcome_dict
 
     if args.json:
         out_json(outcome_dict(outcome, found))
@@ -188,14 +188,8 @@ def add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 def _confirm(args: argparse.Namespace) -> int:
     from lrsearch.confirm import OF_THE_MACHINE, confirm
-    from lrsearch.export import best_trial
-    from lrsearch.report.command import data_option, import_options
-    from lrsearch.report.confirmed_words import print_confirmed
-    from lrsearch.report.terminal import print_next, to_stdout
+    from lrsearch.search.ending import print_confirmation
     from lrsearch.search.interrupt import Interrupted
-    from lrsearch.search.outcome import file_to_train
-    from lrsearch.search.study import stored_config
-    from lrsearch.storage.urls import option
 
     study, storage = named_study(args)
     try:
@@ -213,25 +207,14 @@ def _confirm(args: argparse.Namespace) -> int:
         return stop.exit_code
     if args.json:
         out_json(found.to_dict())
-        return 0
-    console = to_stdout()
-    print_confirmed(found, console)
-    out(f"\nFiles   {found.file}")
-    name = shlex.quote(study.study_name)
-    where = option(args.storage, default_storage())
-    data = data_option(args.data_dir or stored_config(study).get("data_dir"))
-    assert found.file is not None
-    file, why = found.file, "what came lowest on these seeds"
-    if (best := file_to_train(study, file.parent, found)) != file and best.exists():
-        file, why = (
-            best,
-            "the winner held" if found.decision.decided else "until more seeds decide",
+    else:
+        print_confirmation(
+            found,
+            study,
+            storage=args.storage,
+            data_dir=args.data_dir,
+            imports=args.imports,
         )
-        if not found.is_of(best_trial(study).number):  # --top 0: it is none of the arms
-            why = "the answer of the search"
-    train = f"train {shlex.quote(str(file))}{data}{import_options(args.imports)}"
-    steps = ((f"report {name}{where}", "everything on one page"), (train, why))
-    print_next(console, steps)
     return 0
 
 

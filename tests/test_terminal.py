@@ -30,8 +30,8 @@ from lrsearch.report.status import print_status, print_studies, study_status
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.schedules import Schedule, schedules_table
 from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line, make_display
+from lrsearch.search.ending import _metric
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.outcome import _metric
 from lrsearch.search.progress import Progress, TrialProgress, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage

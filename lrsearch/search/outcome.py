@@ -1,11 +1,8 @@
-"""What a run leaves, and how its end is told: to a person, and as one JSON object."""
+"""What a run leaves: its files, which of them to train with, and all of it as plain values."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lrsearch.attributes import schedule_of
-from lrsearch.report import words
-from lrsearch.report.command import data_option, import_options
 from lrsearch.search.plan import Plan
-from lrsearch.search.progress import Progress, TrialProgress
-from lrsearch.settings import default_storage
+from lrsearch.search.progress import Progress
 from lrsearch.storage import Storage
-from lrsearch.storage.urls import option
 
 if TYPE_CHECKING:
     import optuna
-    from rich.console import Console
 
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.report.importance import Importance
@@ -130,103 +122,11 @@ def file_to_train(study: optuna.Study, folder: Path, found: Confirmed | None) ->
     )
 
 
-def print_outcome(
-    outcome: Outcome,
-    found: Confirmed | None = None,
-    imports: Sequence[str] = (),
-) -> None:
-    """Print the end of a run, and what fresh seeds said of it, for a person.
-
-    Args:
-        outcome: The run.
-        found: What fresh seeds said.
-        imports: What ``--import`` brought, which the next commands need, too.
-    """
-    from rich.console import Console
-
-    from lrsearch.report.answer import all_alike, untrained
-    from lrsearch.report.confirmed_words import print_confirmed
-    from lrsearch.report.importance_words import importance_line
-    from lrsearch.report.terminal import print_next, print_text
-
-    progress, study = outcome.progress, outcome.study
-    best = progress.best
-    assert best is not None
-    assert best.value is not None
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    _print_schedule(console, "\nBest schedule  ", best)
-    print_text(console, f"  val loss {words.loss(best.value)}{_metric(outcome, best)}", indent=2)
-    against = [
-        f"{name} {words.against(best.value, value)}"
-        for name, value in progress.baselines.items()
-        if name != best.baseline
-    ]
-    rows = [row for row in progress.rows if row.stopped not in ("failed", "running")]
-    alike = all_alike((r.value if r.stopped == "completed" else None, r.lr) for r in rows)
-    if alike:
-        same = f"  All {len(rows):,} trials came to this loss: no schedule made a difference. "
-        print_text(console, same + untrained().replace("`", ""), indent=2)
-    elif all(row.baseline for row in progress.rows):
-        only = "  Only the usual recipes were run: a larger --trials searches, too."
-        print_text(console, only, indent=2)
-    elif best.baseline:
-        recipe = f"  It is the baseline {best.baseline}: nothing tried was better."
-        print_text(console, recipe, indent=2)
-    if against:
-        print_text(
-            console, f"  against the baselines, on this seed: {', '.join(against)}", indent=4
-        )
-    elif not best.baseline and any(row.baseline for row in progress.rows):
-        none = "  no usual recipe came to its end: nothing to compare it with"
-        print_text(console, none, indent=4)
-    counted = f"{words.count(progress.finished, 'trial')} ({', '.join(progress.ends)})"
-    saved = f", {words.percent(progress.saved)} of epochs saved" if progress.saved > 0 else ""
-    print_text(console, f"  {counted}{saved}", indent=4)
-    if outcome.timed_out:
-        up = f"time was up after {words.duration(outcome.plan.config.timeout or 0)}"
-        left = f"{progress.finished:,} of {words.count(progress.target, 'trial')} have ended"
-        print_text(console, f"  {up}: {left}; the same command goes on", indent=4)
-    elif waiting := outcome.waiting:
-        queued = f"{words.count(waiting, 'trial')} still queued: a larger --trials goes on"
-        print_text(console, f"  {queued}", indent=4)
-    if repeated := outcome.repeated:
-        again = f"{words.count(repeated, 'trial')} repeated the schedule of an earlier one"
-        tried = words.count(progress.finished - progress.count("failed") - repeated, "schedule")
-        print_text(console, f"  {again}: {tried} tried in all", indent=4)
-    if line := importance_line(outcome.mattered, best.family):
-        print_text(console, f"  {line}", indent=4)
-    if found is None and not alike and outcome.robust is not None:
-        _print_robust(console, outcome, outcome.robust, best.number)
-    if found is None and not alike and outcome.left_out:
-        print_text(console, f"  {outcome.left_out.replace('`', '')}", indent=4)
-    console.print()
-    if found is not None:
-        print_confirmed(found, console)
-        console.print()
-    written = written_files(outcome, found)
-    names = "  ".join(_named(path, outcome, found) for path in written)
-    print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
-    name = shlex.quote(study.study_name)
-    where = option(outcome.plan.config.storage, default_storage())
-    bring = import_options(imports)
-    tested = "" if outcome.plan.task.test is None else ", test data"
-    asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
-    again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    answer = file_to_train(study, written[0].parent, found)
-    steps = (
-        *([asked] if found is None else []),
-        (f"report {name}{where}", "everything on one page"),
-        (f"dashboard {name}{where}", "every trial, in the browser"),
-        (f"train {shlex.quote(str(answer))} {again}", "a longer run"),
-    )
-    print_next(console, steps)
-
-
 def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | None:
     """The schedule that is the safest to train with, as plain values; as in robust.yaml now."""
     from lrsearch.export import plain_losses
 
-    found = _robust_now(outcome, confirmed)
+    found = robust_now(outcome, confirmed)
     if found is None:
         return None
     trial = found.trial
@@ -239,7 +139,7 @@ def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | N
     }
 
 
-def _robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
+def robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
     """What robust.yaml has now: a confirmation has trained finalists at higher rates, too."""
     from lrsearch.report.robust import robust
     from lrsearch.report.tables import load
@@ -247,46 +147,3 @@ def _robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
     if confirmed is None:
         return outcome.robust
     return robust(load(outcome.study), outcome.study)
-
-
-def _named(path: Path, outcome: Outcome, confirmed: Confirmed | None) -> str:
-    """A file's name, and that robust.yaml has the schedule of best.yaml, where that is so."""
-    best = outcome.progress.best
-    if path.name != "robust.yaml" or best is None:
-        return path.name
-    found = _robust_now(outcome, confirmed)
-    same = found is None or found.trial.number == best.number
-    return f"{path.name} (as best.yaml)" if same else path.name
-
-
-def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) -> None:
-    """The schedule that is the safest to train with, and why."""
-    from lrsearch.report.robust_words import robust_line
-    from lrsearch.report.terminal import print_text
-
-    line = robust_line(found, best)
-    if found.trial.number != best and found.did_best:
-        row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
-        _print_schedule(console, "Train with     ", row)
-        line = f"val loss {words.loss(found.trial.value)}, {line}"
-    elif found.trial.number != best:
-        console.print("Train with     best.yaml", style="bold")
-    print_text(console, f"  {line}", indent=4)
-
-
-def _print_schedule(console: Console, head: str, row: TrialProgress) -> None:
-    """A line with a schedule and its parameters."""
-    from rich.text import Text
-
-    text = Text(head, style="bold")
-    text.append(f"{row.family}, lr {row.lr:.4g}", style="bold green")
-    text.append(f"  {row.description}" if row.description else "", style="")
-    console.print(text, soft_wrap=not console.is_terminal)
-
-
-def _metric(outcome: Outcome, best: TrialProgress) -> str:
-    """``, accuracy 97.3%``, where the task has a metric."""
-    task = outcome.plan.task
-    if best.metric is None or not task.metric_name:
-        return ""
-    return f", {task.metric_name} {words.metric(best.metric, task.metric_name)}"
