@@ -145,7 +145,7 @@ def search(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
             "in a file and give task='file.py:name'"
         )
-    from lrsearch.confirm import after_run, known
+    from lrsearch.confirm import after_run
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
     from lrsearch.search.outcome import written_files
@@ -154,10 +154,8 @@ def search(
     with _as_in_a_script():
         own = None if made is None else made[1]
         outcome = run(config, task=own, quiet=quiet, interrupt=Interrupt(leaves=False))
-        found = None if config.confirm else known(outcome)
-        if config.confirm:
-            note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
-            found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
+        note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
+        found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
     return Result(outcome.study, outcome.storage, tuple(written_files(outcome, found)))
 
 

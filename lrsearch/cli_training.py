@@ -126,12 +126,10 @@ def _confirmed(
     outcome: Outcome, config: StudyConfig, args: argparse.Namespace
 ) -> Confirmed | None:
     """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
-    from lrsearch.confirm import after_run, known
+    from lrsearch.confirm import after_run
 
     try:
         with aside(args):
-            if not config.confirm:
-                return known(outcome)
             return after_run(outcome, config, note=note_unless_quiet(args))
     except LrsearchError:
         _tell(outcome, None, args)

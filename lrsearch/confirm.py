@@ -170,12 +170,14 @@ def after_run(
     task: Any = None,
     note: Note = lambda line: None,
     interrupt: Interrupt | None = None,
-) -> Confirmed:
-    """``lrsearch run --confirm SEEDS``: what a run has found on so many fresh seeds.
+) -> Confirmed | None:
+    """What a run has found, on as many fresh seeds as ``--confirm`` says; at 0 as known before.
 
     Raises:
         LrsearchError: As of :func:`confirm`.
     """
+    if not config.confirm:
+        return known(outcome)
     here = {key: getattr(config, key) for key in OF_THE_MACHINE}
     here |= {"out": outcome.plan.config.out, "task": _seen_from(outcome.plan.cwd, config.task)}
     if config.launcher != "local":

@@ -55,12 +55,16 @@ def optimizer_names() -> list[str]:
     ]
 
 
-def optimizer_class(name: str) -> type[Optimizer]:
+def optimizer_class(name: str | type[Optimizer]) -> type[Optimizer]:
     """The class for a name, in any case, or for ``package.module:Class`` or ``file.py:Class``.
+
+    A class stands for itself.
 
     Raises:
         UsageError: There is none, or it cannot be used here; the nearest name is given.
     """
+    if not isinstance(name, str):
+        return name
     if ":" in name:
         return _own_class(name)
     names = optimizer_names()
@@ -131,7 +135,7 @@ def usual_lr(optimizer: str | type[Optimizer]) -> float:
         >>> usual_lr("SGD"), usual_lr("AdamW")
         (0.1, 0.001)
     """
-    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    chosen = optimizer_class(optimizer)
     if issubclass(chosen, torch.optim.SGD):
         return USUAL_LR
     parameter = inspect.signature(chosen.__init__).parameters.get("lr")
@@ -149,7 +153,7 @@ def usual_range(optimizer: str | type[Optimizer], lr: float) -> tuple[float, flo
         >>> usual_range("SGD", 0.1)
         (0.001, 1.0)
     """
-    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    chosen = optimizer_class(optimizer)
     most = 10 if issubclass(chosen, torch.optim.SGD) else 100
     return lr / 100, lr * most
 
@@ -217,7 +221,7 @@ def takes(optimizer: str | type[Optimizer], argument: str) -> bool:
         >>> takes("SGD", "momentum"), takes(torch.optim.AdamW, "momentum")
         (True, False)
     """
-    chosen = optimizer_class(optimizer) if isinstance(optimizer, str) else optimizer
+    chosen = optimizer_class(optimizer)
     known = inspect.signature(chosen.__init__).parameters
     return argument in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
