@@ -133,13 +133,15 @@ def search(
     for key in ("data_dir", "out"):
         if key in given:
             given[key] = str(given[key])
-    made = None if task is None or isinstance(task, str) else _named(task)
-    if made is not None:
-        given["task"] = made[0]
-        if study_file is None and made[1].name == "task" and made[1].model_name != "model":
-            given.setdefault("name", made[1].model_name)  # neither of the two says anything
+    own = _object(task)
+    if own is not None:
+        from lrsearch.tasks import FROM_PYTHON
+
+        given["task"] = f"{FROM_PYTHON}{own.name}"
+        if study_file is None and own.name == "task" and own.model_name != "model":
+            given.setdefault("name", own.model_name)  # neither of the two says anything
     config = configs.make(given) if study_file is None else configs.load(study_file, given)
-    if made is not None and (config.workers not in ("auto", "1") or config.launcher != "local"):
+    if own is not None and (config.workers not in ("auto", "1") or config.launcher != "local"):
         asked = "launcher ray" if config.launcher != "local" else f"workers {config.workers}"
         raise UsageError(
             f"{asked}: a task given as a Python object cannot be sent to other processes; put it "
@@ -152,7 +154,6 @@ def search(
     from lrsearch.search.run import run
 
     with _as_in_a_script():
-        own = None if made is None else made[1]
         outcome = run(config, task=own, quiet=quiet, interrupt=Interrupt(leaves=False))
         note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
         found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
@@ -242,7 +243,7 @@ def confirm(
             place,
             top=top,
             seeds=seeds,
-            task=None if task is None or isinstance(task, str) else _named(task)[1],
+            task=_object(task),
             overrides=machine | ({"task": task} if isinstance(task, str) else {}),
             note=display.note,
             interrupt=Interrupt(leaves=False),
@@ -276,13 +277,13 @@ def open_storage(url: str | None = None) -> Storage:
         return stores.open_storage(default_storage() if url is None else url)
 
 
-def _named(task: Any) -> tuple[str, Task]:
-    """A task made from a Python object, and how a study's configuration calls it."""
-    from lrsearch.tasks import FROM_PYTHON
+def _object(task: TaskLike | None) -> Task | None:
+    """The task that was given as a Python object; None for one that was named."""
+    if task is None or isinstance(task, str):
+        return None
     from lrsearch.tasks.custom import as_task
 
-    made = as_task(task, str(getattr(task, "__name__", "task")))
-    return f"{FROM_PYTHON}{made.name}", made
+    return as_task(task, str(getattr(task, "__name__", "task")))
 
 
 def _study(study: str | optuna.Study, url: str | None) -> tuple[optuna.Study, BaseStorage]:
