@@ -97,7 +97,7 @@ def search(
         pruner: How trials are stopped.
         timeout: Stop asking for new trials after so many seconds, or ``"15m"``.
         robust: Afterwards train the finalists at 1.7 times their rates, for
-            :attr:`Result.robust`; None: as far as that costs at most an eighth of the search.
+            :attr:`Result.robust`; None: as far as that costs at most a fifth of the search.
         confirm: Afterwards train the best and the usual recipes on so many fresh seeds
             (:func:`confirm`); 0 for none.
         storage: Database URL; None = ``$LRSEARCH_STORAGE``, else ``sqlite:///lrsearch.db``.

@@ -111,7 +111,7 @@ def confirm(
     best_trial(study)  # where there is none, it says why
     table = load(study)
     found = robust(table, study)
-    arms = choose_arms(table, top, None if found is None else found.trial)
+    arms = choose_arms(table, top, None if found is None else found.finalist)
     own = [arm for arm in arms if arm["baseline"] is None]
     config = _config(study, storage.url, overrides or {}, len(arms) * seeds + len(own))
     fresh = [config.seed + FIRST_SEED + i for i in range(seeds)]
@@ -206,7 +206,7 @@ def known(outcome: Outcome) -> Confirmed | None:
         return None
     top, robust_now = again.user_attrs[CONFIRM_ATTR]["top"], outcome.robust
     table = load(study)
-    arms = choose_arms(table, top, None if robust_now is None else robust_now.trial)
+    arms = choose_arms(table, top, None if robust_now is None else robust_now.finalist)
     if not {arm["key"] for arm in arms} <= {arm.key for arm in found.arms}:
         return None
     folder = results_folder(outcome.plan.config.out, study.study_name)

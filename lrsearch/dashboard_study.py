@@ -145,7 +145,7 @@ def confirm_note(found: Confirmed | None, plan: Mapping[str, Any]) -> str:
     if not plan["arms"]:
         return (
             f"## Finalists of {of}\n\nTrained at {RAISE:g} times their rates, on fresh seeds: "
-            "what bears that best is in robust.yaml."
+            "what bears that best is in robust.yaml, unless the best recipe beats it."
         )
     head = f"## Confirmation of {of}"
     if found is None:

@@ -98,7 +98,9 @@ def answer_note(study: optuna.Study) -> str:
     """Why :func:`answer_trial` is not the best of the search, or came not lowest; or nothing."""
     best, (number, file) = best_trial(study).number, answer_of(study)
     if file == "robust.yaml":
-        return robust_note(number, best, typed("export", study.study_name, label_of(study)))
+        recipe = best_trial(study, number).user_attrs.get("baseline")
+        export = typed("export", study.study_name, label_of(study))
+        return robust_note(number, best, export, recipe)
     found = read_confirmed(study)
     return "" if found is None else other(found, best)
 
@@ -216,12 +218,22 @@ def write_robust(study: optuna.Study, found: Robust | None, path: Path) -> Path:
     """
     trial = best_trial(study, None if found is None else found.trial.number)
     text = export_text(study, trial=trial.number, name=path.name)
-    if found is not None and found.raised:
-        text += _yaml(
-            {"robust": {"times_the_rates": RAISE, "val_loss": plain_losses(found.raised)}}
-        )
+    if found is not None and (found.raised or found.beside is not None):
+        text += _yaml({"robust": robust_values(found)})
     write_text(path, text)
     return path
+
+
+def robust_values(found: Robust) -> dict[str, Any]:
+    """What finalists and a recipe came to at the end of a search, as plain values for a file."""
+    out: dict[str, Any] = {}
+    if found.raised:
+        out |= {"times_the_rates": RAISE, "val_loss": plain_losses(found.raised)}
+    if (beside := found.beside) is not None:
+        both = {found.finalist.number: beside.finalist, beside.recipe.number: beside.loss}
+        means = {number: plain_loss(loss) for number, loss in both.items()}
+        out["own_rates"] = {"seeds": beside.seeds, "mean_val_loss": means}
+    return out
 
 
 def plain_losses(raised: Raised) -> dict[int, list[float | str]]:

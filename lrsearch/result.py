@@ -78,8 +78,9 @@ class Result:
     def robust(self) -> Schedule:
         """The schedule of the search that is the safest to train with, as in ``robust.yaml``.
 
-        Of the finalists the one that bore 1.7 times its rates best; where that was not tried, one
-        that only luck may have put behind the best, at a lower peak; else the best.
+        Of the finalists the one that bore 1.7 times its rates best, or the best baseline where
+        that is better on fresh seeds; where that was not tried, one that only luck may have put
+        behind the best, at a lower peak; else the best.
 
         Raises:
             LrsearchError: No trial has been trained to the end yet.

@@ -197,8 +197,9 @@ SETTINGS: dict[str, Setting] = {
     ),
     "robust": Setting(
         values.flag,
-        "at the end train the finalists with their rates raised 1.7 times, to choose robust.yaml "
-        "(default: where that costs at most an eighth of the search)",
+        "at the end train the finalists with their rates raised 1.7 times, and one of them beside "
+        "the best recipe, to choose robust.yaml (default: where that costs at most a fifth of the "
+        "search)",
         "BOOL",
         False,
         _BOOL,

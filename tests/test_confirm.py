@@ -247,9 +247,8 @@ def test_a_confirmation_of_the_baselines_alone_says_nothing_of_the_schedule_to_t
 def test_export_names_what_came_lower_where_it_is_not_surely_better(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = search_of(
-        storage, found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="ConstantLR")
-    )
+    made = [(constant(1e-4), 0.2, "low"), (constant(0.1), 0.21, "ConstantLR")]
+    study = search_of(storage, *(found(*each) for each in made))
     confirm(study, storage, top=1, seeds=2)
     assert main(["export", "digits"]) == 0
     exported = capsys.readouterr()

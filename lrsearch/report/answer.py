@@ -166,9 +166,12 @@ def _undecided(chosen: TrialRow, confirmed: Confirmed) -> str:
     """What to train with where fresh seeds have named nothing that bears higher rates."""
     lr = words.number(chosen.lr)
     until = "To be safe" if confirmed.decision.stands else "Until more seeds decide"
+    why = f"did best with its rates raised {RAISE:g} times"
+    if chosen.baseline is not None:
+        why = "is a usual recipe, and what was found was no better in the mean"
     return (
         f"{until}, train with **{chosen.family}** at a peak learning rate of "
-        f"**{lr}** (trial {chosen.number}): it did best with its rates raised {RAISE:g} times."
+        f"**{lr}** (trial {chosen.number}): it {why}."
     )
 
 
@@ -190,6 +193,8 @@ def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = No
             f"That is the usual recipe, {found.best.baseline}: nothing else that "
             f"was tried got below its validation loss of **{value}**"
         )
+    elif trial.baseline is not None:
+        text = f"That is the usual recipe, {trial.baseline}, with a validation loss of **{value}**"
     elif strongest is not None and strongest.value is not None and trial.value is not None:
         side = "below" if trial.value <= strongest.value else "above"
         by = words.below(trial.value, strongest.value)

@@ -29,12 +29,12 @@ def hero(
     lead = f'<p class="lead">{to_html(lines[1])}</p>' if len(lines) > 1 else ""
     caption = ""
     if found is not None:
-        recipe = found.strongest is not None and found.strongest is not found.best
         drawn = trial_shown(table, found, confirmed)
+        recipe = all(found.strongest is not row for row in (None, found.best, drawn))
         of = "the best of the search"
         if drawn is not found.best:
             _, file = trial_to_use(found.best.number, found.chosen.number, confirmed)
-            of = "which bore higher rates best"
+            of = "which bore higher rates best" if drawn.baseline is None else "a usual recipe"
             if file == "confirmed.yaml":
                 of = "the best of those on fresh seeds"
         caption = f"Learning rate of trial {drawn.number}, {of}" + (

@@ -73,7 +73,9 @@ def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None
 
 def _raised(table: StudyTable, arm: Mapping[str, Any]) -> float | None:
     """An arm's mean loss at higher rates; None for a baseline, or before such a run has ended."""
-    losses = [] if arm.get("baseline") else measured(raised_losses(table, arm["key"]))
+    if arm.get("baseline"):
+        return None
+    losses = measured([*raised_losses(table, arm["key"]).values()])
     return mean_loss(losses) if losses else None
 
 

@@ -146,7 +146,8 @@ def _whose(report: Report) -> str:
     found, confirmed = report.found, report.confirmed
     if found is not None and report.file == "robust.yaml":
         export = typed("export", report.table.name, report.table.storage_url)
-        return robust_note(found.chosen.number, found.best.number, export)
+        chosen = found.chosen
+        return robust_note(chosen.number, found.best.number, export, chosen.baseline)
     return "" if found is None or confirmed is None else other(confirmed, found.best.number)
 
 

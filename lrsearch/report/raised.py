@@ -2,7 +2,7 @@
 
 A schedule near that edge fails on some seeds, and a few seeds may not show it. With its rates
 raised it fails on more of them (``studies/winners``). Each such run is a trial of the study
-``NAME-confirm``.
+``NAME-confirm``; so is a run at its own rates that belongs to the search.
 """
 
 from __future__ import annotations
@@ -49,8 +49,24 @@ def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any]:
     return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
 
 
-def raised_losses(table: StudyTable, arm: str) -> list[float]:
-    """The losses of an arm at higher rates, in the order of the seeds.
+def own_key(arm: str) -> str:
+    """The key of an arm at its own rates, in a run that is of the search and sees no test data.
+
+    Example:
+        >>> own_key("StepLR")
+        'StepLR x 1'
+    """
+    return f"{arm} x 1"
+
+
+def own_arm(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """The arm at its own rates, in a run that is of the search."""
+    key, of = own_key(arm["key"]), arm["key"]
+    return {"key": key, "of": of, "schedule": arm["schedule"], "trial": arm["trial"]}
+
+
+def raised_losses(table: StudyTable, arm: str) -> dict[int, float]:
+    """Seed -> the loss of an arm at higher rates, in the order of the seeds.
 
     Args:
         table: The study ``NAME-confirm``.
@@ -60,10 +76,19 @@ def raised_losses(table: StudyTable, arm: str) -> list[float]:
         Infinite where it diverged; NaN where the run failed, for want of memory say, which tells
         nothing of the rates.
     """
+    return _losses(table, raised_key(arm))
+
+
+def own_losses(table: StudyTable, arm: str) -> dict[int, float]:
+    """Seed -> the loss of an arm at its own rates, as :func:`raised_losses` has them."""
+    return _losses(table, arm) | _losses(table, own_key(arm))
+
+
+def _losses(table: StudyTable, key: str) -> dict[int, float]:
     ended = table.having("complete", "diverged", "failed", "pruned")
-    found = [trial for trial in ended if trial.attrs.get("arm") == raised_key(arm)]
+    found = [trial for trial in ended if trial.attrs.get("arm") == key]
     losses = {int(trial.attrs["seed"]): _final_loss(trial) for trial in found}
-    return [losses[seed] for seed in sorted(losses)]
+    return dict(sorted(losses.items()))
 
 
 def _final_loss(trial: TrialRow) -> float:

@@ -89,9 +89,11 @@ def _figures(
     """The figures that this study has something for, by name, each with a description."""
     drawn: dict[str, tuple[Figure, str]] = {}
     if found is not None and found.best.family:
-        rows = thinned_curves(table, [trial_shown(table, found, confirmed)])
-        if found.strongest is not None and found.strongest is not found.best:
-            rows += thinned_curves(table, [found.strongest])
+        shown = trial_shown(table, found, confirmed)
+        rows = thinned_curves(table, [shown])
+        strongest = found.strongest
+        if strongest is not None and strongest is not found.best and strongest is not shown:
+            rows += thinned_curves(table, [strongest])
         drawn["winner"] = (winner_figure(rows), "learning rate of the best schedule")
     if any(math.isfinite(t.lr) for t in table.finished):
         drawn["scatter"] = (

@@ -10,20 +10,26 @@ seeds. A schedule near the edge fails there.
 
 Each finalist counts with the worse of two losses: that of the search, and that at higher rates,
 which alone would favour rates that are too low. The one with the lowest of these is the robust
-one. What this is worth is in ``studies/winners``.
+one, unless a usual recipe is better:
+
+4. It and the best recipe of the search are trained at their own rates, on a fresh seed. The lower
+   mean of two losses, that of the search and that one, is the answer.
+
+What this is worth is in ``studies/winners``.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
-from lrsearch.report.finalists import LEAST_SURE, finalists, gentler
-from lrsearch.report.raised import is_near_edge, mean_loss, measured, raised_losses
+from lrsearch.report.finalists import LEAST_SURE, arm_of, finalists, gentler
+from lrsearch.report.raised import is_near_edge, mean_loss, measured, own_losses, raised_losses
 from lrsearch.report.tables import StudyTable, TrialRow, load
 
 STEP = 3
@@ -32,8 +38,8 @@ MOST = 6
 """How many finalists are raised at most."""
 AGAIN = 3
 """How many are raised on a second seed: those with the lowest losses."""
-SHARE = 1 / 8
-"""Of the epochs of a search, how many this may cost at most, where it was not asked for."""
+SHARE = 1 / 5
+"""Of the epochs of a search, how many all of this may cost, where it was not asked for."""
 
 Raised = Mapping[int, Sequence[float]]
 """Trial number of a finalist -> its losses at :data:`~lrsearch.report.raised.RAISE` times its
@@ -42,29 +48,65 @@ which they were raised."""
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The best recipe of a search beside the finalist, both at their own rates.
+
+    Attributes:
+        recipe: The baseline with the lowest loss in the search.
+        loss: Its mean loss over the seed of the search and the fresh ones that both ran on;
+            infinite where it diverged.
+        finalist: That of the finalist.
+        seeds: How many seeds these are.
+    """
+
+    recipe: TrialRow
+    loss: float
+    finalist: float
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Robust:
     """The schedule of a search that is the safest to train with.
 
     Attributes:
-        trial: The finalist that did best at higher rates. Where none was raised, the gentler one;
+        finalist: The one that did best at higher rates. Where none was raised, the gentler one;
             where all failed, the gentler one or the best.
         raised: The losses of the finalists at higher rates; empty where none was raised.
+        beside: The best recipe of the search beside it; None where they were not compared.
     """
 
-    trial: TrialRow
+    finalist: TrialRow
     raised: Raised = field(default_factory=dict)
+    beside: Beside | None = None
+
+    @property
+    def trial(self) -> TrialRow:
+        """What to train with: the finalist, or the recipe where that is better."""
+        wins = self.beside is not None and self.recipe_wins
+        return self.beside.recipe if self.beside is not None and wins else self.finalist
+
+    @property
+    def recipe_wins(self) -> bool:
+        """Whether the recipe is better than the finalist."""
+        return self.beside is not None and self.beside.loss < self.beside.finalist
 
     @property
     def bears(self) -> bool:
-        """Whether it was raised and bore that."""
-        losses = self.raised.get(self.trial.number)
-        return losses is not None and bears(self.trial, losses)
+        """Whether the finalist was raised and bore that."""
+        losses = self.raised.get(self.finalist.number)
+        return losses is not None and bears(self.finalist, losses)
 
     @property
     def did_best(self) -> bool:
-        """Whether it did best at higher rates, and so is what to train with."""
-        losses = measured(self.raised.get(self.trial.number, ()))
+        """Whether the finalist did best at higher rates."""
+        losses = measured(self.raised.get(self.finalist.number, ()))
         return bool(losses) and math.isfinite(mean_loss(losses))
+
+    @property
+    def decided(self) -> bool:
+        """Whether runs on fresh seeds say that :attr:`trial` is what to train with."""
+        return self.did_best or self.recipe_wins
 
     @property
     def diverged(self) -> int:
@@ -86,7 +128,7 @@ def bears(trial: TrialRow, raised: Sequence[float]) -> bool:
 
 
 def robust(table: StudyTable, study: optuna.Study) -> Robust | None:
-    """The finalist of a search that did best at higher rates.
+    """The finalist of a search that did best at higher rates, beside the best recipe.
 
     Where none was raised, or all failed, it is the gentler one
     (:func:`lrsearch.report.finalists.gentler`), which costs no training.
@@ -104,15 +146,69 @@ def robust(table: StudyTable, study: optuna.Study) -> Robust | None:
     if not tried:
         return None
     raised = read_raised(tried, study)
+    rivals = rivals_of(table, tried, raised)
+    beside = None if rivals is None else _beside(*rivals, study)
     lowest = lowest_raised(tried, raised)
-    if lowest is not None:
-        return Robust(lowest, raised)
+    if beside is not None or lowest is not None:
+        return Robust(lowest or tried[0], raised, beside)
     if not raised and len(table.complete) < LEAST_SURE:
         return None
     milder = gentler(table)
     if milder is None or milder not in tried:
         return Robust(tried[0], raised) if raised else None
     return Robust(milder, raised)
+
+
+def best_recipe(table: StudyTable) -> TrialRow | None:
+    """The baseline with the lowest loss in the search; None where none came to its end."""
+    return next((t for t in table.complete if t.baseline is not None and t.schedule), None)
+
+
+def rivals_of(
+    table: StudyTable, tried: Sequence[TrialRow], raised: Raised
+) -> tuple[TrialRow, TrialRow] | None:
+    """The finalist and the recipe that are compared at their own rates.
+
+    The finalist is the one that did best at higher rates, or the only one.
+
+    Args:
+        table: The search.
+        tried: All finalists, in order.
+        raised: The losses of those that were raised.
+
+    Returns:
+        None where there is no such finalist, or no recipe came to its end.
+    """
+    finalist = tried[0] if len(tried) == 1 else lowest_raised(tried, raised)
+    recipe = best_recipe(table)
+    return None if finalist is None or recipe is None else (finalist, recipe)
+
+
+def have_run(rivals: Sequence[TrialRow], study: optuna.Study) -> bool:
+    """Whether some seed is known on which all of them have ended at their own rates."""
+    return bool(set.intersection(*map(set, _own(rivals, study))))
+
+
+def _own(rivals: Sequence[TrialRow], study: optuna.Study) -> list[dict[int, float]]:
+    """Seed -> loss at its own rates, of each trial."""
+    again = confirmation_study(study)
+    if again is None:
+        return [{} for _ in rivals]
+    table = load(again)
+    return [own_losses(table, arm_of(trial)["key"]) for trial in rivals]
+
+
+def _beside(finalist: TrialRow, recipe: TrialRow, study: optuna.Study) -> Beside | None:
+    """Both on all seeds on which both ran; None before that. A run that failed tells nothing."""
+    its, own = _own([recipe, finalist], study)
+    seeds = sorted(s for s in its.keys() & own.keys() if not math.isnan(its[s] + own[s]))
+    if not seeds:
+        return None
+    loss, other = (
+        statistics.fmean([float(trial.value or 0.0), *(losses[seed] for seed in seeds)])
+        for trial, losses in ((recipe, its), (finalist, own))
+    )
+    return Beside(recipe, loss, other, 1 + len(seeds))
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
@@ -173,7 +269,8 @@ def next_runs(tried: Sequence[TrialRow], raised: Raised) -> list[tuple[TrialRow,
 
 
 def too_dear(table: StudyTable, runs: int) -> bool:
-    """Whether so many runs at higher rates cost more than :data:`SHARE` of a search."""
+    """Whether so many runs at higher rates, and two at their own, are above :data:`SHARE`."""
+    runs += 0 if best_recipe(table) is None else 2
     return runs * table.budget > SHARE * sum(trial.epochs for trial in table.trials)
 
 
@@ -200,22 +297,29 @@ def read_raised(tried: Sequence[TrialRow], study: optuna.Study) -> Raised:
         study: The search.
     """
     again = confirmation_study(study)
-    table = None if again is None else load(again)
+    if again is None:
+        return {}
+    table = load(again)
+    found = {trial.number: raised_losses(table, f"#{trial.number}") for trial in tried}
+    seeds = sorted(set().union(*found.values()))
     raised: dict[int, Sequence[float]] = {}
-    while table is not None and (some := next_runs(tried, raised)):
-        found = {trial.number: raised_losses(table, f"#{trial.number}") for trial, _ in some}
-        if any(len(found[trial.number]) <= nth for trial, nth in some):
+    while some := next_runs(tried, raised):
+        runs = {trial.number: seeds[: nth + 1] for trial, nth in some}
+        missing = any(
+            not set(runs[trial.number]) <= found[trial.number].keys() for trial, _ in some
+        )
+        if missing or max(nth for _, nth in some) >= len(seeds):
             break
-        raised |= {trial.number: found[trial.number][: nth + 1] for trial, nth in some}
+        raised |= {number: [found[number][seed] for seed in on] for number, on in runs.items()}
     return raised
 
 
 def robust_trial(study: optuna.Study) -> int | None:
-    """Number of the trial that did best at higher rates; None where none was raised."""
+    """Number of the trial that runs on fresh seeds chose; None where there were none."""
     if confirmation_study(study) is None:
         return None
     found = robust(load(study), study)
-    return found.trial.number if found is not None and found.did_best else None
+    return found.trial.number if found is not None and found.decided else None
 
 
 def _asked(table: StudyTable, study: optuna.Study) -> list[TrialRow]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lrsearch.report import words
 from lrsearch.report.raised import RAISE, mean_loss, measured
-from lrsearch.report.robust import Robust
+from lrsearch.report.robust import Beside, Robust
 from lrsearch.report.tables import TrialRow
 
 _RAISED = f"with its rates raised {RAISE:g} times"
@@ -20,14 +20,24 @@ def robust_line(found: Robust, best: int) -> str:
         found: The robust schedule.
         best: Number of the best trial of the search.
     """
-    trial, many = found.trial, f"of {len(found.raised)} finalists"
+    trial, many = found.finalist, f"of {len(found.raised)} finalists"
+    what = f"{trial.family}, lr {trial.lr:.4g}"
+    if found.beside is not None and found.recipe_wins:
+        which = f"the {_best(found)} {many}, {what}" if found.raised else what
+        return f"a usual recipe: {_over(found.beside)} it beat {which} (robust.yaml)"
+    if not found.raised and found.beside is not None:
+        return f"it beat {_recipe(found.beside)} {_over(found.beside)} (robust.yaml)"
     if not found.raised:
-        what = f"{trial.family}, lr {trial.lr:.4g}, val loss {words.loss(trial.value)}"
-        return f"robust.yaml has a gentler one, perhaps behind by luck alone: {what}"
+        loss = words.loss(trial.value)
+        return (
+            f"robust.yaml has a gentler one, perhaps behind by luck alone: {what}, val loss {loss}"
+        )
     if not found.did_best:
         near = "near the edge of what the task bears: " if found.diverged else ""
         return f"{near}{_lost(found)} {_RAISED}"
-    how = f"did {_best(found)} {many} {_RAISED}, {_seeds(found)} (robust.yaml)"
+    beside = found.beside
+    where = _seeds(found) if beside is None else f"and beat {_recipe(beside)} {_over(beside)}"
+    how = f"did {_best(found)} {many} {_RAISED}, {where} (robust.yaml)"
     if not found.bears:
         return f"near the edge of what the task bears: {how}"
     return f"robust, too: {how}" if trial.number == best else how
@@ -41,8 +51,12 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
         best: The best trial of the search.
         export: The command that writes a schedule of the study.
     """
-    trial, raised = found.trial, found.raised
+    trial, raised = found.finalist, found.raised
     luck = "Luck favours high rates, which may fail on another seed."
+    if found.beside is not None and found.recipe_wins:
+        return _of_recipe(found, found.beside, best, export)
+    if not raised and found.beside is not None:
+        return f"It {_beat(found.beside)}."
     if not raised:
         return (
             f"Gentler: {_what(trial)} has the lowest peak of all that only luck may have put "
@@ -56,6 +70,8 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
         return f"It lies near the edge of what this task bears: {ended}. {luck}"
     how = f"did {_best(found)} {_RAISED}, {_seeds(found)}"
     near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
+    if found.beside is not None:
+        near = f" And it {_beat(found.beside)}.{near}"
     if trial.number == best.number:
         came = words.loss(mean_loss(measured(raised[trial.number])))
         head = f"It is robust, too: {many}" if found.bears else many.capitalize()
@@ -77,7 +93,7 @@ def spared_line(*, from_search: bool) -> str:
     """
     how = "`robust=True`" if from_search else "`--robust`"
     return (
-        f"no finalist was trained {_RAISED}, as that costs more than an eighth of the search: "
+        f"no finalist was trained {_RAISED}, as that costs more than a fifth of the search: "
         f"{how} does it"
     )
 
@@ -91,18 +107,61 @@ def failed_line(show: str) -> str:
     return f"every run of a finalist {_RAISED} failed: {words.code(show)} tells why"
 
 
-def robust_note(trial: int, best: int, export: str) -> str:
+def _of_recipe(found: Robust, beside: Beside, best: TrialRow, export: str) -> str:
+    """That a usual recipe is the answer, and what was less, as Markdown."""
+    own, its = _losses(beside)
+    name = words.baselines([f"**{beside.recipe.baseline}**"])
+    text = f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
+    which = "that one"
+    if found.raised:
+        text += f"Of {len(found.raised)} finalists "
+        text += "it" if found.finalist.number == best.number else _what(found.finalist)
+        text += f" did {_best(found)} {_RAISED}, {_seeds(found)}. "
+    return (
+        f"{text}But {_over(beside)}, at their own rates, {name} came to {own} and {which} to "
+        f"{its}. {_writes(export, found.finalist)}"
+    )
+
+
+def robust_note(trial: int, best: int, export: str, recipe: str | None = None) -> str:
     """Why the answer is not the best trial, and how to get that one, as Markdown.
 
     Args:
         trial: Number of the answer.
         best: Number of the best trial of the search.
         export: The command that writes a schedule of the study.
+        recipe: Name of the recipe that the answer is, if it is one.
     """
+    why = f"it did best {_RAISED}"
+    if recipe is not None:
+        why = f"it is the usual recipe {recipe}, and on fresh seeds the finalists were no better"
     return (
-        f"This is trial {trial}, also in robust.yaml: it did best {_RAISED}. "
+        f"This is trial {trial}, also in robust.yaml: {why}. "
         f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."
     )
+
+
+def _beat(beside: Beside) -> str:
+    """That the finalist is better than the best recipe."""
+    its, own = _losses(beside)
+    return f"beat {_recipe(beside)} {_over(beside)}, {own} for {its}"
+
+
+def _recipe(beside: Beside) -> str:
+    return words.baselines([str(beside.recipe.baseline)])
+
+
+def _over(beside: Beside) -> str:
+    return f"over {beside.seeds} seeds"
+
+
+def _losses(beside: Beside) -> tuple[str, str]:
+    """Mean losses of the recipe and of the finalist."""
+    its, own = (
+        words.loss(loss) if math.isfinite(loss) else "divergence"
+        for loss in (beside.loss, beside.finalist)
+    )
+    return its, own
 
 
 def _lost(found: Robust) -> str:

@@ -209,9 +209,9 @@ class Answer:
 
     @property
     def chosen(self) -> TrialRow:
-        """The trial to train with: what did best at higher rates, or the best of the search."""
+        """The trial to train with: what runs on fresh seeds chose, or the best of the search."""
         found = self.robust
-        return found.trial if found is not None and found.did_best else self.best
+        return found.trial if found is not None and found.decided else self.best
 
     @property
     def strongest(self) -> TrialRow | None:

@@ -201,7 +201,7 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
     from lrsearch.report.terminal import print_text
 
     line = robust_line(found, best)
-    if found.trial.number != best and found.did_best:
+    if found.trial.number != best and found.decided:
         row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
         _print_schedule(console, "Train with     ", row)
         line = f"val loss {words.loss(found.trial.value)}, {line}"

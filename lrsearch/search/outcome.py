@@ -124,7 +124,7 @@ def file_to_train(study: optuna.Study, folder: Path, found: Confirmed | None) ->
 
 def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | None:
     """The schedule that is the safest to train with, as plain values; as in robust.yaml now."""
-    from lrsearch.export import plain_losses
+    from lrsearch.export import plain_losses, robust_values
 
     found = robust_now(outcome, confirmed)
     if found is None:
@@ -136,6 +136,7 @@ def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | N
         "metric": trial.metric,
         "schedule": dict(trial.schedule),
         "raised": plain_losses(found.raised),
+        "own_rates": robust_values(found).get("own_rates"),
     }
 
 

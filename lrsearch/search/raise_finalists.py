@@ -1,17 +1,27 @@
-"""The end of a search: its finalists are trained at higher rates, for ``robust.yaml``."""
+"""The end of a search: its finalists at higher rates, and a recipe, for ``robust.yaml``."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.finalists import arm_of
-from lrsearch.report.raised import RAISE, measured, raised_arm
-from lrsearch.report.robust import Raised, contenders, next_runs, read_raised, too_dear
+from lrsearch.report.raised import RAISE, measured, own_arm, raised_arm
+from lrsearch.report.robust import (
+    Raised,
+    contenders,
+    have_run,
+    next_runs,
+    read_raised,
+    rivals_of,
+    too_dear,
+)
 from lrsearch.report.robust_words import failed_line, spared_line
 from lrsearch.report.tables import StudyTable
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
@@ -19,20 +29,19 @@ from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.context import Context
 from lrsearch.search.plan import Plan
 
-TIME_UP = f"time was up before all finalists had run with their rates raised {RAISE:g} times; "
-TIME_UP += "the same command goes on"
-UNFINISHED = f"not all finalists have run with their rates raised {RAISE:g} times; "
-UNFINISHED += "the same command goes on"
+TIME_UP = "time was up before all runs of the finalists had ended; the same command goes on"
+UNFINISHED = "not all runs of the finalists have ended; the same command goes on"
 
 
 def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context: Context) -> str:
     """Train the finalists of a search at 1.7 times their rates, on fresh seeds.
 
-    Which they are is said in :mod:`lrsearch.report.robust`. They are trials of the study
+    The one that does best, and the best recipe, are then trained at their own rates. Which they
+    are is said in :mod:`lrsearch.report.robust`. They are trials of the study
     ``NAME-confirm``, which ``lrsearch confirm`` uses, too. The same call goes on with what is
-    missing. Nothing is done where the winner is a baseline or has no rival, and nothing more where
-    that is too dear (:func:`lrsearch.report.robust.too_dear`) and was not asked for, or once the
-    time of the search is up.
+    missing. Nothing is done where the winner is a baseline, and nothing more where that is too
+    dear (:func:`lrsearch.report.robust.too_dear`) and was not asked for, or once the time of the
+    search is up.
 
     Args:
         plan: What was searched.
@@ -46,30 +55,59 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
     Raises:
         Interrupted: On Ctrl-C or SIGTERM; running trials were handed back.
     """
-    tried, storage, deadline = contenders(table), context.storage, context.deadline
-    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, timeout=None))
+    tried = contenders(table)
+    numbers = [trial.number for trial in tried]
     fresh = plan.config.seed + FIRST_SEED
     raised = read_raised(tried, study)
     while some := next_runs(tried, raised):
-        runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
         if dear and not plan.config.robust:
-            return "" if raised else spared_line(from_search=context.task is not None)
-        if deadline is not None and time.monotonic() >= deadline:
+            if not raised:
+                return spared_line(from_search=context.task is not None)
+            break
+        if _time_is_up(context):
             return TIME_UP
-        workers = min(plan.choice.workers, len(some))
-        choice = dataclasses.replace(plan.choice, workers=workers)
-        plan = dataclasses.replace(plan, choice=choice)
-        numbers = [trial.number for trial in tried]
-        again = open_confirmation(study, storage, plan, runs, finalists=numbers)
+        runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
-        train_confirmation(plan, again, context)
+        again = _train(plan, study, runs, numbers, context)
         before, raised = raised, read_raised(tried, study)
         if raised == before:  # some of it could not be run
-            return UNFINISHED if deadline is None or time.monotonic() < deadline else TIME_UP
+            return TIME_UP if _time_is_up(context) else UNFINISHED
         if not any(map(measured, raised.values())):  # more of them would hardly do better
-            return failed_line(typed("show", again.study_name, storage.label))
-    return ""
+            return failed_line(typed("show", again.study_name, context.storage.label))
+    rivals = rivals_of(table, tried, raised)
+    if rivals is None or have_run(rivals, study):
+        return ""
+    if not raised and too_dear(table, 0) and not plan.config.robust:
+        return ""
+    if _time_is_up(context):
+        return TIME_UP
+    recipe = words.baselines([str(rivals[1].baseline)])
+    context.note(f"#{rivals[0].number} and {recipe} at their own rates, on a fresh seed")
+    _train(plan, study, [(own_arm(arm_of(t)), fresh) for t in rivals], numbers, context)
+    if have_run(rivals, study):
+        return ""
+    return TIME_UP if _time_is_up(context) else UNFINISHED
+
+
+def _train(
+    plan: Plan,
+    study: optuna.Study,
+    runs: Sequence[tuple[Mapping[str, Any], int]],
+    finalists: Sequence[int],
+    context: Context,
+) -> optuna.Study:
+    """Train some arms on seeds; the study ``NAME-confirm``, which has them."""
+    choice = dataclasses.replace(plan.choice, workers=min(plan.choice.workers, len(runs)))
+    config = dataclasses.replace(plan.config, timeout=None)
+    plan = dataclasses.replace(plan, choice=choice, config=config)
+    again = open_confirmation(study, context.storage, plan, runs, finalists=finalists)
+    train_confirmation(plan, again, context)
+    return again
+
+
+def _time_is_up(context: Context) -> bool:
+    return context.deadline is not None and time.monotonic() >= context.deadline
 
 
 def _announced(count: int, raised: Raised, *, again: bool) -> str:

@@ -90,6 +90,7 @@ def choices(row: Mapping[str, Any]) -> dict[str, list[int]]:
         **{f"the same at {times} times its rates": alone(times) for times in more},
     }
     if "value" in arms[0]:
+        taken["best finalist at higher rates"] = [finalist(arms, k) for k in range(CHOOSE)]
         taken["robust.yaml"] = [robust(arms, k) for k in range(CHOOSE)]
     five, bearing = zip(*(lowest(row, k, mean) for k in range(CHOOSE)), strict=True)
     taken[f"lowest of all on {CHOOSE} fresh seeds"] = list(
@@ -110,7 +111,7 @@ def lowest(row: Mapping[str, Any], k: int, mean: Callable[[int], float]) -> tupl
     arms, gentler = row["arms"], row["gentler"]
     recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
     found = [i for i in range(len(arms)) if i not in recipes]
-    held = robust(arms, k) if "value" in arms[0] else gentler
+    held = finalist(arms, k) if "value" in arms[0] else gentler
     # As lrsearch.report.finalists chooses them, and lrsearch.report.confirmed sets them aside.
     taken = list(dict.fromkeys([0, held, gentler, *found]))[:CONFIRMED]
     own = [i for i in taken if i not in recipes]
@@ -122,6 +123,18 @@ def lowest(row: Mapping[str, Any], k: int, mean: Callable[[int], float]) -> tupl
 
 def robust(arms: Sequence[Mapping[str, Any]], k: int) -> int:
     """The arm in ``robust.yaml`` where the ``k``-th fresh seed is the first of the two."""
+    recipes = [i for i, arm in enumerate(arms) if arm["baseline"] is not None]
+    held, recipe = finalist(arms, k), min(recipes, key=lambda i: float(arms[i]["value"]))
+
+    def over_two_seeds(i: int) -> float:
+        found = [arms[i]["value"], arms[i]["losses"]["1.0"][k]]
+        return float(np.nan_to_num(np.array(found, dtype=np.float64), nan=np.inf).mean())
+
+    return min((held, recipe), key=over_two_seeds)
+
+
+def finalist(arms: Sequence[Mapping[str, Any]], k: int) -> int:
+    """The arm that does best at higher rates; the winner where none was raised."""
     if arms[0]["baseline"] is not None:
         return 0
     tried = [
