@@ -68,30 +68,29 @@ def prepare(study: optuna.Study, storage: Storage) -> StudyTable:
     save_note(study, note(report))
     for name, title in FIGURES.items():
         if name in report.figures:
-            drawn = light(report.figures[name][0])
-            drawn.update_layout(
-                title={"text": _short(title), "x": 0, "y": 0.97, "yanchor": "top"},
-                height=440,  # what the dashboard gives a plot
-                margin_t=76,
-            )
-            if name == "scatter":
-                drawn.update_xaxes(dtick=1)
-            if name == "within":
-                size = max(7.0, min(12.0, ROOM / -drawn.layout.yaxis.range[0] - 2))
-                drawn.update_yaxes(tickfont_size=size)
-                drawn.update_annotations(font_size=size, yshift=0)
-            if (drawn.layout.legend.y or 0) < 0:  # no room for a legend below
-                drawn.update_layout(
-                    legend={"orientation": "v", "x": 1.02, "y": 1, "font": {"size": 10}}
-                )
-            save_plotly_graph_object(study, drawn, graph_object_id=title)
+            fitted = _fitted(name, light(report.figures[name][0]))
+            save_plotly_graph_object(study, fitted, graph_object_id=title)
     place_pictures(report.table, storage)
     return report.table
 
 
-def _short(title: str) -> str:
-    """A title that ends before the buttons of the plot."""
-    return title.removeprefix("what-mattered-").replace("-", " ")
+def _fitted(name: str, figure: Figure) -> Figure:
+    """A figure as it fits into the dashboard, which gives a plot so much height."""
+    title = FIGURES[name].removeprefix("what-mattered-")  # to end before the plot's buttons
+    figure.update_layout(
+        title={"text": title.replace("-", " "), "x": 0, "y": 0.97, "yanchor": "top"},
+        height=440,
+        margin_t=76,
+    )
+    if name == "scatter":
+        figure.update_xaxes(dtick=1)
+    if name == "within":
+        size = max(7.0, min(12.0, ROOM / -figure.layout.yaxis.range[0] - 2))
+        figure.update_yaxes(tickfont_size=size)
+        figure.update_annotations(font_size=size, yshift=0)
+    if (figure.layout.legend.y or 0) < 0:  # no room for a legend below
+        figure.update_layout(legend={"orientation": "v", "x": 1.02, "y": 1, "font": {"size": 10}})
+    return figure
 
 
 def light(figure: Figure) -> Figure:

@@ -21,7 +21,7 @@ import torch
 from hypothesis import settings
 
 from lrsearch.optuna_helpers import optuna_logs_errors_only
-from lrsearch.storage import open_storage
+from lrsearch.storage import Storage, open_storage
 from tests.crash_runs import TRIALS, arguments, finish, histories, place_of_sockets, running
 from tests.servers import SERVERS, Postgres, mysql_database
 
@@ -65,6 +65,12 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run the test inside an empty folder, as a user would."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def storage(in_tmp: Path) -> Storage:
+    """The default database, in an empty folder."""
+    return open_storage("sqlite:///lrsearch.db")
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ from tests.synthetic import fakes, make_study
 from tests.test_confirm import constant, found, search_of
 
 
-@pytest.fixture
-def storage(in_tmp: Path) -> Storage:
-    return open_storage("sqlite:///lrsearch.db")
-
-
 def test_report_writes_its_page_into_the_studys_folder(
     storage: Storage, capsys: pytest.CaptureFixture[str], in_tmp: Path
 ) -> None:

@@ -28,11 +28,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def storage(in_tmp: Path) -> Storage:
-    return open_storage(URL)
-
-
 def names(storage: Storage) -> list[str]:
     return sorted(study.study_name for study in storage.get_all_studies())
 

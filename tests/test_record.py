@@ -20,7 +20,7 @@ from lrsearch.report.record import make_record, to_json, write_record
 from lrsearch.report.record_figure import record_figure
 from lrsearch.report.record_tables import record_block
 from lrsearch.schedules import Schedule
-from lrsearch.storage import Storage, open_storage
+from lrsearch.storage import Storage
 from tests.synthetic import Fake, make_study
 
 FIELDS = ("study", "date", "hardware", "versions", "commit", "commands", "settings", "search")
@@ -43,11 +43,6 @@ def fake(name: str, loss: float, **attrs: Any) -> Fake:
         baseline=name,
         attrs=attrs,
     )
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return open_storage(f"sqlite:///{tmp_path}/lrsearch.db")
 
 
 @pytest.fixture

@@ -53,11 +53,6 @@ RUN = ["run", "--task", "digits", "--epochs", "4", "--trials", "100", "--device"
 FILE = Path("lrsearch-results/digits/robust.yaml")
 
 
-@pytest.fixture
-def storage(tmp_path: Path, in_tmp: Path) -> Storage:
-    return open_storage(f"sqlite:///{tmp_path}/lrsearch.db")
-
-
 Runs = dict[tuple[str, int], optuna.trial.FrozenTrial]
 
 
