@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lrsearch.report import words
 from lrsearch.report.answer import sentences, trial_shown, trial_to_use
 from lrsearch.report.command import confirming
@@ -10,18 +12,19 @@ from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import findings
 from lrsearch.report.html import breakable, escape, to_html
 from lrsearch.report.sections import figure_block, section, text
-from lrsearch.report.tables import Answer, PruningTable, StudyTable, TrialRow
+from lrsearch.report.tables import Answer, StudyTable, TrialRow
+
+if TYPE_CHECKING:
+    from lrsearch.report.report import Report
 
 
-def hero(
-    table: StudyTable,
-    found: Answer | None,
-    confirmed: Confirmed | None,
-    stopped: PruningTable,
-    curve: str,
-    scatter: str,
-) -> str:
+Cells = list[tuple[str, str]]
+"""Numbers, each with what it is."""
+
+
+def hero(report: Report, curve: str, scatter: str) -> str:
     """The first screen: the answer, the winning curve, and all trials at a glance."""
+    table, found, confirmed = report.table, report.found, report.confirmed
     lines = sentences(table, found, confirmed)
     kicker = " · ".join(filter(None, ["lrsearch", table.name, table.plan.get("task")]))
     heading = breakable(to_html(lines[0]))
@@ -40,11 +43,10 @@ def hero(
         caption = f"Learning rate of trial {drawn.number}, {of}" + (
             "; dashed, the best usual recipe" if recipe else ""
         )
-    keys = key_figures(table, found, stopped, confirmed)
-    rail = ", marks on the rail **diverged**" if stopped.counts["diverged"] else ""
+    rail = ", marks on the rail **diverged**" if report.stopped.counts["diverged"] else ""
     return (
         f'<header class="hero"><div class="answer">{head}{lead}</div>'
-        f"{figure_block(curve, caption)}</header>{keys}"
+        f"{figure_block(curve, caption)}</header>{_key_figures(report)}"
         + figure_block(
             scatter,
             "Every trial by its peak learning rate. **Filled** marks were trained to the end, "
@@ -54,40 +56,16 @@ def hero(
     )
 
 
-def key_figures(
-    table: StudyTable,
-    found: Answer | None,
-    stopped: PruningTable,
-    confirmed: Confirmed | None = None,
-) -> str:
+def _key_figures(report: Report) -> str:
     """A row of the few numbers that people quote; of fresh seeds, where there are some."""
-    cells: list[tuple[str, str]] = []
+    table, found, confirmed = report.table, report.found, report.confirmed
+    cells: Cells = []
     if found is not None and confirmed is not None and confirmed.is_of(found.best.number):
-        held = confirmed.held
-        strongest, gain = confirmed.decision.strongest, confirmed.decision.gain
-        seeds = words.count(held.val.n, "fresh seed")
-        seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
-        other = trial_shown(table, found, confirmed).number != held.trial
-        whose = "the winner's " if other else ""
-        cells.append((words.loss(held.val.median), f"{whose}validation loss, median of {seeds}"))
-        if held.test is not None:
-            cells.append(
-                (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
-            )
-        if strongest is not None and gain is not None:
-            name = words.baselines([str(strongest.baseline)])
-            by = words.change if gain.relative else words.difference
-            cells.append((by(-gain.difference), f"against {name}, {seeds}"))
+        cells = _on_fresh_seeds(table, found, confirmed)
     elif found is not None:
-        trial = found.chosen
-        cells.append((words.loss(trial.value), "validation loss"))
-        if trial.metric is not None:
-            value = words.metric(trial.metric, table.metric_name)
-            cells.append((value, f"validation {table.metric_name}"))
-        if found.strongest is not None and not trial.baseline:
-            against = f"against {words.baselines([str(found.strongest.baseline)])}"
-            cells.append((effect(trial, found.strongest), against))
-    ended = sum(stopped.counts[s] for s in ("complete", "pruned", "diverged", "failed"))
+        cells = _in_the_search(table, found)
+    stopped = report.stopped
+    ended = stopped.finished + stopped.counts["failed"]
     cells.append((f"{ended:,}", "trials" if ended != 1 else "trial"))
     if stopped.saved > 0:
         cells.append((words.percent(stopped.saved), "of epochs saved"))
@@ -98,8 +76,40 @@ def key_figures(
     )
 
 
-def sure(table: StudyTable, found: Answer | None, confirmed: Confirmed | None) -> str:
+def _on_fresh_seeds(table: StudyTable, found: Answer, confirmed: Confirmed) -> Cells:
+    held = confirmed.held
+    seeds = words.count(held.val.n, "fresh seed")
+    seeds += f" (+{len(held.lost)} lost)" if held.lost else ""
+    other = trial_shown(table, found, confirmed).number != held.trial
+    whose = "the winner's " if other else ""
+    cells = [(words.loss(held.val.median), f"{whose}validation loss, median of {seeds}")]
+    if held.test is not None:
+        cells.append(
+            (words.metric_mean(held.test, table.metric_name), f"test {table.metric_name}")
+        )
+    strongest, gain = confirmed.decision.strongest, confirmed.decision.gain
+    if strongest is not None and gain is not None:
+        name = words.baselines([str(strongest.baseline)])
+        by = words.change if gain.relative else words.difference
+        cells.append((by(-gain.difference), f"against {name}, {seeds}"))
+    return cells
+
+
+def _in_the_search(table: StudyTable, found: Answer) -> Cells:
+    trial = found.chosen
+    cells = [(words.loss(trial.value), "validation loss")]
+    if trial.metric is not None:
+        value = words.metric(trial.metric, table.metric_name)
+        cells.append((value, f"validation {table.metric_name}"))
+    if found.strongest is not None and not trial.baseline:
+        against = f"against {words.baselines([str(found.strongest.baseline)])}"
+        cells.append((effect(trial, found.strongest), against))
+    return cells
+
+
+def sure(report: Report) -> str:
     """Is it sure? The gain over each recipe, the near ties, and the confirmation."""
+    table, found, confirmed = report.table, report.found, report.confirmed
     if found is None:
         return ""
     parts = [gains(found, trial_shown(table, found, confirmed))]

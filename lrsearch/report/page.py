@@ -7,7 +7,8 @@ made in :mod:`lrsearch.report.report`.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,48 +42,18 @@ NAVIGATION = (
 def page(report: Report) -> str:
     """The report as HTML."""
     table = report.table
-    parts = {name: figure(name, *drawn) for name, drawn in report.figures.items()}
-
-    def drawn(name: str) -> str:
-        return parts.get(name, "")
-
+    drawn = {name: figure(name, *each) for name, each in report.figures.items()}
+    drawn = defaultdict(str, drawn)  # nothing where a study has nothing to draw
     family = report.found.best.family if report.found is not None else ""
-    search = sections.section(
-        "search",
-        "How did the search go?",
-        sections.text(_story(report)),
-        sections.figure_block(drawn("range"), f"The lr range test before the search. {RANGE}"),
-        sections.figure_block(
-            drawn("overview"),
-            "Every schedule that was tried, and its loss. Bold: the best. Dotted: the usual "
-            "recipes. A line that ends in a dot was stopped there.",
-        ),
-        sections.figure_block(
-            drawn("history"), "Final loss of each trial trained to the end, in order of number."
-        ),
-        sections.figure_block(
-            drawn("paths"),
-            "The way the best of each family took: loss against the rate of that epoch. The large "
-            "mark is the end.",
-        ),
-        sections.figure_block(drawn("timeline"), "When each trial ran."),
-    )
-    head = answer_html.hero(
-        table,
-        report.found,
-        report.confirmed,
-        report.stopped,
-        drawn("winner"),
-        drawn("scatter"),
-    )
+    head = answer_html.hero(report, drawn["winner"], drawn["scatter"])
     body = [
-        answer_html.sure(table, report.found, report.confirmed),
-        sections.what_mattered(report.mattered, drawn("importance"), drawn("within")),
+        answer_html.sure(report),
+        sections.what_mattered(report.mattered, drawn["importance"], drawn["within"]),
         sections.others(
-            families_table(table), report.best_curves, drawn("curves"), drawn("slices"), family
+            families_table(table), report.best_curves, drawn["curves"], drawn["slices"], family
         ),
-        sections.what_was_stopped(report.stopped, drawn("stops"), drawn("lines")),
-        search if table.trials else "",
+        sections.what_was_stopped(report.stopped, drawn["stops"], drawn["lines"]),
+        _search(report, drawn),
         sections.trials_table(table),
         _use(report),
         _again(report),
@@ -96,6 +67,25 @@ def page(report: Report) -> str:
     title = f"{table.name} · lrsearch"
     content = f"<main>{head}{navigation}{''.join(body)}</main>"
     return document(title, content, scripts=("table.js",))
+
+
+def _search(report: Report, drawn: Mapping[str, str]) -> str:
+    """How did the search go?"""
+    if not report.table.trials:
+        return ""
+    captions = {
+        "range": f"The lr range test before the search. {RANGE}",
+        "overview": "Every schedule that was tried, and its loss. Bold: the best. Dotted: the "
+        "usual recipes. A line that ends in a dot was stopped there.",
+        "history": "Final loss of each trial trained to the end, in order of number.",
+        "paths": "The way the best of each family took: loss against the rate of that epoch. The "
+        "large mark is the end.",
+        "timeline": "When each trial ran.",
+    }
+    figures = [sections.figure_block(drawn[name], said) for name, said in captions.items()]
+    return sections.section(
+        "search", "How did the search go?", sections.text(_story(report)), *figures
+    )
 
 
 def _story(report: Report) -> str:
