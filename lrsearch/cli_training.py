@@ -38,19 +38,10 @@ GROUPS = {
     "what is searched": ("schedules", "lr", "epochs", "warmup", "interval", "baselines"),
     "how": ("trials", "sampler", "pruner", "seed", "timeout", "robust", "confirm"),
     "where": (
-        "name",
-        "storage",
-        "out",
-        "log",
-        "device",
-        "precision",
-        "fuse",
-        "workers",
-        "launcher",
-        "gpus_per_worker",
-        "compile",
+        "name", "storage", "out", "log", "device", "precision",
+        "fuse", "workers", "launcher", "gpus_per_worker", "compile",
     ),
-}
+}  # fmt: skip
 
 
 def _machine_arguments(sub: argparse.ArgumentParser) -> None:

@@ -11,20 +11,10 @@ from lrsearch.storage.urls import redact, redact_text
 
 _PG_TRANSIENT = frozenset(
     (
-        "40001",
-        "40P01",
-        "55P03",
-        "53300",
-        "57P01",
-        "57P02",
-        "57P03",
-        "08000",
-        "08001",
-        "08003",
-        "08004",
-        "08006",
+        "40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03", "08000", "08001",
+        "08003", "08004", "08006",
     )
-)
+)  # fmt: skip
 _MYSQL_TRANSIENT = frozenset((0, 1040, 1053, 1205, 1213, 1927, 2002, 2003, 2006, 2013, 2055))
 _PERMANENT_WORDS = (
     "authentication failed",

@@ -19,14 +19,8 @@ from lrsearch.storage.engine import Storage
 from lrsearch.storage.schema import HISTORY, INTERMEDIATE, SLOTS, TRIALS, server_now, upsert
 
 _VALUES = (
-    "lr",
-    "train_loss",
-    "val_loss",
-    "val_metric",
-    "avg_val_loss",
-    "avg_val_metric",
-    "seconds",
-)
+    "lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric", "seconds",
+)  # fmt: skip
 _CHUNK = 500  # numbers in one IN (...): SQLite once allowed 999
 _ROWS = 2000  # held as Python's objects at a time: a row is ten times larger then
 

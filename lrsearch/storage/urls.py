@@ -29,43 +29,16 @@ _DRIVERS: dict[str, tuple[str, str, str]] = {
     "mariadb+pymysql": ("mysql+pymysql", "pymysql", "mysql"),
     "mariadb": ("mysql+pymysql", "pymysql", "mysql"),
 }
-_OF_SQLITE = (
-    "timeout",
-    "detect_types",
-    "check_same_thread",
-    "cached_statements",
-    "uri",
-)
+_OF_SQLITE = ("timeout", "detect_types", "check_same_thread", "cached_statements", "uri")
 """What may stand behind ? in the URL of a file."""
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 _NETWORK_FILE_SYSTEMS = frozenset(
     (
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "afs",
-        "ncpfs",
-        "9p",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ceph",
-        "fuse.ceph",
-        "glusterfs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "fuse.s3fs",
-        "fuse.gcsfuse",
-        "fuse.rclone",
-        "pvfs2",
-        "orangefs",
-        "panfs",
+        "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ncpfs", "9p", "lustre",
+        "gpfs", "beegfs", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs",
+        "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "pvfs2", "orangefs", "panfs",
     )
-)
+)  # fmt: skip
 _SECRET_IN_QUERY = re.compile(
     r"((?:password|passwd|sslpassword|ssl_key_password)=)[^&\s'\"]*", re.I
 )
