@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
@@ -60,9 +60,7 @@ class Report:
 def make_report(study: optuna.Study) -> Report:
     """Read a study once and make all tables and figures of its report."""
     table = load(study)
-    found = answer(table)
-    if found is not None:
-        found = replace(found, robust=robust(table, study))
+    found = answer(table, robust(table, study))
     confirmed = read_confirmed(study)
     mattered = importance(table)
     stopped = pruning(table)

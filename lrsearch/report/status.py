@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,10 @@ def study_status(study: optuna.Study) -> dict[str, Any]:
     table = load(study)
     stopped = pruning(table)
     again = study.user_attrs.get(CONFIRM_ATTR)  # many seeds: the lowest loss says nothing
-    found = None if again is not None else answer(table)
-    if found is not None and confirmation_study(study) is not None:
-        found = replace(found, robust=robust(table, study))  # where any was raised
+    raised = confirmation_study(study) is not None  # some of its finalists, perhaps
+    found = None
+    if again is None:
+        found = answer(table, robust(table, study) if raised else None)
     status: dict[str, Any] = {
         "study": table.name,
         "of": None if again is None else again["of"],

@@ -219,8 +219,13 @@ class Answer:
         return next((t for t in self.baselines if t.value is not None), None)
 
 
-def answer(table: StudyTable) -> Answer | None:
-    """The best schedule, and the baselines beside it; None before a trial is complete."""
+def answer(table: StudyTable, robust: Robust | None = None) -> Answer | None:
+    """The best schedule, and the baselines beside it; None before a trial is complete.
+
+    Args:
+        table: The study.
+        robust: What :func:`lrsearch.report.robust.robust` found, where it was asked.
+    """
     best = table.best
     if best is None or best.value is None:
         return None
@@ -230,7 +235,7 @@ def answer(table: StudyTable) -> Answer | None:
     near = [
         t for t in table.complete if t is not best and not t.baseline and (t.value or 0) <= limit
     ]
-    return Answer(best, tuple(baselines), tuple(near))
+    return Answer(best, tuple(baselines), tuple(near), robust)
 
 
 def best_of_each_family(table: StudyTable) -> list[TrialRow]:

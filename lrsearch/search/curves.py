@@ -60,14 +60,7 @@ class Curves:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Curves:
         """Some of the trials, by index or mask."""
-        return Curves(
-            self.lr[rows],
-            self.raw[rows],
-            self.avg[rows],
-            self.reached[rows],
-            self.state[rows],
-            self.features[rows],
-        )
+        return Curves(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def joined(self, others: Curves) -> Curves:
         """These trials, and then others of the same budget."""
