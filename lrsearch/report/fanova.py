@@ -46,7 +46,9 @@ def encode(
 
     Optuna's fANOVA takes the mean over the *linear* scale, where nearly all of a log range is its
     last decade, and splits one-hot columns, where it averages over impossible combinations (2ᵏ
-    cells for k categories).
+    cells for k categories). It ends the range of whole numbers at the first and the last one,
+    which then have half the width of the others, and weigh half. Here a whole number, and so a
+    category, reaches half a step to both sides, as in Optuna's samplers.
     """
     cells: dict[str, list[Any]] = {}
     spaces: dict[str, BaseDistribution] = {}
@@ -60,14 +62,15 @@ def encode(
             }
             rank = {k: i for i, k in enumerate(sorted(mean, key=lambda k: (mean[k], k)))}
             cells[name] = [rank[k] for k in keys]
-            spaces[name] = IntDistribution(0, max(1, len(rank) - 1))
+            spaces[name] = FloatDistribution(-0.5, len(rank) - 0.5)
             continue
         assert isinstance(space, (FloatDistribution, IntDistribution))
         scaled = math.log if space.log else float
         numbers = [scaled(v) for v in column]
-        low, high = scaled(space.low), scaled(space.high)
+        half = (space.step or 0) / 2
+        low, high = min(space.low, *column) - half, max(space.high, *column) + half
         cells[name] = numbers
-        spaces[name] = FloatDistribution(min([low, *numbers]), max([high, *numbers]))
+        spaces[name] = FloatDistribution(scaled(low), scaled(high))
     return cells, spaces
 
 
@@ -83,18 +86,17 @@ class Fanova(FanovaImportanceEvaluator):
     def __init__(self, *, n_trees: int, max_depth: int, seed: int) -> None:
         self._evaluator = _Forest(n_trees, max_depth, seed)
 
-    def fractions(self) -> list[np.ndarray]:
-        """What :meth:`evaluate` took the means of: the share that each tree gives a parameter.
+    def variances(self) -> list[np.ndarray]:
+        """The variance that each tree gives a parameter alone, the mean over all others taken.
+
+        :meth:`evaluate` divides it by that of the whole tree, and takes the mean over the trees.
 
         Returns:
-            An array over trees for each parameter that has more than one value, by its name.
+            An array (trees,) for each parameter that has more than one value, by its name.
         """
-        trees, parts = self._evaluator._trees, self._evaluator._variances
-        assert trees is not None
+        parts = self._evaluator._variances
         assert parts is not None
-        whole = np.array([tree.variance for tree in trees])
-        grown = whole > 0
-        return [parts[i][grown] / whole[grown] for i in sorted(parts)]
+        return [parts[i] for i in sorted(parts)]
 
 
 class _Forest(_Fanova):
