@@ -163,7 +163,7 @@ def paired(
         middle = float(d.mean()) if len(d) else math.nan
         return Comparison(name, len(d), shown(middle), *counts, relative)
     differ = d[d != 0]
-    ranked = len(differ) >= RANKED and among * 2.0 ** (1 - len(differ)) < ALPHA / 2
+    ranked = len(differ) >= RANKED and least_p(len(differ), among) < ALPHA / 2
     middle, low, high, p = _signed_rank(differ, among) if ranked else _t(d, among)
     return Comparison(
         name,
@@ -177,6 +177,16 @@ def paired(
         min(1.0, p * among),
         "wilcoxon" if ranked else "t",
     )
+
+
+def least_p(seeds: int, among: int) -> float:
+    """The smallest corrected p of ranks or signs: that of seeds which are all on one side.
+
+    Example:
+        >>> least_p(5, among=1), least_p(9, among=6)
+        (0.0625, 0.0234375)
+    """
+    return among * 2.0 ** (1 - seeds)
 
 
 def method(relative: bool, tests: Collection[str | None], equal: bool, lost: bool) -> str:
@@ -241,7 +251,7 @@ def _t(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, fl
     if mean == error == 0:
         return 0.0, 0.0, 0.0, 1.0
     if error <= 1e-12 * abs(mean):
-        p = 2.0 ** (1 - len(d))
+        p = least_p(len(d), among=1)
         low, high = (mean, mean) if p * among < ALPHA else (None, None)
         return mean, low, high, p
     reach = float(student.isf(ALPHA / among / 2, len(d) - 1)) * error

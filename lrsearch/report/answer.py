@@ -13,6 +13,7 @@ from lrsearch.report.raised import RAISE
 from lrsearch.report.robust import spared
 from lrsearch.report.robust_words import robust_sentence, spared_line
 from lrsearch.report.tables import Answer, StudyTable, TrialRow
+from lrsearch.stats import ALPHA, least_p
 
 
 def trial_to_use(best: int, chosen: int, confirmed: Confirmed | None) -> tuple[int, str]:
@@ -143,7 +144,9 @@ def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
         lr = words.number(float(held.schedule["lr"]))
         name = words.baselines([f"**{strongest.baseline}**"])
         better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
-        return f"{better} is better than {name}; {schedule} only looked best."
+        only = "lies near the edge of what this task bears"
+        only = only if decision.stands else "only looked best"
+        return f"{better} is better than {name}; {schedule} {only}."
     if not decision.stands and decision.unbeaten:
         named = words.baselines([f"**{arm.baseline}**" for arm in decision.unbeaten])
         recipes = sum(arm.baseline is not None for arm in confirmed.arms[1:])
@@ -153,8 +156,10 @@ def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
         only = "was the best recipe in the search" if recipe else "only looked best"
         rows = [row for arm in decision.unbeaten if (row := confirmed.against(arm.key))]
         if all(row.lower == row.n for row in rows):
-            seeds = words.count(min(row.n for row in rows), "fresh seed")
-            only = f"was lower on all {seeds}, too few to be sure"
+            seeds = min(row.n for row in rows)
+            few = least_p(seeds, among=len(confirmed.loss)) >= ALPHA
+            why = "too few to be sure" if few else "by amounts too uneven to be sure"
+            only = f"was lower on all {words.count(seeds, 'fresh seed')}, {why}"
         return f"Nothing found is surely better than {named}: {schedule} {only}."
     if decision.stands and not decision.decided:
         edge = "near the edge of what this task bears"

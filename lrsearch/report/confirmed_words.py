@@ -187,7 +187,7 @@ def of_winner(found: Confirmed) -> str:
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
         f"{text}; against the strongest, {strongest.baseline}, its validation loss is "
-        f"{by} {side} ({reach}).{_failures(winner)}{few}"
+        f"typically {by} {side} ({reach}).{_failures(winner)}{few}"
     )
 
 
