@@ -240,6 +240,19 @@ def test_a_winner_that_held_near_the_edge_did_not_only_look_best() -> None:
     assert headline(found).endswith("**0.3** lies near the edge of what this task bears.")
 
 
+def test_a_winner_near_the_edge_is_not_said_to_beat_recipes_that_it_did_not_beat() -> None:
+    """OneCycleLR was lost on a seed, so that StepLR is the strongest; else it was as good."""
+    found = fake_confirmation(
+        arm("#1", about(0.13), raised=2.303),
+        arm("#2", about(0.159), raised=0.2),
+        arm("StepLR", about(0.16), "StepLR"),
+        arm("OneCycleLR", [LOST, *about(0.131)[1:]], "OneCycleLR"),
+    )
+    assert headline(found).endswith(
+        "is better than the baseline **StepLR**, but near the edge of what this task bears."
+    )
+
+
 def test_to_beat_the_weakest_recipe_alone_is_not_enough() -> None:
     found = fake_confirmation(
         arm("#1", about(0.151)),

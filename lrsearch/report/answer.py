@@ -162,8 +162,10 @@ def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
             only = f"was lower on all {words.count(seeds, 'fresh seed')}, {why}"
         return f"Nothing found is surely better than {named}: {schedule} {only}."
     if decision.stands and not decision.decided:
-        edge = "near the edge of what this task bears"
-        return f"{schedule} is better than the usual recipes, but {edge}."
+        name = "the usual recipes"
+        if decision.unbeaten and decision.strongest is not None:
+            name = words.baselines([f"**{decision.strongest.baseline}**"])
+        return f"{schedule} is better than {name}, but near the edge of what this task bears."
     return ""
 
 
