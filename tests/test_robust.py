@@ -439,13 +439,14 @@ def test_a_rate_that_is_too_low_is_no_answer_for_being_better_when_raised() -> N
 
 
 def test_words() -> None:
+    """All that were raised failed: that may be their rates, or nets that are dead at any rate."""
     bore, lost = {0: [2.3], 1: [0.14], 2: [0.2]}, {0: [2.1], 1: [2.3], 2: [math.inf]}
     raised = "with its rates raised 1.7 times"
     bears = f"did best of 3 finalists {raised}, on one fresh seed (robust.yaml)"
     assert robust_line(Robust(TRIED[1], bore), 0) == bears
     assert robust_line(Robust(TRIED[1], bore), 1) == f"robust, too: {bears}"
     near = (
-        "near the edge of what the task bears: "
+        "near the edge of what the task bears, or unlucky in its seeds: "
         f"did least badly of 3 finalists {raised}, on one fresh seed (robust.yaml)"
     )
     assert robust_line(Robust(TRIED[1], lost), 0) == near
@@ -472,7 +473,8 @@ def test_words() -> None:
     assert said.startswith("It is robust, too: ")
     said = robust_sentence(Robust(TRIED[0], lost), TRIED[0], export)
     assert said.startswith(f"Of 3 finalists it did least badly {raised}, on one fresh seed")
-    assert said.endswith("(2.100 there). Even so, it lies near the edge of what this task bears.")
+    either = "it lies near the edge of what this task bears, or its seeds were unlucky."
+    assert said.endswith(f"(2.100 there). Even so, {either}")
     said = robust_sentence(Robust(TRIED[1], lost), TRIED[0], export)
     assert "it came to 2.300 there, and that one came to 2.100. Even so, it lies near" in said
 

@@ -39,7 +39,7 @@ def robust_line(found: Robust, best: int) -> str:
     where = _seeds(found) if beside is None else f"and beat {_recipe(beside)} {_over(beside)}"
     how = f"did {_best(found)} {many} {_RAISED}, {where} (robust.yaml)"
     if not found.bears:
-        return f"near the edge of what the task bears: {how}"
+        return f"near the edge of what the task bears, or unlucky in its seeds: {how}"
     return f"robust, too: {how}" if trial.number == best else how
 
 
@@ -69,7 +69,8 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
             return f"How near it lies to the edge of what this task bears is not known: {ended}."
         return f"It lies near the edge of what this task bears: {ended}. {luck}"
     how = f"did {_best(found)} {_RAISED}, {_seeds(found)}"
-    near = "" if found.bears else " Even so, it lies near the edge of what this task bears."
+    near = " Even so, it lies near the edge of what this task bears, or its seeds were unlucky."
+    near = "" if found.bears else near
     if found.beside is not None:
         near = f" And it {_beat(found.beside)}.{near}"
     if trial.number == best.number:
