@@ -255,6 +255,19 @@ def test_a_pruned_trial_keeps_its_place_among_those_that_went_on() -> None:
     assert place["diverged"] == place["diverged too"] > place["stopped last"]
 
 
+def test_a_loss_that_is_missing_on_the_way_puts_no_other_trial_elsewhere() -> None:
+    """Sorted among the others it hid which of them were better."""
+    study = optuna.create_study()
+    for losses in ([9, math.nan, 1.0], [9, 2.0, 2.0], [9, 1.5, 3.0], [9, 1.7]):
+        ended = TrialState.COMPLETE if len(losses) == 3 else TrialState.PRUNED
+        steps = dict(enumerate(losses, 1))
+        study.add_trial(
+            optuna.create_trial(state=ended, value=losses[-1], intermediate_values=steps)
+        )
+    places = worth(load(study))
+    assert sorted(places, key=lambda number: places[number]) == [0, 3, 1, 2]  # one was better
+
+
 def test_a_log_parameter_enters_as_its_logarithm_and_a_category_by_its_mean() -> None:
     cells, spaces = encode(
         {"lr": [0.01, 1.0], "scheduler": ["b", "a"]},

@@ -165,9 +165,10 @@ def worth(table: StudyTable) -> dict[int, float]:
 
 
 def _by_epoch(table: StudyTable, trial: TrialRow) -> dict[int, float]:
-    """A trial's validation losses."""
+    """A trial's validation losses; not those of epochs at which it has none."""
     columns = (table.history.of(trial.trial_id, name).tolist() for name in ("epoch", "val_loss"))
-    return dict(zip(*columns, strict=True))
+    losses = zip(*columns, strict=True)
+    return {epoch: loss for epoch, loss in losses if not math.isnan(loss)}
 
 
 def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Importance:
