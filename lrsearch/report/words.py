@@ -72,15 +72,15 @@ def lower_by(value: float | None, relative: bool) -> str:
     Example:
         >>> lower_by(0.0123, True), lower_by(-0.42, True), lower_by(-0.042, False)
         ('1.2%', '−42%', '−0.042')
-        >>> lower_by(0.9999, True), lower_by(-238.4, True)
-        ('99.9%', 'under −1,000%')
+        >>> lower_by(0.9999, True), lower_by(1.0, True), lower_by(-238.4, True)
+        ('99.9%', '99.9%', 'under −1,000%')
     """
     if value is None:
         return "–"
     if relative and value < -MOST_HIGHER:
         return f"under −{100 * MOST_HIGHER:,}%"
-    if relative and 0.99 < value < 1:  # nearly all is not all
-        return percent(value, 1)
+    if relative and value > 0.99:  # nearly all is not all, also where it is rounded to 1
+        return percent(min(value, 0.9999), 1)
     text = number(abs(100 * value if relative else value), 2) + ("%" if relative else "")
     return f"−{text}" if value < 0 else text
 
