@@ -114,6 +114,13 @@ def _apart(row: Comparison) -> tuple[str, str, str] | None:
     return by, side, f"95% interval {low} to {high}"
 
 
+def _usual(row: Comparison) -> str:
+    """What kind of mean a difference is; the means of the table may lie on the other side."""
+    if row.test != "wilcoxon":
+        return " on average"
+    return " typically" if row.lower + row.higher == row.n else ", where they differ, typically"
+
+
 def among(found: Confirmed) -> str:
     """Of which arms the lowest is so: `` of those with no lost seeds``, or "" for all."""
     lost, parts = len(found.lowest.lost), []
@@ -186,8 +193,8 @@ def of_winner(found: Confirmed) -> str:
     by, side, reach = apart
     few = " So few seeds seldom tell: add some with `--seeds`." if unclear and row.n < 5 else ""
     return (
-        f"{text}; against the strongest, {strongest.baseline}, its validation loss is "
-        f"typically {by} {side} ({reach}).{_failures(winner)}{few}"
+        f"{text}; against the strongest, {strongest.baseline}, its validation loss is"
+        f"{_usual(row)} {by} {side} ({reach}).{_failures(winner)}{few}"
     )
 
 
