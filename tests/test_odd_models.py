@@ -28,10 +28,11 @@ from lrsearch.schedules import Schedule
 from lrsearch.tasks.check import check as check_task
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.samples import count, joined
 from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.auto import choose
 from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.evaluation import count, evaluate
+from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.training.runner import EpochResult
@@ -774,6 +775,62 @@ def test_samples_of_a_batch_are_counted_by_its_first_tensor(y: Any, samples: int
     assert count(y) == samples
 
 
+@pytest.mark.parametrize(
+    ("y", "outputs", "samples"),
+    [
+        ((torch.zeros(70), torch.zeros(8)), torch.zeros(8, 20), 8),  # targets in a row: CTC
+        ({"all": torch.zeros(70), "lengths": torch.zeros(8)}, (torch.zeros(8, 20),), 8),
+        ((torch.zeros(70), torch.zeros(8)), torch.zeros(20, 8, 5), 70),  # frames come first
+        ([torch.zeros(n) for n in (3, 5, 4)], torch.zeros(3, 20), 3),
+        ((torch.zeros(8, 3), torch.zeros(8)), torch.zeros(16, 20), 8),  # two views in a row
+        ((torch.zeros(()), torch.zeros(8)), torch.zeros(()), 8),
+        (torch.zeros(8, 30), torch.zeros(20, 8, 5), 8),
+        (tuple({"boxes": torch.zeros(n, 4)} for n in (1, 3)), {"loss": torch.zeros(())}, 2),
+    ],
+)
+def test_targets_of_any_length_count_by_what_has_a_row_for_each_sample(
+    y: Any, outputs: Any, samples: int
+) -> None:
+    assert count(y, outputs) == samples
+
+
+ROW = torch.zeros(4, 5), torch.zeros(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (
+            [torch.zeros(4, 5, 2), torch.zeros(4, 7, 2)],
+            r"at once, and outputs of shapes \(4, 5, 2\) and \(4, 7, 2\) cannot be joined: the "
+            "first dimension must be the samples, and all others the same; pad all batches to one",
+        ),
+        ([(ROW[0], torch.zeros(()))] * 2, "outputs that are one number for a whole batch"),
+        (
+            [(ROW[0], {}), (ROW[1], None)],
+            "outputs of type dict cannot be joined; give tensors, or",
+        ),
+        ([{"a": ROW[0]}, {"b": ROW[1]}], "outputs have keys a, and later b"),
+    ],
+)
+def test_batches_that_cannot_become_one_are_told_with_their_shapes(
+    batches: list[Any], message: str
+) -> None:
+    with pytest.raises(LrsearchError, match=message):
+        joined(batches, "outputs")
+
+
+def test_batches_become_one_part_by_part_and_lists_of_samples_in_a_row() -> None:
+    torch.testing.assert_close(joined(ROW, "outputs"), torch.zeros(7, 5))
+    whole, nothing = joined([(ROW[0], None), (ROW[1], None)], "outputs")
+    assert (len(whole), nothing) == (7, None)
+    assert joined([["a", "b"], ["c", "d"]], "targets") == ["a", "b", "c", "d"]
+    lines = [torch.zeros(n) for n in (3, 2, 6)]
+    assert [*map(len, joined([tuple(lines[:2]), tuple(lines[2:])], "targets"))] == [3, 2, 6]
+    other = {"z": ROW[1], "a": ROW[1] + 1}  # the same keys in another order
+    assert joined([{"a": ROW[0], "z": ROW[0]}, other], "outputs")["a"].sum() == 15
+
+
 class TwoParts(nn.Linear):
     """Its outputs are two dicts, as those of two views."""
 
@@ -847,5 +904,5 @@ def test_a_batch_may_be_an_object_that_goes_to_model_and_loss() -> None:
     model.load_state_dict(one.weights(0))
     whole = nn.functional.cross_entropy(model(Graph(split.x, split.y)), split.y)
     assert found == pytest.approx(float(whole.detach()))
-    with pytest.raises(LrsearchError, match="at once, and those of type Graph cannot be joined;"):
+    with pytest.raises(LrsearchError, match="once, and targets of type Graph cannot be joined;"):
         evaluate(replace(task, validation_loss=task.loss), one.weights(0), loader, device=CPU)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -295,6 +297,16 @@ class Heated(nn.CrossEntropyLoss):
         return super().forward(outputs / self.heat, y)
 
 
+class Counting(nn.CrossEntropyLoss):
+    """Counts its calls, as a weight that grows with the steps does."""
+
+    calls = 0
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(outputs, y) * (1 + self.calls / 1000)
+
+
 def traced() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and still met
@@ -522,6 +534,29 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"validation_loss": lambda z, y: (z[:, 0] - y) ** 2},
         "validation_loss must be a scalar",
     ),
+    "a validation loss of batches of several lengths": (
+        {
+            "model": lambda: nn.Conv1d(1, 1, 1),
+            "loss": lambda z, y: z.mean(),
+            "validation_loss": lambda z, y: z.mean(),
+            "train": Split(torch.zeros(8, 1, 3), torch.zeros(8)),
+            "validation": [(torch.zeros(4, 1, n), torch.zeros(4)) for n in (3, 5)],
+        },
+        r"task t: validation_loss sees .*, and outputs of shapes \(4, 1, 3\) and \(4, 1, 5\) can",
+    ),
+    "a validation loss of batches of objects": (
+        {"validation_loss": lambda z, y: z.mean(), "validation": [(X, {"y": Y}), (X, {"y": 3})]},
+        "task t: validation_loss sees .*, and targets of type int cannot be joined; give tensors",
+    ),
+    "a loss that counts its calls": (
+        {"loss": Counting()},
+        "the loss gives another value when it is called again with the same outputs: what it "
+        r"keeps \(a counter, .*; keep it in the model, which each trial has anew",
+    ),
+    "a validation loss that counts its calls": (
+        {"validation_loss": Counting()},
+        "the validation_loss gives another value when it is called again",
+    ),
     "empty loader": (
         {"train": DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=8, drop_last=True)},
         "train is empty: its DataLoader gives no batch; has it fewer samples than a batch",
@@ -632,6 +667,14 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
 
 def test_a_loss_may_have_parameters_that_are_fixed() -> None:
     check(as_task({**GOOD, "loss": Heated().requires_grad_(False)}, "t"))
+
+
+def test_a_loss_may_draw_random_numbers() -> None:
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        noise = float(np.random.normal()) + random.random()
+        return nn.functional.cross_entropy(outputs + noise * torch.randn_like(outputs), y)
+
+    check(as_task({**GOOD, "loss": loss}, "t"))
 
 
 def test_a_model_may_change_the_batches_of_a_loader_in_place() -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.errors import UsageError
+from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.convert import set_rates
 from lrsearch.tasks.batch import as_float, elements, evaluation_size, to_device
+from lrsearch.tasks.check_loss import (
+    called,
+    check_functions,
+    check_labels,
+    check_targets,
+    is_float,
+)
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
+from lrsearch.tasks.samples import joined
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
 
@@ -42,10 +50,10 @@ def check(task: Task, device: torch.device | None = None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _made(task, device)
-        _check_functions(task)
+        check_functions(task)
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
-        _check_targets(task, y)
+        check_targets(task, y)
         outputs = _outputs(task, model, x, task.train, "train")
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
         if not loss.requires_grad:
@@ -55,7 +63,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
                 "or no_grad() in the way?)",
             )
         call(task, "the backward pass", loss.backward)
-        _check_labels(task, outputs)
+        check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
     _check_length(task)
@@ -96,6 +104,7 @@ def _evaluate(
     x, y = _batch(task, data, part, device)
     outputs = _outputs(task, model, x, data, part)
     _check_size(task, model, data, part, x, outputs)
+    _check_joined(task, model, data, part, device)
     name = "validation_loss" if task.validation_loss else "loss"
     culprit = _culprit(part, x=x, y=y)
     _scalar(task, name, task.validation_loss or task.loss, outputs, y, culprit)
@@ -199,10 +208,6 @@ def _same(a: Any, b: Any) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
 def _scalar(
     task: Task,
     name: str,
@@ -211,8 +216,7 @@ def _scalar(
     y: Any,
     culprit: str = "look at the data and the model",
 ) -> Tensor:
-    what = f"the {name} of outputs {shape(outputs)} and targets {shape(y)}"
-    value = call(task, what, function, outputs, y)
+    value = called(task, name, function, outputs, y)
     if isinstance(value, (int, float)) and name == "metric":
         value = torch.tensor(float(value))
     if not isinstance(value, Tensor):
@@ -220,6 +224,7 @@ def _scalar(
     if value.numel() != 1 or value.dim() > 1:
         mean = "; take its mean over the batch" if "loss" in name else ""
         raise wrong(task, f"{name} must be a scalar, got shape {tuple(value.shape)}{mean}")
+    what = f"the {name} of outputs {shape(outputs)} and targets {shape(y)}"
     number = call(task, what, value.item)  # what failed on a device is said here
     if not math.isfinite(number) and culprit:  # of a part it says nothing without one
         raise wrong(task, f"the first {name} is {number}; {culprit}")
@@ -235,33 +240,9 @@ def _scalar(
 def _culprit(part: str, **tensors: Any) -> str:
     """Where a loss that is not finite comes from."""
     for name, value in tensors.items():
-        if _is_float(value) and not bool(torch.isfinite(value).all()):
+        if is_float(value) and not bool(torch.isfinite(value).all()):
             return f"{part} {name} holds NaN or infinity: clean the data"
     return "look at the data and the model"
-
-
-def _check_functions(task: Task) -> None:
-    for name in ("loss", "validation_loss", "metric", "transform"):
-        given = getattr(task, name)
-        if isinstance(given, type):
-            raise wrong(task, f"{name} is a class; give an object, {given.__name__}()")
-        if not callable(given) and (given is not None or name == "loss"):
-            if isinstance(given, (Mapping, list, tuple)):
-                raise wrong(
-                    task,
-                    f"{name} must be one function of (outputs, y), got a {type(given).__name__} "
-                    f"of {len(given)}; choose one (the search goes by the validation loss)",
-                )
-            raise wrong(task, f"{name} must be a function, got {given!r:.60}")
-    learns = isinstance(task.loss, nn.Module) and any(
-        parameter.requires_grad for parameter in task.loss.parameters()
-    )
-    if learns:
-        raise wrong(
-            task,
-            f"the loss {type(task.loss).__name__} has parameters of its own, which no trial would "
-            "train; make them part of the model, or fix them with requires_grad_(False)",
-        )
 
 
 def _check_groups(task: Task, model: nn.Module) -> None:
@@ -282,34 +263,6 @@ def _check_groups(task: Task, model: nn.Module) -> None:
             "param_groups gives none of the model's trainable parameters; take them from the "
             "model that it is called with",
         )
-
-
-def _check_targets(task: Task, y: Any) -> None:
-    """Cross-entropy takes floats for probabilities, and would learn numbers as nonsense."""
-    if task.loss is not F.cross_entropy or not _is_float(y):
-        return
-    shares = y.dim() > 1 and y.shape[1] > 1 and bool((y >= 0).all())
-    if not shares or not torch.allclose(y.sum(1), y.new_ones(()), atol=1e-3):
-        raise wrong(
-            task,
-            f"targets {shape(y)} are numbers, and the loss is cross-entropy, for classes; give "
-            "loss = torch.nn.functional.mse_loss, or whole numbers as targets",
-        )
-
-
-def _check_labels(task: Task, outputs: Any) -> None:
-    """All classes are among the logits (a CUDA device would only say "assert triggered")."""
-    if task.loss is not F.cross_entropy or not isinstance(outputs, Tensor) or outputs.dim() < 2:
-        return
-    for part, data in (("train", task.train), ("validation", task.validation)):
-        if isinstance(data, Split) and not data.y.is_floating_point():
-            labels = data.y[data.y != -100]  # what cross_entropy ignores
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
-                raise wrong(
-                    task,
-                    f"{part} labels go from {int(labels.min())} to {int(labels.max())}, "
-                    f"but the model gives {outputs.shape[1]} classes",
-                )
 
 
 def _check_last(task: Task, model: nn.Module, x: Any) -> None:
@@ -340,6 +293,25 @@ def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, out
         other = torch.cat([x, x])[: 2 if task.batch_size == 3 else 3]
         note = ", which may have any number of samples whatever training has,"
         _outputs(task, model, other, data, part, note)
+
+
+def _check_joined(
+    task: Task, model: nn.Module, data: Data, part: str, device: torch.device | None
+) -> None:
+    """The first two batches of a loader become one, where all samples are seen at once."""
+    if isinstance(data, Split) or task.validation_loss is None:
+        return
+    outputs, targets = [], []
+    for x, y in call(task, f"loading two batches of {part}", list, itertools.islice(data, 2)):
+        x, y = to_device((x, y), device or CPU)
+        x = x if task.transform is None else task.transform(x)
+        outputs.append(_outputs(task, model, x, data, part))
+        targets.append(y)
+    try:
+        joined(outputs, "outputs")
+        joined(targets, "targets")
+    except LrsearchError as error:
+        raise wrong(task, str(error)) from None
 
 
 def _check_length(task: Task) -> None:

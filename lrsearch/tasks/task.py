@@ -97,10 +97,11 @@ class Task:
         model_name: Name for the screen.
         loss: (outputs, y) -> scalar, the mean over the batch: validation, too, is done in batches
             whose size is ours to choose. By default cross-entropy, or mean squared error where a
-            Split has targets of floats. Batches weigh by their samples; where padding is not to
+            Split has targets of floats. It keeps nothing from call to call. Batches weigh by their
+            samples, which the first dimension of the targets counts; where padding is not to
             count, give ``validation_loss`` as well.
-        validation_loss: (outputs, y) -> scalar over *all* validation outputs at once; None = the
-            mean of ``loss``.
+        validation_loss: (outputs, y) -> scalar over *all* validation outputs at once, for which
+            padded batches need one length; None = the mean of ``loss``.
         metric: (outputs, y) -> scalar, the mean over the batch, larger is better; None = none. By
             default accuracy beside cross-entropy, none beside any other loss. What is no mean
             over samples, such as F1 or AUC: give ``validation_loss`` as well, which may be the

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrsearch.errors import LrsearchError
-from lrsearch.tasks.batch import as_float, like, parts_of
+from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.samples import count, joined
 from lrsearch.tasks.task import Data, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches
@@ -87,7 +87,7 @@ def measure(
         if task.metric is not None:
             metrics.append(scalar(task.metric(out, y), device))
     if task.validation_loss is not None:
-        sizes, out, y = [1], _joined(outputs), _joined(targets)
+        sizes, out, y = [1], joined(outputs, "outputs"), joined(targets, "targets")
         losses = [loss(out, y)]
         metrics = [scalar(task.metric(out, y), device)] if task.metric is not None else []
     model.train(training)
@@ -103,37 +103,6 @@ def scalar(value: Any, device: torch.device) -> Tensor:
     return torch.tensor(float(value), device=device)
 
 
-def count(y: Any, outputs: Any = None) -> int:
-    """Samples of a batch, by the first tensor of its targets; where there is none, as in an object
-    of the user's own, by the first of the model's outputs; 1 without any."""
-    return next((n for part in (y, outputs) if (n := _rows(part)) is not None), 1)
-
-
-def _rows(value: Any) -> int | None:
-    """Of the first tensor in tuples, lists and dicts; None where they hold none.
-
-    Of a list of dicts, one for each sample as in detection, its length.
-    """
-    if isinstance(value, Tensor):
-        return len(value) if value.dim() else 1
-    if _of_samples(value):
-        return len(value)
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if not isinstance(value, (tuple, list)):
-        return None
-    return next((n for part in value if (n := _rows(part)) is not None), None)
-
-
-def _of_samples(value: Any) -> bool:
-    """Whether it is a list of dicts with the same keys; with others they are parts of targets."""
-    return (
-        isinstance(value, (tuple, list))
-        and bool(value)
-        and all(isinstance(v, Mapping) and v.keys() == value[0].keys() for v in value)
-    )
-
-
 def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
     """Mean over samples of means over batches."""
     if len(values) == 1:
@@ -142,32 +111,3 @@ def _mean(values: list[Tensor], sizes: list[int]) -> Tensor:
         value.detach().reshape(()) * size for value, size in zip(values, sizes, strict=True)
     )
     return torch.as_tensor(total) / sum(sizes)
-
-
-def _joined(batches: list[Any]) -> Any:
-    """The outputs or targets of batches as those of one.
-
-    Raises:
-        LrsearchError: There is something among them that is no tensor.
-    """
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if all(map(_of_samples, batches)) and (
-        len(set(map(len, batches))) > 1 or any(map(_uneven, batches))
-    ):  # else they are parts, such as two views, of which each is joined
-        return type(first)(sample for batch in batches for sample in batch)
-    if isinstance(first, (tuple, list, dict)):
-        columns = zip(*map(parts_of, batches), strict=True)
-        return like(first, [_joined(list(column)) for column in columns])
-    if not isinstance(first, Tensor):
-        raise LrsearchError(
-            "validation_loss sees the samples of all batches at once, and those of type "
-            f"{type(first).__name__} cannot be joined; give tensors, or tuples or dicts of them"
-        )
-    return torch.cat(batches)
-
-
-def _uneven(dicts: Sequence[Mapping[Any, Any]]) -> bool:
-    """Whether what has one key has not as many rows in each, such as boxes of images."""
-    return any(len({_rows(each[key]) for each in dicts}) > 1 for key in dicts[0])

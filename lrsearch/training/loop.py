@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.samples import count
 from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.averaging import WeightAverage
@@ -35,7 +36,7 @@ from lrsearch.training.copies import (
     tensors_of,
     unsaved,
 )
-from lrsearch.training.evaluation import count, measure
+from lrsearch.training.evaluation import measure
 from lrsearch.training.runner import EpochResult, next_validation
 
 if TYPE_CHECKING:

@@ -1,0 +1,125 @@
+"""The samples of a batch, counted; and those of several batches, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrsearch.errors import LrsearchError
+from lrsearch.tasks.batch import like
+
+
+def count(y: Any, outputs: Any = None) -> int:
+    """Samples of a batch: the rows of the first tensor of its targets.
+
+    Of several targets, one with as many rows as the outputs goes before it, and so does a list
+    with as many entries: targets may lie one behind the other, or each have a length of its own.
+    Where there is no tensor with rows, as in an object of the user's own, the outputs count; 1
+    without any.
+
+    Example:
+        >>> count((torch.zeros(7), torch.tensor([3, 4])), torch.zeros(2, 5))
+        2
+    """
+    of_outputs = _rows(outputs)
+    if of_outputs and isinstance(y, (tuple, list, Mapping)) and not _of_samples(y):
+        parts = y.values() if isinstance(y, Mapping) else y
+        if of_outputs in map(_rows, parts) or (parts is y and of_outputs == len(y)):
+            return of_outputs
+    return next((n for n in (_rows(y), of_outputs) if n is not None), 1)
+
+
+def joined(batches: Sequence[Any], what: str) -> Any:
+    """The outputs or targets of batches as those of one.
+
+    Args:
+        batches: Of each batch tensors, or tuples, lists or dicts of them. Lists of samples, such
+            as texts, or of dicts for each image as in detection, are put one behind the other.
+        what: ``outputs`` or ``targets``, for messages.
+
+    Raises:
+        LrsearchError: They have other shapes beside their samples, or are no tensors.
+    """
+    first = batches[0]
+    if len(batches) == 1 or all(batch is None for batch in batches):
+        return first
+    if _in_a_row(batches):
+        return type(first)(sample for batch in batches for sample in batch)
+    if all(type(batch) is type(first) for batch in batches):
+        if isinstance(first, dict):
+            keys = [[*map(str, batch)] for batch in batches]
+            if other := next((each for each in keys if {*each} != {*keys[0]}), None):
+                raise _cannot(
+                    f"{what} have keys {', '.join(keys[0])}, and later {', '.join(other)}; give "
+                    "all batches the same"
+                )
+            return like(first, [joined([batch[key] for batch in batches], what) for key in first])
+        if isinstance(first, (tuple, list)):
+            columns = zip(*batches, strict=True)
+            return like(first, [joined(column, what) for column in columns])
+    if not all(isinstance(batch, Tensor) for batch in batches):
+        kind = next(type(batch) for batch in batches if not isinstance(batch, Tensor))
+        raise _cannot(
+            f"{what} of type {kind.__name__} cannot be joined; give tensors, or tuples or dicts "
+            "of them"
+        )
+    if first.dim() == 0:
+        raise _cannot(
+            f"{what} that are one number for a whole batch cannot be joined; give a row for each "
+            "sample, or leave it out in evaluation mode"
+        )
+    other = next((batch for batch in batches if batch.shape[1:] != first.shape[1:]), None)
+    if other is not None:
+        raise _cannot(
+            f"{what} of shapes {tuple(first.shape)} and {tuple(other.shape)} cannot be joined: "
+            "the first dimension must be the samples, and all others the same; pad all batches "
+            "to one length, or give all samples in one batch"
+        )
+    return torch.cat(list(batches))
+
+
+def _cannot(why: str) -> LrsearchError:
+    return LrsearchError(f"validation_loss sees the samples of all batches at once, and {why}")
+
+
+def _rows(value: Any) -> int | None:
+    """Of the first tensor with rows in tuples, lists and dicts; None where they hold none.
+
+    Of a list of dicts, one for each sample as in detection, its length.
+    """
+    if isinstance(value, Tensor):
+        return len(value) if value.dim() else None
+    if _of_samples(value):
+        return len(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if not isinstance(value, (tuple, list)):
+        return None
+    return next((n for part in value if (n := _rows(part)) is not None), None)
+
+
+def _of_samples(value: Any) -> bool:
+    """Whether it is a list of dicts with the same keys; with others they are parts of targets."""
+    return (
+        isinstance(value, (tuple, list))
+        and bool(value)
+        and all(isinstance(v, Mapping) and v.keys() == value[0].keys() for v in value)
+    )
+
+
+def _in_a_row(batches: Sequence[Any]) -> bool:
+    """Whether they are lists of samples; else their parts, such as two views, are joined each."""
+    if not all(isinstance(batch, (tuple, list)) for batch in batches):
+        return False
+    if len(set(map(len, batches))) > 1:
+        return True
+    plain = all(isinstance(part, (str, int, float)) for batch in batches for part in batch)
+    return plain or (all(map(_of_samples, batches)) and any(map(_uneven, batches)))
+
+
+def _uneven(dicts: Sequence[Mapping[Any, Any]]) -> bool:
+    """Whether what has one key has not as many rows in each, such as boxes of images."""
+    return any(len({_rows(each[key]) for each in dicts}) > 1 for key in dicts[0])
