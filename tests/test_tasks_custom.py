@@ -8,6 +8,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -634,6 +635,27 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"validation": DataLoader(Stream(0), batch_size=8)},
         "validation is empty: its DataLoader gives no batch$",
     ),
+    "texts for targets": (
+        {"train": (X, np.array(["cat", "dog"] * 20))},
+        r"train y holds texts or objects, and must hold numbers; .* numpy.unique\(y, return_inv",
+    ),
+    "a list of texts for targets": ({"validation": (X, ["cat"] * 40)}, "validation y holds texts"),
+    "texts in a loader": (
+        {"train": DataLoader([(row, "cat") for row in X], 8)},
+        r"targets of type tuple fails: .*; give the numbers of the classes as a tensor",
+    ),
+    "arrays of objects": (
+        {"train": (np.array([X.numpy(), None], dtype=object), Y[:2])},
+        "train x holds texts or objects",
+    ),
+    "lists of several lengths": (
+        {"train": ([[0.0], [0.0, 1.0]], [0, 1])},
+        r"train x cannot become a tensor \(ValueError: ",
+    ),
+    "a function for data": (
+        {"train": lambda: Split(X, Y)},
+        "train is a function; call it, and give what it returns: tensors",
+    ),
     "not data": ({"train": 3}, "must be tensors .x, y., a Dataset or a DataLoader, got 3"),
     "loading raises": (
         {"train": Raises()},
@@ -663,6 +685,40 @@ def test_each_mistake_is_named_in_one_line(mistake: str) -> None:
         check(as_task({**GOOD, **change}, "t"))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("task t")
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (X.tolist(), Y.tolist()),
+        (X, Y.tolist()),
+        (np.ascontiguousarray(X.numpy()[::-1])[::-1], Y.numpy().astype("int64")),
+    ],
+    ids=["lists", "a list of targets", "an array that runs backwards"],
+)
+def test_lists_and_arrays_become_tensors(x: Any, y: Any) -> None:
+    task = as_task({**GOOD, "train": (x, y)}, "t")
+    assert isinstance(task.train, Split)
+    torch.testing.assert_close((task.train.x, task.train.y), (X, Y))
+    check(task)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        list(zip(X, Y, strict=True)),
+        tuple(zip(X.numpy(), Y.tolist(), strict=True)),
+        [(row, row[:2].softmax(0)) for row in X],
+    ],
+    ids=["tensors", "an array and a number", "rows of two lengths"],
+)
+def test_a_list_of_samples_is_a_dataset_and_one_of_batches_stays(samples: Any) -> None:
+    task = as_task({**GOOD, "train": samples, "validation": samples, "batch_size": 8}, "t")
+    assert isinstance(task.train, DataLoader)
+    assert task.steps_per_epoch == 5
+    check(replace(task, metric=None))
+    batches = [(X[:8], Y[:8]), (X[8:16], Y[8:16])]
+    assert as_task({**GOOD, "train": batches}, "t").train is batches
 
 
 def test_a_loss_may_have_parameters_that_are_fixed() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -18,7 +20,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.task import Data, Split
 
 
@@ -28,8 +30,9 @@ def as_data(
     """A :class:`Split` where the samples are tensors, else a loader; and its batch size.
 
     Args:
-        data: A Split; a pair (x, y) of tensors or arrays; a Dataset; a DataLoader; or any other
-            iterable of (x, y) batches that can be gone through again and again.
+        data: A Split; a pair (x, y) of tensors, arrays or lists of numbers; a Dataset, which may
+            be a list of samples; a DataLoader; or any other iterable of (x, y) batches that can be
+            gone through again and again.
         what: For messages.
         batch_size: Samples per batch, where ``data`` has none itself.
         shuffle: Whether a Dataset is shuffled.
@@ -37,8 +40,8 @@ def as_data(
     """
     if isinstance(data, Split):
         return data, batch_size
-    if isinstance(data, (tuple, list)) and len(data) == 2 and all(map(_is_array, data)):
-        x, y = (torch.as_tensor(part) for part in data)
+    if _is_pair(data):
+        x, y = (_tensor(part, f"{what} {name}") for name, part in zip("xy", data, strict=True))
         try:
             return Split(x, y), batch_size
         except UsageError as error:
@@ -53,8 +56,8 @@ def as_data(
             f"it gives samples or batches; give DataLoader(..., batch_size={batch_size}), or "
             "batch_size=None where they are batches"
         )
-    if isinstance(data, Dataset):
-        size = len(data)  # type: ignore[arg-type]
+    if isinstance(data, Dataset) or _holds_samples(data):
+        size = len(data)
         if size == 0:
             raise LrsearchError(f"{what} is an empty {type(data).__name__}")
         drop = drop_last and size >= batch_size
@@ -66,6 +69,11 @@ def as_data(
         )
     if isinstance(data, Iterable):
         return data, batch_size
+    if callable(data):
+        raise LrsearchError(
+            f"{what} is a function; call it, and give what it returns: tensors (x, y), a Dataset "
+            "or a DataLoader"
+        )
     raise LrsearchError(
         f"{what} must be tensors (x, y), a Dataset or a DataLoader, got {data!r:.80}"
     )
@@ -73,6 +81,61 @@ def as_data(
 
 def _is_array(part: Any) -> bool:
     return isinstance(part, Tensor) or hasattr(part, "__array__")
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether it is a number or a text, or a list of them, or of such lists."""
+    while isinstance(part, (list, tuple)) and part:
+        part = part[0]
+    return isinstance(part, (numbers.Number, str))
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether it is x and y of all samples, as arrays or as lists."""
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and all(
+            _is_array(part) or (isinstance(part, (list, tuple)) and _is_plain(part))
+            for part in data
+        )
+    )
+
+
+def _holds_samples(data: Any) -> bool:
+    """Whether it is a list of samples, which torch takes for a Dataset, and not of batches.
+
+    The target of a sample is one number, or is not as long as its row of inputs.
+    """
+    first = data[0] if isinstance(data, (list, tuple)) and data else None
+    if not isinstance(first, (list, tuple)) or len(first) != 2:
+        return False
+    x, y = first
+    if isinstance(y, (numbers.Number, str)) or (_is_array(y) and y.ndim == 0):
+        return True
+    return _is_array(x) and _is_array(y) and x.ndim == y.ndim == 1 and len(x) != len(y)
+
+
+def _tensor(part: Any, what: str) -> Tensor:
+    """The tensor of an array, or of a list of numbers.
+
+    Raises:
+        LrsearchError: It holds something else.
+    """
+    if isinstance(part, Tensor):
+        return part
+    try:
+        array = np.asarray(part)
+        if array.dtype.kind in "OSU":
+            raise LrsearchError(
+                f"{what} holds texts or objects, and must hold numbers; those of classes are "
+                "numpy.unique(y, return_inverse=True)[1]"
+            )
+        if _is_array(part):
+            return torch.as_tensor(np.ascontiguousarray(array))
+        return torch.as_tensor(part)  # floats become float32
+    except (TypeError, ValueError) as error:
+        raise LrsearchError(f"{what} cannot become a tensor ({brief(error)})") from error
 
 
 def _unpacked(loader: DataLoader[Any], shuffle: bool) -> tuple[Split, int] | None:

@@ -88,6 +88,8 @@ _ADVICE = {
     "say to torch.nn.CrossEntropyLoss(ignore_index=...)",
     "cross_entropy_loss(): argument 'input'": "the loss is cross-entropy where the task has none "
     "of its own: give it one, a function of (outputs, y)",
+    "cross_entropy_loss(): argument 'target'": "give the numbers of the classes as a tensor; "
+    "texts have them in numpy.unique(y, return_inverse=True)[1]",
     "same dtype": "convert the data with .float(), or in transform",
     "should be the same": "convert the data with .float(), or in transform",
     "expected m1 and m2": "convert the data with .float(), or in transform",
