@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lrsearch.tasks.models import convnet, mlp
 from lrsearch.tasks.optimizers import (
     FUSED,
     build_optimizer,
+    check_gradients,
     optimizer_names,
     resolve_optimizer,
     usual_lr,
@@ -379,10 +381,11 @@ def test_the_average_follows_all_that_is_trained(kind: type[nn.Module]) -> None:
 def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> None:
     exact, args = resolve_optimizer(name.lower(), {})
     assert exact == name
-    model = nn.Linear(3, 2, bias=False)
+    sparse = name == "SparseAdam"
+    model: Any = nn.Embedding(3, 2, sparse=True) if sparse else nn.Linear(3, 2, bias=False)
     optimizer = build_optimizer(exact, args, model, lr=0.01)
     before = model.weight.detach().clone()
-    model(torch.ones(1, 3)).sum().backward()
+    model(torch.ones(1, 3, dtype=torch.long if sparse else None)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, model.weight)
     assert bool(optimizer.defaults.get("fused")) == (name in FUSED)
@@ -420,7 +423,6 @@ def test_names_and_arguments_are_completed(
     [
         ("adm", {}, "unknown optimizer 'adm' — did you mean Adam"),
         ("LBFGS", {}, "LBFGS cannot be used: it calls a closure"),
-        ("SparseAdam", {}, "SparseAdam cannot be used: .*; SGD and Adagrad take these and others"),
         ("rprop", {}, "Rprop cannot be used: its first step alone has the rate"),
         ("adamw", {"beta": 1}, "AdamW has no argument 'beta' — did you mean betas"),
         ("adam", {"maximize": True}, "argument maximize would raise the loss; leave it out"),
@@ -473,6 +475,28 @@ def test_sparse_gradients_train_as_dense_ones(name: str) -> None:
         optimizer.step()
         trained.append([p.detach().clone() for p in model.parameters()])
     torch.testing.assert_close(*trained)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "model", "message"),
+    [
+        ("Adam", nn.EmbeddingBag(9, 4, sparse=True), "sparse gradients of EmbeddingBag .Runtime"),
+        ("SparseAdam", nn.Linear(3, 2), "dense gradients of Linear .*, SparseAdam sparse ones on"),
+        (
+            "SparseAdam",
+            nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 1)),
+            "SparseAdam does not take the dense gradients of Sequential .*; SGD and Adagrad take",
+        ),
+        ("SGD", nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 1)), None),
+        ("SparseAdam", nn.Embedding(9, 4, sparse=True), None),
+    ],
+)
+def test_gradients_that_an_optimizer_does_not_take_are_told_before_it_trains(
+    optimizer: str, model: nn.Module, message: str | None
+) -> None:
+    name, args = resolve_optimizer(optimizer, {})
+    with pytest.raises(LrsearchError, match=message) if message else nullcontext():
+        check_gradients(name, args, model)
 
 
 def test_an_optimizer_of_ones_own_may_be_in_a_file(in_tmp: Path) -> None:
@@ -641,11 +665,14 @@ def test_without_the_compiler_an_optimizer_is_torchs(name: str) -> None:
     results = []
     for chosen in (getattr(torch.optim, name), without_compiler(getattr(torch.optim, name))):
         torch.manual_seed(0)
-        model = nn.Linear(5, 3, bias=name != "Muon")
+        sparse = name == "SparseAdam"
+        linear = nn.Linear(5, 3, bias=name != "Muon")
+        model: Any = nn.Embedding(5, 3, sparse=True) if sparse else linear
         optimizer = chosen(model.parameters(), lr=0.1)
         for _ in range(3):
             optimizer.zero_grad()
-            model(torch.randn(7, 5)).square().sum().backward()
+            x = torch.randint(5, (7,)) if sparse else torch.randn(7, 5)
+            model(x).square().sum().backward()
             optimizer.step()
             again = chosen(model.parameters(), lr=0.3)
             again.load_state_dict(optimizer.state_dict())
@@ -680,6 +707,7 @@ print(runner.epoch()[0].epoch, "torch._dynamo" in sys.modules)
 def test_trying_a_task_leaves_the_compiler_out() -> None:
     code = """
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from torch import nn
 from lrsearch.tasks import load_task

@@ -23,7 +23,13 @@ from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, given_task, load_task
 from lrsearch.tasks.fingerprint import fingerprint
-from lrsearch.tasks.optimizers import build_optimizer, resolve_optimizer, usual_lr, usual_range
+from lrsearch.tasks.optimizers import (
+    build_optimizer,
+    check_gradients,
+    resolve_optimizer,
+    usual_lr,
+    usual_range,
+)
 from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
@@ -186,6 +192,7 @@ def _check_model(task: Task, optimizer: str, arguments: Mapping[str, Any]) -> No
         model = task.model()
         groups = None if task.param_groups is None else task.param_groups(model)
     build_optimizer(optimizer, arguments, model, lr=task.lr, groups=groups, trains=False)
+    check_gradients(optimizer, arguments, model)
 
 
 def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.errors import LrsearchError, UsageError, suggestion, unknown
+from lrsearch.errors import LrsearchError, UsageError, brief, suggestion, unknown
 from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.trace import without_training
 
@@ -29,7 +29,6 @@ REFUSED = {
     "or AdamW",
     "Rprop": "its first step alone has the rate, and no schedule changes the others; try SGD or "
     "AdamW",
-    "SparseAdam": "it takes sparse gradients only; SGD and Adagrad take these and others",
 }
 FUSED: dict[str, tuple[str, ...]] = {
     "SGD": ("cpu", "cuda", "mps"),
@@ -201,14 +200,44 @@ def resolve_optimizer(
         and (not full["momentum"] or full.get("dampening"))
     ):
         del full["nesterov"]
-    tried: Any = chosen if ":" in name else without_compiler(chosen)
-    parameter = nn.Parameter(torch.zeros(1, 1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
     try:
-        tried([parameter], lr=0.1, **full).step()
+        _try_step(name, full, device, sparse=issubclass(chosen, torch.optim.SparseAdam))
     except Exception as error:  # an optimizer of the user's own may raise anything
         raise UsageError(f"optimizer {exact} refuses its arguments: {error}") from error
     return exact, full
+
+
+def _try_step(
+    name: str, args: Mapping[str, Any], device: torch.device | None, *, sparse: bool
+) -> None:
+    """A step of one parameter, whose gradient is sparse or not."""
+    tried: Any = optimizer_class(name)
+    tried = tried if ":" in name else without_compiler(tried)
+    parameter = nn.Parameter(torch.zeros(1, 1, device=device))
+    gradient = torch.zeros_like(parameter)
+    parameter.grad = gradient.to_sparse(1) if sparse else gradient
+    tried([parameter], lr=0.1, **args).step()
+
+
+def check_gradients(name: str, args: Mapping[str, Any], model: nn.Module) -> None:
+    """Most optimizers take no sparse gradients, as ``Embedding(sparse=True)`` has; one no others.
+
+    Raises:
+        LrsearchError: The optimizer does not take those of the model.
+    """
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, kinds) and m.sparse}
+    if not tables and not issubclass(optimizer_class(name), torch.optim.SparseAdam):
+        return
+    for sparse in {id(p) in tables for p in model.parameters() if p.requires_grad}:
+        try:
+            _try_step(name, args, None, sparse=sparse)
+        except Exception as error:  # as above
+            raise LrsearchError(
+                f"optimizer {name} does not take the {'sparse' if sparse else 'dense'} gradients "
+                f"of {type(model).__name__} ({brief(error)}); SGD and Adagrad take both kinds, "
+                "SparseAdam sparse ones only"
+            ) from error
 
 
 def takes(optimizer: str | type[Optimizer], argument: str) -> bool:
