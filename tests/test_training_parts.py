@@ -377,6 +377,13 @@ def test_the_average_follows_all_that_is_trained(kind: type[nn.Module]) -> None:
 # optimizers
 
 
+class Rateless(torch.optim.Optimizer):
+    """Calls its rate something else."""
+
+    def __init__(self, params: Any, step_size: float = 0.1) -> None:
+        super().__init__(params, {"step_size": step_size})
+
+
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> None:
     exact, args = resolve_optimizer(name.lower(), {})
@@ -444,7 +451,8 @@ def test_names_and_arguments_are_completed(
         ("torch.optim:Adm", {}, "torch.optim has no 'Adm' — did you mean Adam?"),
         (":Adam", {}, "optimizer  is neither a file.py nor a package.module"),
         ("torch:Tensor", {}, "is no subclass of torch.optim.Optimizer"),
-        ("torch.optim:LBFGS", {}, "its step needs a closure"),
+        ("torch.optim:LBFGS", {}, "its step needs a closure; keep your own loop and use lrsearch"),
+        ("tests.test_training_parts:Rateless", {}, "Rateless has no argument lr, the rate that"),
     ],
 )
 def test_what_an_optimizer_cannot_be_is_said(

@@ -25,7 +25,7 @@ EDGE_FACTOR = 3.0
 """A schedule is near the edge if its loss at higher rates is above so many times its own.
 
 Of a loss that is not above 0 no multiple says anything. There it is near the edge if it ends at
-higher rates no lower than it was after its first epoch."""
+higher rates above its own loss, and no lower than it was after its first epoch."""
 
 
 def raised_key(arm: str) -> str:
@@ -148,7 +148,9 @@ def is_near_edge(raised: float, loss: float, first: float | None) -> bool:
     Example:
         >>> is_near_edge(0.5, 0.1, first=1.0), is_near_edge(-1.5, -2.0, first=0.3)
         (True, False)
+        >>> is_near_edge(0.0, 0.0, first=0.0)
+        False
     """
     if loss > 0:
         return raised > EDGE_FACTOR * loss
-    return raised >= (math.inf if first is None else first)
+    return raised > loss and raised >= (math.inf if first is None else first)

@@ -88,13 +88,16 @@ def _own_class(name: str) -> type[Optimizer]:
         raise UsageError(f"optimizer {name}: {place} has no {attribute!r}{question}")
     if not (inspect.isclass(found) and issubclass(found, Optimizer)):
         raise UsageError(f"optimizer {name} is no subclass of torch.optim.Optimizer")
-    step = inspect.signature(found.step).parameters.get("closure")
+    if not takes(found, "lr"):
+        raise UsageError(f"optimizer {name} has no argument lr, the rate that a schedule sets")
+    step, why = inspect.signature(found.step).parameters.get("closure"), ""
     if step is not None and step.default is inspect.Parameter.empty:
-        raise UsageError(f"optimizer {name} cannot be used: its step needs a closure")
-    if all(callable(getattr(found, method, None)) for method in ("train", "eval")):
+        why = "its step needs a closure"
+    elif all(callable(getattr(found, method, None)) for method in ("train", "eval")):
+        why = "its train() and eval() are for a training loop to call (schedule-free?)"
+    if why:
         raise UsageError(
-            f"optimizer {name} cannot be used: its train() and eval() are for a training loop to "
-            "call (schedule-free?); keep your own and use lrsearch.suggest"
+            f"optimizer {name} cannot be used: {why}; keep your own loop and use lrsearch.suggest"
         )
     return found
 
@@ -220,11 +223,7 @@ def _try_step(
 
 
 def check_gradients(name: str, args: Mapping[str, Any], model: nn.Module) -> None:
-    """Most optimizers take no sparse gradients, as ``Embedding(sparse=True)`` has; one no others.
-
-    Raises:
-        LrsearchError: The optimizer does not take those of the model.
-    """
+    """Make sure that an optimizer takes sparse gradients, or others (:class:`LrsearchError`)."""
     kinds = (nn.Embedding, nn.EmbeddingBag)
     tables = {id(m.weight) for m in model.modules() if isinstance(m, kinds) and m.sparse}
     if not tables and not issubclass(optimizer_class(name), torch.optim.SparseAdam):
