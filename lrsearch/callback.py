@@ -10,6 +10,7 @@ from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import UsageError
 from lrsearch.objective import asked, check_trial
 from lrsearch.schedules.build import steps_taken
+from lrsearch.schedules.convert import whole_steps
 from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
@@ -187,11 +188,7 @@ class PruningCallback:
         """
         from lrsearch.training.averaging import WeightAverage
 
-        if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
-            raise UsageError(
-                f"steps_per_epoch must be a whole number, at least 1, got {steps_per_epoch!r:.60}"
-            )
-        average = WeightAverage(model, steps_per_epoch)
+        average = WeightAverage(model, whole_steps(steps_per_epoch))
         steps = 0
 
         def follow(*_: Any) -> None:

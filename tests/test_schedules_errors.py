@@ -332,6 +332,13 @@ def test_steps_per_epoch_must_be_a_whole_number(steps: Any) -> None:
         Schedule("ConstantLR", 0.1, 3).build(optimizer(), steps)
 
 
+@pytest.mark.parametrize("steps", [np.int64(4), np.ceil(3.5), 4.0])
+def test_steps_per_epoch_may_be_a_number_of_numpy(steps: Any) -> None:
+    schedule = Schedule("ExponentialLR", 0.1, 3, {"gamma": 0.5}, interval="step")
+    found, want = schedule.trace(steps), schedule.trace(4)
+    assert found.lr.tolist() == want.lr.tolist()
+
+
 def test_building_on_something_else_than_an_optimizer_says_so() -> None:
     with pytest.raises(UsageError, match="expected a torch optimizer, got Linear"):
         Schedule("ConstantLR", 0.1, 3).build(torch.nn.Linear(1, 1))  # type: ignore[arg-type]

@@ -503,6 +503,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"param_groups": lambda model: [{"params": nn.Linear(4, 2).parameters()}]},
         "param_groups gives none of the model's trainable parameters; take them from the model",
     ),
+    "batch_size of a Dataset is a word": (
+        {"train": Pairs(20), "batch_size": "8"},
+        "batch_size must be a whole number, got '8'",
+    ),
+    "batch_size of a Dataset is nothing": (
+        {"train": Pairs(20), "batch_size": 0},
+        "batch_size must be at least 1, got 0",
+    ),
     "epochs is a word": ({"epochs": "ten"}, "epochs must be a whole number, got 'ten'"),
     "lr is a word": ({"lr": "high"}, "lr must be a number above 0, got 'high'"),
     "lr_range is a number": ({"lr_range": 0.1}, r"lr_range must be \(low, high\), got 0.1"),
@@ -826,6 +834,18 @@ def test_an_optimizer_may_be_a_class() -> None:
     assert as_task({**GOOD, "optimizer": torch.optim.AdamW}, "t").optimizer == "AdamW"
     name = as_task({**GOOD, "optimizer": Own}, "t").optimizer
     assert name == f"{__name__}:{Own.__qualname__}"
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given: dict[str, Any] = {
+        "batch_size": np.int64(8),
+        "epochs": np.int32(3),
+        "lr": np.float32(0.5),
+    }
+    given |= {"train": Pairs(20), "lr_range": (np.float64(0.25), 1)}
+    task = as_task({**GOOD, **given}, "t")
+    assert (task.batch_size, task.epochs, task.lr, task.lr_range) == (8, 3, 0.5, (0.25, 1))
+    assert [type(value) for value in (task.batch_size, task.epochs, task.lr)] == [int, int, float]
 
 
 def test_shares_of_classes_are_good_targets_for_cross_entropy() -> None:

@@ -417,6 +417,17 @@ def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> No
             ("Adam", {"betas": (0.5, 0.75), "eps": 0.125}),
         ),
         ("torch.optim:Adam", {"eps": 1e-6}, ("torch.optim:Adam", {"eps": 1e-6})),
+        (
+            "adamw",
+            {"weight_decay": np.float32(0.5), "betas": (np.float64(0.5), 0.75)},
+            ("AdamW", {"weight_decay": 0.5, "betas": (0.5, 0.75)}),
+        ),
+        ("sgd", {"nesterov": np.bool_(False)}, ("SGD", {"momentum": 0.9, "nesterov": False})),
+        (
+            "torch.optim:Adam",
+            {"eps": torch.tensor(0.125)},
+            ("torch.optim:Adam", {"eps": 0.125}),
+        ),
     ],
 )
 def test_names_and_arguments_are_completed(
@@ -452,6 +463,11 @@ def test_names_and_arguments_are_completed(
         (":Adam", {}, "optimizer  is neither a file.py nor a package.module"),
         ("torch:Tensor", {}, "is no subclass of torch.optim.Optimizer"),
         ("torch.optim:LBFGS", {}, "its step needs a closure; keep your own loop and use lrsearch"),
+        (
+            "torch.optim:SGD",
+            {"momentum": nn.Linear},
+            "SGD momentum must be a number, a text, or a list or dict of them, which a file can h",
+        ),
         ("tests.test_training_parts:Rateless", {}, "Rateless has no argument lr, the rate that"),
     ],
 )

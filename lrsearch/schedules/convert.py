@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.errors import UsageError
 from lrsearch.schedules.args import MAX_EPOCHS
 from lrsearch.schedules.family import Family
+from lrsearch.schedules.ranges import as_number
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+
+def whole_steps(given: Any) -> int:
+    """``steps_per_epoch`` as an int, from any whole number from 1 up (:class:`UsageError`)."""
+    number = None if isinstance(given, str) else as_number(given)
+    if number is None or number != int(number) or number < 1:
+        raise UsageError(f"steps_per_epoch must be a whole number, at least 1, got {given!r:.60}")
+    return int(number)
 
 
 def in_steps(family: Family, params: Mapping[str, Any], k: int) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules.args import MAX_EPOCHS, MAX_LR, MIN_DIVISOR, check_args, unknown_keys
 from lrsearch.schedules.build import behind_warmup, remember
-from lrsearch.schedules.convert import has_momentum, in_steps, rescaled, round_half_up, set_rates
+from lrsearch.schedules.convert import (
+    has_momentum,
+    in_steps,
+    rescaled,
+    round_half_up,
+    set_rates,
+    whole_steps,
+)
 from lrsearch.schedules.family import Family, Job, get_family, is_builtin
 from lrsearch.schedules.ranges import as_number
 
@@ -291,17 +298,12 @@ class Schedule:
             UsageError: Not an optimizer, all its rates are 0, or no ``steps_per_epoch``.
         """
         family = get_family(self.family)
-        if steps_per_epoch is None:
-            if self.interval == "step":  # a guess would end the schedule far too early
-                raise UsageError(
-                    "this schedule is stepped after every optimizer step: give "
-                    "steps_per_epoch=len(loader)"
-                )
-            steps_per_epoch = 1
-        if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
-            raise UsageError(
-                f"steps_per_epoch must be a whole number, at least 1, got {steps_per_epoch!r:.60}"
+        if steps_per_epoch is None and self.interval == "step":
+            raise UsageError(  # a guess would end the schedule far too early
+                "this schedule is stepped after every optimizer step: give "
+                "steps_per_epoch=len(loader)"
             )
+        steps_per_epoch = 1 if steps_per_epoch is None else whole_steps(steps_per_epoch)
         rates = set_rates(optimizer, self.lr, keep_lr)
         k = steps_per_epoch if self.interval == "step" else 1
         job = Job(
@@ -336,7 +338,7 @@ class Schedule:
         """
         from lrsearch.schedules.trace import trace
 
-        return trace(self, steps_per_epoch, momentum, kind)
+        return trace(self, whole_steps(steps_per_epoch), momentum, kind)
 
 
 def _short(value: Any) -> str:

@@ -19,6 +19,7 @@ from lrsearch.tasks.data import as_data
 from lrsearch.tasks.mistakes import with_place
 from lrsearch.tasks.modules import import_place
 from lrsearch.tasks.optimizers import takes
+from lrsearch.tasks.plain import whole_number
 from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import Data, Split, Task
 from lrsearch.values import short_task_name
@@ -173,7 +174,7 @@ def _read(found: Any, key: str, target: str) -> Any:
 def _task(given: dict[str, Any]) -> Task:
     """A task from its fields, with data in the forms that training knows."""
     name = given["name"]
-    size = given.get("batch_size", Task.batch_size)
+    size = whole_number(f"task {name}: batch_size", given.get("batch_size", Task.batch_size))
     drop = given.get("drop_last", Task.drop_last)
     train, size = as_data(
         given["train"], f"task {name}: train", size, shuffle=True, drop_last=drop

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import LrsearchError, UsageError, brief, suggestion, unknown
 from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.trace import without_training
+from lrsearch.tasks.plain import checked, plain
 
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
 """Arguments that an optimizer gets when nothing else is said: torch's own SGD has no momentum."""
@@ -193,8 +193,9 @@ def resolve_optimizer(
             raise UsageError(
                 f"optimizer {exact} has no argument {key!r}{question} (valid: {', '.join(valid)})"
             )
+    args = {key: plain(f"{exact} {key}", value) for key, value in args.items()}
     if ":" not in name:
-        args = {key: _checked(f"{exact} {key}", known[key].default, args[key]) for key in args}
+        args = {key: checked(f"{exact} {key}", known[key].default, args[key]) for key in args}
     full = {key: tuple(v) if isinstance(v, list) else v for key, v in args.items()}
     full = USUAL.get(exact, {}) | full
     if (
@@ -252,35 +253,6 @@ def takes(optimizer: str | type[Optimizer], argument: str) -> bool:
     chosen = optimizer_class(optimizer)
     known = inspect.signature(chosen.__init__).parameters
     return argument in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
-
-
-def _checked(argument: str, default: Any, given: Any) -> Any:
-    """``given`` in the type of the default: torch looks only when it takes the first step.
-
-    A tensor of one element, as torch's Adam takes it in ``betas``, is the number in it.
-    """
-    given = [*map(_number, given)] if isinstance(given, (list, tuple)) else _number(given)
-    if isinstance(default, bool) and not isinstance(given, bool):
-        raise UsageError(f"optimizer {argument} must be true or false, got {given!r}")
-    if type(default) in (int, float) and as_number(given) is None:
-        raise UsageError(f"optimizer {argument} must be a finite number, got {given!r}")
-    if isinstance(default, tuple):
-        many = list(given) if isinstance(given, (list, tuple)) else []
-        if len(many) != len(default) or any(
-            as_number(each) is None and (each is not None or usual is not None)
-            for each, usual in zip(many, default, strict=True)
-        ):
-            usually = json.dumps(default)[1:-1]
-            raise UsageError(
-                f"optimizer {argument} must be {len(default)} numbers such as {usually}, "
-                f"got {given!r:.60}"
-            )
-        return [float(each) if type(each) is int else each for each in many]
-    return given
-
-
-def _number(given: Any) -> Any:
-    return given.item() if isinstance(given, Tensor) and given.numel() == 1 else given
 
 
 def build_optimizer(

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.optimizers import optimizer_name, usual_lr, usual_range
+from lrsearch.tasks.plain import own_number, whole_number
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 MetricFn = Callable[[Tensor, Tensor], Tensor]
@@ -167,11 +168,10 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "validate_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int):
-                raise UsageError(f"task {self.name}: {name} must be a whole number, got {value!r}")
-            if value < 1:
-                raise UsageError(f"task {self.name}: {name} must be at least 1, got {value}")
+            value = whole_number(f"task {self.name}: {name}", getattr(self, name))
+            object.__setattr__(self, name, value)
+        for name in ("lr", "clip_grad_norm"):
+            object.__setattr__(self, name, own_number(getattr(self, name)))
         if not isinstance(self.optimizer_args, Mapping):
             raise UsageError(
                 f"task {self.name}: optimizer_args must be a dict such as {{'momentum': 0.9}}, "
