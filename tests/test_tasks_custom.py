@@ -441,8 +441,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a model of two inputs": (
         {"model": TwoInputs, "train": [((X, X), Y)]},
-        r"'b'; the model is called with x of a batch as it is, a tuple too: let forward take one "
-        "argument, and unpack it there",
+        r"'b'; the model is called with x of a batch as it is, also a tuple or dict: let forward "
+        "take one argument, and unpack it there",
+    ),
+    "a dict for a model that takes a tensor": (
+        {"train": [({"x": X}, Y)]},
+        r"must be Tensor, not dict; the model is called with x of a batch as it is, also a tuple",
     ),
     "loss per sample": (
         {"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")},

@@ -54,7 +54,7 @@ def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any
     except LrsearchError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise wrong(task, f"{what} fails: {with_place(error)}{_advice(error)}") from error
+        raise wrong(task, f"{what} fails: {with_place(error)}{_advice(error, what)}") from error
 
 
 def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:
@@ -79,6 +79,10 @@ def here_or_there(attempt: Callable[[torch.device], object], device: torch.devic
         raise here if "device-side assert" in str(there) else there from None
 
 
+_AS_IT_IS = (
+    "the model is called with x of a batch as it is, also a tuple or dict: let forward take one "
+    "argument, and unpack it there"
+)
 _ADVICE = {
     "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
     "expected target dtype to be Long": "convert the targets with .long()",
@@ -96,14 +100,19 @@ _ADVICE = {
     "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
     "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
     "them with register_buffer",
-    "required positional argument": "the model is called with x of a batch as it is, a tuple too: "
-    "let forward take one argument, and unpack it there",
+    "required positional argument": _AS_IT_IS,
 }
 """What torch says of the commonest mistakes -> what to do."""
+_CONTAINERS = ("dict", "tuple", "list")
 
 
-def _advice(error: Exception) -> str:
-    return next((f"; {tip}" for said, tip in _ADVICE.items() if said in str(error)), "")
+def _advice(error: Exception, what: str) -> str:
+    said = str(error)
+    found = next((tip for part, tip in _ADVICE.items() if part in said), "")
+    inside = any(f"'{kind}' object" in said or f"not {kind}" in said for kind in _CONTAINERS)
+    if what.startswith("the model ") and inside:  # a layer was given the whole batch
+        found = _AS_IT_IS
+    return f"; {found}" if found else ""
 
 
 def shape(value: Any) -> str:
