@@ -21,6 +21,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     default_collate,
+    get_worker_info,
 )
 
 from lrsearch.errors import LrsearchError, UsageError
@@ -743,6 +744,35 @@ def test_a_loader_that_never_ends_is_an_error() -> None:
     one.add(0, Schedule("ConstantLR", 0.1, 3))
     with pytest.raises(LrsearchError, match="gives more than 10 batches, and has a length of 5;"):
         one.epoch()
+
+
+class Rows(IterableDataset[Any]):
+    """Twenty samples, of which each worker gives all, or its part."""
+
+    def __init__(self, parts: bool) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return 20
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        info = get_worker_info()
+        first, step = (info.id, info.num_workers) if info and self.parts else (0, 1)
+        yield from ((torch.full((6,), float(i)), 0) for i in range(first, 20, step))
+
+
+def test_workers_that_each_give_all_of_a_stream_are_an_error() -> None:
+    def train(parts: bool) -> None:
+        loader = DataLoader(Rows(parts), 4, num_workers=2)
+        one = runner(replace(vectors(lambda: mlp(6, 8, 3)), train=loader), False)
+        one.add(0, Schedule("ConstantLR", 0.001, 1))
+        one.epoch()
+
+    train(parts=True)  # 6 batches of a length of 5
+    with pytest.raises(
+        LrsearchError, match=r"than 9 batches, .* of 5; .*does each worker give all"
+    ):
+        train(parts=False)
 
 
 def test_a_loader_that_gives_its_batches_once_ends_the_range_test_with_a_line() -> None:

@@ -199,12 +199,16 @@ class LoaderBatches:
             LrsearchError: There are many more than the loader's length says, or no end of them.
         """
         begin(self.data, self.seed, epoch)
-        most = 2 * self.steps + getattr(self.data, "num_workers", 0)  # each may end with a part
+        workers, hint = getattr(self.data, "num_workers", 0), ""
+        most = 2 * self.steps + workers  # each may end with a part
+        if 1 < workers < self.steps:  # then parts come to less than twice
+            most = 2 * self.steps - 1
+            hint = " (does each worker give all of it, not its part by get_worker_info?)"
         for given, (x, y) in enumerate(self.data):
             if given == most:
                 raise LrsearchError(
                     f"train gives more than {most} batches, and has a length of {self.steps}; let "
-                    "a pass through it end there, or give its __len__ the right number"
+                    f"a pass through it end there, or give its __len__ the right number{hint}"
                 )
             x, y = to_device((x, y), self.device)
             yield (self.transform(x) if self.transform else x), y
