@@ -149,7 +149,8 @@ class PruningCallback:
         if self.epoch > schedule.epochs:
             raise UsageError(
                 f"this is epoch {self.epoch} of a schedule of {schedule.epochs}: give "
-                f"suggest(trial, epochs=...) the number of epochs that the loop runs"
+                "suggest(trial, epochs=...) the number of epochs that the loop runs (of several "
+                "trainings in one trial, as in cross-validation, report their mean, or nothing)"
             )
         taken, per_epoch = steps_taken(schedule) or (None, 1)
         due = self.epoch * per_epoch
