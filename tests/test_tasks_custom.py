@@ -31,6 +31,7 @@ from lrsearch.search.run import header
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.custom import as_task
+from lrsearch.tasks.data import as_data
 from lrsearch.tasks.mistakes import here_or_there
 from lrsearch.tasks.task import accuracy
 from lrsearch.training.batches import training_batches
@@ -228,6 +229,43 @@ class Doubled(TensorDataset):
     def __getitem__(self, index: Any) -> Any:
         x, y = super().__getitem__(index)
         return 2 * x, y
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_tuples_and_dicts_of_tensors_are_cut_alike(kind: str, shuffle: bool) -> None:
+    number = torch.arange(40.0)
+    several: Any = (number[:, None], -number.numpy())
+    several = several if kind == "tuple" else dict(zip("ab", several, strict=True))
+    for data in ((several, number), (number, several)):
+        loader, size = as_data(data, "train", 16, shuffle=shuffle, drop_last=True)
+        assert isinstance(loader, DataLoader)
+        assert (len(loader), size) == (2, 16)
+        seen = []
+        for batch in loader:
+            whole, parts = batch if data[0] is number else batch[::-1]
+            a, b = parts.values() if kind == "dict" else parts
+            assert a.shape == (16, 1)
+            torch.testing.assert_close((a[:, 0], -b), (whole, whole))
+            seen += whole.tolist()
+        assert len({*seen}) == 32
+        assert (seen != sorted(seen)) == shuffle
+
+
+def test_two_batches_are_no_pair_of_tuples() -> None:
+    batches = (X[:8], Y[:8]), (X[8:16], Y[8:16])
+    assert as_task({**GOOD, "train": batches}, "t").train is batches
+
+
+def test_a_model_of_two_inputs_takes_a_tuple_of_tensors() -> None:
+    class Pair(nn.Linear):
+        def forward(self, parts: Any) -> torch.Tensor:
+            return super().forward(parts[0] - parts[1])
+
+    data = dict.fromkeys(("train", "validation"), ((X, -X), Y))
+    task = as_task({**GOOD, **data, "model": lambda: Pair(4, 2), "batch_size": 8}, "t")
+    check(task)
+    assert task.describe().endswith("40 train / 40 validation samples")
 
 
 def test_parts_of_tensors_are_tensors_and_datasets_that_change_them_stay() -> None:
@@ -663,6 +701,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "lists of several lengths": (
         {"train": ([[0.0], [0.0, 1.0]], [0, 1])},
         r"train x cannot become a tensor \(ValueError: ",
+    ),
+    "inputs of several lengths": (
+        {"train": ((X, X[:30]), Y)},
+        "train needs as many rows in each tensor, got x of 30, 40, and y of 40; a list of samples",
+    ),
+    "a list of rows and a tensor": (
+        {"train": (list(X), Y)},
+        "got x of 4, and y of 40; a list of samples is one tensor by torch.stack",
     ),
     "a function for data": (
         {"train": lambda: Split(X, Y)},

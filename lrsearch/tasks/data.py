@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -21,6 +22,7 @@ from torch.utils.data import (
 )
 
 from lrsearch.errors import LrsearchError, UsageError, brief
+from lrsearch.tasks.batch import like, parts_of
 from lrsearch.tasks.task import Data, Split
 
 
@@ -30,9 +32,9 @@ def as_data(
     """A :class:`Split` where the samples are tensors, else a loader; and its batch size.
 
     Args:
-        data: A Split; a pair (x, y) of tensors, arrays or lists of numbers; a Dataset, which may
-            be a list of samples; a DataLoader; or any other iterable of (x, y) batches that can be
-            gone through again and again.
+        data: A Split; a pair (x, y) of tensors, arrays or lists of numbers, or of tuples or dicts
+            of them; a Dataset, which may be a list of samples; a DataLoader; or any other iterable
+            of (x, y) batches that can be gone through again and again.
         what: For messages.
         batch_size: Samples per batch, where ``data`` has none itself.
         shuffle: Whether a Dataset is shuffled.
@@ -46,6 +48,12 @@ def as_data(
             return Split(x, y), batch_size
         except UsageError as error:
             raise LrsearchError(f"{what}: {error}") from error
+    if _is_pair_of_columns(data):
+        columns = Columns(data[0], data[1], what)
+        order: Any = RandomSampler(columns) if shuffle else SequentialSampler(columns)
+        drop = drop_last and len(columns) >= batch_size
+        batches = BatchSampler(order, batch_size, drop)
+        return DataLoader(columns, batch_size=None, sampler=batches), batch_size
     if (tensors := _tensors(data)) is not None:
         return as_data(tensors, what, batch_size, shuffle=shuffle)
     if isinstance(data, DataLoader):
@@ -100,6 +108,66 @@ def _is_pair(data: Any) -> bool:
             for part in data
         )
     )
+
+
+def _is_pair_of_columns(data: Any) -> bool:
+    """Whether it is x and y of all samples, of which one or both have several parts.
+
+    A pair of two tuples is none: it may be two batches.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    several = [isinstance(part, (tuple, list, dict)) for part in data]
+    whole = [
+        bool(part) and all(map(_is_array, parts_of(part))) if many else _is_array(part)
+        for part, many in zip(data, several, strict=True)
+    ]
+    return any(several) and all(whole) and (not all(several) or isinstance(data[0], dict))
+
+
+class Columns(Dataset[Any]):
+    """Samples whose inputs or targets are several tensors, which are cut alike for a batch.
+
+    Args:
+        x: Inputs: an array, or a tuple, list or dict of arrays.
+        y: Targets, likewise.
+        what: For messages.
+
+    Raises:
+        LrsearchError: Not all have as many rows.
+    """
+
+    def __init__(self, x: Any, y: Any, what: str) -> None:
+        self.x = _each(x, lambda part: _tensor(part, f"{what} x"))
+        self.y = _each(y, lambda part: _tensor(part, f"{what} y"))
+        rows = [[len(part) for part in _parts(columns)] for columns in (self.x, self.y)]
+        if len({*rows[0], *rows[1]}) > 1:
+            counts = ", and ".join(
+                f"{name} of {', '.join(map(str, sorted(set(each))[:3]))}"
+                for name, each in zip("xy", rows, strict=True)
+            )
+            raise LrsearchError(
+                f"{what} needs as many rows in each tensor, got {counts}; a list of samples is "
+                "one tensor by torch.stack"
+            )
+
+    def __len__(self) -> int:
+        return len(_parts(self.x)[0])
+
+    def __getitem__(self, index: Any) -> tuple[Any, Any]:
+        """The samples of a batch by their numbers, or one by its number."""
+        return _each(self.x, lambda part: part[index]), _each(self.y, lambda part: part[index])
+
+
+def _parts(columns: Any) -> list[Any]:
+    return parts_of(columns) if isinstance(columns, (tuple, list, dict)) else [columns]
+
+
+def _each(columns: Any, change: Callable[[Any], Any]) -> Any:
+    """A tensor, or each of several, changed."""
+    if isinstance(columns, (tuple, list, dict)):
+        return like(columns, [change(part) for part in parts_of(columns)])
+    return change(columns)
 
 
 def _holds_samples(data: Any) -> bool:
