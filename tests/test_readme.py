@@ -84,9 +84,10 @@ def confirmed() -> str:
     )
     assert round(float(winner.max())) + 1 == 10
     return (
-        "A run ends by training its best few schedules, the finalists, on fresh seeds, with their "
-        f"rates raised {RAISE:g} times; `robust.yaml` holds the one that bears it best. In "
-        f"{len(rows)} such searches of digits it was better than the best recipe "
+        "A run ends by training its best few schedules on fresh seeds, with their rates raised "
+        f"{RAISE:g} times. What bears that best and the best recipe are trained once more; the "
+        f"better one is in `robust.yaml`. In {len(rows)} such searches of digits it was better "
+        "than the best recipe "
         f"{(robust < 0).sum()} times, by {-robust.mean():.0%} on average. - **Best schedule** had "
         f"the lowest of {run['trials']} losses, {in_search:.0%} below {name}, the best recipe. "
         "But all trials share one seed, and the lowest of many losses is a lucky one: "
