@@ -181,10 +181,8 @@ SENTENCES: list[tuple[str, str, Callable[[Mapping[str, Any]], str]]] = [
     (
         *CIFAR,
         lambda r: (
-            f"from {r['search']['best']['schedule']['lr']:.3f} and about halved".replace(
-                " 0.", " ."
-            )
-            + f" in each epoch the loss is {float(mean(r)):.3f} instead of "
+            f"from {r['search']['best']['schedule']['lr']:.3f} and a tenth".replace(" 0.", " .")
+            + f" after every 3 epochs the loss is {float(mean(r)):.3f} instead of "
             f"{float(mean(r, 'published')):.3f}, and the test accuracy {accuracy(r)} instead of "
             f"{accuracy(r, 'published')} (means of {len(r['confirm']['seeds'])} seeds, no overlap)"
         ),
