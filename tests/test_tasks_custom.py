@@ -394,6 +394,18 @@ class TwoInputs(nn.Linear):
         return super().forward(a + b)
 
 
+class Slope(nn.Linear):
+    """Gives the derivative by its inputs, as networks that solve an equation do."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(super().forward(x).sin().sum(), x, create_graph=True)
+        return slope
+
+
 class Fixed(nn.Linear):
     """Takes batches of so many samples."""
 
@@ -481,6 +493,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"model": TwoInputs, "train": [((X, X), Y)]},
         r"'b'; the model is called with x of a batch as it is, also a tuple or dict: let forward "
         "take one argument, and unpack it there",
+    ),
+    "derivatives where validation has none": (
+        {"model": Slope, "loss": lambda z, y: z.square().mean(), "metric": None},
+        r"on a validation batch .* does not require grad.*; take derivatives by the inputs in the "
+        r"model's forward, of x.detach\(\).requires_grad_\(\) inside torch.enable_grad\(\)",
+    ),
+    "arrays in batches": (
+        {"train": [(X.numpy(), Y.numpy())]},
+        r"not numpy.ndarray; give tensors in the batches, torch.as_tensor\(array\)",
+    ),
+    "flags for targets": (
+        {"loss": nn.BCEWithLogitsLoss(), "train": (X, torch.ones(40, 2).bool())},
+        r"two bool tensors .*; convert the targets with .float\(\)",
     ),
     "a dict for a model that takes a tensor": (
         {"train": [({"x": X}, Y)]},
@@ -758,6 +783,13 @@ def test_lists_and_arrays_become_tensors(x: Any, y: Any) -> None:
     task = as_task({**GOOD, "train": (x, y)}, "t")
     assert isinstance(task.train, Split)
     torch.testing.assert_close((task.train.x, task.train.y), (X, Y))
+    check(task)
+
+
+def test_data_that_require_gradients_are_taken_without() -> None:
+    task = as_task({**GOOD, "train": (X.clone().requires_grad_(), Y)}, "t")
+    assert isinstance(task.train, Split)
+    assert not task.train.x.requires_grad
     check(task)
 
 

@@ -83,6 +83,10 @@ _AS_IT_IS = (
     "the model is called with x of a batch as it is, also a tuple or dict: let forward take one "
     "argument, and unpack it there"
 )
+_DERIVATIVES = (
+    "take derivatives by the inputs in the model's forward, of x.detach().requires_grad_() inside "
+    "torch.enable_grad(), as validation runs without gradients"
+)
 _ADVICE = {
     "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
     "expected target dtype to be Long": "convert the targets with .long()",
@@ -101,6 +105,9 @@ _ADVICE = {
     "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
     "them with register_buffer",
     "required positional argument": _AS_IT_IS,
+    "two bool tensors": "convert the targets with .float()",
+    "numpy.ndarray": "give tensors in the batches, torch.as_tensor(array)",
+    "does not require grad": _DERIVATIVES,
 }
 """What torch says of the commonest mistakes -> what to do."""
 _CONTAINERS = ("dict", "tuple", "list")
