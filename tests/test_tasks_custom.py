@@ -158,6 +158,11 @@ def test_a_regression_gets_squared_error_and_no_metric() -> None:
     assert (task.metric, task.name, task.model_name) == (None, "r", "model")
 
 
+def loss(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Its name says nothing."""
+    return (z - y).abs().mean()
+
+
 @pytest.mark.parametrize(
     ("losses", "told"),
     [
@@ -166,6 +171,7 @@ def test_a_regression_gets_squared_error_and_no_metric() -> None:
         ({"loss": lambda z, y: (z - y).square().mean()}, "of its own"),
         ({"loss": nn.BCEWithLogitsLoss().__call__}, "BCEWithLogitsLoss"),
         ({"validation_loss": nn.functional.l1_loss}, "l1_loss"),
+        ({"loss": loss}, "of its own"),
     ],
 )
 def test_a_run_says_by_which_loss_it_judges(losses: dict[str, Any], told: str) -> None:

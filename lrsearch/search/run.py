@@ -201,7 +201,8 @@ def _loss(plan: Plan) -> str:
     if inspect.ismethod(loss) and loss == owner.__call__:
         loss = owner
     name = str(getattr(loss, "__name__", type(loss).__name__))
-    return "of its own" if name in ("<lambda>", "partial") else name
+    nameless = ("<lambda>", "partial", "loss", "validation_loss")
+    return "of its own" if name in nameless else name
 
 
 def _optimizer(plan: Plan) -> str:
