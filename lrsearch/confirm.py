@@ -51,8 +51,8 @@ make_callable(__name__)
 
 OF_THE_MACHINE = ("device", "precision", "data_dir", "fuse", "workers")
 """Settings that may be given anew."""
-OF_THE_SEARCH = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker", "imports")
-"""What is not taken over: settings that may differ each time, a cluster, and what is there."""
+OF_A_RUN = ("storage", "name", "timeout", "workers", "launcher", "gpus_per_worker", "imports")
+"""Settings of one run, not taken over: they may differ each time, or are there already."""
 
 Note = Callable[[str], None]
 
@@ -242,7 +242,7 @@ def _same_task(study: optuna.Study, plan: Plan, note: Callable[[str], None]) -> 
 
 def _config(study: optuna.Study, url: str, overrides: Mapping[str, Any], runs: int) -> StudyConfig:
     """The search's configuration, for this machine."""
-    stored = {k: v for k, v in stored_config(study).items() if k not in OF_THE_SEARCH}
+    stored = {k: v for k, v in stored_config(study).items() if k not in OF_A_RUN}
     given = {k: v for k, v in overrides.items() if v is not None}
     if strange := [key for key in stored if key not in SETTINGS]:
         raise LrsearchError(

@@ -158,28 +158,33 @@ def lr_vs_val_loss_figure(rows: LrVsLoss) -> Figure:
         legend=LEGEND_BELOW,
     )
     if rail:
-        figure.update_layout(
-            yaxis2={
-                "domain": [0.93, 1],
-                "range": [-0.6, 1.6],
-                "fixedrange": True,
-                "showgrid": False,
-                "zeroline": False,
-                "tickvals": [0.5],
-                "ticktext": ["diverged"],
-                "ticks": "",
-                "anchor": "x",
-                "automargin": True,
-            },
-            shapes=[
-                {
-                    "type": "rect", "xref": "paper", "yref": "paper", "x0": 0, "x1": 1,
-                    "y0": 0.93, "y1": 1, "fillcolor": "rgba(127,127,127,0.08)", "layer": "below",
-                    "line": {"width": 0},
-                }
-            ],
-        )  # fmt: skip
+        _add_rail(figure)
     return figure
+
+
+def _add_rail(figure: Figure) -> None:
+    """A strip above the plot, for marks that have no loss."""
+    figure.update_layout(
+        yaxis2={
+            "domain": [0.93, 1],
+            "range": [-0.6, 1.6],
+            "fixedrange": True,
+            "showgrid": False,
+            "zeroline": False,
+            "tickvals": [0.5],
+            "ticktext": ["diverged"],
+            "ticks": "",
+            "anchor": "x",
+            "automargin": True,
+        },
+        shapes=[
+            {
+                "type": "rect", "xref": "paper", "yref": "paper", "x0": 0, "x1": 1,
+                "y0": 0.93, "y1": 1, "fillcolor": "rgba(127,127,127,0.08)", "layer": "below",
+                "line": {"width": 0},
+            }
+        ],
+    )  # fmt: skip
 
 
 def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
