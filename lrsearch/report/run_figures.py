@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.files import write_text
 from lrsearch.report import figures, importance_figures, learning_curves
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     import optuna
     from plotly.graph_objects import Figure
 
-Part = tuple[str, "Figure | None", str, str]  # id, figure, heading, caption
+
+class Part(NamedTuple):
+    """A section of a page; without a figure it is its caption alone."""
+
+    name: str
+    figure: Figure | None
+    heading: str
+    caption: str
+
 
 MARKS = (
     "Filled marks were trained to the end. Hollow ones were stopped early and stand at the loss "
@@ -46,12 +54,13 @@ def write_figures(
     mattered = importance(table, brief=True)
     drawn = pages(table, mattered)
     if (test := lr_range_table(study)) is not None:
-        part: Part = ("range", lr_range_figure(test), "Learning-rate range test", RANGE)
-        drawn["lr_range"] = [part]
+        drawn["lr_range"] = [
+            Part("range", lr_range_figure(test), "Learning-rate range test", RANGE)
+        ]
     for name, parts in drawn.items():
         path = folder / f"{name}.html"
         heading = f"<header><p class='kicker'>lrsearch</p><h1>{escape(table.name)}</h1></header>"
-        body = "".join(_section(*part) for part in parts)
+        body = "".join(map(_section, parts))
         title = f"{table.name} · {name.replace('_', ' ')}"
         write_text(path, document(title, f"<main>{heading}{body}</main>", kind="single"))
         written.append(path)
@@ -62,20 +71,20 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     """The pages' figures: file name -> parts."""
     scatter = figures.lr_vs_val_loss_figure(figures.lr_vs_val_loss_table(table))
     best = learning_curves.best_curves(table)
-    matter: list[Part] = [("importance", None, "What mattered", importance_sentences(mattered)[0])]
+    matter = [Part("importance", None, "What mattered", importance_sentences(mattered)[0])]
     if mattered.overall is not None:
         drawn = importance_figures.importance_figure(mattered)
-        matter = [("importance", drawn, "What mattered", WORTH)]
+        matter = [Part("importance", drawn, "What mattered", WORTH)]
     if mattered.within:
         text = "Each family's own parameters; lrsearch report has its better half beside it."
         matter.append(
-            ("within", importance_figures.within_figure(mattered), "Within each family", text)
+            Part("within", importance_figures.within_figure(mattered), "Within each family", text)
         )
     return {
         "importance": matter,
         "lr_vs_val_loss": [
-            ("scatter", scatter, "Peak learning rate against validation loss", MARKS),
-            (
+            Part("scatter", scatter, "Peak learning rate against validation loss", MARKS),
+            Part(
                 "paths",
                 learning_curves.paths_figure(best[:6]),
                 "The way the best ones took",
@@ -83,7 +92,7 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
             ),
         ],
         "curves": [
-            (
+            Part(
                 "curves",
                 learning_curves.learning_curves_figure(best),
                 "The best of each family over its epochs",
@@ -93,8 +102,7 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     }
 
 
-def _section(name: str, drawn: Figure | None, heading: str, caption: str) -> str:
-    return (
-        f"<section><h2>{escape(heading)}</h2><p class='note'>{escape(caption)}</p>"
-        f"{'' if drawn is None else figure(name, drawn, heading)}</section>"
-    )
+def _section(part: Part) -> str:
+    drawn = "" if part.figure is None else figure(part.name, part.figure, part.heading)
+    heading, caption = escape(part.heading), escape(part.caption)
+    return f"<section><h2>{heading}</h2><p class='note'>{caption}</p>{drawn}</section>"

@@ -64,27 +64,39 @@ def python_code(
     if shape is not None:
         lines += ["", inspect.getsource(shape).rstrip(), ""]
     lines += ["", f"def make_scheduler({first}):"]
-    made = f"The optimizer must have been made with lr={schedule.lr!r}."
-    if differ:
-        rates = ", ".join(repr(group["lr"]) for group in groups)
-        made = f"The optimizer's groups must have the rates {rates}."
-    elif optimizer is None:  # of the user's own loop, and so are its parameter groups
-        made += "\n    Where its parameter groups have rates of their own, "
-        same = scaled == found
-        made += "this is the highest." if same else "use lrsearch.load: this code has one rate."
-    if schedule.interval == "step":
-        made += (
-            f"\n    {_PER_EPOCH} counts optimizer steps: fewer than batches where gradients are "
-            "accumulated."
-        )
     when = stepping(schedule.interval, family)
-    lines += [f'    """To be stepped: {when}.', "", f"    {made}", '    """']
+    needs = _needs(schedule, optimizer, groups, one_rate=scaled != found)
+    lines += [f'    """To be stepped: {when}.', "", *(f"    {line}" for line in needs), '    """']
     if _CYCLE["cycle_momentum"] in body:
         lines += [_MOMENTA]
     if "in shares" in body:
         lines += [_SHARES]
     lines += [f"    return {body}", "", "", *_usage(schedule, first, optimizer, groups)]
     return "\n".join(lines) + "\n"
+
+
+def _needs(
+    schedule: Schedule, optimizer: Mapping[str, Any] | None, groups: Groups, *, one_rate: bool
+) -> list[str]:
+    """What the code expects of the optimizer and of who steps, a line each.
+
+    Args:
+        schedule: The schedule.
+        optimizer: As for :func:`python_code`; where it is None, its groups are not known either.
+        groups: Its parameter groups, with their rates.
+        one_rate: Whether the code names a rate, which is then that of all groups.
+    """
+    rates = [group["lr"] for group in groups]
+    lines = [f"The optimizer must have been made with lr={schedule.lr!r}."]
+    if len(set(rates)) > 1:
+        lines = [f"The optimizer's groups must have the rates {', '.join(map(repr, rates))}."]
+    elif optimizer is None:
+        told = "use lrsearch.load: this code has one rate." if one_rate else "this is the highest."
+        lines.append(f"Where its parameter groups have rates of their own, {told}")
+    if schedule.interval == "step":
+        fewer = "fewer than batches where gradients are accumulated."
+        lines.append(f"{_PER_EPOCH} counts optimizer steps: {fewer}")
+    return lines
 
 
 def _scaled(groups: Groups, lr: float) -> list[dict[str, Any]]:
