@@ -7,12 +7,14 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, Normal
 from torch.nn.utils import prune
 from torch.utils.data import (
     BatchSampler,
@@ -26,6 +28,7 @@ from torch.utils.data import (
 
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
+from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.check import check as check_task
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.optimizers import build_optimizer
@@ -370,8 +373,14 @@ class Pair(NamedTuple):
     size: Tensor
 
 
+@dataclass(frozen=True)
+class Both:
+    logits: Tensor
+    size: Tensor
+
+
 class Structured(nn.Module):
-    """Gives its outputs as a tuple, a named one, a list or a dict."""
+    """Gives its outputs as a tuple, a named one, a list, a dict or an object."""
 
     def __init__(self, kind: Any) -> None:
         super().__init__()
@@ -382,15 +391,16 @@ class Structured(nn.Module):
         size = logits.square().mean(1)
         if self.kind is dict:
             return {"logits": logits, "size": size}
-        return Pair(logits, size) if self.kind is Pair else self.kind((logits, size))
+        return self.kind(logits, size) if self.kind in (Pair, Both) else self.kind((logits, size))
 
 
-@pytest.mark.parametrize("kind", [tuple, Pair, list, dict])
+@pytest.mark.parametrize("kind", [tuple, Pair, list, dict, Both])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_outputs_may_be_tuples_and_dicts(kind: Any, precision: str) -> None:
+def test_outputs_may_be_tuples_dicts_and_dataclasses(kind: Any, precision: str) -> None:
     def loss(outputs: Any, y: Tensor) -> Tensor:
         assert type(outputs) is kind
-        logits, size = outputs.values() if kind is dict else outputs
+        parts = vars(outputs) if kind is Both else outputs
+        logits, size = parts.values() if isinstance(parts, dict) else parts
         assert logits.dtype == size.dtype == torch.float32
         entropy: Tensor = nn.functional.cross_entropy(logits, y) + 0.01 * size.mean()
         return entropy
@@ -409,6 +419,16 @@ def test_outputs_may_be_tuples_and_dicts(kind: Any, precision: str) -> None:
         one.add(0, Schedule("ConstantLR", 0.05, 1))
         means.append(one.epoch()[0].val_loss)
     assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_an_object_or_distribution_that_a_model_gives_is_of_float32() -> None:
+    half = torch.full((3, 2), 0.3, dtype=torch.bfloat16)
+    given = SimpleNamespace(logits=half, name="head")
+    assert as_float(given).logits.dtype == torch.float32
+    assert given.logits is half
+    inner = as_float(Independent(Normal(half, half.exp()), 1))
+    assert inner.log_prob(torch.zeros(3, 2)).dtype == inner.base_dist.scale.dtype == torch.float32
+    assert as_float(Categorical(logits=half)).entropy().dtype == torch.float32
 
 
 class Wave(nn.Module):

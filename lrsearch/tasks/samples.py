@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError
-from lrsearch.tasks.batch import like
+from lrsearch.tasks.batch import fields_of, like, parts_of
 
 
 def count(y: Any, outputs: Any = None) -> int:
@@ -36,8 +36,9 @@ def joined(batches: Sequence[Any], what: str) -> Any:
     """The outputs or targets of batches as those of one.
 
     Args:
-        batches: Of each batch tensors, or tuples, lists or dicts of them. Lists of samples, such
-            as texts, or of dicts for each image as in detection, are put one behind the other.
+        batches: Of each batch tensors, or tuples, lists, dicts or dataclasses of them, except
+            objects that move by themselves, as graphs do. Lists of samples, such as texts, or of
+            dicts for each image as in detection, are put one behind the other.
         what: ``outputs`` or ``targets``, for messages.
 
     Raises:
@@ -57,14 +58,14 @@ def joined(batches: Sequence[Any], what: str) -> Any:
                     "all batches the same"
                 )
             return like(first, [joined([batch[key] for batch in batches], what) for key in first])
-        if isinstance(first, (tuple, list)):
-            columns = zip(*batches, strict=True)
+        if isinstance(first, (tuple, list)) or (fields_of(first) and not hasattr(first, "to")):
+            columns = zip(*map(parts_of, batches), strict=True)
             return like(first, [joined(column, what) for column in columns])
     if not all(isinstance(batch, Tensor) for batch in batches):
         kind = next(type(batch) for batch in batches if not isinstance(batch, Tensor))
         raise _cannot(
-            f"{what} of type {kind.__name__} cannot be joined; give tensors, or tuples or dicts "
-            "of them"
+            f"{what} of type {kind.__name__} cannot be joined; give tensors, or tuples, dicts or "
+            "dataclasses of them"
         )
     if first.dim() == 0:
         raise _cannot(
