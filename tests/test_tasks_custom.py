@@ -26,8 +26,8 @@ from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.schedules.code import python_code
+from lrsearch.search.beginning import header
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import header
 from lrsearch.tasks import Augment, Split, Task, all_tasks, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.custom import as_task

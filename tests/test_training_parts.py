@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.search.beginning import clipped, dropped, uncompiled
 from lrsearch.search.make import make_runner
-from lrsearch.search.plan import baselines_of, clipped, dropped, make_plan, uncompiled
+from lrsearch.search.plan import baselines_of, make_plan
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp

@@ -21,14 +21,14 @@ from optuna.trial import TrialState
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError
+from lrsearch.search.beginning import header, idle
 from lrsearch.search.child import LocalChild, death
 from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
-from lrsearch.search.run import header
 from lrsearch.search.worker_process import _leave_with
-from lrsearch.search.workers import MAX_DEATHS, Crew, idle, spread
+from lrsearch.search.workers import MAX_DEATHS, Crew, spread
 from lrsearch.storage import new_owner, open_storage, slots
 from tests.bench import Bench, FakeRunner
 from tests.crash_runs import (

@@ -15,7 +15,6 @@ import torch
 from lrsearch.attributes import LR_RANGE_ATTR, STUDY_ATTR
 from lrsearch.config import StudyConfig
 from lrsearch.errors import ConfigError, UsageError
-from lrsearch.report import words
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
@@ -225,40 +224,6 @@ def baselines_of(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:
     if mistakes:
         raise ConfigError(mistakes)
     return made
-
-
-def clipped(plan: Plan) -> str:
-    """A line where the usual rate is not searched, so that the usual recipes have another."""
-    usual, low, high = plan.task.lr, *plan.space.lr
-    if plan.config.baselines is not True or low <= usual <= high:
-        return ""
-    edge = low if usual < low else high
-    return f"baselines: lr {edge:.3g}, the end of the range; the usual {usual:.3g} lies outside"
-
-
-def dropped(plan: Plan) -> str:
-    """A line where arguments of the task's optimizer do not go to the one that was asked for.
-
-    None of them does, even if it has one of that name: a weight decay of SGD is none for AdamW.
-    """
-    task = plan.task
-    if plan.optimizer.lower() == task.optimizer.lower():
-        return ""
-    unused = {k: v for k, v in task.optimizer_args.items() if k not in plan.config.optimizer}
-    if not unused:
-        return ""
-    return (
-        f"the task's arguments are for {words.optimizer(task.optimizer)} and left out: "
-        f"{words.arguments(unused)} (--optimizer-arg KEY=VALUE gives "
-        f"{words.optimizer(plan.optimizer)} its own)"
-    )
-
-
-def uncompiled(plan: Plan) -> str:
-    """A line where ``compile`` was asked for and changes nothing."""
-    if not plan.config.compile or plan.choice.fuse == 1:
-        return ""
-    return "not compiled, as trials are fused: torch.compile needs --fuse off"
 
 
 def _usual(plan: Plan) -> dict[str, dict[str, Any] | Schedule]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
 
-from lrsearch import __version__
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError
 from lrsearch.files import check_folder, results_folder
 from lrsearch.optuna_helpers import label_of
-from lrsearch.report import words
 from lrsearch.report.command import typed
+from lrsearch.search.beginning import announced
 from lrsearch.search.context import Context, deadline_in
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
@@ -24,23 +22,12 @@ from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.make import make_crew, make_worker
 from lrsearch.search.methods import make_pruner
 from lrsearch.search.outcome import Outcome
-from lrsearch.search.plan import (
-    Plan,
-    baselines_of,
-    clipped,
-    dropped,
-    make_plan,
-    ordered,
-    uncompiled,
-    with_lr_range,
-)
+from lrsearch.search.plan import Plan, baselines_of, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
-from lrsearch.search.ray_launcher import Cluster, joined
-from lrsearch.search.study import load_study, open_study, other_ways
-from lrsearch.search.workers import idle, spread
-from lrsearch.storage import check_storage, open_storage, redact
+from lrsearch.search.ray_launcher import joined
+from lrsearch.search.study import load_study, open_study
+from lrsearch.storage import check_storage, open_storage
 from lrsearch.tracking import check_log
-from lrsearch.training import device as devices
 
 if TYPE_CHECKING:
     from lrsearch.report.importance import Importance
@@ -87,12 +74,15 @@ def run(
         study = open_study(storage, config, plan.to_dict(), plan.imports)
         study.pruner = make_pruner(config.pruner, plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
-        alone = cluster is not None or task is not None or config.workers != "auto"
-        more = "" if alone else idle(config.device, plan.device, plan.choice.workers)
-        eager = uncompiled(plan) if cluster is None else ""
-        said = [more, dropped(plan), eager, ranged, clipped(plan)]
-        said += [*storage.warnings, *other_ways(study, config)]
-        for line in filter(None, [*header(plan, config, cluster), *said]):
+        for line in announced(
+            plan,
+            config,
+            study,
+            cluster,
+            alone=task is not None,
+            ranged=ranged,
+            warnings=storage.warnings,
+        ):
             display.note(line)
         interrupt.check()
         deadline = deadline_in(config.timeout)
@@ -174,39 +164,3 @@ def write_results(
     best = write_best(study, folder / "best.yaml")
     files, mattered = write_figures(study, table, folder)
     return [best, *files], mattered
-
-
-def header(plan: Plan, config: StudyConfig, cluster: Cluster | None = None) -> list[str]:
-    """The lines above the display: what is searched, on what, where it is kept."""
-    others = min(len(spread(config.device, plan.device)), plan.choice.workers) - 1
-    more = f" and {others} more" if others > 0 else ""
-    return [
-        f"lrsearch {__version__} · study {config.study_name} · {redact(config.storage)} "
-        f"· seed {config.seed}",
-        f"task {plan.task.name}: {plan.task.describe()}, "
-        f"{words.count(plan.epochs, 'epoch')} a trial",
-        f"loss {_loss(plan)}, {_optimizer(plan)}, "
-        f"lr {plan.space.lr_dim.low:.3g} to {plan.space.lr_dim.high:.3g}, "
-        f"{words.count(len(plan.space.names), 'schedule family', 'schedule families')}",
-        f"device {devices.describe(plan.device)}{more}: {plan.choice.why}"
-        if cluster is None
-        else cluster.describe(),
-    ]
-
-
-def _loss(plan: Plan) -> str:
-    """What the search judges by, in torch's or the user's words: a task may have a default one."""
-    loss: Any = plan.task.validation_loss or plan.task.loss
-    owner: Any = getattr(loss, "__self__", None)
-    if inspect.ismethod(loss) and loss == owner.__call__:
-        loss = owner
-    name = str(getattr(loss, "__name__", type(loss).__name__))
-    nameless = ("<lambda>", "partial", "loss", "validation_loss")
-    return "of its own" if name in nameless else name
-
-
-def _optimizer(plan: Plan) -> str:
-    """``optimizer SGD (momentum 0.9, nesterov)``."""
-    told = words.arguments({k: v for k, v in plan.optimizer_args.items() if v is not False})
-    name = words.optimizer(plan.optimizer)
-    return f"optimizer {name}" + (f" ({told})" if told else "")

@@ -141,18 +141,6 @@ def uid_of(storage: Storage, study_id: int) -> str | None:
     return uid
 
 
-def other_ways(study: optuna.Study, config: StudyConfig) -> list[str]:
-    """A line where this process proposes or stops trials otherwise than the study's first did.
-
-    They stay comparable, so that is no mistake; but who compares samplers should know.
-    """
-    first = stored_config(study)
-    rows = difference(first, {"sampler": config.sampler, "pruner": config.pruner})
-    if not rows:
-        return []
-    return [f"study {study.study_name!r} was made with {'; '.join(rows)}: its trials are of both"]
-
-
 def changed(stored: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     """What a task is now and was not when its study was made, a line each.
 

@@ -240,11 +240,3 @@ def spread(asked: str, device: torch.device) -> list[str]:
     if device.type == "cuda" and asked in ("auto", "cuda"):
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return [str(device)]
-
-
-def idle(asked: str, device: torch.device, workers: int) -> str:
-    """A line where this machine has more GPUs than workers, which nobody would notice."""
-    count = len(spread(asked, device))
-    if count <= workers:
-        return ""
-    return f"{workers} of {count} GPUs at work; --workers {count} takes them all"
