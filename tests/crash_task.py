@@ -20,8 +20,8 @@ checkpoints.PAUSE_SECONDS, checkpoints.SHARE = 0.0, float("inf")
 PAUSE = float(os.environ.get("LRSEARCH_TEST_PAUSE", "0.04"))
 if "LRSEARCH_TEST_CRASH" in os.environ:
     workers.MAX_DEATHS = 2
-_validations = -2
-"""Of the trials, plus one: three only try the task."""
+_validations = -3
+"""Of the trials, plus one: four only try the task."""
 
 
 def _split(count: int, seed: int) -> Split:
