@@ -646,6 +646,39 @@ def test_precision_auto_asks_device_and_model(
     assert devices.resolve_precision(name, CPU, task) == chosen
 
 
+class Filled(nn.Module):
+    """Writes into a tensor of the format of its inputs, which half precision may not have."""
+
+    def __init__(self, by_hand: bool) -> None:
+        super().__init__()
+        self.by_hand = by_hand
+        self.conv, self.head = nn.Conv1d(1, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.conv(x.flatten(1)[:, None]).mean(2))
+        filled = x.new_zeros(len(x), 10)
+        if self.by_hand:
+            filled[x.flatten(1).mean(1) > 0.2] = logits[x.flatten(1).mean(1) > 0.2]
+        return filled if self.by_hand else logits
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("loader", [True, False])
+def test_precision_auto_leaves_out_what_a_model_does_not_bear(
+    by_hand: bool, loader: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda device: True)
+    task = replace(load_task("digits"), model=lambda: Filled(by_hand))
+    assert isinstance(task.train, Split)
+    if loader:
+        samples = list(zip(task.train.x, task.train.y, strict=True))
+        task = replace(task, train=DataLoader(samples, 64))  # type: ignore[arg-type]
+    before = torch.get_rng_state(), random.getstate()
+    assert devices.resolve_precision("auto", CPU, task) == ("fp32" if by_hand else "bf16")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
 def test_precisions_that_cannot_be_are_refused() -> None:
     task = load_task("digits")
     with pytest.raises(UsageError, match="fp16 needs a GPU; on the cpu take bf16 or fp32"):

@@ -8,6 +8,7 @@ import platform
 import random
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -19,7 +20,8 @@ import torch
 from torch import nn
 
 from lrsearch.errors import UsageError, unknown
-from lrsearch.tasks.task import Task, fresh_model
+from lrsearch.tasks.batch import as_float, to_device
+from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -100,8 +102,9 @@ def has_bf16(device: torch.device) -> bool:
 def resolve_precision(name: str, device: torch.device, task: Task) -> str:
     """``fp32``, ``bf16`` or ``fp16`` for a task on a device.
 
-    ``auto`` takes bf16 where the device has units for it and the model gains: it has
-    convolutions, or at least :data:`LARGE_PARAMETERS`. Weights always stay float32.
+    ``auto`` takes bf16 where the device has units for it, and the model gains and bears it: it has
+    convolutions, or at least :data:`LARGE_PARAMETERS`, and does not mix number formats by hand.
+    Weights always stay float32.
 
     Raises:
         UsageError: An unknown precision, or one that the device does not have.
@@ -109,7 +112,9 @@ def resolve_precision(name: str, device: torch.device, task: Task) -> str:
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
     if name == "auto":
-        return "bf16" if has_bf16(device) and _gains(task) else "fp32"
+        gains = has_bf16(device) and _gains(task)
+        fails = gains and not _bears(task, device, "bf16") and _bears(task, device, "fp32")
+        return "bf16" if gains and not fails else "fp32"
     if name == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; on the cpu take bf16 or fp32")
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
@@ -123,6 +128,25 @@ def _gains(task: Task) -> bool:
     return task.parameters >= LARGE_PARAMETERS or any(
         isinstance(module, convolutions) for module in model.modules()
     )
+
+
+def _bears(task: Task, device: torch.device, precision: str) -> bool:
+    """Whether a training step works: ``out[mask] = layer(x)``, say, does not in half precision."""
+    with random_seed(device, 0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            task = on_device(task, device)
+            model, data = place(task.model(), device).train(), task.train
+            if isinstance(data, Split):
+                data = [(data.x[: task.batch_size], data.y[: task.batch_size])]
+            x, y = to_device(next(iter(data)), device)
+            x = x if task.transform is None else task.transform(x)
+            with autocast(device, precision):
+                outputs = model(x)
+            torch.autograd.backward(task.loss(as_float(outputs), y))
+        except Exception:  # noqa: BLE001 - the user's model may raise anything
+            return False
+    return True
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
