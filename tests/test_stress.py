@@ -95,6 +95,7 @@ PARTS = (
     "stress, robust, fresh searches",
     "stress, robust, 2026-11-29",
     "stress, robust, 2026-11-30",
+    "stress, robust, beside the recipe",
 )
 
 

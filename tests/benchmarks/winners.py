@@ -144,7 +144,7 @@ def searches(
     run: Callable[[Task, int, int], dict[str, Any]],
     make: Callable[[str, Path], Task] = make_task,
 ) -> list[dict[str, Any]]:
-    """What ``run(task, seed, trials)`` gives for every search that is asked for or was done."""
+    """What ``run(task, seed, trials)`` gives for every search that is asked for."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = [json.loads(line) for line in args.raw.open()] if args.raw.exists() else []
     done = {(row["task"], row["seed"]) for row in rows}
@@ -157,7 +157,8 @@ def searches(
             with args.raw.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(f"{name:14} seed {seed:2}", flush=True)
-    return rows
+    seeds = range(args.first, args.first + args.seeds)
+    return [row for row in rows if row["task"] in args.tasks and row["seed"] in seeds]
 
 
 def command(name: str, args: argparse.Namespace) -> str:
