@@ -525,7 +525,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": nn.CrossEntropyLoss},
         r"loss is a class; give an object, CrossEntropyLoss\(\)",
     ),
-    "loss is nothing": ({"loss": None}, "loss must be a function, got None"),
+    "loss is nothing": ({"loss": None}, "a function, got None; leave it out for the usual one"),
     "loss is a word": ({"loss": "mse"}, "loss must be a function, got 'mse'"),
     "loss is a number": (
         {"loss": lambda z, y: 1.0},
@@ -629,6 +629,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a validation loss of batches of objects": (
         {"validation_loss": lambda z, y: z.mean(), "validation": [(X, {"y": Y}), (X, {"y": 3})]},
         "task t: validation_loss sees .*, and targets of type int cannot be joined; give tensors",
+    ),
+    "a loss that changes its targets": (
+        {
+            "train": (X, Y + 1),
+            "validation": (X, Y + 1),
+            "loss": lambda z, y: nn.functional.cross_entropy(z, y.sub_(1)),
+            "batch_size": 20,
+        },
+        r"the loss or the metric changes its targets in place, .* \(y - 1, not y -= 1\)",
     ),
     "a loss that counts its calls": (
         {"loss": Counting()},
@@ -825,6 +834,23 @@ def test_a_loss_may_draw_random_numbers() -> None:
     def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         noise = float(np.random.normal()) + random.random()
         return nn.functional.cross_entropy(outputs + noise * torch.randn_like(outputs), y)
+
+    check(as_task({**GOOD, "loss": loss}, "t"))
+
+
+def test_data_may_come_from_inference_mode() -> None:
+    with torch.inference_mode():
+        x, y = X * 2, (X[:, :2] * 2).softmax(1)
+    task = as_task({**GOOD, "train": (x, y), "validation": (x, y), "batch_size": 8}, "t")
+    check(task)
+    batches = training_batches(task, 0, torch.device("cpu"))
+    for inputs, targets in batches.epoch(0):
+        task.loss(task.model()(inputs), targets).backward()
+
+
+def test_a_loss_may_change_outputs_in_place() -> None:
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs.mul_(0.5), y)
 
     check(as_task({**GOOD, "loss": loss}, "t"))
 

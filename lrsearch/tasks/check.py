@@ -23,6 +23,7 @@ from lrsearch.tasks.check_loss import (
     check_labels,
     check_targets,
     is_float,
+    versions,
 )
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
@@ -47,6 +48,8 @@ def check(task: Task, device: torch.device | None = None) -> None:
         >>> check(load_task("digits"))
     """
     task = on_device(task, device or CPU)
+    targets = [data.y for data in (task.train, task.validation) if isinstance(data, Split)]
+    before = versions(targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _made(task, device)
@@ -66,6 +69,12 @@ def check(task: Task, device: torch.device | None = None) -> None:
         check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
+    if versions(targets) != before:
+        raise wrong(
+            task,
+            "the loss or the metric changes its targets in place, and with them the data; let it "
+            "make new ones (y - 1, not y -= 1)",
+        )
     _check_length(task)
 
 

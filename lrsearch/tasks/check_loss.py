@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsearch.tasks.batch import parts_of
 from lrsearch.tasks.mistakes import call, shape, wrong
 from lrsearch.tasks.task import Split, Task
 
@@ -22,8 +23,11 @@ def called(task: Task, name: str, function: Callable[..., Any], outputs: Any, y:
     """
     what = f"the {name} of outputs {shape(outputs)} and targets {shape(y)}"
     drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    before = versions((outputs, y))
     value = call(task, what, function, outputs, y)
     if "loss" not in name or not isinstance(value, Tensor) or value.device.type != "cpu":
+        return value
+    if versions((outputs, y)) != before:  # it is called with something else now
         return value
     torch.set_rng_state(drawn[0])
     random.setstate(drawn[1])
@@ -39,6 +43,13 @@ def called(task: Task, name: str, function: Callable[..., Any], outputs: Any, y:
     return value
 
 
+def versions(value: Any) -> list[int]:
+    """How often each tensor was changed in place; those of inference mode do not tell."""
+    if isinstance(value, Tensor):
+        return [0 if value.is_inference() else value._version]
+    return [version for part in parts_of(value) for version in versions(part)]
+
+
 def check_functions(task: Task) -> None:
     for name in ("loss", "validation_loss", "metric", "transform"):
         given = getattr(task, name)
@@ -51,7 +62,8 @@ def check_functions(task: Task) -> None:
                     f"{name} must be one function of (outputs, y), got a {type(given).__name__} "
                     f"of {len(given)}; choose one (the search goes by the validation loss)",
                 )
-            raise wrong(task, f"{name} must be a function, got {given!r:.60}")
+            hint = "; leave it out for the usual one" if given is None else ""
+            raise wrong(task, f"{name} must be a function, got {given!r:.60}{hint}")
     learns = isinstance(task.loss, nn.Module) and any(
         parameter.requires_grad for parameter in task.loss.parameters()
     )

@@ -191,7 +191,7 @@ def _tensor(part: Any, what: str) -> Tensor:
         LrsearchError: It holds something else.
     """
     if isinstance(part, Tensor):
-        return part.detach()
+        return part.clone() if part.is_inference() else part.detach()
     try:
         array = np.asarray(part)
         if array.dtype.kind in "OSU":
