@@ -830,7 +830,8 @@ def test_samples_of_a_batch_are_counted_by_its_first_tensor(y: Any, samples: int
     [
         ((torch.zeros(70), torch.zeros(8)), torch.zeros(8, 20), 8),  # targets in a row: CTC
         ({"all": torch.zeros(70), "lengths": torch.zeros(8)}, (torch.zeros(8, 20),), 8),
-        ((torch.zeros(70), torch.zeros(8)), torch.zeros(20, 8, 5), 70),  # frames come first
+        ((torch.zeros(70), torch.zeros(8)), torch.zeros(20, 8, 5), 70),  # nothing tells
+        ((torch.zeros(70), torch.zeros(8), torch.zeros(8)), torch.zeros(20, 8, 5), 8),
         ([torch.zeros(n) for n in (3, 5, 4)], torch.zeros(3, 20), 3),
         ((torch.zeros(8, 3), torch.zeros(8)), torch.zeros(16, 20), 8),  # two views in a row
         ((torch.zeros(()), torch.zeros(8)), torch.zeros(()), 8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,23 +14,25 @@ from lrsearch.tasks.batch import fields_of, like, parts_of
 
 
 def count(y: Any, outputs: Any = None) -> int:
-    """Samples of a batch: the rows of the first tensor of its targets.
+    """Samples of a batch: the rows of its targets.
 
-    Of several targets, one with as many rows as the outputs goes before it, and so does a list
-    with as many entries: targets may lie one behind the other, or each have a length of its own.
-    Where there is no tensor with rows, as in an object of the user's own, the outputs count; 1
-    without any.
+    Of several targets, as targets of all samples in a row beside their lengths, the number that
+    the outputs have, too, or else most targets have, or the first; a list of as many targets as
+    the outputs have rows has one for each sample. Where there is no tensor with rows, as in an
+    object of the user's own, the outputs count; 1 without any.
 
     Example:
         >>> count((torch.zeros(7), torch.tensor([3, 4])), torch.zeros(2, 5))
         2
     """
     of_outputs = _rows(outputs)
-    if of_outputs and isinstance(y, (tuple, list, Mapping)) and not _of_samples(y):
-        parts = y.values() if isinstance(y, Mapping) else y
-        if of_outputs in map(_rows, parts) or (parts is y and of_outputs == len(y)):
-            return of_outputs
-    return next((n for n in (_rows(y), of_outputs) if n is not None), 1)
+    if not isinstance(y, (tuple, list, Mapping)) or _of_samples(y):
+        return next((n for n in (_rows(y), of_outputs) if n is not None), 1)
+    parts = y.values() if isinstance(y, Mapping) else y
+    rows = [n for part in parts if (n := _rows(part)) is not None]
+    if of_outputs in rows or (parts is y and of_outputs == len(y)):
+        return of_outputs or 1
+    return statistics.mode(rows) if rows else of_outputs or 1
 
 
 def joined(batches: Sequence[Any], what: str) -> Any:
