@@ -255,6 +255,25 @@ def test_a_pruned_trial_keeps_its_place_among_those_that_went_on() -> None:
     assert place["diverged"] == place["diverged too"] > place["stopped last"]
 
 
+def test_all_differences_are_those_over_the_ranges_not_those_between_the_trials() -> None:
+    """Truth: 0.83 is the rate's, over its range; nine of ten trials are in a tenth of it."""
+    told = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        rate = np.where(rng.random(300) < 0.9, rng.uniform(0.45, 0.55, 300), rng.random(300))
+        far = np.abs(rate - 0.5) > 0.05
+        values = np.where(far, 0.9 + 0.2 * np.abs(rate - 0.5), 0.0) + np.where(far, 0.02, 0.4) * (
+            rng.normal(size=300)
+        )
+        columns = {"lr": rate.tolist(), "warmup": rng.integers(0, 4, 300).tolist()}
+        spaces: dict[str, BaseDistribution] = {
+            "lr": FloatDistribution(0, 1),
+            "warmup": IntDistribution(0, 3),
+        }
+        told.append(shares(columns, spaces, values, seed).share["lr"])
+    assert np.mean(told) == pytest.approx(0.83, abs=0.07)
+
+
 def test_a_loss_that_is_missing_on_the_way_puts_no_other_trial_elsewhere() -> None:
     """Sorted among the others it hid which of them were better."""
     study = optuna.create_study()
@@ -355,10 +374,23 @@ def test_shares_are_those_of_optunas_evaluator(seed: int) -> None:
     assert found == pytest.approx(theirs.evaluate(study, params=names), rel=1e-9, abs=1e-12)
     ours = Fanova(n_trees=5, max_depth=6, seed=seed)
     ours.evaluate(study, params=names)
-    parts = theirs._evaluator._variances
+    parts, trees = theirs._evaluator._variances, theirs._evaluator._trees
     assert parts is not None
-    for i, variances in enumerate(ours.variances()):
-        assert variances == pytest.approx(parts[i], rel=1e-9, abs=1e-12)
+    assert trees is not None
+    between = np.array([tree.variance for tree in trees])
+    for i, fractions in enumerate(ours.fractions()):
+        assert (fractions <= parts[i] / between + 1e-12).all()
+        assert fractions == pytest.approx(parts[i] / (between + _within(trees)), rel=1e-9)
+
+
+def _within(trees: Any) -> np.ndarray:
+    """What is left within the leaves of each of Optuna's trees, by their volumes."""
+    found = []
+    for tree in trees:
+        leaves = [i for i in range(tree._n_nodes) if tree._is_node_leaf(i)]
+        boxes = np.array([tree._statistics[i, 1] for i in leaves])
+        found.append(boxes @ tree._tree.impurity[leaves] / boxes.sum())
+    return np.array(found)
 
 
 def test_the_spread_of_a_share_narrows_with_more_trials() -> None:

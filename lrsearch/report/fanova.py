@@ -86,17 +86,21 @@ class Fanova(FanovaImportanceEvaluator):
     def __init__(self, *, n_trees: int, max_depth: int, seed: int) -> None:
         self._evaluator = _Forest(n_trees, max_depth, seed)
 
-    def variances(self) -> list[np.ndarray]:
-        """The variance that each tree gives a parameter alone, the mean over all others taken.
+    def fractions(self) -> list[np.ndarray]:
+        """The part of all differences that each tree gives a parameter alone.
 
-        :meth:`evaluate` divides it by that of the whole tree, and takes the mean over the trees.
+        All differences are those between the leaves of a tree, by which :meth:`evaluate` divides,
+        and those within its leaves, each leaf by the room that it takes.
 
         Returns:
             An array (trees,) for each parameter that has more than one value, by its name.
         """
+        trees: Any = self._evaluator._trees  # each a `_Tree`; it says Optuna's
         parts = self._evaluator._variances
         assert parts is not None
-        return [parts[i] for i in sorted(parts)]
+        whole = np.array([tree.variance + tree.within for tree in trees])
+        grown = whole > 0
+        return [parts[i][grown] / whole[grown] for i in sorted(parts)]
 
 
 class _Forest(_Fanova):
@@ -151,13 +155,17 @@ def forest(
 
 
 class _Tree(_FanovaTree):
-    """A tree as the boxes of its leaves, (leaves, parameters), with value and volume of each."""
+    """A tree as the boxes of its leaves, (leaves, parameters), with value and volume of each.
+
+    Attributes:
+        within: Variance that is left within the leaves, the mean over the ranges.
+    """
 
     _variance: Any  # where Optuna keeps what it computed; it says None
 
     def __init__(self, tree: object, search_spaces: np.ndarray) -> None:
-        names = ("children_left", "children_right", "feature", "threshold", "value")
-        left, right, feature, threshold, value = (getattr(tree, name) for name in names)
+        names = ("children_left", "children_right", "feature", "threshold", "value", "impurity")
+        left, right, feature, threshold, value, impurity = (getattr(tree, name) for name in names)
         low, high = (np.repeat(search_spaces[None, :, i], len(left), 0) for i in (0, 1))
         nodes = np.zeros(1, dtype=np.int64)
         while len(nodes := nodes[left[nodes] >= 0]):  # those of a depth that are split
@@ -172,6 +180,7 @@ class _Tree(_FanovaTree):
         self._values = value[leaves, 0, 0]
         self._volumes = np.prod(self._high - self._low, axis=1)
         self._variance = _variance(self._values, self._volumes)
+        self.within = float(self._volumes @ impurity[leaves] / self._volumes.sum())
 
     def get_marginal_variance(self, features: np.ndarray) -> float:
         """Variance of the mean over all other parameters, as the one of ``features`` changes."""
