@@ -24,7 +24,7 @@ def robust_line(found: Robust, best: int) -> str:
     what = f"{trial.family}, lr {trial.lr:.4g}"
     if found.beside is not None and found.recipe_wins:
         which = f"the {_best(found)} {many}, {what}" if found.raised else what
-        return f"a usual recipe: {_over(found.beside)} it beat {which} (robust.yaml)"
+        return f"a usual recipe: {_over(found.beside)}, it beat {which} (robust.yaml)"
     if not found.raised and found.beside is not None:
         return f"it beat {_recipe(found.beside)} {_over(found.beside)} (robust.yaml)"
     if not found.raised:
@@ -153,7 +153,14 @@ def _recipe(beside: Beside) -> str:
 
 
 def _over(beside: Beside) -> str:
-    return f"over {beside.seeds} seeds"
+    """Over which seeds; on that of the search each finalist is lower, else it would be none.
+
+    So it proves little. Where a finalist beat the recipe in this way (searches of
+    ``studies/winners``, each with five fresh seeds in turn) its mean on 15 other seeds was lower,
+    too, in 94% of 805 cases of digits, 19% of 204 of few digits, 83% of 114 of wrong digits, 64%
+    of 103 of Fashion-MNIST and 58% of 79 of CIFAR-10.
+    """
+    return f"over {beside.seeds} seeds, one of them the search's"
 
 
 def _losses(beside: Beside) -> tuple[str, str]:
