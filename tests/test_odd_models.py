@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.samples import count, joined
 from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.auto import choose
+from lrsearch.training.checkpoint import load, save
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
@@ -528,6 +530,49 @@ def test_a_state_holds_all_that_training_goes_on_from(
         expected, found = undisturbed.epoch()[0], other.epoch()[0]
         assert found.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
         assert found.avg_val_loss == pytest.approx(expected.avg_val_loss, rel=1e-5)
+
+
+class Counting(nn.Module):
+    """Keeps a number, a flag and a tensor as plain attributes, by which its outputs change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.steps, self.begun = 0, False
+        self.mean: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x)
+        if self.training:
+            self.steps, self.begun = self.steps + 1, True
+            mean = out.detach().mean(0)
+            self.mean = mean if self.mean is None else 0.9 * self.mean + 0.1 * mean
+        out = out * (1 + self.steps / 10)
+        return out - self.mean if self.begun and self.mean is not None else out
+
+
+def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_the_next_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    task, schedule = vectors(Counting), Schedule("ConstantLR", 0.05, 4)
+
+    def single() -> SingleRunner:  # a compiled model is made once, for all trials
+        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+        return SingleRunner(task, **options, compile=True)
+
+    one, other = single(), single()
+    one.add(0, schedule)
+    results = [one.epoch()[0] for _ in range(2)]
+    save(tmp_path / "trial.pt", one.state(0))
+    results += [one.epoch()[0] for _ in range(2)]
+    other.add(0, schedule, load(tmp_path / "trial.pt"))
+    assert [losses(other.epoch()[0]) for _ in range(2)] == [*map(losses, results[2:])]
+    loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
+    assert loss == pytest.approx(results[-1].val_loss, rel=1e-5)
+    one.remove(0)
+    one.add(0, schedule)
+    assert losses(one.epoch()[0]) == losses(results[0])
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])

@@ -37,13 +37,45 @@ def unsaved(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.named_buffers() if name not in saved}
 
 
+ATTRIBUTE = ":attribute"
+"""Ends the name of what is no buffer, in what a state_dict leaves out."""
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """Numbers and tensors that a module of the user's own keeps as they are: counters, mostly."""
+    if type(module).__module__.startswith("torch."):
+        return {}
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if (type(value) in (bool, int, float) and key != "training")
+        or (type(value) is Tensor and value.is_leaf and not value.requires_grad)
+    }
+
+
+def left_out(model: nn.Module) -> dict[str, Any]:
+    """All that ``state_dict`` leaves out: buffers, and the attributes of each module."""
+    kept = {
+        f"{path}.{key}{ATTRIBUTE}": value
+        for path, module in model.named_modules()
+        for key, value in attributes(module).items()
+    }
+    return {**unsaved(model), **kept}
+
+
 @torch.no_grad()
-def load_state(model: nn.Module, state: Mapping[str, Any], left_out: Mapping[str, Tensor]) -> None:
-    """Load a state_dict, and the buffers that it leaves out.
+def load_state(model: nn.Module, state: Mapping[str, Any], left_out: Mapping[str, Any]) -> None:
+    """Load a state_dict, and the buffers and attributes that it leaves out.
 
     Buffers that a model makes, or makes larger, only when it runs are made here.
     """
     modules, device = dict(model.named_modules()), next(model.parameters()).device
+    for name in [name for name in left_out if name.endswith(ATTRIBUTE)]:
+        path, _, key = name.removesuffix(ATTRIBUTE).rpartition(".")
+        value = left_out[name]
+        if path in modules:
+            setattr(modules[path], key, value.to(device) if isinstance(value, Tensor) else value)
+    left_out = {n: value for n, value in left_out.items() if not n.endswith(ATTRIBUTE)}
     for name, value in {**state, **left_out}.items():
         path, _, key = name.rpartition(".")
         buffers = modules[path]._buffers if path in modules else {}
@@ -69,6 +101,20 @@ def match_buffers(model: nn.Module, other: nn.Module) -> None:
                 fresh = None if value is None else value.detach().clone()
                 persistent = name not in theirs._non_persistent_buffers_set
                 mine.register_buffer(name, fresh, persistent=persistent)
+
+
+def made_alike(model: nn.Module, other: nn.Module) -> None:
+    """Give a model the buffers and attributes of another of its kind, and its weights."""
+    match_buffers(model, other)
+    with torch.no_grad():
+        for mine, theirs in zip(tensors_of(model), tensors_of(other), strict=True):
+            mine.copy_(theirs)
+    for own, given in zip(model.modules(), other.modules(), strict=True):
+        for key in attributes(own).keys() | attributes(given).keys():
+            if key in vars(given):
+                setattr(own, key, vars(given)[key])
+            else:
+                delattr(own, key)
 
 
 def snapshot(value: Any) -> Any:

@@ -26,7 +26,7 @@ def evaluate(
     *,
     device: torch.device,
     precision: str = "fp32",
-    unsaved: Mapping[str, Tensor] | None = None,
+    unsaved: Mapping[str, Any] | None = None,
 ) -> tuple[float, float | None]:
     """Loss and metric of a model on a part of the data, such as ``task.test()``.
 
@@ -36,7 +36,7 @@ def evaluate(
         data: Split or loader.
         device: Where.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        unsaved: Its buffers that the state_dict leaves out, as ``Runner.unsaved`` gives them.
+        unsaved: What the state_dict leaves out, as ``Runner.unsaved`` gives it.
 
     Returns:
         The loss (``task.validation_loss`` where there is one), and the metric or None.

@@ -28,14 +28,7 @@ from lrsearch.training.batches import (
     seeded_model,
     training_batches,
 )
-from lrsearch.training.copies import (
-    lay_out,
-    load_state,
-    match_buffers,
-    snapshot,
-    tensors_of,
-    unsaved,
-)
+from lrsearch.training.copies import lay_out, left_out, load_state, made_alike, snapshot
 from lrsearch.training.evaluation import measure
 from lrsearch.training.runner import EpochResult, next_validation
 
@@ -170,7 +163,7 @@ class SingleRunner:
             "lr": trial.lr,
             "model": trial.model.state_dict(),
             "average": trial.average.current().state_dict(),
-            "unsaved": [unsaved(trial.model), unsaved(trial.average.model)],
+            "unsaved": [left_out(trial.model), left_out(trial.average.model)],
             "optimizer": trial.optimizer.state_dict(),
             "scheduler": trial.scheduler.state_dict(),
         }
@@ -184,9 +177,9 @@ class SingleRunner:
         copied: dict[str, Tensor] = snapshot(dict(self._trials[key].model.state_dict()))
         return copied
 
-    def unsaved(self, key: int) -> dict[str, Tensor]:
-        """Its buffers that a state_dict leaves out (``persistent=False``)."""
-        copied: dict[str, Tensor] = snapshot(unsaved(self._trials[key].model))
+    def unsaved(self, key: int) -> dict[str, Any]:
+        """What a state_dict leaves out: buffers (``persistent=False``), counters."""
+        copied: dict[str, Any] = snapshot(left_out(self._trials[key].model))
         return copied
 
     def _model(self) -> tuple[nn.Module, Any]:
@@ -197,11 +190,7 @@ class SingleRunner:
         if self._compiled is None:
             self._compiled = fresh, torch.compile(fresh)
         else:  # compiling takes far longer than copying
-            old = self._compiled[0]
-            match_buffers(old, fresh)
-            with torch.no_grad():
-                for target, source in zip(tensors_of(old), tensors_of(fresh), strict=True):
-                    target.copy_(source)
+            made_alike(self._compiled[0], fresh)
         return self._compiled
 
     # training

@@ -73,8 +73,8 @@ class Runner(Protocol):
     def weights(self, key: int) -> dict[str, Tensor]:
         """The raw (not averaged) state_dict of the trial's model."""
 
-    def unsaved(self, key: int) -> dict[str, Tensor]:
-        """Its buffers that a state_dict leaves out (``persistent=False``)."""
+    def unsaved(self, key: int) -> dict[str, Any]:
+        """What a state_dict leaves out: buffers (``persistent=False``), counters."""
 
     def remove(self, key: int) -> None:
         """Let the trial go and free its memory."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.copies import unsaved
+from lrsearch.training.copies import ATTRIBUTE, unsaved
 from lrsearch.training.stacked import Stack
 from lrsearch.training.stacked_optim import StackedOptimizer
 
@@ -147,7 +147,8 @@ class RowStates:
         pair = self.rows.buffers, self.rows.average_buffers
         for buffers, given in zip(pair, values, strict=False):
             for name, value in given.items():
-                buffers[name][row].copy_(value)
+                if not name.endswith(ATTRIBUTE):
+                    buffers[name][row].copy_(value)
 
     def read_optimizer(self, row: int, step: int) -> dict[int, dict[str, Any]]:
         """The ``state`` of torch.optim's state_dict after ``step`` steps, on the CPU."""
