@@ -175,7 +175,7 @@ def _undecided(chosen: TrialRow, confirmed: Confirmed) -> str:
     until = "To be safe" if confirmed.decision.stands else "Until more seeds decide"
     why = f"did best with its rates raised {RAISE:g} times"
     if chosen.baseline is not None:
-        why = "is a usual recipe, and what was found was no better in the mean"
+        why = "is a usual recipe, and the finalist was no better in the mean"
     return (
         f"{until}, train with **{chosen.family}** at a peak learning rate of "
         f"**{lr}** (trial {chosen.number}): it {why}."
