@@ -171,6 +171,22 @@ def test_before_both_have_run_the_finalist_is_the_answer(storage: Storage) -> No
     assert chosen.trial.lr == 0.1
 
 
+def test_while_a_confirmation_has_not_decided_the_page_names_the_recipe(
+    storage: Storage,
+) -> None:
+    made = [found(constant(1e-4), 0.2), found(constant(0.1), 0.21, baseline="ConstantLR")]
+    search_of(storage, *made)
+    lrsearch.confirm("digits", seeds=2, quiet=True)
+    result = lrsearch.report("digits")
+    assert result.confirmed is not None
+    assert not result.confirmed.decision.decided
+    assert result.schedule == constant(0.1)
+    result.write("r.html")
+    page = Path("r.html").read_text()
+    assert "Until more seeds decide, train with <strong>ConstantLR</strong> at a peak" in page
+    assert "it is a usual recipe, and the finalist was no better in the mean." in page
+
+
 def test_it_counts_as_two_runs_where_there_is_a_recipe(storage: Storage) -> None:
     study = search_of(storage, *(found(constant(0.1), 0.2) for _ in range(24)))
     table = load(study)
