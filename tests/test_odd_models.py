@@ -216,6 +216,31 @@ class Warms(nn.Linear):
         return super().forward(x) * (1 if self.calls < 100 else 2)
 
 
+class WarmsByTensor(nn.Linear):
+    """The same with a tensor that is no buffer."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.calls = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return super().forward(x) * (1 + (self.calls - 100).clamp(0, 1))
+
+
+class Keeps(nn.Linear):
+    """Keeps its last outputs to look at, and a tensor that stays as it is."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.last, self.weights = torch.zeros(()), torch.ones(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x) * self.weights
+        self.last = out.detach()
+        return out
+
+
 class Deep(nn.Module):
     """Leaves out a layer once in a thousand steps."""
 
@@ -240,6 +265,10 @@ class Trims(nn.Linear):
     ("model", "why"),
     [
         (lambda: Warms(6, 3), "Warms: it keeps a number from batch to batch (calls)"),
+        (
+            lambda: WarmsByTensor(6, 3),
+            "WarmsByTensor: it keeps a tensor from batch to batch (calls)",
+        ),
         (lambda: Deep(lambda: torch.rand(()).item()), "Deep: it decides by random numbers"),
         (lambda: Deep(random.random), "Deep: it draws random numbers of Python or numpy"),
         (
@@ -263,6 +292,10 @@ def test_what_would_go_wrong_in_mid_run_is_not_fused(
     before = random.getstate(), str(np.random.get_state())
     assert why_not_fused(vectors(model), "SGD") == f"cannot stack {why}"
     assert (random.getstate(), str(np.random.get_state())) == before
+
+
+def test_a_model_that_keeps_its_last_outputs_or_a_fixed_tensor_is_fused() -> None:
+    assert why_not_fused(vectors(lambda: Keeps(6, 3)), "SGD") is None
 
 
 class Norm(nn.Module):

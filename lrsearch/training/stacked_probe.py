@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
-from lrsearch.training.copies import copied
+from lrsearch.training.copies import attributes, copied
 from lrsearch.training.stacked_vmap import VmapStack, quiet
 
 if TYPE_CHECKING:
@@ -116,13 +116,17 @@ class _Reads(TorchFunctionMode):
 
 def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
-    numbers = _numbers(model.train())
+    numbers, tensors = _numbers(model.train()), _tensors(model)
     drawn = _generators()
     with _Reads() as reads:
         _plain_step(task, stack, model, x, y)
     for (name, key), value in _numbers(model).items():
         if numbers.get((name, key)) != value:
             return f"it keeps a number from batch to batch ({name}.{key})".replace("(.", "(")
+    for (name, key), tensor in _tensors(model).items():  # one of the batch itself is the same now
+        before = tensors.get((name, key))
+        if before is None or not torch.equal(before.nan_to_num(), tensor.nan_to_num()):
+            return f"it keeps a tensor from batch to batch ({name}.{key})".replace("(.", "(")
     if drawn != _generators():
         return "it draws random numbers of Python or numpy"
     if stack.random and reads.any:  # what it skips at one step has no gradient
@@ -142,6 +146,16 @@ def _numbers(model: nn.Module) -> dict[tuple[str, str], float]:
         for name, module in model.named_modules()
         for key, value in vars(module).items()
         if isinstance(value, (int, float))
+    }
+
+
+def _tensors(model: nn.Module) -> dict[tuple[str, str], Tensor]:
+    """Copies of the tensors that modules of the user's own keep as plain attributes."""
+    return {
+        (name, key): value.clone()
+        for name, module in model.named_modules()
+        for key, value in attributes(module).items()
+        if isinstance(value, Tensor)
     }
 
 
