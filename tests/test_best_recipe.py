@@ -7,10 +7,12 @@ import math
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 import lrsearch
 from lrsearch.attributes import CONFIRM_ATTR
@@ -30,6 +32,7 @@ RAISED: list[Run] = [
     for n, lr, loss in ((0, 0.3, 2.3), (1, 0.1, 0.21), (2, 0.03, 0.3))
 ]
 """Of three finalists at higher rates: the second does best."""
+DIVERGED: Any = {"state": TrialState.PRUNED, "stopped": "diverged"}
 
 
 @pytest.fixture
@@ -46,7 +49,11 @@ def searched(storage: Storage, *runs: Run) -> optuna.Study:
     ]
     study = search_of(storage, *made, *recipes)
     ran = [
-        replace(found(constant(lr), loss), attrs={"arm": arm, "seed": seed})
+        replace(
+            found(constant(lr), loss if math.isfinite(loss) else 1e3),
+            attrs={"arm": arm, "seed": seed},
+            **({} if math.isfinite(loss) else DIVERGED),
+        )
         for arm, lr, loss, seed in runs
     ]
     again = search_of(storage, *ran, name="digits-confirm")
@@ -169,6 +176,24 @@ def test_before_both_have_run_the_finalist_is_the_answer(storage: Storage) -> No
     assert chosen is not None
     assert chosen.beside is None
     assert chosen.trial.lr == 0.1
+
+
+def test_where_both_diverged_on_the_fresh_seed_neither_is_said_to_beat_the_other(
+    storage: Storage,
+) -> None:
+    study = searched(storage, *RAISED, *both(math.inf, math.inf))
+    chosen = robust(load(study), study)
+    assert chosen is not None
+    assert chosen.beside is None
+    assert chosen.trial.lr == 0.1
+
+
+def test_a_recipe_that_diverged_on_the_fresh_seed_is_beaten(storage: Storage) -> None:
+    study = searched(storage, *RAISED, *both(0.3, math.inf))
+    chosen = robust(load(study), study)
+    assert chosen is not None
+    assert chosen.beside is not None
+    assert (chosen.beside.loss, chosen.recipe_wins) == (math.inf, False)
 
 
 def test_while_a_confirmation_has_not_decided_the_page_names_the_recipe(

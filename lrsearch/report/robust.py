@@ -199,7 +199,10 @@ def _own(rivals: Sequence[TrialRow], study: optuna.Study) -> list[dict[int, floa
 
 
 def _beside(finalist: TrialRow, recipe: TrialRow, study: optuna.Study) -> Beside | None:
-    """Both on all seeds on which both ran; None before that. A run that failed tells nothing."""
+    """Both on all seeds on which both ran; None before that, or where both diverged.
+
+    A run that failed tells nothing.
+    """
     its, own = _own([recipe, finalist], study)
     seeds = sorted(s for s in its.keys() & own.keys() if not math.isnan(its[s] + own[s]))
     if not seeds:
@@ -208,7 +211,8 @@ def _beside(finalist: TrialRow, recipe: TrialRow, study: optuna.Study) -> Beside
         statistics.fmean([float(trial.value or 0.0), *(losses[seed] for seed in seeds)])
         for trial, losses in ((recipe, its), (finalist, own))
     )
-    return Beside(recipe, loss, other, 1 + len(seeds))
+    lost = math.isinf(loss) and math.isinf(other)
+    return None if lost else Beside(recipe, loss, other, 1 + len(seeds))
 
 
 def contenders(table: StudyTable) -> list[TrialRow]:
