@@ -42,6 +42,7 @@ from lrsearch.report.tables import TrialRow, load
 from lrsearch.schedules import Schedule
 from lrsearch.search.confirm_study import open_confirmation
 from lrsearch.search.confirm_worker import ConfirmWorker
+from lrsearch.search.interrupt import Interrupted
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some
@@ -333,12 +334,30 @@ def test_who_interrupts_it_has_the_best_schedule_and_goes_on_with_the_same_comma
         interrupt_after_one(patch)
         assert main([*RUN, "--fuse", "1"]) == 130
     assert FILE.with_name("best.yaml").exists()
-    assert not FILE.exists()
+    assert FILE.exists()
     assert main([*RUN, "--fuse", "1"]) == 0
     made = raised_trials()
     assert {t.state for t in made.values()} == {optuna.trial.TrialState.COMPLETE}
     assert len(made) in (6, 9)
-    assert FILE.exists()
+
+
+def test_who_interrupts_the_runs_at_own_rates_has_what_did_best_before(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*RUN, "--no-robust", "--quiet"]) == 0
+    FILE.write_text("schedule of an earlier run")
+
+    def admit(self: ConfirmWorker, trial: FrozenTrial, **how: Any) -> None:
+        if trial.user_attrs["arm"].endswith(" x 1"):
+            raise Interrupted(130)
+        real(self, trial, **how)
+
+    real = ConfirmWorker._admit
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfirmWorker, "_admit", admit)
+        assert main(RUN) == 130
+    number = lrsearch.report("digits").tables.found.chosen.number
+    assert yaml.safe_load(FILE.read_text())["study"]["trial"] == number
 
 
 def test_a_study_in_its_way_is_left_alone_and_the_run_is_told(

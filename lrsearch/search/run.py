@@ -18,7 +18,7 @@ from lrsearch.search.beginning import announced
 from lrsearch.search.context import Context, deadline_in
 from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
-from lrsearch.search.interrupt import Interrupt
+from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.make import make_crew, make_worker
 from lrsearch.search.methods import make_pruner
 from lrsearch.search.outcome import Outcome
@@ -126,6 +126,9 @@ def _conclude(plan: Plan, study: optuna.Study, context: Context, progress: Progr
     if config.robust is not False and progress.finished >= config.trials:
         try:
             left_out = raise_finalists(plan, study, table, context)
+        except Interrupted:  # what is known by now; the file may be of an earlier run
+            write_robust(study, robust(table, study), folder / "robust.yaml")
+            raise
         except LrsearchError as error:  # the search is done, and is told
             context.note(f"the finalists were not all trained at higher rates: {error}")
     found = robust(table, study)
