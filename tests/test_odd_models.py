@@ -608,6 +608,41 @@ def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_t
     assert losses(one.epoch()[0]) == losses(results[0])
 
 
+class Looking(nn.Module):
+    """Keeps its weights under another name, to read them outside of autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.seen = self.head.weight.data
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x)
+        return out / (1 + self.seen.norm())
+
+
+def test_a_view_of_the_weights_is_one_of_those_that_are_trained_after_a_state_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    task, schedule = vectors(Looking), Schedule("ConstantLR", 0.05, 4)
+
+    def single() -> SingleRunner:
+        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+        return SingleRunner(task, **options, compile=True)
+
+    one, other = single(), single()
+    one.add(0, schedule)
+    results = [one.epoch()[0] for _ in range(2)]
+    state = one.state(0)
+    results += [one.epoch()[0] for _ in range(2)]
+    other.add(0, schedule, state)
+    assert [losses(other.epoch()[0]) for _ in range(2)] == [*map(losses, results[2:])]
+    one.remove(0)
+    one.add(0, schedule)
+    assert [losses(one.epoch()[0]) for _ in range(2)] == [*map(losses, results[:2])]
+
+
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_multi_step_schedule_goes_on_from_inside_its_warmup(interval: Any, stop: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,24 +41,45 @@ ATTRIBUTE = ":attribute"
 """Ends the name of what is no buffer, in what a state_dict leaves out."""
 
 
-def attributes(module: nn.Module) -> dict[str, Any]:
-    """Numbers and tensors that a module of the user's own keeps as they are: counters, mostly."""
+def attributes(module: nn.Module, held: Collection[int] = ()) -> dict[str, Any]:
+    """Numbers and tensors that a module of the user's own keeps as they are: counters, mostly.
+
+    Args:
+        module: The module.
+        held: Where its model's parameters and buffers are (:func:`places`): a view of one, such as
+            ``weight.data``, goes with it.
+    """
     if type(module).__module__.startswith("torch."):
         return {}
     return {
         key: value
         for key, value in vars(module).items()
         if (type(value) in (bool, int, float) and key != "training")
-        or (type(value) is Tensor and value.is_leaf and not value.requires_grad)
+        or (
+            type(value) is Tensor
+            and value.is_leaf
+            and not value.requires_grad
+            and _place(value) not in held
+        )
     }
+
+
+def places(model: nn.Module) -> set[int]:
+    """Where in memory parameters and buffers are."""
+    return set(map(_place, tensors_of(model)))
+
+
+def _place(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr() if value.layout is torch.strided else id(value)
 
 
 def left_out(model: nn.Module) -> dict[str, Any]:
     """All that ``state_dict`` leaves out: buffers, and the attributes of each module."""
+    held = places(model)
     kept = {
         f"{path}.{key}{ATTRIBUTE}": value
         for path, module in model.named_modules()
-        for key, value in attributes(module).items()
+        for key, value in attributes(module, held).items()
     }
     return {**unsaved(model), **kept}
 
@@ -109,8 +130,9 @@ def made_alike(model: nn.Module, other: nn.Module) -> None:
     with torch.no_grad():
         for mine, theirs in zip(tensors_of(model), tensors_of(other), strict=True):
             mine.copy_(theirs)
+    held = places(model) | places(other)
     for own, given in zip(model.modules(), other.modules(), strict=True):
-        for key in attributes(own).keys() | attributes(given).keys():
+        for key in attributes(own, held).keys() | attributes(given, held).keys():
             if key in vars(given):
                 setattr(own, key, vars(given)[key])
             else:
