@@ -750,6 +750,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"train": (list(X), Y)},
         "got x of 4, and y of 40; a list of samples is one tensor by torch.stack",
     ),
+    "a list of targets that are tensors": (
+        {"train": (X, [*Y])},
+        "train y has no rows, got one number; a list of samples is one tensor by torch.stack",
+    ),
+    "one sample": (
+        {"train": (torch.tensor(1.0), torch.tensor(2))},
+        "train x has no rows, got one number",
+    ),
+    "a sparse tensor": (
+        {"train": (X.to_sparse(), Y)},
+        r"train x is a tensor of layout torch.sparse_coo; give it by .to_dense\(\)",
+    ),
     "a function for data": (
         {"train": lambda: Split(X, Y)},
         "train is a function; call it, and give what it returns: tensors",

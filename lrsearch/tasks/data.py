@@ -188,9 +188,18 @@ def _tensor(part: Any, what: str) -> Tensor:
     """The tensor of an array, or of a list of numbers.
 
     Raises:
-        LrsearchError: It holds something else.
+        LrsearchError: It holds something else, or has no rows.
     """
     if isinstance(part, Tensor):
+        if part.dim() == 0:
+            raise LrsearchError(
+                f"{what} has no rows, got one number; a list of samples is one tensor by "
+                "torch.stack"
+            )
+        if part.layout is not torch.strided:
+            raise LrsearchError(
+                f"{what} is a tensor of layout {part.layout}; give it by .to_dense()"
+            )
         return part.clone() if part.is_inference() else part.detach()
     try:
         array = np.asarray(part)
