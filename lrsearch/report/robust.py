@@ -70,8 +70,8 @@ class Robust:
     """The schedule of a search that is the safest to train with.
 
     Attributes:
-        finalist: The one that did best at higher rates. Where none was raised, the gentler one;
-            where all failed, the gentler one or the best.
+        finalist: The one that did best at higher rates, or the only one. Where none was raised,
+            the gentler one; where all failed, the gentler one or the best.
         raised: The losses of the finalists at higher rates; empty where none was raised.
         beside: The best recipe of the search beside it; None where they were not compared.
     """

@@ -33,7 +33,7 @@ def open_confirmation(
     study: optuna.Study,
     storage: Storage,
     plan: Plan,
-    raised: Sequence[tuple[Mapping[str, Any], int]],
+    of_search: Sequence[tuple[Mapping[str, Any], int]],
     arms: Sequence[Mapping[str, Any]] = (),
     seeds: Sequence[int] = (),
     top: int = 0,
@@ -41,14 +41,15 @@ def open_confirmation(
 ) -> optuna.Study:
     """Make or extend the study ``NAME-confirm``: a slot for each run that there should be.
 
-    These are each arm on each seed, and the raised arms. Slots that have begun stay.
+    These are each arm on each seed, and the runs of the search. Slots that have begun stay.
 
     Args:
         study: The search.
         storage: Its database.
         plan: What its trials are trained with.
-        raised: Arms at higher rates (:func:`lrsearch.report.raised.raised_arm`), each with its
-            seed.
+        of_search: Arms that see no test data, each with its seed: at higher rates
+            (:func:`lrsearch.report.raised.raised_arm`), or at their own
+            (:func:`lrsearch.report.raised.own_arm`).
         arms: Schedules to compare (:func:`lrsearch.report.finalists.choose_arms`); without any,
             the comparison that was planned before stays.
         seeds: The seeds that they are compared on.
@@ -82,12 +83,12 @@ def open_confirmation(
             info = set_once(storage, again._study_id, STUDY_ATTR, made)
     slots.sweep(storage, again._study_id)
     wanted = [(arm["key"], seed) for seed in seeds for arm in arms]
-    wanted[len(arms) : len(arms)] = [(arm["key"], seed) for arm, seed in raised]
+    wanted[len(arms) : len(arms)] = [(arm["key"], seed) for arm, seed in of_search]
 
     def planned(connection: Connection, stored: dict[str, Any] | None) -> dict[str, Any]:
         before = stored or {}
         order = _order(before, slots.begun(connection, again._study_id, ("arm", "seed")), wanted)
-        new = [*arms, *(arm for arm, _ in raised)]
+        new = [*arms, *(arm for arm, _ in of_search)]
         known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *new]}
         compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
         if not arms:

@@ -175,8 +175,8 @@ class ConfirmWorker(Worker):
     def _finish(self, key: int, state: TrialState, stopped: str) -> None:
         resident = self.residents[key]
         assert resident.last is not None
-        raised = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
-        if state is TrialState.COMPLETE and self.test is not None and not raised:
+        of_search = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
+        if state is TrialState.COMPLETE and self.test is not None and not of_search:
             found = self.test(self.runner.weights(key), self.runner.unsaved(key))
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
