@@ -621,6 +621,44 @@ class Looking(nn.Module):
         return out / (1 + self.seen.norm())
 
 
+class Told(nn.Module):
+    """Divides by what it was given to look at."""
+
+    def __init__(self, count: Tensor) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (1 + self.count)
+
+
+class Tells(nn.Module):
+    """Counts in a tensor that one of its parts sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.count = nn.Linear(6, 3), torch.zeros(1)
+        self.told = Told(self.count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.count += 1
+        out: Tensor = self.told(self.head(x))
+        return out
+
+
+def test_a_tensor_that_two_parts_of_a_model_share_is_one_after_a_state_too() -> None:
+    def single() -> SingleRunner:
+        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+        return SingleRunner(vectors(Tells), **options)
+
+    one, other = single(), single()
+    one.add(0, Schedule("ConstantLR", 0.05, 4))
+    one.epoch()
+    other.add(0, Schedule("ConstantLR", 0.05, 4), one.state(0))
+    assert losses(other.epoch()[0]) == losses(one.epoch()[0])
+
+
 def test_a_view_of_the_weights_is_one_of_those_that_are_trained_after_a_state_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -91,11 +91,16 @@ def load_state(model: nn.Module, state: Mapping[str, Any], left_out: Mapping[str
     Buffers that a model makes, or makes larger, only when it runs are made here.
     """
     modules, device = dict(model.named_modules()), next(model.parameters()).device
+    shared: dict[int, Tensor] = {}  # by the tensor that several modules have as one
     for name in [name for name in left_out if name.endswith(ATTRIBUTE)]:
         path, _, key = name.removesuffix(ATTRIBUTE).rpartition(".")
         value = left_out[name]
         if path in modules:
-            setattr(modules[path], key, value.to(device) if isinstance(value, Tensor) else value)
+            own = vars(modules[path]).get(key)
+            if isinstance(value, Tensor):
+                value = value.to(device)
+                value = shared.setdefault(id(own), value) if isinstance(own, Tensor) else value
+            setattr(modules[path], key, value)
     left_out = {n: value for n, value in left_out.items() if not n.endswith(ATTRIBUTE)}
     for name, value in {**state, **left_out}.items():
         path, _, key = name.rpartition(".")
