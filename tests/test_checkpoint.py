@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from lrsearch.training import copies
 from lrsearch.training.checkpoint import CheckpointError, load, save
 
 STATE = {
@@ -115,3 +117,15 @@ def test_what_is_no_plain_value_cannot_come_back_unnoticed(tmp_path: Path) -> No
     save(path, {"epoch": 1, "thing": Path("x")})
     with pytest.raises(CheckpointError):
         load(path)
+
+
+def test_a_plain_tensor_is_kept_if_it_counts_and_not_if_it_is_large_as_a_mask() -> None:
+    class Masked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.steps, self.mask = torch.zeros(1), torch.ones(100, 100).tril()
+
+    kept = copies.left_out(nn.Sequential(Masked()))
+    assert kept.keys() == {
+        f"0.{key}{copies.ATTRIBUTE}" for key in ("steps", "in_features", "out_features")
+    }

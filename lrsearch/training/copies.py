@@ -39,6 +39,8 @@ def unsaved(model: nn.Module) -> dict[str, Tensor]:
 
 ATTRIBUTE = ":attribute"
 """Ends the name of what is no buffer, in what a state_dict leaves out."""
+MOST_COUNTED = 4096
+"""A plain tensor of more numbers is a constant, such as a mask: checkpoints need not carry it."""
 
 
 def attributes(module: nn.Module, held: Collection[int] = ()) -> dict[str, Any]:
@@ -80,6 +82,7 @@ def left_out(model: nn.Module) -> dict[str, Any]:
         f"{path}.{key}{ATTRIBUTE}": value
         for path, module in model.named_modules()
         for key, value in attributes(module, held).items()
+        if not isinstance(value, Tensor) or value.numel() <= MOST_COUNTED
     }
     return {**unsaved(model), **kept}
 
