@@ -72,7 +72,11 @@ def places(model: nn.Module) -> set[int]:
 
 
 def _place(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr() if value.layout is torch.strided else id(value)
+    """Where it is in memory; a number of its own for what has no memory that one may ask for."""
+    try:
+        return value.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse ones, and some subclasses of Tensor
+        return id(value)
 
 
 def left_out(model: nn.Module) -> dict[str, Any]:
