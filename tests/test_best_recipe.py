@@ -149,9 +149,9 @@ def test_it_is_the_answer_everywhere(storage: Storage, capsys: pytest.CaptureFix
     assert "Learning rate of trial 4, a usual recipe<" in page
     assert "That is the usual recipe, low, with a validation loss of <strong>0.2500" in page
     assert "the baseline <strong>low</strong> came to 0.2500 and that one to 0.3100." in page
-    assert "it is the usual recipe low, and on fresh seeds the finalists were no better" in page
+    assert "it is the usual recipe low, and the finalist beside it was no better" in page
     assert main(["show", "digits"]) == 0
-    why = "a usual recipe, better on fresh seeds (robust.yaml)"
+    why = "a usual recipe, better than the finalist beside it (robust.yaml)"
     assert f"robust  #4 ConstantLR  lr 0.05, val loss 0.2500, {why}" in capsys.readouterr().out
     assert main(["export", "digits"]) == 0
     said = capsys.readouterr()
@@ -193,7 +193,7 @@ def test_a_recipe_that_diverged_on_the_fresh_seed_is_beaten(storage: Storage) ->
     chosen = robust(load(study), study)
     assert chosen is not None
     assert chosen.beside is not None
-    assert (chosen.beside.loss, chosen.recipe_wins) == (math.inf, False)
+    assert (chosen.beside.loss, chosen.beside.better) == (math.inf, False)
 
 
 def test_while_a_confirmation_has_not_decided_the_page_names_the_recipe(

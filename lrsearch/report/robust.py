@@ -64,6 +64,11 @@ class Beside:
     finalist: float
     seeds: int
 
+    @property
+    def better(self) -> bool:
+        """Whether the recipe is better than the finalist."""
+        return self.loss < self.finalist
+
 
 @dataclass(frozen=True)
 class Robust:
@@ -83,13 +88,8 @@ class Robust:
     @property
     def trial(self) -> TrialRow:
         """What to train with: the finalist, or the recipe where that is better."""
-        wins = self.beside is not None and self.recipe_wins
-        return self.beside.recipe if self.beside is not None and wins else self.finalist
-
-    @property
-    def recipe_wins(self) -> bool:
-        """Whether the recipe is better than the finalist."""
-        return self.beside is not None and self.beside.loss < self.beside.finalist
+        beside = self.beside
+        return beside.recipe if beside is not None and beside.better else self.finalist
 
     @property
     def bears(self) -> bool:
@@ -106,7 +106,7 @@ class Robust:
     @property
     def decided(self) -> bool:
         """Whether runs on fresh seeds say that :attr:`trial` is what to train with."""
-        return self.did_best or self.recipe_wins
+        return self.did_best or self.trial is not self.finalist
 
     @property
     def diverged(self) -> int:

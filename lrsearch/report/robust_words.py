@@ -22,7 +22,7 @@ def robust_line(found: Robust, best: int) -> str:
     """
     trial, many = found.finalist, f"of {len(found.raised)} finalists"
     what = f"{trial.family}, lr {trial.lr:.4g}"
-    if found.beside is not None and found.recipe_wins:
+    if found.beside is not None and found.beside.better:
         which = f"the {_best(found)} {many}, {what}" if found.raised else what
         return f"a usual recipe: {_over(found.beside)}, it beat {which} (robust.yaml)"
     if not found.raised and found.beside is not None:
@@ -53,7 +53,7 @@ def robust_sentence(found: Robust, best: TrialRow, export: str) -> str:
     """
     trial, raised = found.finalist, found.raised
     luck = "Luck favours high rates, which may fail on another seed."
-    if found.beside is not None and found.recipe_wins:
+    if found.beside is not None and found.beside.better:
         return _of_recipe(found, found.beside, best, export)
     if not raised and found.beside is not None:
         return f"It {_beat(found.beside)}."
@@ -113,13 +113,12 @@ def _of_recipe(found: Robust, beside: Beside, best: TrialRow, export: str) -> st
     own, its = _losses(beside)
     name = words.baselines([f"**{beside.recipe.baseline}**"])
     text = f"The lowest loss of the search, {words.loss(best.value)}, is that of {_what(best)}. "
-    which = "that one"
     if found.raised:
         text += f"Of {len(found.raised)} finalists "
         text += "it" if found.finalist.number == best.number else _what(found.finalist)
         text += f" did {_best(found)} {_RAISED}, {_seeds(found)}. "
     return (
-        f"{text}But {_over(beside)}, at their own rates, {name} came to {own} and {which} to "
+        f"{text}But {_over(beside)}, at their own rates, {name} came to {own} and that one to "
         f"{its}. {_writes(export, found.finalist)}"
     )
 
@@ -135,7 +134,7 @@ def robust_note(trial: int, best: int, export: str, recipe: str | None = None) -
     """
     why = f"it did best {_RAISED}"
     if recipe is not None:
-        why = f"it is the usual recipe {recipe}, and on fresh seeds the finalists were no better"
+        why = f"it is the usual recipe {recipe}, and the finalist beside it was no better"
     return (
         f"This is trial {trial}, also in robust.yaml: {why}. "
         f"The best of the search is in best.yaml ({words.code(f'{export} --trial {best}')})."

@@ -234,7 +234,7 @@ def print_status(status: dict[str, Any]) -> None:
         what = f"{_what(robust)}, val loss {words.loss(robust['val_loss'])}"
         best_at = "did best with its rates raised (robust.yaml)"
         if robust["baseline"]:
-            best_at = "a usual recipe, better on fresh seeds (robust.yaml)"
+            best_at = "a usual recipe, better than the finalist beside it (robust.yaml)"
         print_text(console, f"robust  #{robust['number']} {what}, {best_at}", indent=8)
     if status["confirmed"] is not None:
         says = status["confirmed"]["says"].replace("`", "").split("\n")
