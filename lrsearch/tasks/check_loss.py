@@ -51,6 +51,7 @@ def versions(value: Any) -> list[int]:
 
 
 def check_functions(task: Task) -> None:
+    """Loss, metric and transform are functions, and the loss has nothing of its own to learn."""
     for name in ("loss", "validation_loss", "metric", "transform"):
         given = getattr(task, name)
         if isinstance(given, type):
