@@ -524,6 +524,21 @@ def test_a_choice_stands_below_its_points_in_plain_words() -> None:
     assert axis.range == (-0.5, 2.5), "no choice is cut off at the end"
 
 
+def test_labels_of_a_narrow_panel_have_room_and_whole_numbers_no_halves() -> None:
+    for family, name, epochs in (
+        ("CosineAnnealingLR", "eta_min_ratio", 20),
+        ("StepLR", "step_size", 6),
+    ):
+        table = load(make_study(60, families=[family], prune=False, epochs=epochs))
+        figure = optuna_figures.slice_figure(table, family)
+        assert figure is not None
+        values = [t.params[f"{family}.{name}"] for t in table.complete]
+        assert max(values) - min(values) <= 4
+        assert name == "step_size" or max(values) / min(values) > 20
+        (axis,) = (axis for axis in figure.select_xaxes() if axis.title.text == name)
+        assert axis.dtick == 1, "powers of ten alone, whole numbers"
+
+
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     overall = Shares({"lr": 0.61, "scheduler": 0.09}, {"lr": 0.2, "scheduler": 0.1}, 60)
     within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {"eta_min": 0.1}, 20)

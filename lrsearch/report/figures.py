@@ -187,12 +187,18 @@ def _add_rail(figure: Figure) -> None:
     )  # fmt: skip
 
 
-def log_ticks(values: Sequence[float | None] = ()) -> dict[str, Any]:
-    """A log axis that labels 1, 2, 5 (each power of ten alone, if there are many), as 0.01."""
+def log_ticks(values: Sequence[float | None] = (), *, narrow: bool = False) -> dict[str, Any]:
+    """A log axis that labels 1, 2, 5 (each power of ten alone, if there are many), as 0.01.
+
+    Args:
+        values: What it is for.
+        narrow: A small panel of several, in which few labels have room.
+    """
     usable = [v for v in values if v is not None and math.isfinite(v) and v > 0]
     ratio = max(usable) / min(usable) if usable else 1.0
     # a single value is drawn with a decade on either side of it
-    dtick: Any = 1 if ratio > 2000 else "D2" if ratio > 5 or ratio == 1 else None
+    many = 20 if narrow else 2000
+    dtick: Any = 1 if ratio > many else "D2" if ratio > 5 or ratio == 1 else None
     return {
         "type": "log",
         "exponentformat": "power",

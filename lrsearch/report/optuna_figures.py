@@ -130,11 +130,15 @@ def slice_figure(table: StudyTable, family: str) -> Figure | None:
         param = str(axis.title.text or "")
         axis.title = {"text": html.escape(param.removeprefix(f"{family}."))}
         if axis.type == "log":
-            axis.update(log_ticks([t.params.get(param) for t in mine]))
+            axis.update(log_ticks([t.params.get(param) for t in mine], narrow=True))
         elif axis.type == "category":  # Optuna quotes its choices, and plotly halves the last
             choices = list(axis.categoryarray)
             said = [html.escape(choice.strip("'")) for choice in choices]
             axis.update(tickvals=choices, ticktext=said, range=[-0.5, len(choices) - 0.5])
+        else:
+            whole = [v for t in mine if isinstance(v := t.params.get(param), int)]
+            few = len(whole) == len(mine) and max(whole) - min(whole) <= 4
+            axis.update(dtick=1 if few else None, nticks=4)
     figure.update_layout(height=330, showlegend=False, coloraxis_showscale=False)
     return figure
 
