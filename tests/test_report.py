@@ -539,6 +539,17 @@ def test_labels_of_a_narrow_panel_have_room_and_whole_numbers_no_halves() -> Non
         assert axis.dtick == 1, "powers of ten alone, whole numbers"
 
 
+def test_few_epochs_and_few_stops_are_labelled_by_whole_numbers() -> None:
+    def ticks(trials: int, epochs: int) -> list[object]:
+        table = load(make_study(trials, epochs=epochs))
+        stops = figures.pruning_figure(pruning(table))
+        curves = optuna_figures.epochs_figure(table)
+        return [stops.layout.xaxis.dtick, stops.layout.yaxis.dtick, curves.layout.xaxis.dtick]
+
+    assert ticks(12, 5) == [1, 1, 1]
+    assert ticks(200, 30) == [None, None, None]
+
+
 def test_what_mattered_is_a_line_at_the_end_of_a_run() -> None:
     overall = Shares({"lr": 0.61, "scheduler": 0.09}, {"lr": 0.2, "scheduler": 0.1}, 60)
     within = Shares({"lr": 0.5, "eta_min": 0.3, "T_max": 0.05}, {"eta_min": 0.1}, 20)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lrsearch.report import words
 from lrsearch.report.style import (
     BLUE,
-    GREY,
     LEGEND_ABOVE,
     LEGEND_BELOW,
     MIDDLE_GREY,
+    PRUNED,
     VERMILION,
     family_style,
     figure_layout,
@@ -274,7 +274,7 @@ def pruning_figure(rows: PruningTable) -> Figure:
     epochs = list(range(1, max(1, rows.budget) + 1))
     everyone = rows.finished
     gone = [0] * (len(epochs) + 1)
-    for status, color in (("pruned", BLUE), ("diverged", VERMILION)):
+    for status, color in (("pruned", PRUNED), ("diverged", VERMILION)):
         stops = Counter(e for family in rows.stops[status].values() for e in family)
         if not stops:
             continue
@@ -297,14 +297,14 @@ def pruning_figure(rows: PruningTable) -> Figure:
         yaxis="y2",
         mode="lines",
         name="still training",
-        line={"color": GREY, "width": 2, "shape": "hvh"},
+        line={"color": BLUE, "width": 2, "shape": "hvh"},
         hovertemplate="epoch %{x}: %{y:.0%} of trials train<extra></extra>",
     )
     figure.update_layout(
         barmode="stack",
         bargap=0.25,
         height=360,
-        yaxis={"title": "trials stopped"},
+        yaxis={"title": "trials stopped", **whole_ticks(max(gone))},
         yaxis2={
             "overlaying": "y",
             "side": "right",
@@ -318,5 +318,10 @@ def pruning_figure(rows: PruningTable) -> Figure:
         },
         legend=LEGEND_ABOVE,
     )
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", **whole_ticks(len(epochs)))
     return figure
+
+
+def whole_ticks(most: int) -> dict[str, Any]:
+    """An axis of counts up to ``most``: where it has room for halves, it labels none."""
+    return {"dtick": 1} if most <= 10 else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lrsearch.optuna_helpers import experiments_allowed, optuna_logs_errors_only
-from lrsearch.report.figures import log_ticks, loss_axis
+from lrsearch.report.figures import log_ticks, loss_axis, whole_ticks
 from lrsearch.report.light_study import as_study, frozen, study_of
 from lrsearch.report.style import BLUE, LEGEND_ABOVE, VERMILION, family_style, lay_out
 from lrsearch.report.tables import StudyTable, TrialRow
@@ -83,7 +83,7 @@ def epochs_figure(table: StudyTable) -> Figure:
         )
     losses = [v for trace in figure.data for v in trace.y]
     figure.update_yaxes(title="validation loss", **loss_axis(losses))
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", **whole_ticks(table.budget or 0))
     figure.update_layout(height=420, showlegend=False)
     return figure
 

@@ -18,6 +18,8 @@ PURPLE, SKY, VIOLET, GREY = "#CC79A7", "#56B4E9", "#7A4FE0", "#6D6D6D"
 
 MIDDLE_GREY = "rgba(127,127,127,0.95)"
 """For what stands beside the families in a figure; it shows on light and on dark pages."""
+PRUNED = "#9AA0A8"
+"""Of what was stopped early, as on the page."""
 PALETTE: tuple[str, ...] = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, VIOLET, GREY)
 """Colours for lines that are not families (parameter values, arms), in order of use."""
 
