@@ -776,6 +776,24 @@ def test_two_trials_of_one_schedule_draw_the_same_numbers(kind: str) -> None:
     assert found[0] == found[1]
 
 
+def test_initial_weights_that_numpy_and_python_draw_are_the_same_in_all_trials() -> None:
+    def model() -> nn.Module:
+        net = mlp(6, 8, 3)
+        first, last = net[0], net[-1]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # noqa: PT018
+        with torch.no_grad():
+            first.weight.copy_(torch.from_numpy(np.random.randn(8, 6)))
+            last.bias.fill_(random.random())
+        return net
+
+    found = []
+    for kind in (False, False, True):
+        one = runner(vectors(model), kind)
+        one.add(0, Schedule("ConstantLR", 0.05, 1))
+        found.append(one.epoch()[0].val_loss)
+    assert found[0] == found[1] == pytest.approx(found[2])
+
+
 @pytest.mark.parametrize("kind", ["python", "numpy", "torch", "workers"])
 def test_a_resumed_trial_draws_the_numbers_that_it_would_have_drawn(kind: str) -> None:
     train, validation = loaders(kind)

@@ -16,7 +16,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
-from lrsearch.training.device import random_numbers_kept
+from lrsearch.training.device import random_numbers_kept, random_seed
 
 CHUNK_ELEMENTS = 1 << 19
 """Input elements gathered at once on a CPU: a few small batches, or one large one."""
@@ -315,6 +315,6 @@ def _outputs(task: Task, data: Split, device: torch.device) -> int:
 
 def seeded_model(task: Task, seed: int) -> nn.Module:
     """The task's model on the CPU with the initial weights that all trials of a seed share."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with random_seed(torch.device("cpu"), seed):
+        torch.manual_seed(seed)  # for what is made on a device as well
         return task.model()
