@@ -359,6 +359,30 @@ def traced() -> nn.Module:
     return module
 
 
+class Latecomer(nn.Linear):
+    """Makes a parameter when it sees its first batch."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.scale: nn.Parameter | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            self.scale = nn.Parameter(torch.ones(2))
+        return super().forward(x) * self.scale
+
+
+LOADED = nn.Linear(4, 4)
+NORM = nn.BatchNorm1d(4).requires_grad_(False)
+DRAWS = np.random.default_rng(0)
+
+
+def drawn() -> nn.Module:
+    layer = nn.Linear(4, 2)
+    nn.init.constant_(layer.bias, DRAWS.normal())
+    return layer
+
+
 class NoLength:
     def __iter__(self) -> Iterator[Any]:
         return iter([(X, Y)])
@@ -442,6 +466,23 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "lazy modules": (
         {"model": lambda: nn.Sequential(nn.LazyLinear(2))},
         "Sequential has lazy modules, whose parameters are made by the first batch; write",
+    ),
+    "parameters that are made by the first batch": (
+        {"model": Latecomer},
+        r"the model Latecomer makes parameters when it runs \(scale\), which the optimizer does",
+    ),
+    "the same model for each trial": (
+        {"model": lambda: nn.Sequential(LOADED, nn.Linear(4, 2))},
+        r"two models of Sequential train the same parameters \(0.weight\), so each trial would go "
+        r"on from .*; make them in the model function, or copy.deepcopy what is loaded",
+    ),
+    "the same statistics for each trial": (
+        {"model": lambda: nn.Sequential(NORM, nn.Linear(4, 2))},
+        r"two models of Sequential share a part that training changes \(0.running_mean\), so each",
+    ),
+    "initial weights from a generator of its own": (
+        {"model": drawn},
+        r"two models of Linear begin with other numbers \(bias\) under the same seed, and trials",
     ),
     "no parameters": ({"model": nn.ReLU}, "ReLU has no trainable parameters"),
     "wrong features": (
@@ -840,6 +881,21 @@ def test_a_list_of_samples_is_a_dataset_and_one_of_batches_stays(samples: Any) -
 
 def test_a_loss_may_have_parameters_that_are_fixed() -> None:
     check(as_task({**GOOD, "loss": Heated().requires_grad_(False)}, "t"))
+
+
+def test_trials_may_share_what_is_fixed() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.teacher, self.head = LOADED, nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                x = self.teacher(x)
+            out: torch.Tensor = self.head(x)
+            return out
+
+    check(as_task({**GOOD, "model": Net}, "t"))
 
 
 def test_a_loss_may_draw_random_numbers() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.utils.data import DataLoader
 
 from lrsearch.divergence import DIVERGED_LOSS
@@ -25,6 +24,7 @@ from lrsearch.tasks.check_loss import (
     is_float,
     versions,
 )
+from lrsearch.tasks.check_model import Twin, made, same
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
 from lrsearch.tasks.samples import joined
@@ -39,10 +39,11 @@ def check(task: Task, device: torch.device | None = None) -> None:
         device: Where; None = the CPU. Data and model are moved there.
 
     Raises:
-        LrsearchError: The first mistake found: no model, a model that does not fit the data,
-            parameter groups that no optimizer takes, a loss that is no finite scalar or does not
-            depend on the model, an empty loader, batches that are no (x, y), labels out of range,
-            a metric that is no number.
+        LrsearchError: The first mistake found: no model, models that share what they train or
+            begin with other weights, a model that does not fit the data, parameter groups that no
+            optimizer takes, a loss that is no finite scalar or does not depend on the model, an
+            empty loader, batches that are no (x, y), labels out of range, a metric that is no
+            number.
 
     Example:
         >>> check(load_task("digits"))
@@ -52,7 +53,8 @@ def check(task: Task, device: torch.device | None = None) -> None:
     before = versions(targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _made(task, device)
+        model = made(task, device)
+        twin = Twin(task, model)
         check_functions(task)
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
@@ -66,6 +68,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
                 "or no_grad() in the way?)",
             )
         call(task, "the backward pass", loss.backward)
+        twin.after_step(model)
         check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
@@ -98,7 +101,7 @@ def load_test(task: Task, device: torch.device | None = None) -> Data | None:
     def attempt(where: torch.device) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            _evaluate(on_device(task, where), _made(task, where), data, "test", where)
+            _evaluate(on_device(task, where), made(task, where), data, "test", where)
 
     here_or_there(attempt, device)
     return data
@@ -125,27 +128,6 @@ def _evaluate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some warn of so few samples
             _scalar(task, "metric", task.metric, outputs, y, "" if task.validation_loss else few)
-
-
-def _made(task: Task, device: torch.device | None) -> nn.Module:
-    model = call(task, "making the model", task.model)
-    if not isinstance(model, nn.Module):
-        raise wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise wrong(
-            task,
-            f"the model {type(model).__name__} is scripted or traced, and torch cannot copy such "
-            "a module for training; give the plain one (--compile compiles it)",
-        )
-    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise wrong(
-            task,
-            f"the model {type(model).__name__} has lazy modules, whose parameters are made by the "
-            "first batch; write their sizes out, or run a batch through it in the model function",
-        )
-    if not any(p.requires_grad for p in model.parameters()):
-        raise wrong(task, f"the model {type(model).__name__} has no trainable parameters")
-    return model.to(device or CPU).train()
 
 
 def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tuple[Any, Any]:
@@ -178,7 +160,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
     if task.transform is not None:
         what = f"transform of {shape(x)}"
         given, x = x, _unchanged(task, what, task.transform, x, data)
-        if isinstance(data, Split) and not _same(x, call(task, what, task.transform, given)):
+        if isinstance(data, Split) and not same(x, call(task, what, task.transform, given)):
             raise wrong(
                 task,
                 "transform gives something else when it is called again, and samples that are "
@@ -201,20 +183,13 @@ def _unchanged(task: Task, what: str, function: Callable[[Any], Any], x: Any, da
         return call(task, what, function, x)
     given = x.clone()
     result = call(task, what, function, given)
-    if not _same(given, x):
+    if not same(given, x):
         raise wrong(
             task,
             f"{what} changes its inputs in place; let it make new ones (x - 1, not x -= 1 or "
             "x.sub_(1))",
         )
     return result
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether tensors are equal, with NaN wherever the other has it."""
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
-        return type(a) is type(b)
-    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _scalar(

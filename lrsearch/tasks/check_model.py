@@ -1,0 +1,128 @@
+"""What is wrong with the model that a task makes, and with what one model has of another."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from lrsearch.tasks.mistakes import CPU, call, wrong
+from lrsearch.tasks.task import Task
+
+
+def made(task: Task, device: torch.device | None) -> nn.Module:
+    """A model as every trial begins with it, on the device, in training mode."""
+    model = _seeded(task)
+    if not isinstance(model, nn.Module):
+        raise wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
+    name = type(model).__name__
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise wrong(
+            task,
+            f"the model {name} is scripted or traced, and torch cannot copy such "
+            "a module for training; give the plain one (--compile compiles it)",
+        )
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise wrong(
+            task,
+            f"the model {name} has lazy modules, whose parameters are made by the "
+            "first batch; write their sizes out, or run a batch through it in the model function",
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise wrong(task, f"the model {name} has no trainable parameters")
+    return model.to(device or CPU).train()
+
+
+def _seeded(task: Task) -> Any:
+    """What the task makes under fixed seeds, which it leaves as they were."""
+    others = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            return call(task, "making the model", task.model)
+        finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])
+
+
+class Twin:
+    """A second model of the task, by which one sees whether each trial has its own.
+
+    Args:
+        task: The task.
+        model: The first one, before it has run.
+
+    Raises:
+        LrsearchError: They begin with other weights.
+    """
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        self._task = task
+        self._kind = type(model).__name__
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._twin = made(task, None)
+        weights = self._twin.state_dict()
+        for name, value in model.state_dict().items():
+            if isinstance(value, Tensor) and not same(value.cpu(), weights.get(name)):
+                raise wrong(
+                    task,
+                    f"two models of {self._kind} begin with other numbers ({name}) under the same "
+                    "seed, and trials would differ by more than the schedule; draw them with the "
+                    "functions of torch, numpy or random (a generator of your own goes on)",
+                )
+        self._before = {name: b.clone() for name, b in self._twin.named_buffers()}
+        self._gradients = _gradients(self._twin)
+
+    def after_step(self, model: nn.Module) -> None:
+        """Look again when the first model has run in training, and its loss backward.
+
+        Raises:
+            LrsearchError: It has other parameters now, or trains those of the second one, too.
+        """
+        gradients = _gradients(self._twin)
+        trained = {key for key, gradient in gradients.items() if gradient != self._gradients[key]}
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in self._names and parameter.requires_grad:
+                raise wrong(
+                    self._task,
+                    f"the model {self._kind} makes parameters when it runs ({name}), which the "
+                    "optimizer does not know; make them in __init__",
+                )
+            if id(parameter) in trained:
+                raise wrong(
+                    self._task,
+                    f"two models of {self._kind} train the same parameters ({name}), so each "
+                    "trial would go on from where the last one has ended; make them in the model "
+                    "function, or copy.deepcopy what is loaded outside of it",
+                )
+        for name, value in self._twin.named_buffers():
+            if not same(value, self._before.get(name)):
+                raise wrong(
+                    self._task,
+                    f"two models of {self._kind} share a part that training changes ({name}), so "
+                    "each trial would go on from where the last one has ended; make it in the "
+                    "model function, copy.deepcopy it, or keep it in evaluation mode",
+                )
+
+
+def _gradients(model: nn.Module) -> dict[int, tuple[int, int] | None]:
+    """By parameter which gradient it has, and how often that was changed."""
+    return {
+        id(p): None if p.grad is None else (id(p.grad), p.grad._version)
+        for p in model.parameters()
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether tensors are equal, with NaN wherever the other has it; all else by its type."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+        return type(a) is type(b)
+    if a.layout is not torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    return bool(((a == b) | ((a != a) & (b != b))).all())
