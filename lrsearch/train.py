@@ -131,6 +131,7 @@ def train(
             device=plan.device,
             precision=plan.choice.precision,
             unsaved=runner.unsaved(0),
+            seed=plan.config.seed,
         )
     name = plan.task.metric_name if plan.task.metric else ""
     result = Trained(schedule, tuple(done), loss, metric, name, ())

@@ -325,6 +325,34 @@ def test_test_data_see_the_buffers_that_a_state_dict_leaves_out(fused: bool) -> 
     assert loss == pytest.approx(result.val_loss, rel=1e-5)
 
 
+class Projected(nn.Module):
+    """Draws a projection when it is made, and keeps it where no state_dict has it."""
+
+    def __init__(self, width: int, plain: bool) -> None:
+        super().__init__()
+        matrix = torch.randn(6, width) / 6
+        self.matrix: Any = matrix if plain else matrix.numpy()
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x @ torch.as_tensor(self.matrix))
+        return out
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("width", [8, 1000])
+@pytest.mark.parametrize("plain", [False, True])
+def test_test_data_see_what_a_model_has_drawn_and_no_state_dict_has(
+    fused: bool, width: int, plain: bool
+) -> None:
+    task = vectors(lambda: Projected(width, plain))
+    one = runner(task, fused)
+    one.add(0, Schedule("ConstantLR", 0.05, 2))
+    result = [one.epoch()[0] for _ in range(2)][-1]
+    loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
+    assert loss == pytest.approx(result.val_loss, rel=1e-5)
+
+
 class Late(nn.Linear):
     """Makes a buffer when it first runs."""
 
@@ -606,6 +634,105 @@ def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_t
     one.remove(0)
     one.add(0, schedule)
     assert losses(one.epoch()[0]) == losses(results[0])
+
+
+class Remembers(nn.Module):
+    """Goes on from its outputs for the last batch, as recurrent layers may."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.cell, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+        self.kept: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.tanh(self.cell(x) + self.last())
+        self.keep(out.detach())
+        given: Tensor = self.head(out)
+        return given
+
+    def last(self) -> Any:
+        return 0 if self.kept is None else self.kept.mean(0)
+
+    def keep(self, out: Tensor) -> None:
+        self.kept = out
+
+
+class InTuple(Remembers):
+    def last(self) -> Any:
+        return 0 if self.kept is None else self.kept[1][0].mean(0)
+
+    def keep(self, out: Tensor) -> None:
+        self.kept = 1, (out, out)
+
+
+class InList(Remembers):
+    """One that two names have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = self.also = [torch.zeros(1, 8)]
+
+    def last(self) -> Any:
+        return self.also[0].mean(0)
+
+    def keep(self, out: Tensor) -> None:
+        self.kept[0] = out
+
+
+class InDict(InTuple):
+    def keep(self, out: Tensor) -> None:
+        self.kept = {1: [out]}
+
+
+class Draws(Remembers):
+    """Adds noise of a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.Generator()
+
+    def last(self) -> Any:
+        return torch.randn(8, generator=self.kept)
+
+    def keep(self, out: Tensor) -> None:
+        pass
+
+
+class DrawsOfNumpy(Draws):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = np.random.default_rng(0)
+
+    def last(self) -> Any:
+        return torch.from_numpy(self.kept.normal(size=8)).float()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Remembers, lambda: Remembers(1000), InTuple, InList, InDict, Draws, DrawsOfNumpy],
+    ids=["tensor", "large tensor", "tuple", "list", "dict", "generator", "numpy's generator"],
+)
+def test_what_a_model_remembers_of_the_last_batch_goes_on_with_a_state(
+    model: Callable[[], nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    task, schedule = vectors(model), Schedule("ConstantLR", 0.05, 4)
+
+    def single() -> SingleRunner:  # a compiled model is made once, for all trials
+        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+        return SingleRunner(task, **options, compile=True)
+
+    one, other = single(), single()
+    one.add(0, schedule)
+    results = [one.epoch()[0] for _ in range(2)]
+    save(tmp_path / "trial.pt", one.state(0))
+    results += [one.epoch()[0] for _ in range(2)]
+    other.add(0, schedule, load(tmp_path / "trial.pt"))
+    assert [losses(other.epoch()[0]) for _ in range(2)] == [*map(losses, results[2:])]
+    one.remove(0)
+    one.add(0, schedule)
+    assert losses(one.epoch()[0]) == losses(results[0])
+    assert why_not_fused(task, "SGD") is not None
 
 
 class Looking(nn.Module):

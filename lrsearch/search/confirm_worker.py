@@ -93,18 +93,19 @@ class TestData:
         self._plan = plan
         self._data = load_test(plan.task, plan.device)
 
-    def __call__(self, weights: Mapping[str, Any], unsaved: Mapping[str, Any]) -> dict[str, float]:
+    def __call__(self, runner: Runner, key: int, seed: int) -> dict[str, float]:
         """``test_loss`` and ``test_metric`` of a model; nothing for a task without test data."""
         plan = self._plan
         if self._data is None:
             return {}
         loss, metric = evaluate(
             plan.task,
-            weights,
+            runner.weights(key),
             self._data,
             device=plan.device,
             precision=plan.choice.precision,
-            unsaved=unsaved,
+            unsaved=runner.unsaved(key),
+            seed=seed,
         )
         return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
 
@@ -177,7 +178,7 @@ class ConfirmWorker(Worker):
         assert resident.last is not None
         of_search = "of" in self.arms[str(resident.trial.user_attrs["arm"])]
         if state is TrialState.COMPLETE and self.test is not None and not of_search:
-            found = self.test(self.runner.weights(key), self.runner.unsaved(key))
+            found = self.test(self.runner, key, self.seed)
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
             trials.set_user_attrs(self.storage, key, finite)
         attrs = resident.trial.user_attrs

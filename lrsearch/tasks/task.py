@@ -86,7 +86,8 @@ class Task:
     Args:
         name: Name for the screen, and for a study made from Python; ``lrsearch run`` calls the
             study after the object or its file, or by ``--name``.
-        model: Makes a fresh model; called under a fixed seed, so all trials start alike.
+        model: Makes a fresh model; called under a fixed seed (of torch, numpy and Python), so all
+            trials start alike. Generators that it keeps are set for each epoch.
         train: Training samples: a :class:`Split`, or any iterable (DataLoader) of (x, y) batches.
             x goes to the model as it is, y to the loss; both may be tensors, tuples or dicts
             (``examples/dict_batches.py``). Where the loss needs no targets, y is x again;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,12 +227,18 @@ def begin(data: Any, seed: int, epoch: int) -> None:
     parts.append(getattr(batch_sampler, "sampler", None))
     while (data := getattr(data, "dataset", None)) is not None:  # a Subset has one, too
         parts += [data, getattr(data, "transform", None)]
+    set_generators(parts, epoch_seed(seed, epoch))
     for part in parts:
-        for value in getattr(part, "__dict__", {}).values():
-            _set(value, epoch_seed(seed, epoch))
         set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
+
+
+def set_generators(parts: Iterable[Any], seed: int) -> None:
+    """Set the generators that are attributes of these objects."""
+    for part in parts:
+        for value in getattr(part, "__dict__", {}).values():
+            _set(value, seed)
 
 
 def _set(generator: Any, seed: int) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lrsearch.tasks.batch import parts_of, to_device
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,11 +43,12 @@ def unsaved(model: nn.Module) -> dict[str, Tensor]:
 ATTRIBUTE = ":attribute"
 """Ends the name of what is no buffer, in what a state_dict leaves out."""
 MOST_COUNTED = 4096
-"""A plain tensor of more numbers is a constant, such as a mask: checkpoints need not carry it."""
+"""A plain tensor of more numbers is a constant, such as a mask, until a step has changed it."""
 
 
 def attributes(module: nn.Module, held: Collection[int] = ()) -> dict[str, Any]:
-    """Numbers and tensors that a module of the user's own keeps as they are: counters, mostly.
+    """Numbers and tensors that a module of the user's own keeps as they are, or in tuples, lists
+    and dicts: counters, and what a recurrent layer remembers.
 
     Args:
         module: The module.
@@ -56,14 +60,35 @@ def attributes(module: nn.Module, held: Collection[int] = ()) -> dict[str, Any]:
     return {
         key: value
         for key, value in vars(module).items()
-        if (type(value) in (bool, int, float) and key != "training")
-        or (
-            type(value) is Tensor
-            and value.is_leaf
-            and not value.requires_grad
-            and _place(value) not in held
-        )
+        if key not in _TORCH and _is_kept(value, held)
     }
+
+
+_TORCH = vars(nn.Module()).keys()
+"""Attributes of every module, such as ``training``."""
+
+
+def _is_kept(value: Any, held: Collection[int]) -> bool:
+    """Whether it is a number, a plain tensor, or several of nothing else."""
+    if type(value) in (tuple, list, dict):
+        parts = parts_of(value)
+        return bool(parts) and all(_is_kept(part, held) for part in parts)
+    if type(value) is not Tensor:
+        return type(value) in (bool, int, float)
+    return value.is_leaf and not value.requires_grad and _place(value) not in held
+
+
+def _put(module: nn.Module, key: str, value: Any) -> None:
+    """Set an attribute; a list or dict stays the one that others may know."""
+    own = vars(module).get(key)
+    if type(own) is type(value) is list:
+        own[:] = value
+    elif type(own) is type(value) is dict:
+        new = dict(value)
+        own.clear()
+        own.update(new)
+    else:
+        setattr(module, key, value)
 
 
 def places(model: nn.Module) -> set[int]:
@@ -79,14 +104,41 @@ def _place(value: Tensor) -> int:
         return id(value)
 
 
-def left_out(model: nn.Module) -> dict[str, Any]:
-    """All that ``state_dict`` leaves out: buffers, and the attributes of each module."""
+def constants(*models: nn.Module) -> dict[int, tuple[Tensor, int]]:
+    """The large plain tensors of models, and how often each was changed, by their ids."""
+    return {
+        id(value): (value, _changes(value))
+        for model in models
+        for module in model.modules()
+        for value in attributes(module).values()
+        if isinstance(value, Tensor) and value.numel() > MOST_COUNTED
+    }
+
+
+def _changes(value: Tensor) -> int:
+    return 0 if value.is_inference() else value._version
+
+
+def _is_fixed(value: Any, fixed: Mapping[int, tuple[Tensor, int]]) -> bool:
+    known = fixed.get(id(value))
+    return known is not None and known[1] == _changes(value)
+
+
+def left_out(
+    model: nn.Module, fixed: Mapping[int, tuple[Tensor, int]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """All that ``state_dict`` leaves out: buffers, and the attributes of each module.
+
+    Args:
+        model: The model.
+        fixed: Its :func:`constants` when it was made, left out until a step has changed them.
+    """
     held = places(model)
     kept = {
         f"{path}.{key}{ATTRIBUTE}": value
         for path, module in model.named_modules()
         for key, value in attributes(module, held).items()
-        if not isinstance(value, Tensor) or value.numel() <= MOST_COUNTED
+        if not _is_fixed(value, fixed)
     }
     return {**unsaved(model), **kept}
 
@@ -104,10 +156,10 @@ def load_state(model: nn.Module, state: Mapping[str, Any], left_out: Mapping[str
         value = left_out[name]
         if path in modules:
             own = vars(modules[path]).get(key)
-            if isinstance(value, Tensor):
-                value = value.to(device)
-                value = shared.setdefault(id(own), value) if isinstance(own, Tensor) else value
-            setattr(modules[path], key, value)
+            value = to_device(value, device)
+            if isinstance(own, Tensor) and isinstance(value, Tensor):
+                value = shared.setdefault(id(own), value)
+            _put(modules[path], key, value)
     left_out = {n: value for n, value in left_out.items() if not n.endswith(ATTRIBUTE)}
     for name, value in {**state, **left_out}.items():
         path, _, key = name.rpartition(".")
@@ -146,7 +198,7 @@ def made_alike(model: nn.Module, other: nn.Module) -> None:
     for own, given in zip(model.modules(), other.modules(), strict=True):
         for key in attributes(own, held).keys() | attributes(given, held).keys():
             if key in vars(given):
-                setattr(own, key, vars(given)[key])
+                _put(own, key, vars(given)[key])
             else:
                 delattr(own, key)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.samples import count, joined
-from lrsearch.tasks.task import Data, Task, fresh_model, on_device
+from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
-from lrsearch.training.batches import evaluation_batches
+from lrsearch.training.batches import evaluation_batches, seeded_model, set_generators
 from lrsearch.training.copies import load_state
 
 Batches = Callable[[], Iterator[tuple[Any, Any]]]
@@ -27,6 +27,7 @@ def evaluate(
     device: torch.device,
     precision: str = "fp32",
     unsaved: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> tuple[float, float | None]:
     """Loss and metric of a model on a part of the data, such as ``task.test()``.
 
@@ -37,13 +38,14 @@ def evaluate(
         device: Where.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         unsaved: What the state_dict leaves out, as ``Runner.unsaved`` gives it.
+        seed: Of the training: what is drawn for a model and is in neither, is drawn again.
 
     Returns:
         The loss (``task.validation_loss`` where there is one), and the metric or None.
     """
     devices.prepare(device)
     task = on_device(task, device)
-    model = fresh_model(task)
+    model = seeded_model(task, seed)
     load_state(model, weights, unsaved or {})
     model = devices.place(model, device)
     batches = evaluation_batches(task, data, device)
@@ -75,6 +77,7 @@ def measure(
             if part is None:
                 break
             x, y = part
+            set_generators(model.modules(), i)
             with devices.autocast(device, precision):
                 out = model(x)
         out = as_float(out)

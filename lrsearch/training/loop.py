@@ -26,9 +26,17 @@ from lrsearch.training.batches import (
     epoch_seed,
     evaluation_batches,
     seeded_model,
+    set_generators,
     training_batches,
 )
-from lrsearch.training.copies import lay_out, left_out, load_state, made_alike, snapshot
+from lrsearch.training.copies import (
+    constants,
+    lay_out,
+    left_out,
+    load_state,
+    made_alike,
+    snapshot,
+)
 from lrsearch.training.evaluation import measure
 from lrsearch.training.runner import EpochResult, next_validation
 
@@ -47,6 +55,7 @@ class Trial:
         optimizer: Fresh for each trial.
         scheduler: Built by the schedule on that optimizer.
         fastest: Its parameter group with the highest rate, which the history shows.
+        fixed: Large tensors of model and average as they were made, which no state holds.
         scaler: Loss scale, for fp16.
         epoch: Epochs finished.
         step: Optimizer steps taken.
@@ -60,6 +69,7 @@ class Trial:
     optimizer: Optimizer
     scheduler: LRScheduler
     fastest: int
+    fixed: dict[int, tuple[Tensor, int]]
     scaler: torch.amp.GradScaler | None = None
     epoch: int = 0
     step: int = 0
@@ -70,9 +80,9 @@ class SingleRunner:
     """Trains trials one by one (a :class:`~lrsearch.training.runner.Runner`).
 
     No host synchronisation within an epoch; data, augmentation and losses stay on the device.
-    Initial weights and, per epoch, batch order, augmentation and dropout depend on ``seed`` only,
-    so all trials share them, and a trial that goes on from a saved state is the undisturbed one
-    (bit for bit on a CPU).
+    Initial weights and, per epoch, batch order, augmentation and what is drawn, also by generators
+    of the model, depend on ``seed`` only: all trials share them, and a trial that goes on from a
+    saved state is the undisturbed one (bit for bit on a CPU).
 
     Args:
         task: What is trained.
@@ -136,14 +146,16 @@ class SingleRunner:
         )
         rates = [group["lr"] for group in optimizer.param_groups]  # some schedulers change them
         scheduler = build_scheduler(schedule, optimizer, self._batches.steps, task.validate_every)
+        average = WeightAverage(model, self._batches.steps)
         trial = Trial(
             schedule=schedule,
             model=model,
             run=run,
-            average=WeightAverage(model, self._batches.steps),
+            average=average,
             optimizer=optimizer,
             scheduler=scheduler,
             fastest=rates.index(max(rates)),
+            fixed=constants(model, average.model),
             scaler=devices.grad_scaler(self._device, self._precision),
         )
         if state is not None:
@@ -163,7 +175,7 @@ class SingleRunner:
             "lr": trial.lr,
             "model": trial.model.state_dict(),
             "average": trial.average.current().state_dict(),
-            "unsaved": [left_out(trial.model), left_out(trial.average.model)],
+            "unsaved": [left_out(m, trial.fixed) for m in (trial.model, trial.average.model)],
             "optimizer": trial.optimizer.state_dict(),
             "scheduler": trial.scheduler.state_dict(),
         }
@@ -178,7 +190,7 @@ class SingleRunner:
         return copied
 
     def unsaved(self, key: int) -> dict[str, Any]:
-        """What a state_dict leaves out: buffers (``persistent=False``), counters."""
+        """What a state_dict leaves out: non-persistent buffers, plain tensors, counters."""
         copied: dict[str, Any] = snapshot(left_out(self._trials[key].model))
         return copied
 
@@ -204,7 +216,9 @@ class SingleRunner:
         goal = next_validation(trial.epoch, self._task.validate_every, trial.schedule.epochs)
         total, samples = torch.zeros((), device=self._device), 0
         while trial.epoch < goal:
-            with devices.random_seed(self._device, epoch_seed(self._seed, trial.epoch)):
+            seed = epoch_seed(self._seed, trial.epoch)
+            with devices.random_seed(self._device, seed):
+                set_generators(trial.model.modules(), seed)
                 samples += self._train(trial, total)
             trial.epoch += 1
         measured = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.batch import as_float, parts_of
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.copies import attributes, copied
@@ -150,13 +150,18 @@ def _numbers(model: nn.Module) -> dict[tuple[str, str], float]:
 
 
 def _tensors(model: nn.Module) -> dict[tuple[str, str], Tensor]:
-    """Copies of the tensors that modules of the user's own keep as plain attributes."""
+    """What modules of the user's own keep as plain attributes, tensors and numbers in a row."""
     return {
-        (name, key): value.clone()
+        (name, key): torch.cat([part.to_dense().flatten() for part in _parts(value)])
         for name, module in model.named_modules()
         for key, value in attributes(module).items()
-        if isinstance(value, Tensor)
     }
+
+
+def _parts(value: Any) -> list[Tensor]:
+    """The tensors and numbers of a tensor, a number, or a tuple, list or dict of them."""
+    parts = parts_of(value) if isinstance(value, (tuple, list, dict)) else []
+    return [t for part in parts for t in _parts(part)] or [torch.as_tensor(value)]
 
 
 def _apart(one: Tensor, other: Tensor, rounding: float = 1e-7) -> float:
