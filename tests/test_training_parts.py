@@ -385,6 +385,97 @@ class Rateless(torch.optim.Optimizer):
         super().__init__(params, {"step_size": step_size})
 
 
+class Matrices(torch.optim.SGD):
+    """Takes matrices alone, as Muon does."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr, momentum=0.9)
+        if any(p.dim() != 2 for group in self.param_groups for p in group["params"]):
+            raise ValueError("only matrices")
+
+
+class Both(torch.optim.Optimizer):
+    """One optimizer for matrices, and one for the rest, both inside."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+        given = [p for group in self.param_groups for p in group["params"]]
+        rest = [p for p in given if p.dim() != 2]
+        self.inner = Matrices([p for p in given if p.dim() == 2], lr), torch.optim.Adam(rest, lr)
+
+    def step(self, closure: Any = None) -> None:
+        for inner in self.inner:
+            inner.param_groups[0]["lr"] = self.param_groups[0]["lr"]
+            inner.step()
+
+
+class BothSaved(Both):
+    def state_dict(self) -> dict[str, Any]:
+        return {"own": super().state_dict(), "inner": [each.state_dict() for each in self.inner]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict["own"])
+        for each, state in zip(self.inner, state_dict["inner"], strict=True):
+            each.load_state_dict(state)
+
+
+class OwnRate(BothSaved):
+    """Whose inner optimizers are not told of a schedule."""
+
+    def step(self, closure: Any = None) -> None:
+        for inner in self.inner:
+            inner.step()
+
+
+class Wrapper(torch.optim.SGD):
+    """Has no state of torch's."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr)
+        del self._optimizer_state_dict_pre_hooks
+
+
+class TwoSteps(torch.optim.SGD):
+    """Wants to be called otherwise, as SAM does."""
+
+    def step(self, closure: Any = None) -> None:
+        raise NotImplementedError("call first_step and second_step")
+
+
+HERE = "tests.test_training_parts"
+
+
+@pytest.mark.parametrize("kind", [Matrices, BothSaved])
+def test_an_own_optimizer_may_take_matrices_alone_or_have_others_inside(kind: type) -> None:
+    name = f"{HERE}:{kind.__name__}"
+    assert resolve_optimizer(name, {}) == (name, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            Both,
+            "goes on otherwise when its state is saved and loaded, .*: let state_dict and load",
+        ),
+        (
+            OwnRate,
+            r"steps as far at another rate: let its step use group\['lr'\] of its param_gro",
+        ),
+        (Wrapper, "fails when its state is saved and loaded, as after an interruption: Attribute"),
+        (
+            TwoSteps,
+            r"fails when it steps: NotImplementedError: call first_step .* \(test_training_",
+        ),
+    ],
+)
+def test_an_own_optimizer_that_would_train_wrongly_is_told_what_to_mend(
+    kind: type, message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"optimizer {HERE}:{kind.__name__} {message}"):
+        resolve_optimizer(f"{HERE}:{kind.__name__}", {})
+
+
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_of_torch_can_be_built_and_takes_a_step(name: str) -> None:
     exact, args = resolve_optimizer(name.lower(), {})

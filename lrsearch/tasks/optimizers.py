@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lrsearch.errors import LrsearchError, UsageError, brief, suggestion, unknown
 from lrsearch.schedules.ranges import as_number
 from lrsearch.schedules.trace import without_training
+from lrsearch.tasks.check_optimizer import RATE, check_own
 from lrsearch.tasks.plain import checked, plain
 
 USUAL: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9, "nesterov": True}}
@@ -163,7 +164,7 @@ def usual_range(optimizer: str | type[Optimizer], lr: float) -> tuple[float, flo
 def resolve_optimizer(
     name: str, args: Mapping[str, Any], device: torch.device | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The exact class name and the full arguments, tried in a step of one parameter.
+    """The exact class name and the full arguments, tried in a step or a few.
 
     Args:
         name: A class of ``torch.optim`` in any case, or ``package.module:Class``,
@@ -172,8 +173,8 @@ def resolve_optimizer(
         device: Where it will train; None = the CPU.
 
     Raises:
-        UsageError: An unknown name or argument (the nearest is given), or a value that the
-            optimizer refuses.
+        UsageError: An unknown name or argument (the nearest is given), a value that the optimizer
+            refuses, or one of the user's own that does not work.
 
     Example:
         >>> resolve_optimizer("sgd", {"weight_decay": 5e-4})
@@ -204,9 +205,12 @@ def resolve_optimizer(
         and (not full["momentum"] or full.get("dampening"))
     ):
         del full["nesterov"]
+    if ":" in name:
+        check_own(exact, partial(chosen, lr=RATE, **full), device)
+        return exact, full
     try:
         _try_step(name, full, device, sparse=issubclass(chosen, torch.optim.SparseAdam))
-    except Exception as error:  # an optimizer of the user's own may raise anything
+    except Exception as error:  # torch's optimizers raise many kinds
         raise UsageError(f"optimizer {exact} refuses its arguments: {error}") from error
     return exact, full
 
