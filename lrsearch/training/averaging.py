@@ -52,8 +52,9 @@ class WeightAverage:
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._others: list[tuple[Tensor, Tensor]] = []
         self._followed = tensors_of(self.source)
+        self._shapes = [t.shape for t in self._followed]
         averages = tensors_of(self.model)
-        if [t.shape for t in averages] != [t.shape for t in self._followed]:
+        if [t.shape for t in averages] != self._shapes:
             match_buffers(self.model, self.source)
             averages = tensors_of(self.model)
         for mine, theirs in zip(averages, self._followed, strict=True):
@@ -69,7 +70,7 @@ class WeightAverage:
         if self._replaces:
             now = tensors_of(self.source)
             self._replaces = [*map(id, now)] != [*map(id, self._followed)]
-            if self._replaces:
+            if self._replaces or [t.shape for t in now] != self._shapes:
                 self.refresh()
         weight = 1.0 / horizon(step, self.steps_per_epoch)
         with torch.no_grad():
