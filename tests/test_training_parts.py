@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.schedules import Schedule
 from lrsearch.search.beginning import clipped, dropped, uncompiled
 from lrsearch.search.make import make_runner
 from lrsearch.search.plan import baselines_of, make_plan
@@ -46,6 +47,8 @@ from lrsearch.training.batches import (
     evaluation_batches,
 )
 from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.evaluation import evaluate
+from lrsearch.training.loop import SingleRunner
 from lrsearch.training.products import as_torch, multiplier, product
 
 CPU = torch.device("cpu")
@@ -328,6 +331,10 @@ def test_the_average_survives_a_model_that_replaces_its_buffer() -> None:
     average.refresh()
     average.update(1)
     assert average.current().state_dict()["seen"].item() == 1
+    average = WeightAverage(model, 1)
+    model.seen.resize_(3).fill_(2)  # as observers of quantization do at their first batch
+    average.update(1)
+    assert average.current().state_dict()["seen"].tolist() == [2, 2, 2]
 
 
 class Replaces(nn.Module):
@@ -789,11 +796,39 @@ def test_the_random_numbers_of_an_epoch_do_not_leak() -> None:
     assert torch.equal(want, torch.rand(3))
 
 
-def test_convolutions_get_channels_last_and_the_cpu_has_a_name() -> None:
-    assert devices.memory_format(convnet(), CPU) == torch.channels_last
-    assert devices.memory_format(mlp([4, 2]), CPU) == torch.contiguous_format
-    weight = next(p for p in devices.place(convnet(), CPU).parameters() if p.dim() == 4)
-    assert weight.is_contiguous(memory_format=torch.channels_last)
+class Rows(nn.Conv2d):
+    """Views its outputs as rows, which takes channels first."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x)
+        return out.view(len(x), -1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"), [(convnet, torch.channels_last), (Rows, torch.contiguous_format)]
+)
+def test_convolutions_get_channels_last_where_the_model_bears_it(
+    model: Any, kept: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda device: True)
+    images = Split(torch.randn(40, 3, 32, 32), torch.arange(40) % 10)
+    task = Task("t", model, images, images)
+    weight = next(p for p in devices.place(task, model(), CPU).parameters() if p.dim() == 4)
+    assert weight.is_contiguous(memory_format=kept)
+    assert devices.resolve_precision("auto", CPU, task) == "bf16"
+    assert devices.memory_format(task, mlp([4, 2]), CPU) == torch.contiguous_format
+    settings: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+    runner = SingleRunner(task, **settings)
+    runner.add(0, Schedule("ConstantLR", 0.01, 1))
+    result = runner.epoch()[0]
+    loss, _ = evaluate(task, runner.weights(0), images, device=CPU)
+    assert loss == pytest.approx(result.val_loss, rel=1e-5)
+
+
+def test_the_cpu_has_a_name() -> None:
     assert devices.describe(CPU).startswith("cpu (")
     assert "thread" in devices.describe(CPU)
     assert devices.describe(CPU, "bf16") == f"{devices.describe(CPU)}, bf16"

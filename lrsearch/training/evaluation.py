@@ -47,7 +47,7 @@ def evaluate(
     task = on_device(task, device)
     model = seeded_model(task, seed)
     load_state(model, weights, unsaved or {})
-    model = devices.place(model, device)
+    model = devices.place(task, model, device)
     batches = evaluation_batches(task, data, device)
     numbers = measure(task, model, batches, device, precision)
     loss, *metric = torch.stack(numbers).tolist()

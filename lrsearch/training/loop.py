@@ -196,7 +196,7 @@ class SingleRunner:
 
     def _model(self) -> tuple[nn.Module, Any]:
         """A model with the initial weights, and what runs it."""
-        fresh = devices.place(seeded_model(self._task, self._seed), self._device)
+        fresh = devices.place(self._task, seeded_model(self._task, self._seed), self._device)
         if not self._compile:
             return fresh, fresh
         if self._compiled is None:

@@ -96,7 +96,7 @@ def lr_range_test(
         )
     devices.prepare(device)
     task = on_device(task, device)
-    model = devices.place(seeded_model(task, seed), device)
+    model = devices.place(task, seeded_model(task, seed), device)
     model.train()
     groups = None if task.param_groups is None else task.param_groups(model)
     built = build_optimizer(optimizer, dict(optimizer_args), model, lr=task.lr, groups=groups)

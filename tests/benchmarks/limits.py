@@ -66,7 +66,7 @@ def convolutions(task: Task, dtype: torch.dtype) -> Work:
     """The convolutions of an epoch of one trial."""
     assert isinstance(task.train, Split)
     assert isinstance(task.validation, Split)
-    model = devices.place(task.model(), CPU)
+    model = devices.place(task, task.model(), CPU)
     large = EVALUATION_ELEMENTS // task.train.x[0].numel()
     work: Work = []
 
