@@ -35,6 +35,8 @@ from lrsearch.tasks.data import as_data
 from lrsearch.tasks.mistakes import here_or_there
 from lrsearch.tasks.task import accuracy
 from lrsearch.training.batches import training_batches
+from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.loop import SingleRunner
 
 HEAD = """
 import torch
@@ -357,6 +359,22 @@ def traced() -> nn.Module:
         warnings.simplefilter("ignore")  # deprecated, and still met
         module: nn.Module = torch.jit.trace(nn.Linear(4, 2), X[:4])
     return module
+
+
+class Share:
+    """Of hits among all samples so far, as metrics with a state count."""
+
+    def __init__(self) -> None:
+        self.hits = self.count = 0
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> float:
+        self.hits += int((outputs.argmax(1) == y).sum())
+        self.count += len(y)
+        return self.hits / self.count
+
+
+class ShareWithReset(Share):
+    reset = Share.__init__
 
 
 class Latecomer(nn.Linear):
@@ -689,6 +707,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"validation_loss": Counting()},
         "the validation_loss gives another value when it is called again",
     ),
+    "a metric that counts on": (
+        {"metric": Share()},
+        "the metric gives another value when it is called again with the same outputs: what it "
+        r"keeps .* from trial to trial; let it begin anew at each call \(where it has a method re",
+    ),
+    "samples that are no numbers": (
+        {"train": [(Path("cat.png"), 0), (Path("dog.png"), 1)]},
+        "default_collate: .*; let each sample be tensors, arrays or numbers .images by torch",
+    ),
     "empty loader": (
         {"train": DataLoader(TensorDataset(X[:3], Y[:3]), batch_size=8, drop_last=True)},
         "train is empty: its DataLoader gives no batch; has it fewer samples than a batch",
@@ -881,6 +908,19 @@ def test_a_list_of_samples_is_a_dataset_and_one_of_batches_stays(samples: Any) -
 
 def test_a_loss_may_have_parameters_that_are_fixed() -> None:
     check(as_task({**GOOD, "loss": Heated().requires_grad_(False)}, "t"))
+
+
+def test_a_metric_that_keeps_a_state_is_reset_before_each_call() -> None:
+    task = as_task({**GOOD, "metric": ShareWithReset()}, "t")
+    check(task)
+    settings: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0}
+    for kind, slots in ((SingleRunner, {}), (EnsembleRunner, {"k": 1})):
+        runner: Any = kind(task, device=torch.device("cpu"), **settings, **slots)
+        runner.add(0, Schedule("ConstantLR", 0.1, 2))
+        found = [runner.epoch()[0].val_metric for _ in range(2)][-1]
+        model = task.model()
+        model.load_state_dict(runner.weights(0))
+        assert found == pytest.approx(float((model(X).argmax(1) == Y).float().mean()))
 
 
 def test_trials_may_share_what_is_fixed() -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sized
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from lrsearch.tasks.check_loss import (
 from lrsearch.tasks.check_model import Twin, made, same
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
-from lrsearch.tasks.samples import joined
+from lrsearch.tasks.samples import joined, scored
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
 
@@ -127,7 +128,8 @@ def _evaluate(
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some warn of so few samples
-            _scalar(task, "metric", task.metric, outputs, y, "" if task.validation_loss else few)
+            metric = partial(scored, task.metric)
+            _scalar(task, "metric", metric, outputs, y, "" if task.validation_loss else few)
 
 
 def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,28 +18,40 @@ from lrsearch.tasks.task import Split, Task
 
 
 def called(task: Task, name: str, function: Callable[..., Any], outputs: Any, y: Any) -> Any:
-    """What a function of outputs and targets gives; a loss must give it again.
+    """What a function of outputs and targets gives; it must give it again.
 
-    One that keeps something would keep it from trial to trial, and through validation.
+    One that keeps something would keep it from trial to trial, and a loss through validation.
     """
     what = f"the {name} of outputs {shape(outputs)} and targets {shape(y)}"
     drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()
     before = versions((outputs, y))
     value = call(task, what, function, outputs, y)
-    if "loss" not in name or not isinstance(value, Tensor) or value.device.type != "cpu":
+    here = isinstance(value, Tensor) and value.device.type == "cpu"
+    if not (here or isinstance(value, (int, float))):
         return value
     if versions((outputs, y)) != before:  # it is called with something else now
         return value
+    is_loss = "loss" in name
+    if not is_loss and isinstance(outputs, Tensor) and isinstance(y, Tensor):
+        with suppress(Exception):  # some are not defined for one sample
+            function(outputs[:1], y[:1])  # what is a share of all samples so far changes by it
     torch.set_rng_state(drawn[0])
     random.setstate(drawn[1])
     np.random.set_state(drawn[2])
     again = call(task, what, function, outputs, y)
-    if not torch.allclose(again, value, rtol=0, atol=0, equal_nan=True):
+    if not torch.allclose(
+        torch.as_tensor(again), torch.as_tensor(value), rtol=0, atol=0, equal_nan=True
+    ):
+        after = (
+            ", and through validation; keep it in the model, which each trial has anew"
+            if is_loss
+            else "; let it begin anew at each call (where it has a method reset, that is called)"
+        )
         raise wrong(
             task,
             f"the {name} gives another value when it is called again with the same outputs: what "
-            "it keeps (a counter, a running mean, a generator) would go on from trial to trial, "
-            "and through validation; keep it in the model, which each trial has anew",
+            f"it keeps (a counter, a running mean, a generator) would go on from trial to trial"
+            f"{after}",
         )
     return value
 

@@ -102,6 +102,10 @@ _ADVICE = {
     "should be the same": "convert the data with .float(), or in transform",
     "expected m1 and m2": "convert the data with .float(), or in transform",
     "stack expects each tensor": "give a DataLoader whose collate_fn pads samples to one length",
+    "default_collate": "let each sample be tensors, arrays or numbers (images by "
+    "torchvision.transforms.v2.functional.pil_to_tensor), or give a DataLoader with a collate_fn",
+    "targets should not be none": "a detector wants them beside the images: let x be (images, "
+    "targets), and wrap it in a module whose forward gives the losses, in evaluation mode as well",
     "same device": "make tensors where the inputs are (x.new_zeros, device=x.device), or keep "
     "them with register_buffer",
     "required positional argument": _AS_IT_IS,

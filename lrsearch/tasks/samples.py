@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,14 @@ def count(y: Any, outputs: Any = None) -> int:
     if of_outputs in rows or (parts is y and of_outputs == len(y)):
         return of_outputs or 1
     return statistics.mode(rows) if rows else of_outputs or 1
+
+
+def scored(metric: Callable[[Any, Any], Any], outputs: Any, y: Any) -> Any:
+    """What a metric gives; one that keeps a state, as those of torchmetrics, begins anew."""
+    reset = getattr(metric, "reset", None)
+    if callable(reset):
+        reset()
+    return metric(outputs, y)
 
 
 def joined(batches: Sequence[Any], what: str) -> Any:

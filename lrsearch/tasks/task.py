@@ -108,7 +108,8 @@ class Task:
         metric: (outputs, y) -> scalar, the mean over the batch, larger is better; None = none. By
             default accuracy beside cross-entropy, none beside any other loss. What is no mean
             over samples, such as F1 or AUC: give ``validation_loss`` as well, which may be the
-            loss, and the metric sees all outputs at once, too.
+            loss, and the metric sees all outputs at once, too. An object with ``reset``, as those
+            of torchmetrics, is reset before each call.
         metric_name: Its name for the screen; by default that of the function.
         batch_size: Samples per step, for a Split.
         drop_last: Whether the last batch of an epoch, where it is smaller, is left out; a

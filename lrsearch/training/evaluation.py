@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.tasks.batch import as_float
-from lrsearch.tasks.samples import count, joined
+from lrsearch.tasks.samples import count, joined, scored
 from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches, seeded_model, set_generators
@@ -88,11 +88,11 @@ def measure(
             continue
         losses.append(loss(out, y))
         if task.metric is not None:
-            metrics.append(scalar(task.metric(out, y), device))
+            metrics.append(scalar(scored(task.metric, out, y), device))
     if task.validation_loss is not None:
         sizes, out, y = [1], joined(outputs, "outputs"), joined(targets, "targets")
         losses = [loss(out, y)]
-        metrics = [scalar(task.metric(out, y), device)] if task.metric is not None else []
+        metrics = [scalar(scored(task.metric, out, y), device)] if task.metric is not None else []
     model.train(training)
     found = [losses] if task.metric is None else [losses, metrics]
     numbers = [_mean(values, sizes) for values in found]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsearch.tasks.samples import scored
 from lrsearch.tasks.task import LossFn, MetricFn, accuracy
 from lrsearch.training.evaluation import scalar
 
@@ -137,6 +138,6 @@ def metrics_of(metric: MetricFn, y: Tensor) -> PerTrial:
         if labels and outputs.dim() == 3:
             return (outputs.transpose(1, 2).max(1).indices == y).float().mean(1)
         each = outputs.contiguous()  # a metric may call view
-        return torch.stack([scalar(metric(z, y), z.device) for z in each])
+        return torch.stack([scalar(scored(metric, z, y), z.device) for z in each])
 
     return metrics
