@@ -179,7 +179,7 @@ def by_numpy() -> nn.Module:
     model = net()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.from_numpy(np.random.default_rng().normal(size=parameter.shape)))
+            parameter.copy_(torch.from_numpy(np.random.normal(size=parameter.shape)))
     return model
 
 

@@ -19,6 +19,7 @@ from torch.distributions import Categorical, Independent, Normal
 from torch.nn.utils import prune
 from torch.utils.data import (
     BatchSampler,
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -868,6 +869,28 @@ def draw_of_torch() -> float:
     return float(torch.rand(()))
 
 
+class Stepwise(Noisy):
+    """Adds them by a transform of two steps, of which each has a generator."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.transform = SimpleNamespace(transforms=[NoiseStep(), NoiseStep()])
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        x, y = super().__getitem__(i)
+        for step in self.transform.transforms:
+            x = step(x)
+        return x, y
+
+
+class NoiseStep:
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + float(self.random.normal())
+
+
 def loaders(kind: str) -> tuple[Any, Any]:
     draws: dict[str, Callable[[], float]] = {
         "python": random.random,
@@ -875,7 +898,9 @@ def loaders(kind: str) -> tuple[Any, Any]:
         "torch": draw_of_torch,
         "workers": draw_of_torch,
     }
-    data = Noisy(draws.get(kind, lambda: 0.0))
+    data: Any = Noisy(draws.get(kind, lambda: 0.0))
+    if kind == "parts":
+        data = ConcatDataset([Stepwise(), Stepwise()])
     if kind == "batch sampler":
         order = RandomSampler(data, generator=torch.Generator().manual_seed(3))
         return DataLoader(data, batch_sampler=BatchSampler(order, 16, False)), DataLoader(data, 35)
@@ -889,7 +914,7 @@ def loaders(kind: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["python", "numpy", "torch", "batch sampler", "validation", "workers"]
+    "kind", ["python", "numpy", "torch", "batch sampler", "validation", "workers", "parts"]
 )
 def test_two_trials_of_one_schedule_draw_the_same_numbers(kind: str) -> None:
     train, validation = loaders(kind)
@@ -921,7 +946,7 @@ def test_initial_weights_that_numpy_and_python_draw_are_the_same_in_all_trials()
     assert found[0] == found[1] == pytest.approx(found[2])
 
 
-@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "workers"])
+@pytest.mark.parametrize("kind", ["python", "numpy", "torch", "workers", "parts"])
 def test_a_resumed_trial_draws_the_numbers_that_it_would_have_drawn(kind: str) -> None:
     train, validation = loaders(kind)
     task = replace(vectors(lambda: mlp(6, 8, 3)), train=train, validation=validation)

@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from lrsearch import tasks
 from lrsearch.cli import main
@@ -395,6 +402,60 @@ NORM = nn.BatchNorm1d(4).requires_grad_(False)
 DRAWS = np.random.default_rng(0)
 
 
+class Calls(nn.Linear):
+    """Counts for all models together."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Calls.calls += 1
+        return super().forward(x) * (1 + Calls.calls / 1000)
+
+
+class Noise(nn.Linear):
+    """Draws by a generator that is nobody's."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + DRAWS.normal()
+
+
+class Shifts(Pairs):
+    """Changes what it holds."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.x = X.clone()
+
+    def __getitem__(self, index: int) -> Any:
+        row = self.x[index]
+        row -= 0.01
+        return row, Y[index]
+
+
+class Harder:
+    """Gives other samples in each epoch, which it counts itself."""
+
+    epoch = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        self.epoch += 1
+        return iter([(X * self.epoch, Y)])
+
+
+def noisy(batch: Any) -> Any:
+    x, y = default_collate(batch)
+    return x + DRAWS.normal(), y
+
+
 def drawn() -> nn.Module:
     layer = nn.Linear(4, 2)
     nn.init.constant_(layer.bias, DRAWS.normal())
@@ -501,6 +562,28 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "initial weights from a generator of its own": (
         {"model": drawn},
         r"two models of Linear begin with other numbers \(bias\) under the same seed, and trials",
+    ),
+    "a model that counts for all": (
+        {"model": Calls},
+        "two models of Calls give other outputs for the same batch under the same seed, so trials",
+    ),
+    "a model that draws by a generator of nobody": (
+        {"model": Noise},
+        "two models of Noise give other outputs for the same batch under the same seed, so trials",
+    ),
+    "a Dataset that changes its samples": (
+        {"train": Shifts(20)},
+        "train gives other numbers when it is gone through again with the same seed, so trials "
+        "would differ .*; change no stored sample in place",
+    ),
+    "batches of a generator of nobody": (
+        {"validation": DataLoader(TensorDataset(X, Y), 8, collate_fn=noisy)},
+        "validation gives other numbers when it is gone through again with the same seed, .*; "
+        "draw with the functions of torch, numpy or random, or by a generator that is an attr",
+    ),
+    "data that count their epochs": (
+        {"train": Harder()},
+        "train gives other numbers when it is .*; and count epochs by set_epoch",
     ),
     "no parameters": ({"model": nn.ReLU}, "ReLU has no trainable parameters"),
     "wrong features": (

@@ -25,9 +25,10 @@ from lrsearch.tasks.check_loss import (
     is_float,
     versions,
 )
-from lrsearch.tasks.check_model import Twin, made, same
+from lrsearch.tasks.check_model import Twin, alike, detached, made, same
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
+from lrsearch.tasks.passes import begin, seeded
 from lrsearch.tasks.samples import joined, scored
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
@@ -52,15 +53,17 @@ def check(task: Task, device: torch.device | None = None) -> None:
     task = on_device(task, device or CPU)
     targets = [data.y for data in (task.train, task.validation) if isinstance(data, Split)]
     before = versions(targets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         model = made(task, device)
         twin = Twin(task, model)
         check_functions(task)
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
         check_targets(task, y)
-        outputs = _outputs(task, model, x, task.train, "train")
+        twin.takes(x)
+        with seeded(0):
+            outputs = _outputs(task, model, x, task.train, "train")
+        twin.sees(outputs)
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))
         if not loss.requires_grad:
             raise wrong(
@@ -70,6 +73,8 @@ def check(task: Task, device: torch.device | None = None) -> None:
             )
         call(task, "the backward pass", loss.backward)
         twin.after_step(model)
+        if (device or CPU).type == "cpu":
+            twin.runs()
         check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)
@@ -100,8 +105,7 @@ def load_test(task: Task, device: torch.device | None = None) -> Data | None:
     data: Data = call(task, "loading the test data", task.test)
 
     def attempt(where: torch.device) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             _evaluate(on_device(task, where), made(task, where), data, "test", where)
 
     here_or_there(attempt, device)
@@ -139,8 +143,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
         if task.augment is not None and part == "train" and x.dim() != 4:
             raise wrong(task, f"augment needs images (n, C, H, W), got x {tuple(data.x.shape)}")
     else:
-        batches = iter(call(task, f"going through {part}", iter, data))
-        batch = call(task, f"loading the first batch of {part}", next, batches, None)
+        batch = _first(task, data, part)
         if batch is None:
             dataset = getattr(data, "dataset", None)
             short = isinstance(dataset, Sized) and len(dataset) > 0
@@ -157,6 +160,15 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
                 f"{part} must give batches (x, y), got a {kind}{size}; {fix}, or keep your own "
                 "loop and use lrsearch.suggest",
             )
+        before = detached(batch)
+        if not alike(before, _first(task, data, part)):
+            raise wrong(
+                task,
+                f"{part} gives other numbers when it is gone through again with the same seed, so "
+                "trials would differ by more than the schedule; draw with the functions of torch, "
+                "numpy or random, or by a generator that is an attribute of the Dataset or its "
+                "transform; change no stored sample in place; and count epochs by set_epoch",
+            )
         x, y = batch
     x, y = to_device((x, y), device or CPU)
     if task.transform is not None:
@@ -169,6 +181,14 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
                 "tensors are transformed once; what is random belongs into augment or a Dataset",
             )
     return x, y
+
+
+def _first(task: Task, data: Data, part: str) -> Any:
+    """The first batch of a loader as a trial sees it; None where there is none."""
+    with seeded(0):
+        begin(data, 0, 0)
+        batches = iter(call(task, f"going through {part}", iter, data))
+        return call(task, f"loading the first batch of {part}", next, batches, None)
 
 
 def _outputs(task: Task, model: nn.Module, x: Any, data: Data, part: str, note: str = "") -> Any:

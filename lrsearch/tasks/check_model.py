@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from lrsearch.tasks.batch import as_float, like, parts_of
 from lrsearch.tasks.mistakes import CPU, call, wrong
+from lrsearch.tasks.passes import seeded
 from lrsearch.tasks.task import Task
 
 
 def made(task: Task, device: torch.device | None) -> nn.Module:
     """A model as every trial begins with it, on the device, in training mode."""
-    model = _seeded(task)
+    with seeded(0):
+        model: Any = call(task, "making the model", task.model)
     if not isinstance(model, nn.Module):
         raise wrong(task, f"model must make a torch.nn.Module, got {type(model).__name__}")
     name = type(model).__name__
@@ -35,20 +38,6 @@ def made(task: Task, device: torch.device | None) -> nn.Module:
     if not any(p.requires_grad for p in model.parameters()):
         raise wrong(task, f"the model {name} has no trainable parameters")
     return model.to(device or CPU).train()
-
-
-def _seeded(task: Task) -> Any:
-    """What the task makes under fixed seeds, which it leaves as they were."""
-    others = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            return call(task, "making the model", task.model)
-        finally:
-            random.setstate(others[0])
-            np.random.set_state(others[1])
 
 
 class Twin:
@@ -78,6 +67,35 @@ class Twin:
                 )
         self._before = {name: b.clone() for name, b in self._twin.named_buffers()}
         self._gradients = _gradients(self._twin)
+
+    def takes(self, x: Any) -> None:
+        """Remember what the first model is given, which it may change."""
+        try:
+            self._given = copy.deepcopy(x)
+        except Exception:  # noqa: BLE001 - the user's objects may raise anything
+            self._given = None
+
+    def sees(self, outputs: Any) -> None:
+        """Remember what it gives, which a loss may change."""
+        self._outputs = detached(outputs)
+
+    def runs(self) -> None:
+        """Run the second model on the same, under the same seed.
+
+        Raises:
+            LrsearchError: It gives something else.
+        """
+        if self._given is None:
+            return
+        with seeded(0):
+            again = call(self._task, f"a second {self._kind}", self._twin, self._given)
+        if not alike(self._outputs, as_float(again)):
+            raise wrong(
+                self._task,
+                f"two models of {self._kind} give other outputs for the same batch under the same "
+                "seed, so trials would differ by more than the schedule: what it counts, or draws "
+                "by, is to be an attribute of the model, which each trial has anew",
+            )
 
     def after_step(self, model: nn.Module) -> None:
         """Look again when the first model has run in training, and its loss backward.
@@ -117,6 +135,31 @@ def _gradients(model: nn.Module) -> dict[int, tuple[int, int] | None]:
         id(p): None if p.grad is None else (id(p.grad), p.grad._version)
         for p in model.parameters()
     }
+
+
+def detached(value: Any) -> Any:
+    """Copies of tensors, in tuples and dicts too; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    parts = parts_of(value)
+    return like(value, [detached(part) for part in parts]) if parts else value
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether tensors, arrays and numbers are equal, to rounding, in tuples and dicts too.
+
+    What is of another kind is not looked at.
+    """
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.dtype.kind in "fiub":
+        a, b = torch.as_tensor(a.copy()), torch.as_tensor(b.copy())
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        near = a.layout is torch.strided and a.shape == b.shape
+        near = near and (a.is_floating_point() or a.is_complex())
+        return torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True) if near else same(a, b)
+    if isinstance(a, (str, int, float)):
+        return bool(a == b or (a != a and b != b))
+    parts = parts_of(a), parts_of(b)
+    return type(a) is type(b) and len(parts[0]) == len(parts[1]) and all(map(alike, *parts))
 
 
 def same(a: Any, b: Any) -> bool:

@@ -92,9 +92,9 @@ class Task:
             x goes to the model as it is, y to the loss; both may be tensors, tuples or dicts
             (``examples/dict_batches.py``). Where the loss needs no targets, y is x again;
             two views of a sample are one x, (a, b). A DataLoader's workers start anew for each
-            epoch, ``persistent_workers`` or not, and generators that a Dataset or its transform
-            keeps are set, so that what is drawn at random is the same in all trials. A sampler
-            that counts its epochs needs ``set_epoch``, which is called with them.
+            epoch, ``persistent_workers`` or not, and generators that it, a Dataset or a transform
+            keeps as an attribute are set, so that what is drawn at random is the same in all
+            trials. What counts its epochs needs ``set_epoch``, which is called with them.
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +13,7 @@ from torch.nn import functional as F
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
+from lrsearch.tasks.passes import begin
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
 from lrsearch.training.device import random_numbers_kept, random_seed
 
@@ -198,7 +197,7 @@ class LoaderBatches:
         Raises:
             LrsearchError: There are many more than the loader's length says, or no end of them.
         """
-        begin(self.data, self.seed, epoch)
+        begin(self.data, epoch_seed(self.seed, epoch), epoch)
         workers, hint = getattr(self.data, "num_workers", 0), ""
         most = 2 * self.steps + workers  # each may end with a part
         if 1 < workers < self.steps:  # then parts come to less than twice
@@ -212,46 +211,6 @@ class LoaderBatches:
                 )
             x, y = to_device((x, y), self.device)
             yield (self.transform(x) if self.transform else x), y
-
-
-def begin(data: Any, seed: int, epoch: int) -> None:
-    """Set the generators of a loader, its samplers and its data set for an epoch, whose number
-    they are told.
-
-    Workers that persist start anew: what they drew in earlier epochs would decide what they draw.
-    """
-    if getattr(data, "persistent_workers", False):
-        data._iterator = None
-    batch_sampler = getattr(data, "batch_sampler", None)
-    parts = [data, getattr(data, "sampler", None), batch_sampler]
-    parts.append(getattr(batch_sampler, "sampler", None))
-    while (data := getattr(data, "dataset", None)) is not None:  # a Subset has one, too
-        parts += [data, getattr(data, "transform", None)]
-    set_generators(parts, epoch_seed(seed, epoch))
-    for part in parts:
-        set_epoch = getattr(part, "set_epoch", None)
-        if callable(set_epoch):
-            set_epoch(epoch)
-
-
-def set_generators(parts: Iterable[Any], seed: int) -> None:
-    """Set the generators that are attributes of these objects."""
-    for part in parts:
-        for value in getattr(part, "__dict__", {}).values():
-            _set(value, seed)
-
-
-def _set(generator: Any, seed: int) -> None:
-    """Set a generator of torch, numpy or Python; nothing else."""
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        bits = generator.bit_generator
-        bits.state = type(bits)(seed).state
-    elif isinstance(generator, np.random.RandomState):
-        generator.seed(seed % (1 << 32))
-    elif type(generator) is random.Random:
-        generator.seed(seed)
 
 
 def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatches | LoaderBatches:

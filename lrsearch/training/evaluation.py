@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.passes import set_generators
 from lrsearch.tasks.samples import count, joined, scored
 from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
-from lrsearch.training.batches import evaluation_batches, seeded_model, set_generators
+from lrsearch.training.batches import evaluation_batches, seeded_model
 from lrsearch.training.copies import load_state
 
 Batches = Callable[[], Iterator[tuple[Any, Any]]]

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
+from lrsearch.tasks.passes import set_generators
 from lrsearch.tasks.samples import count
 from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
@@ -26,7 +27,6 @@ from lrsearch.training.batches import (
     epoch_seed,
     evaluation_batches,
     seeded_model,
-    set_generators,
     training_batches,
 )
 from lrsearch.training.copies import (

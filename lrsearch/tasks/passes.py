@@ -1,0 +1,93 @@
+"""What is random: made the same again, for each pass through data and for each model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+_INSIDE = (
+    "sampler",
+    "batch_sampler",
+    "collate_fn",
+    "dataset",  # a Subset has one, too
+    "datasets",
+    "transform",
+    "target_transform",
+    "transforms",
+)
+"""Attributes under which a loader, a data set or a transform has others."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch, numpy and Python from ``seed``; the caller's come back after."""
+    others = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])
+
+
+def begin(data: Any, seed: int, epoch: int) -> None:
+    """Set the generators of a loader, and of all that it is made of, for a pass through it.
+
+    Workers that persist start anew: what they drew in earlier epochs would decide what they draw.
+
+    Args:
+        data: The loader.
+        seed: Of the generators.
+        epoch: Its number, which those with ``set_epoch`` are told.
+    """
+    if getattr(data, "persistent_workers", False):
+        data._iterator = None
+    parts = _parts(data)
+    set_generators(parts, seed)
+    for part in parts:
+        set_epoch = getattr(part, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+
+
+def _parts(data: Any) -> list[Any]:
+    """A loader, its samplers, data sets and transforms, each once."""
+    found: dict[int, Any] = {}
+    waiting = [data]
+    while waiting:
+        part = waiting.pop(0)
+        if part is None or id(part) in found:
+            continue
+        found[id(part)] = part
+        for name in _INSIDE:
+            inner = getattr(part, name, None)
+            waiting += inner if isinstance(inner, (list, tuple)) else [inner]
+    return list(found.values())
+
+
+def set_generators(parts: Iterable[Any], seed: int) -> None:
+    """Set the generators that are attributes of these objects."""
+    for part in parts:
+        for value in getattr(part, "__dict__", {}).values():
+            _set(value, seed)
+
+
+def _set(generator: Any, seed: int) -> None:
+    """Set a generator of torch, numpy or Python; nothing else."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    elif isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(seed).state
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed(seed % (1 << 32))
+    elif type(generator) is random.Random:
+        generator.seed(seed)
