@@ -99,6 +99,37 @@ def test_models_that_share_or_mask_their_weights_train_as_alone(
     check(task, mixed())
 
 
+class Words(nn.Module):
+    """Mean of the embeddings of a sentence, of which one word stands for none."""
+
+    def __init__(self, functional: bool = False, **options: Any) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4, **{"padding_idx": 0, **options})
+        self.functional = functional
+
+    def forward(self, x: Tensor) -> Tensor:
+        words, table = x.abs().mul(2).long().clamp(max=8), self.table.weight
+        if self.functional:
+            return nn.functional.embedding(words, table, padding_idx=0).mean(1) @ table[:3].T
+        out: Tensor = self.table(words).mean(1) @ table[:3].T
+        return out
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 3}, {"scale_grad_by_freq": True}])
+def test_the_embedding_of_padding_does_not_learn_where_trials_are_fused(
+    options: dict[str, Any],
+) -> None:
+    task = vectors(lambda: Words(**options))
+    assert why_not_fused(task, "SGD") is None
+    check(task, mixed(lr=0.5), tolerance=1e-5)
+
+
+def test_padding_that_torch_stacks_wrongly_is_not_fused() -> None:
+    for options in ({"functional": True, "padding_idx": None}, {"max_norm": 1.0}):
+        found = why_not_fused(vectors(lambda options=options: Words(**options)), "SGD")
+        assert found is not None and "padding_idx that torch stacks wrongly" in found  # noqa: PT018
+
+
 @pytest.mark.parametrize("model", [lambda: mlp(6, 8, 3), lambda: mlp(6, 8, 3, activation=nn.GELU)])
 def test_a_class_that_the_loss_ignores_is_ignored(model: Callable[[], nn.Module]) -> None:
     check(vectors(model, loss=nn.CrossEntropyLoss(ignore_index=0)), mixed())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lrsearch.tasks.batch import as_float, parts_of
@@ -106,11 +107,14 @@ class _Reads(TorchFunctionMode):
     """
 
     any = False
+    padding = False
+    """Whether there is an embedding of which a row has no gradient."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         self.any |= func in _READERS
+        self.padding |= func is F.embedding and (kwargs or {}).get("padding_idx") is not None
         return func(*args, **(kwargs or {}))
 
 
@@ -129,6 +133,8 @@ def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) ->
             return f"it keeps a tensor from batch to batch ({name}.{key})".replace("(.", "(")
     if drawn != _generators():
         return "it draws random numbers of Python or numpy"
+    if reads.padding:  # torch stacks it wrongly, see paddings_fixed
+        return "it has an embedding with padding_idx that torch stacks wrongly"
     if stack.random and reads.any:  # what it skips at one step has no gradient
         return "it decides by random numbers"
     return None

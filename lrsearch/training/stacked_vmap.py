@@ -50,6 +50,7 @@ class VmapStack:
     ) -> None:
         if any(parameter.is_cuda for parameter in model.parameters()):
             norms_in_float(model)
+        paddings_fixed(model)
         self.model = model
         self._places = places(model)
         self.autocast = autocast
@@ -190,6 +191,25 @@ def norms_in_float(model: nn.Module) -> None:
 
 def _in_float(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return norm(x.float().contiguous()).to(x.dtype)
+
+
+def paddings_fixed(model: nn.Module) -> None:
+    """Let embeddings take no gradient for the row of their ``padding_idx``, without torch's help.
+
+    torch leaves it out for the first trial alone, where trials have other inputs.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding) or module.padding_idx is None:
+            continue
+        if type(module) is nn.Embedding and module.max_norm is None:
+            forward = partial(_padded, module, module.padding_idx)
+            module.forward = forward  # type: ignore[method-assign]
+
+
+def _padded(table: nn.Embedding, padding: int, x: Tensor) -> Tensor:
+    row = torch.arange(table.num_embeddings, device=x.device)[:, None] == padding
+    weight = torch.where(row, table.weight.detach(), table.weight)
+    return nn.functional.embedding(x, weight, scale_grad_by_freq=table.scale_grad_by_freq)
 
 
 @contextmanager
