@@ -747,14 +747,16 @@ def test_precision_auto_asks_device_and_model(
 class Filled(nn.Module):
     """Writes into a tensor of the format of its inputs, which half precision may not have."""
 
-    def __init__(self, by_hand: bool) -> None:
+    def __init__(self, by_hand: bool, always: bool) -> None:
         super().__init__()
-        self.by_hand = by_hand
+        self.by_hand, self.always = by_hand, always
         self.conv, self.head = nn.Conv1d(1, 4, 3), nn.Linear(4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.conv(x.flatten(1)[:, None]).mean(2))
         filled = x.new_zeros(len(x), 10)
+        if self.training and not self.always:
+            return logits
         if self.by_hand:
             filled[x.flatten(1).mean(1) > 0.2] = logits[x.flatten(1).mean(1) > 0.2]
         return filled if self.by_hand else logits
@@ -762,11 +764,12 @@ class Filled(nn.Module):
 
 @pytest.mark.parametrize("by_hand", [True, False])
 @pytest.mark.parametrize("loader", [True, False])
+@pytest.mark.parametrize("always", [True, False], ids=["always", "in evaluation"])
 def test_precision_auto_leaves_out_what_a_model_does_not_bear(
-    by_hand: bool, loader: bool, monkeypatch: pytest.MonkeyPatch
+    by_hand: bool, loader: bool, always: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
-    task = replace(load_task("digits"), model=lambda: Filled(by_hand))
+    task = replace(load_task("digits"), model=lambda: Filled(by_hand, always))
     assert isinstance(task.train, Split)
     if loader:
         samples = list(zip(task.train.x, task.train.y, strict=True))

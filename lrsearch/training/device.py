@@ -133,7 +133,7 @@ def _gains(task: Task) -> bool:
 
 
 def _bears(task: Task, device: torch.device, precision: str, kept: torch.memory_format) -> bool:
-    """Whether a training step works: ``out[mask] = layer(x)``, say, does not in half precision."""
+    """Whether it trains and evaluates: ``out[mask] = layer(x)``, say, fails in half precision."""
     with random_seed(device, 0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -146,6 +146,8 @@ def _bears(task: Task, device: torch.device, precision: str, kept: torch.memory_
             with autocast(device, precision):
                 outputs = model(x)
             torch.autograd.backward(task.loss(as_float(outputs), y))
+            with torch.no_grad(), autocast(device, precision):
+                model.eval()(x)
         except Exception:  # noqa: BLE001 - the user's model may raise anything
             return False
     return True
