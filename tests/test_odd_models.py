@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -231,6 +232,51 @@ class Counter(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
         return super().forward(x) * (1 + self.calls)
+
+
+class Listed(nn.Module):
+    """Has its weights in a list as well, and computes with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.weights = [self.layer.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x) * (1 + self.weights[0].square().mean() / 100)
+        return out
+
+
+class Hooked(nn.Module):
+    """Has a hook that computes with a weight, and a lock, which no copy can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.lock = nn.Linear(6, 3), threading.Lock()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.layer.register_forward_hook(lambda module, given, out: out * self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            out: Tensor = self.layer(x)
+        return out
+
+
+@pytest.mark.parametrize("model", [Listed, Hooked])
+def test_weights_that_a_hook_or_a_list_has_are_those_of_each_trial_and_of_its_average(
+    model: type[nn.Module],
+) -> None:
+    task = vectors(model)
+    check_task(task)
+    one = runner(task, False)
+    one.add(0, Schedule("ConstantLR", 0.1, 3))
+    result = [one.epoch()[0] for _ in range(3)][-1]
+    average = one.state(0)["average"]
+    loss, _ = evaluate(task, average, task.validation, device=CPU)
+    assert loss == pytest.approx(result.avg_val_loss, rel=1e-6)
+    assert why_not_fused(task, "SGD") is not None
+    if model is Listed:
+        assert "it keeps in a list or a closure" in str(why_not_fused(task, "SGD"))
 
 
 def test_models_that_change_by_being_called_are_not_fused() -> None:
@@ -873,9 +919,11 @@ def test_a_parameter_may_get_its_first_gradient_late(optimizer: str) -> None:
 
 
 def test_sparse_gradients_train() -> None:
-    model = nn.Sequential(nn.EmbeddingBag(20, 6, sparse=True), nn.Linear(6, 3))
+    def model() -> nn.Module:
+        return nn.Sequential(nn.EmbeddingBag(20, 6, sparse=True), nn.Linear(6, 3))
+
     x, y = torch.randint(0, 20, (40, 5)), torch.randint(0, 3, (40,))
-    task = Task("bags", lambda: model, Split(x[:30], y[:30]), Split(x[30:], y[30:]), batch_size=10)
+    task = Task("bags", model, Split(x[:30], y[:30]), Split(x[30:], y[30:]), batch_size=10)
     alone = runner(task, False)
     alone.add(0, Schedule("ConstantLR", 0.05, 2))
     assert np.isfinite([alone.epoch()[0].val_loss for _ in range(2)]).all()

@@ -36,11 +36,15 @@ class WeightAverage:
     Args:
         model: The model that is trained.
         steps_per_epoch: Bounds the horizon.
+        twin: A model made like it, with the same weights, to hold the average; None = a copy,
+            whose hooks and closures may go on to use the weights of the first.
     """
 
-    def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, steps_per_epoch: int, twin: nn.Module | None = None
+    ) -> None:
         self.source = model
-        self.model = copied(model).requires_grad_(False).eval()
+        self.model = (copied(model) if twin is None else twin).requires_grad_(False).eval()
         for parameter in self.model.parameters():
             parameter.grad = None
         self.steps_per_epoch = steps_per_epoch

@@ -146,7 +146,8 @@ class SingleRunner:
         )
         rates = [group["lr"] for group in optimizer.param_groups]  # some schedulers change them
         scheduler = build_scheduler(schedule, optimizer, self._batches.steps, task.validate_every)
-        average = WeightAverage(model, self._batches.steps)
+        twin = devices.place(task, seeded_model(task, self._seed), self._device)
+        average = WeightAverage(model, self._batches.steps, twin)
         trial = Trial(
             schedule=schedule,
             model=model,

@@ -118,6 +118,26 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Strays(TorchFunctionMode):
+    """Sees whether a stacked step computes with weights of the model that are not the stacked."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.weights = {id(tensor) for tensor in (*trained, *model.buffers())}
+        self.any = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not isinstance(result, (int, float, torch.Size, torch.dtype, torch.device)):
+            for given in (*args, *(kwargs or {}).values()):
+                parts = given if isinstance(given, (list, tuple)) else [given]
+                self.any |= any(id(part) in self.weights for part in parts)
+        return result
+
+
 def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers, tensors = _numbers(model.train()), _tensors(model)
@@ -202,8 +222,10 @@ def _stacked_step(
     with devices.random_numbers_kept(device):
         torch.manual_seed(0)
         trainer = stack.trainer(params, grads, buffers, len(x))
-        with quiet():
+        with quiet(), _Strays(model) as strays:
             trainer.step(x.expand(1 if shared else 2, *x.shape), y.expand(2, *y.shape))
+            if strays.any:
+                raise ValueError("it uses weights that it keeps in a list or a closure")
             if not shared:
                 stack.outputs(params, buffers, x)  # in evaluation mode a model may do other things
     return [trainer.take_losses(1), *stack.views(grads).values(), *buffers.values()]
