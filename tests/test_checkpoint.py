@@ -132,6 +132,8 @@ def test_a_plain_tensor_is_kept_if_it_counts_and_not_if_it_is_large_as_a_mask() 
     fixed = copies.constants(model)
     always = {"0.steps", "0.in_features", "0.out_features"}
     assert kept() == always
+    model[0].words, model[0].of_kind = {str(i): i for i in range(5000)}, {Path("x"): 1}
+    assert kept() == always  # a vocabulary; and what a checkpoint cannot hold
     model[0].mask.mul_(2)
     assert kept() == always | {"0.mask"}
     model[0].mask = torch.zeros(100, 100)  # it was another one when the model was made

@@ -69,10 +69,11 @@ _TORCH = vars(nn.Module()).keys()
 
 
 def _is_kept(value: Any, held: Collection[int]) -> bool:
-    """Whether it is a number, a plain tensor, or several of nothing else."""
+    """Whether it is a number, a plain tensor, or some of nothing else; a vocabulary is none."""
     if type(value) in (tuple, list, dict):
-        parts = parts_of(value)
-        return bool(parts) and all(_is_kept(part, held) for part in parts)
+        named = type(value) is not dict or all(type(key) in (str, int) for key in value)
+        counts = named and 0 < len(value) <= MOST_COUNTED
+        return counts and all(_is_kept(part, held) for part in parts_of(value))
     if type(value) is not Tensor:
         return type(value) in (bool, int, float)
     return value.is_leaf and not value.requires_grad and _place(value) not in held
