@@ -917,6 +917,28 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"train": lambda: Split(X, Y)},
         "train is a function; call it, and give what it returns: tensors",
     ),
+    "a file for data": ({"train": "data.csv"}, "a Dataset or a DataLoader, got 'data.csv'"),
+    "loaders by name": ({"train": {"a": DataLoader(Pairs(8))}}, "or a DataLoader, got {'a': "),
+    "several loaders": (
+        {"train": [DataLoader(Pairs(8)), DataLoader(Pairs(8))]},
+        "train is 2 loaders; give one, of torch.utils.data.ConcatDataset of their data sets",
+    ),
+    "three tensors": (
+        {"train": (X, X, Y)},
+        r"train is 3 tensors; give a pair \(x, y\), of which each may be several: \(\(a, b\), y\)",
+    ),
+    "a model that is made with arguments": (
+        {"model": nn.Linear},
+        "'out_features'; the model is made without arguments: give lambda: ",
+    ),
+    "classes as flags": (
+        {"train": (X, nn.functional.one_hot(Y, 2))},
+        r"got Long; give the numbers of the classes, y.argmax\(1\), or floats",
+    ),
+    "classes in a column": (
+        {"train": (X, Y[:, None])},
+        r"not supported; give the numbers of the classes in one dimension, y.squeeze\(1\)",
+    ),
     "not data": ({"train": 3}, "must be tensors .x, y., a Dataset or a DataLoader, got 3"),
     "loading raises": (
         {"train": Raises()},

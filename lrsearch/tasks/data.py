@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,22 @@ def as_data(
             raise LrsearchError(f"{what} is an empty {type(data).__name__}")
         drop = drop_last and size >= batch_size
         return DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop), batch_size
+    if isinstance(data, (list, tuple)) and data and all(isinstance(d, DataLoader) for d in data):
+        raise LrsearchError(
+            f"{what} is {len(data)} loaders; give one, of torch.utils.data.ConcatDataset of their "
+            "data sets"
+        )
+    if isinstance(data, (list, tuple)) and len(data) > 2 and all(map(_is_array, data)):
+        raise LrsearchError(
+            f"{what} is {len(data)} tensors; give a pair (x, y), of which each may be several: "
+            "((a, b), y)"
+        )
     if isinstance(data, Iterator):
         raise LrsearchError(
             f"{what} is a {type(data).__name__}, which is used up after one epoch; "
             "give a DataLoader, a Dataset or tensors (x, y)"
         )
-    if isinstance(data, Iterable):
+    if isinstance(data, Iterable) and not isinstance(data, (str, Mapping)):
         return data, batch_size
     if callable(data):
         raise LrsearchError(

@@ -88,7 +88,10 @@ _DERIVATIVES = (
     "torch.enable_grad(), as validation runs without gradients"
 )
 _ADVICE = {
-    "Using a target size": "give the targets the shape of the outputs, such as y[:, None]",
+    "Using a target size": "give the targets the shape of the outputs, such as y[:, None]; what "
+    "are classes, convert with .long()",
+    "target with class probabilities": "give the numbers of the classes, y.argmax(1), or floats",
+    "1D target tensor expected": "give the numbers of the classes in one dimension, y.squeeze(1)",
     "expected target dtype to be Long": "convert the targets with .long()",
     "expected scalar type Long": "convert the targets with .long()",
     "desired output type Long": "convert the targets with .float()",
@@ -123,6 +126,8 @@ def _advice(error: Exception, what: str) -> str:
     inside = any(f"'{kind}' object" in said or f"not {kind}" in said for kind in _CONTAINERS)
     if what.startswith("the model ") and inside:  # a layer was given the whole batch
         found = _AS_IT_IS
+    if what.startswith("making ") and found == _AS_IT_IS:
+        found = "the model is made without arguments: give lambda: ...(...) with those it needs"
     return f"; {found}" if found else ""
 
 
