@@ -337,6 +337,14 @@ def test_the_average_survives_a_model_that_replaces_its_buffer() -> None:
     assert average.current().state_dict()["seen"].tolist() == [2, 2, 2]
 
 
+def test_a_model_that_grows_in_mid_training_is_told_so() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    average = WeightAverage(model, 1)
+    model.append(nn.Linear(2, 2))
+    with pytest.raises(LrsearchError, match="make all of them in __init__"):
+        average.update(1)
+
+
 class Replaces(nn.Module):
     """Puts new tensors in place of its own at every step, as codebooks of VQ-VAE do."""
 

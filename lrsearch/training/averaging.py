@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lrsearch.errors import LrsearchError
 from lrsearch.training.copies import copied, match_buffers, tensors_of
 
 SHARE = 0.2
@@ -58,6 +59,11 @@ class WeightAverage:
         self._followed = tensors_of(self.source)
         self._shapes = [t.shape for t in self._followed]
         averages = tensors_of(self.model)
+        if len([*self.model.parameters()]) != len([*self.source.parameters()]):
+            raise LrsearchError(
+                "the model has other parameters now than when it was made, which the optimizer "
+                "does not know; make all of them in __init__"
+            )
         if [t.shape for t in averages] != self._shapes:
             match_buffers(self.model, self.source)
             averages = tensors_of(self.model)
