@@ -425,6 +425,20 @@ class Noise(nn.Linear):
         return super().forward(x) + DRAWS.normal()
 
 
+class Teacher(nn.Linear):
+    """Has one that follows it in a list, so that no optimizer sees it."""
+
+    def __init__(self, follows: bool = True) -> None:
+        super().__init__(4, 2)
+        self.hidden, self.follows = [nn.Linear(4, 2)], follows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.follows:
+            with torch.no_grad():
+                self.hidden[0].weight.lerp_(self.weight, 0.1)
+        return super().forward(x) + self.hidden[0](x).detach()
+
+
 class Shifts(Pairs):
     """Changes what it holds."""
 
@@ -562,6 +576,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "initial weights from a generator of its own": (
         {"model": drawn},
         r"two models of Linear begin with other numbers \(bias\) under the same seed, and trials",
+    ),
+    "a module in a list that training changes": (
+        {"model": Teacher},
+        r"the model Teacher changes a module that torch does not see \(hidden.weight\), and that "
+        "an interruption would lose; make it a plain attribute",
     ),
     "a model that counts for all": (
         {"model": Calls},
@@ -1041,6 +1060,7 @@ def test_trials_may_share_what_is_fixed() -> None:
             return out
 
     check(as_task({**GOOD, "model": Net}, "t"))
+    check(as_task({**GOOD, "model": lambda: Teacher(follows=False)}, "t"))
 
 
 def test_a_loss_may_draw_random_numbers() -> None:

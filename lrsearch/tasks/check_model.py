@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lrsearch.tasks.batch import as_float, like, parts_of
+from lrsearch.tasks.check_loss import versions
 from lrsearch.tasks.mistakes import CPU, call, wrong
 from lrsearch.tasks.passes import seeded
 from lrsearch.tasks.task import Task
@@ -67,6 +68,7 @@ class Twin:
                 )
         self._before = {name: b.clone() for name, b in self._twin.named_buffers()}
         self._gradients = _gradients(self._twin)
+        self._hidden = _hidden(model)
 
     def takes(self, x: Any) -> None:
         """Remember what the first model is given, which it may change."""
@@ -97,12 +99,23 @@ class Twin:
                 "by, is to be an attribute of the model, which each trial has anew",
             )
 
+    def _check_hidden(self) -> None:
+        for name, (tensor, before) in self._hidden.items():
+            if versions(tensor) != before:
+                raise wrong(
+                    self._task,
+                    f"the model {self._kind} changes a module that torch does not see ({name}), "
+                    "and that an interruption would lose; make it a plain attribute, with "
+                    "requires_grad_(False) where the optimizer is not to train it",
+                )
+
     def after_step(self, model: nn.Module) -> None:
         """Look again when the first model has run in training, and its loss backward.
 
         Raises:
             LrsearchError: It has other parameters now, or trains those of the second one, too.
         """
+        self._check_hidden()
         gradients = _gradients(self._twin)
         trained = {key for key, gradient in gradients.items() if gradient != self._gradients[key]}
         for name, parameter in model.named_parameters():
@@ -135,6 +148,20 @@ def _gradients(model: nn.Module) -> dict[int, tuple[int, int] | None]:
         id(p): None if p.grad is None else (id(p.grad), p.grad._version)
         for p in model.parameters()
     }
+
+
+def _hidden(model: nn.Module) -> dict[str, tuple[Any, list[int]]]:
+    """Tensors of modules that ``named_modules`` does not find, as in lists, and their versions."""
+    seen = {id(module) for module in model.modules()}
+    found: dict[str, tuple[Any, list[int]]] = {}
+    for path, module in model.named_modules():
+        for key, value in vars(module).items():
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, nn.Module) and id(part) not in seen:
+                    for name, tensor in part.state_dict(keep_vars=True).items():
+                        full = ".".join(filter(None, (path, key, name)))
+                        found[full] = tensor, versions(tensor)
+    return found
 
 
 def detached(value: Any) -> Any:
