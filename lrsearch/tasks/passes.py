@@ -51,7 +51,7 @@ def begin(data: Any, seed: int, epoch: int) -> None:
     if getattr(data, "persistent_workers", False):
         data._iterator = None
     parts = _parts(data)
-    set_generators(parts, seed)
+    set_generators(generators(parts), seed)
     for part in parts:
         set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
@@ -73,21 +73,26 @@ def _parts(data: Any) -> list[Any]:
     return list(found.values())
 
 
-def set_generators(parts: Iterable[Any], seed: int) -> None:
-    """Set the generators that are attributes of these objects."""
-    for part in parts:
-        for value in getattr(part, "__dict__", {}).values():
-            _set(value, seed)
+def generators(parts: Iterable[Any]) -> list[Any]:
+    """The generators of torch, numpy or Python that are attributes of these objects."""
+    kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+    return [
+        value
+        for part in parts
+        for value in getattr(part, "__dict__", {}).values()
+        if isinstance(value, kinds)
+    ]
 
 
-def _set(generator: Any, seed: int) -> None:
-    """Set a generator of torch, numpy or Python; nothing else."""
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        bits = generator.bit_generator
-        bits.state = type(bits)(seed).state
-    elif isinstance(generator, np.random.RandomState):
-        generator.seed(seed % (1 << 32))
-    elif type(generator) is random.Random:
-        generator.seed(seed)
+def set_generators(found: Iterable[Any], seed: int) -> None:
+    """Set generators; a kind of the user's own is left as it is."""
+    for generator in found:
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        elif isinstance(generator, np.random.Generator):
+            bits = generator.bit_generator
+            bits.state = type(bits)(seed).state
+        elif isinstance(generator, np.random.RandomState):
+            generator.seed(seed % (1 << 32))
+        elif type(generator) is random.Random:
+            generator.seed(seed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.tasks.batch import as_float
-from lrsearch.tasks.passes import set_generators
+from lrsearch.tasks.passes import generators, set_generators
 from lrsearch.tasks.samples import count, joined, scored
 from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
@@ -71,14 +71,14 @@ def measure(
     model.eval()
     losses, metrics, sizes = [], [], []
     outputs, targets = [], []
-    parts = iter(batches())
+    parts, own = iter(batches()), generators(model.modules())
     for i in itertools.count():
         with devices.random_seed(device, i):
             part = next(parts, None)
             if part is None:
                 break
             x, y = part
-            set_generators(model.modules(), i)
+            set_generators(own, i)
             with devices.autocast(device, precision):
                 out = model(x)
         out = as_float(out)

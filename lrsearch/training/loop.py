@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
-from lrsearch.tasks.passes import set_generators
+from lrsearch.tasks.passes import generators, set_generators
 from lrsearch.tasks.samples import count
 from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
@@ -219,7 +219,7 @@ class SingleRunner:
         while trial.epoch < goal:
             seed = epoch_seed(self._seed, trial.epoch)
             with devices.random_seed(self._device, seed):
-                set_generators(trial.model.modules(), seed)
+                set_generators(generators(trial.model.modules()), seed)
                 samples += self._train(trial, total)
             trial.epoch += 1
         measured = [
