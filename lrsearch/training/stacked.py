@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,46 +14,18 @@ from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.stacked_loss import gradient_of
-from lrsearch.training.stacked_mlp import MLPStack, layers_of
+from lrsearch.training.stacked_mlp import MLPStack, MLPTrainer, layers_of
 from lrsearch.training.stacked_probe import probe, sample_inputs
-from lrsearch.training.stacked_vmap import VmapStack
+from lrsearch.training.stacked_vmap import VmapStack, VmapTrainer
 
 TOLERANCE = 0.05
 """How far a stacked step may lie from a plain one, in float32, by their norms."""
 
 
-class Trainer(Protocol):
-    """Forward and backward of n trials, bound to their rows."""
-
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """Write the gradients for one batch: x (n or 1, B, ...), y (n, B, ...)."""
-
-    def take_losses(self, steps: int) -> Tensor:
-        """Mean loss (n,) of the last ``steps`` steps; starts a new sum."""
-
-
-class Stack(Protocol):
-    """n copies of a model whose parameters are the rows of a matrix (n, width)."""
-
-    width: int
-    random: bool
-    """Whether the forward pass draws random numbers (dropout)."""
-    dependent: bool
-    """Whether in evaluation mode a sample's outputs depend on what is beside it."""
-
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The parameters by name, (n, *shape), as views of (n, width)."""
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """Float inputs (N, ...) as the model wants them."""
-
-    def trainer(
-        self, params: Tensor, grads: Tensor, buffers: dict[str, Tensor], batch: int
-    ) -> Trainer:
-        """A step function bound to rows of parameters and gradients (n, width)."""
-
-    def outputs(self, params: Tensor, buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs (n, N, ...) of all rows for the same prepared inputs (N, ...)."""
+Stack = MLPStack | VmapStack
+"""n copies of a model whose parameters are the rows of a matrix (n, width)."""
+Trainer = MLPTrainer | VmapTrainer
+"""Forward and backward of n trials, bound to their rows."""
 
 
 def build_stack(task: Task, model: nn.Module, y: Tensor, precision: str) -> Stack:

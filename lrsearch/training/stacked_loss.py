@@ -7,7 +7,6 @@ axis; the usual losses therefore look at (n, B, C) as (n, C, B).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +17,6 @@ from lrsearch.tasks.task import LossFn, MetricFn, accuracy
 from lrsearch.training.evaluation import scalar
 
 _log_softmax_backward = torch._log_softmax_backward_data
-
-
-class LossGradient(Protocol):
-    """Loss terms and the gradient of n losses with respect to their outputs."""
-
-    sign: float
-    """Factor of the terms: the loss of a trial is ``sign * mean(terms)``."""
-
-    def __call__(self, z: Tensor, y: Tensor, out: Tensor) -> Tensor:
-        """Outputs z (n, B, C) and targets y (n, B, ...) to terms (n, ...); d loss/dz into out."""
 
 
 class CrossEntropyGradient:
@@ -72,6 +61,13 @@ class AnyGradient:
             (gradient,) = torch.autograd.grad(losses.sum(), outputs)
         out.copy_(gradient)
         return losses.detach().unsqueeze(1)
+
+
+LossGradient = CrossEntropyGradient | SquaredErrorGradient | AnyGradient
+"""Outputs z (n, B, C) and targets y (n, B, ...) -> terms (n, ...), and d loss/dz into ``out``.
+
+The loss of a trial is ``sign * mean(terms)``.
+"""
 
 
 def is_cross_entropy(loss: object, y: Tensor) -> bool:

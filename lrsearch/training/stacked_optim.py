@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,65 +24,43 @@ Columns = Sequence[Tensor]
 """What changes from step to step: tensors (n, 1)."""
 
 
-class StackedOptimizer(Protocol):
-    """An update rule for a matrix of parameters (n, P), one trial per row."""
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """torch.optim's names of the tensors that the rule keeps for each parameter."""
-
-    @property
-    def kind(self) -> Literal["sgd", "adam"]:
-        """What a schedule's momentum means: ``sgd`` momentum, ``adam`` beta1."""
-
-    @property
-    def momentum(self) -> float:
-        """Momentum (beta1) where the schedule leaves it alone."""
-
-    def columns(self, lr: Array, momentum: Array, first: IntArray) -> list[Array]:
-        """Per-step factors from lr (n, steps), momentum (n, steps) and earlier steps (n,)."""
-
-    def with_step(self, step: int, state: dict[str, Tensor]) -> dict[str, Any]:
-        """A parameter's state after ``step`` steps, as torch.optim keeps it."""
-
-    def step(self, w: Tensor, g: Tensor, states: Sequence[Tensor], columns: Columns) -> None:
-        """Update ``w`` (n, P) in place; ``g`` (n, P) is used up."""
-
-
 @dataclass(frozen=True)
 class SGD:
     """``g += wd w``, ``b = m b + g``, ``w -= lr b``; nesterov: ``w -= lr (g + m b)``.
 
     In a step without momentum, which a schedule may bring, ``b`` stays as it was.
+
+    Attributes:
+        kind: What a schedule's momentum means: this, or beta1 of Adam.
+        states: torch.optim's names of the tensors that are kept for each parameter.
+        momentum: Where the schedule leaves it alone.
     """
 
+    kind: ClassVar[Literal["sgd"]] = "sgd"
+    states: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
 
-    @property
-    def kind(self) -> Literal["sgd"]:
-        """Schedules may cycle the momentum."""
-        return "sgd"
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """The momentum buffer."""
-        return ("momentum_buffer",)
-
     def columns(self, lr: Array, momentum: Array, first: IntArray) -> list[Array]:
-        """-lr; momentum, unless it is 0 throughout; and where some steps have none, which have."""
+        """Per-step factors from lr and momentum (n, steps), and earlier steps (n,).
+
+        -lr; momentum, unless it is 0 throughout; and where some steps have none, which have.
+        """
         has = momentum != 0
         if not has.any():
             return [-lr]
         return [-lr, momentum] if has.all() else [-lr, momentum, has.astype(np.float64)]
 
     def with_step(self, step: int, state: dict[str, Tensor]) -> dict[str, Any]:
-        """The buffer; one of zeros is as good as none, and torch takes no mixture of the two."""
+        """A parameter's state after ``step`` steps, as torch.optim keeps it.
+
+        A buffer of zeros is as good as none, and torch takes no mixture of the two.
+        """
         return dict(state)
 
     def step(self, w: Tensor, g: Tensor, states: Sequence[Tensor], columns: Columns) -> None:
-        """One step of all rows."""
+        """Update ``w`` (n, P) in place; ``g`` (n, P) is used up."""
         minus_lr, *rest = columns
         (buffer,) = states
         if self.weight_decay:
@@ -108,24 +86,16 @@ class Adam:
     ``w *= 1 - lr wd``.
     """
 
+    kind: ClassVar[Literal["adam"]] = "adam"
+    states: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     decoupled: bool = False
 
     @property
-    def kind(self) -> Literal["adam"]:
-        """Schedules may cycle beta1."""
-        return "adam"
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """The two moments."""
-        return ("exp_avg", "exp_avg_sq")
-
-    @property
     def momentum(self) -> float:
-        """beta1."""
+        """beta1 where the schedule leaves it alone."""
         return self.betas[0]
 
     def columns(self, lr: Array, momentum: Array, first: IntArray) -> list[Array]:
@@ -141,7 +111,7 @@ class Adam:
         return {"step": torch.tensor(float(step)), **state}
 
     def step(self, w: Tensor, g: Tensor, states: Sequence[Tensor], columns: Columns) -> None:
-        """One step of all rows."""
+        """Update ``w`` (n, P) in place; ``g`` (n, P) is used up."""
         m, v = states
         beta2 = self.betas[1]
         if self.decoupled:
@@ -154,6 +124,10 @@ class Adam:
         g.div_(columns[2]).add_(self.eps)
         torch.div(m, g, out=g)
         w.addcmul_(g, columns[0])
+
+
+StackedOptimizer = SGD | Adam
+"""An update rule for a matrix of parameters (n, P), one trial per row."""
 
 
 def clip(g: Tensor, norm: float) -> None:

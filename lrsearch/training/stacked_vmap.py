@@ -38,6 +38,11 @@ class VmapStack:
         y: All targets, to see what kind they are.
         autocast: Makes the context for the forward pass.
         batch: Samples of a training batch.
+
+    Attributes:
+        random: Whether the forward pass draws random numbers (dropout).
+        dependent: Whether in evaluation mode a sample's outputs depend on what is beside it:
+            statistics are taken of them, or random numbers are drawn one after the other.
     """
 
     def __init__(
@@ -59,8 +64,6 @@ class VmapStack:
         self.width = sum(prod(shape) for shape in self.shapes.values())
         self.random = False
         self.dependent = False
-        """Set where samples are seen together: statistics are taken of them, or random numbers
-        are drawn one after the other."""
         self.labels = is_cross_entropy(loss, y)
         self.loss = loss
 
