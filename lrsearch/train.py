@@ -21,6 +21,7 @@ from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.export import read_configuration
 from lrsearch.files import check_folder, write_text
+from lrsearch.measured import EpochResult
 from lrsearch.report import words
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.learning_curves import LearningCurve, learning_curves_figure, trace_points
@@ -33,7 +34,6 @@ from lrsearch.tasks.check import load_test
 from lrsearch.tasks.modules import import_place
 from lrsearch.training import device as devices
 from lrsearch.training.evaluation import evaluate
-from lrsearch.training.runner import EpochResult
 
 SAY_SECONDS = 2.0
 _BLOCKS = ("schedule", "also", "optimizer", "param_groups", "task", "result", "study", "made_by")

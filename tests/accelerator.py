@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrsearch import cli
 from lrsearch.errors import LrsearchError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
 from lrsearch.tasks import given_task
 from lrsearch.tasks.check import load_test
@@ -37,7 +38,7 @@ from lrsearch.training import checkpoint
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.runner import Runner
 
 NAME = "elsewhere"
 CPU = torch.device("cpu")

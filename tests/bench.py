@@ -12,6 +12,7 @@ import optuna
 from torch import Tensor
 
 from lrsearch.config import make
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.interrupt import Interrupt
@@ -20,7 +21,7 @@ from lrsearch.search.methods import make_pruner
 from lrsearch.search.study import open_study
 from lrsearch.storage import open_storage
 from lrsearch.storage.owners import new_owner
-from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.runner import Runner
 
 EPOCHS = 6
 

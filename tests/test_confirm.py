@@ -28,6 +28,7 @@ from lrsearch.cli import main
 from lrsearch.confirm import confirm, known
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.export import export_text, write_best, write_confirmed
+from lrsearch.measured import EpochResult
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.confirmed import Arm, Confirmed
@@ -47,7 +48,6 @@ from lrsearch.search.workers import LocalLauncher, Order
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.tasks import Split, Task, load_task
-from lrsearch.training.runner import EpochResult
 from tests.synthetic import Fake, make_study
 
 EPOCHS = 4

@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 from lrsearch.dashboard import Dashboard, _Filler, open_dashboard
 from lrsearch.dashboard_study import Pictures, light, picture_id, prepare
 from lrsearch.errors import LrsearchError
+from lrsearch.measured import EpochResult
 from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load
 from lrsearch.storage import Storage, open_storage
 from lrsearch.storage.history import record_epochs
-from lrsearch.training.runner import EpochResult
 from tests.browser import Browser, find_chromium
 from tests.synthetic import make_study
 

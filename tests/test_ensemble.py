@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task, accuracy
 from lrsearch.training.batches import epoch_plan, epoch_seed
 from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.runner import EpochResult
 from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_mlp import layers_of
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import LrsearchError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import load_task
 from lrsearch.tasks.images import Augment, Normalize
@@ -21,7 +22,7 @@ from lrsearch.tasks.models import mlp as built_in_mlp
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.runner import Runner
 from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_vmap import CHUNK_BATCHES, VmapStack, norms_in_float
 from tests.test_ensemble import CPU, OPTIMIZERS, Residual, assert_same, images, mlp, vectors

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.ask import Asker
 from lrsearch.search.interrupt import Interrupt, Interrupted
@@ -32,7 +33,6 @@ from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.runner import EpochResult
 from tests.bench import EPOCHS, Bench, FakeRunner
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lrsearch.attributes import LR_RANGE_ATTR
 from lrsearch.config import make
+from lrsearch.measured import LrRange
 from lrsearch.report.lr_range import lr_range_figure, lr_range_table
 from lrsearch.report.page import page
 from lrsearch.report.report import make_report
@@ -17,7 +18,6 @@ from lrsearch.search import plan as plans
 from lrsearch.search.run import run
 from lrsearch.search.study import open_study
 from lrsearch.storage import open_storage
-from lrsearch.training.lr_range import LrRange
 
 SETTINGS = {"lr": "auto", "epochs": 2, "train_samples": 400, "sampler": "random"}
 

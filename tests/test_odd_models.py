@@ -30,6 +30,7 @@ from torch.utils.data import (
 )
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.check import check as check_task
@@ -43,7 +44,6 @@ from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.lr_range import lr_range_test
-from lrsearch.training.runner import EpochResult
 from lrsearch.training.stacked import why_not_fused
 from tests.test_ensemble import CPU, check, fused, mixed, mlp, vectors
 

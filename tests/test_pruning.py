@@ -472,9 +472,9 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 
 
 def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
+    from lrsearch.measured import EpochResult
     from lrsearch.storage import open_storage
     from lrsearch.storage.history import record_epochs
-    from lrsearch.training.runner import EpochResult
 
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study = optuna.create_study(storage=storage)

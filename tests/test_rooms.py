@@ -11,7 +11,7 @@ import pytest
 import lrsearch
 
 ROOT = Path(lrsearch.__file__).parent
-LEAVES = {"errors", "divergence", "files", "imports", "values"}
+LEAVES = {"errors", "divergence", "files", "imports", "measured", "values"}
 """Modules that every room but ``schedules`` may stand on."""
 ONLY = {
     "schedules": {"errors"},

@@ -25,11 +25,11 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.measured import EpochResult
 from lrsearch.report.tables import load
 from lrsearch.storage import engine, history, open_storage, opening, redact
 from lrsearch.storage.schema import HISTORY, SLOTS
 from lrsearch.storage.urls import network_file_system, redact_text
-from lrsearch.training.runner import EpochResult
 
 SECRET = "s3cr/t@p:w"
 QUOTED = "s3cr%2Ft%40p%3Aw"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks import Split, Task, load_task
 from lrsearch.tasks.models import convnet
@@ -23,7 +24,7 @@ from lrsearch.training import checkpoint
 from lrsearch.training.batches import epoch_plan
 from lrsearch.training.evaluation import evaluate
 from lrsearch.training.loop import SingleRunner
-from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.runner import Runner
 from tests.datafiles import write_cifar10
 
 CPU = torch.device("cpu")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import optuna
 
 from lrsearch.attributes import LR_RANGE_ATTR
+from lrsearch.measured import LrRange
 from lrsearch.report.figures import log_ticks
 from lrsearch.report.style import BLUE, VERMILION, figure_layout
 
@@ -21,33 +22,13 @@ RANGE = (
 """What is said below the figure."""
 
 
-class RangeTest(NamedTuple):
-    """What is drawn.
-
-    Attributes:
-        lrs: Rate of each step.
-        losses: Training loss of each step.
-        smoothed: Its average.
-        diverges_at: Rate of divergence, None where there was none.
-        low: Lowest rate searched.
-        high: Highest rate searched.
-    """
-
-    lrs: list[float]
-    losses: list[float]
-    smoothed: list[float]
-    diverges_at: float | None
-    low: float
-    high: float
-
-
-def lr_range_table(study: optuna.Study) -> RangeTest | None:
+def lr_range_table(study: optuna.Study) -> LrRange | None:
     """The range test kept with a study; None where none was run."""
     stored = study.user_attrs.get(LR_RANGE_ATTR)
-    return None if stored is None else RangeTest(**stored)
+    return None if stored is None else LrRange(**stored)
 
 
-def lr_range_figure(test: RangeTest) -> Figure:
+def lr_range_figure(test: LrRange) -> Figure:
     """Training loss against the growing rate; the range searched is shaded."""
     import plotly.graph_objects as go
 

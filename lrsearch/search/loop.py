@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError, brief
+from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule, Space
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.ask import Asker
@@ -28,7 +29,7 @@ from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.slot_rows import Claim, Ending
 from lrsearch.training.products import as_torch
-from lrsearch.training.runner import EpochResult, Runner
+from lrsearch.training.runner import Runner
 
 FAILURES_IN_A_ROW = 5
 WAIT_SECONDS = 0.5

@@ -302,8 +302,8 @@ def with_lr_range(plan: Plan, study: optuna.Study, storage: Storage) -> tuple[Pl
             seed=plan.config.seed,
             device=plan.device,
             precision=plan.choice.precision,
-        ).to_dict()
-        stored = set_once(storage, study._study_id, LR_RANGE_ATTR, found)
+        )
+        stored = set_once(storage, study._study_id, LR_RANGE_ATTR, dataclasses.asdict(found))
     low, high = float(stored["low"]), float(stored["high"])
     at = stored["diverges_at"]
     seen = f"diverges above {at:.2g}" if at is not None else "nothing diverges up to 10"

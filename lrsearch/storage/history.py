@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from sqlalchemy import Select, bindparam, delete, inspect, select, update
 from sqlalchemy.engine import Connection
 
 from lrsearch.divergence import DIVERGED_LOSS
+from lrsearch.measured import EpochResult
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.schema import HISTORY, INTERMEDIATE, SLOTS, TRIALS, server_now, upsert
 
@@ -35,29 +36,6 @@ _REACHED = (
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-
-class Epoch(Protocol):
-    """One finished epoch of one trial (`lrsearch.training.runner.EpochResult`)."""
-
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def train_loss(self) -> float: ...
-    @property
-    def val_loss(self) -> float: ...
-    @property
-    def val_metric(self) -> float | None: ...
-    @property
-    def avg_val_loss(self) -> float: ...
-    @property
-    def avg_val_metric(self) -> float | None: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def diverged(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +80,7 @@ class History:
 
 
 def record_epochs(
-    storage: Storage, rows: Sequence[tuple[int, Epoch]], *, owner: str | None
+    storage: Storage, rows: Sequence[tuple[int, EpochResult]], *, owner: str | None
 ) -> set[int]:
     """Write one lock-step epoch of any number of trials in one transaction.
 
@@ -229,12 +207,12 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _history_row(trial_id: int, result: Epoch) -> dict[str, Any]:
+def _history_row(trial_id: int, result: EpochResult) -> dict[str, Any]:
     values = {name: _finite(getattr(result, name)) for name in _VALUES}
     return {"trial_id": trial_id, "epoch": result.epoch, **values}
 
 
-def _optuna_row(trial_id: int, result: Epoch) -> dict[str, Any]:
+def _optuna_row(trial_id: int, result: EpochResult) -> dict[str, Any]:
     value = DIVERGED_LOSS if result.diverged else min(float(result.val_loss), DIVERGED_LOSS)
     return {
         "trial_id": trial_id,

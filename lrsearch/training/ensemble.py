@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError, brief
+from lrsearch.measured import EpochResult
 from lrsearch.schedules.family import get_family, is_builtin
 from lrsearch.schedules.trace import LazyTrace, dummy
 from lrsearch.tasks.optimizers import build_optimizer
@@ -31,7 +32,7 @@ from lrsearch.training.batches import epoch_seed, seeded_model
 from lrsearch.training.fused_trial import FusedTrial
 from lrsearch.training.loop import build_scheduler
 from lrsearch.training.products import as_torch
-from lrsearch.training.runner import EpochResult, next_validation
+from lrsearch.training.runner import next_validation
 from lrsearch.training.stacked import Trainer, build_stack
 from lrsearch.training.stacked_batches import StackedBatches
 from lrsearch.training.stacked_rows import Rows, RowStates

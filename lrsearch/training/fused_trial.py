@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.measured import EpochResult
 from lrsearch.schedules.trace import LazyTrace
-from lrsearch.training.runner import EpochResult
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule

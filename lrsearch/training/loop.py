@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lrsearch.errors import LrsearchError, UsageError, brief
+from lrsearch.measured import EpochResult
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.passes import generators, set_generators
@@ -38,7 +39,7 @@ from lrsearch.training.copies import (
     snapshot,
 )
 from lrsearch.training.evaluation import measure
-from lrsearch.training.runner import EpochResult, next_validation
+from lrsearch.training.runner import next_validation
 
 if TYPE_CHECKING:
     from lrsearch.schedules import Schedule

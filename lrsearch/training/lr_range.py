@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,44 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrsearch.errors import LrsearchError, UsageError
+from lrsearch.errors import LrsearchError
+from lrsearch.measured import LrRange
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import epoch_seed, seeded_model, training_batches
 
+FIRST, LAST, STEPS = 1e-5, 10.0, 160
+"""Rate of the first step, that of the last, and how many there are."""
 SMOOTHING = 0.9
 MARGIN = 2.0
 """The search ends this factor below divergence: a rate that grew slowly was borne longer."""
 SPAN = 500.0
 """Highest over lowest rate searched."""
-
-
-@dataclass(frozen=True)
-class LrRange:
-    """A range test, as it is plotted and stored.
-
-    Attributes:
-        lrs: Rate of each step.
-        losses: Training loss of each step's batch, before the step; one that is not finite as
-            the largest, or a million.
-        smoothed: Exponential average of the losses.
-        diverges_at: Rate at which half of what was learnt was lost again; None if at none.
-        low: Lowest rate to search.
-        high: Highest rate to search.
-    """
-
-    lrs: list[float]
-    losses: list[float]
-    smoothed: list[float]
-    diverges_at: float | None
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def lr_range_test(
@@ -65,11 +41,8 @@ def lr_range_test(
     seed: int,
     device: torch.device,
     precision: str = "fp32",
-    first: float = 1e-5,
-    last: float = 10.0,
-    steps: int = 160,
 ) -> LrRange:
-    """Train one model while the rate of step t is ``first (last / first)^(t / (steps - 1))``.
+    """Train one model while the rate of step t is ``FIRST (LAST / FIRST)^(t / (STEPS - 1))``.
 
     It ends at the first loss that is not finite, or where the smoothed loss has risen from its
     lowest by half of what it had fallen. The range searched ends a factor of 2 below that rate;
@@ -82,18 +55,7 @@ def lr_range_test(
         seed: Of initial weights and batch order: the same test every time.
         device: Where.
         precision: ``fp32``, ``bf16`` or ``fp16`` (run as fp32: a loss scale hides divergence).
-        first: Rate of the first step, > 0.
-        last: Rate of the last step, > ``first``.
-        steps: At least 20.
-
-    Raises:
-        UsageError: If ``first``, ``last`` or ``steps`` are out of range.
     """
-    if not 0 < first < last or steps < 20:
-        raise UsageError(
-            f"the range test needs 0 < first < last and at least 20 steps, "
-            f"got {first=}, {last=}, {steps=}"
-        )
     devices.prepare(device)
     task = on_device(task, device)
     model = devices.place(task, seeded_model(task, seed), device)
@@ -103,7 +65,7 @@ def lr_range_test(
     shares = [
         group["lr"] / max(g["lr"] for g in built.param_groups) for group in built.param_groups
     ]
-    lrs, losses = np.geomspace(first, last, steps), []
+    lrs, losses = np.geomspace(FIRST, LAST, STEPS), []
     half = "bf16" if precision == "bf16" else "fp32"
     with devices.random_seed(device, epoch_seed(seed, 0)):
         for lr, (x, y) in zip(lrs, _endless(task, seed, device), strict=False):

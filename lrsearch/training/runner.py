@@ -1,45 +1,15 @@
-"""What training hands to the search: one result per validation, and the protocol of a runner."""
+"""What the search knows of training: the protocol of a runner."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from lrsearch.measured import EpochResult
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lrsearch.schedules import Schedule
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One trial after one validation.
-
-    Args:
-        epoch: Epochs finished, from 1 to the budget.
-        lr: Learning rate of the last optimizer step (of the group with the largest rate).
-        train_loss: Mean loss over the training samples since the last validation.
-        val_loss: Loss of the weights on the validation split.
-        val_metric: The task's metric there, None when it has none.
-        avg_val_loss: The same loss for the running average of the weights.
-        avg_val_metric: The same metric for the running average.
-        seconds: Wall seconds since the last validation, this validation included.
-    """
-
-    epoch: int
-    lr: float
-    train_loss: float
-    val_loss: float
-    val_metric: float | None
-    avg_val_loss: float
-    avg_val_metric: float | None
-    seconds: float
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss is not finite; the trial is over then."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
 
 
 def next_validation(epoch: int, every: int, budget: int) -> int:
