@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrsearch.search.forked import Forked
@@ -24,34 +24,6 @@ family of the user's own."""
 Words = dict[str, Any]
 """What a worker says: ``owner``, ``note`` or ``error``."""
 NEWS_SECONDS = 0.5
-
-
-class Child(Protocol):
-    """A worker process, wherever it runs.
-
-    Attributes:
-        placed: Whether it has a place to run; false while a cluster has none to give.
-    """
-
-    placed: bool
-
-    def words(self) -> list[Words]:
-        """What it said since the last call."""
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
-
-    def death(self, code: int) -> str:
-        """How it ended, in words: by what signal or exit code, and the last it wrote."""
-
-    def leave(self) -> None:
-        """Ask it to save, hand back and leave."""
-
-    def wait(self, seconds: float) -> None:
-        """Return when it has ended; end it if it has not in time."""
-
-    def kill(self) -> None:
-        """End it at once."""
 
 
 class LocalChild:

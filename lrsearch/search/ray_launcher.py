@@ -24,7 +24,7 @@ from typing import Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.errors import LrsearchError, UsageError, first_line
-from lrsearch.search.child import Child, Host, Order, Words
+from lrsearch.search.child import Host, Order, Words
 from lrsearch.storage.urls import parse_storage_url, redact, sqlite_file
 from lrsearch.training import device as devices
 
@@ -41,6 +41,9 @@ class RayChild:
     Args:
         actor: Handle of its :class:`lrsearch.search.child.Host`.
         needs: What it takes from the cluster, in words.
+
+    Attributes:
+        placed: Whether it has a place to run; false while the cluster has none to give.
     """
 
     def __init__(self, actor: Any, needs: str) -> None:
@@ -154,7 +157,7 @@ class Cluster:
             return config
         return dataclasses.replace(config, device="cpu", precision="auto")
 
-    def start(self, order: Order) -> Child:
+    def start(self, order: Order) -> RayChild:
         """Start a worker wherever the cluster has a place for it."""
         import ray
 

@@ -13,32 +13,24 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from lrsearch.errors import LrsearchError
-from lrsearch.search.child import Child, LocalChild, Order
+from lrsearch.search.child import LocalChild, Order
 from lrsearch.search.context import Context
 from lrsearch.search.forked import Forked
 from lrsearch.search.plan import Plan
 from lrsearch.storage import slots
 
+if TYPE_CHECKING:
+    from lrsearch.search.ray_launcher import Cluster, RayChild
+
 MAX_DEATHS = 5  # in a row, with neither an epoch recorded nor a minute of life in between
 SETTLED_SECONDS = 60.0
 STOP_SECONDS = 15.0  # for saving and handing back; then the process is ended
 POLL_SECONDS = 0.05
-
-
-class Launcher(Protocol):
-    """Starts workers."""
-
-    @property
-    def devices(self) -> list[str]:
-        """What the workers take turns on."""
-
-    def start(self, order: Order) -> Child:
-        """Start one."""
 
 
 class LocalLauncher:
@@ -47,13 +39,16 @@ class LocalLauncher:
     Args:
         plan: What they run.
         spares: Processes that wait for an order; they are taken first.
+
+    Attributes:
+        devices: What the workers take turns on.
     """
 
     def __init__(self, plan: Plan, spares: list[Forked]) -> None:
         self._spares = spares
         self.devices = spread(plan.config.device, plan.device)
 
-    def start(self, order: Order) -> Child:
+    def start(self, order: Order) -> LocalChild:
         """Start one."""
         return LocalChild(order, self._spares.pop() if self._spares else None)
 
@@ -75,7 +70,7 @@ class Seat:
 
     index: int
     device: str
-    child: Child | None = None
+    child: LocalChild | RayChild | None = None
     owner: str | None = None
     error: str | None = None
     since: float = 0.0
@@ -96,7 +91,7 @@ class Crew:
 
     plan: Plan
     context: Context
-    launcher: Launcher
+    launcher: LocalLauncher | Cluster
     confirms: str | None = None
     seats: list[Seat] = field(default_factory=list)
     last_death: str = ""
@@ -174,7 +169,7 @@ class Crew:
                 self.last_note = str(words["note"])
                 self.context.note(self.last_note)
 
-    def _ended(self, seat: Seat, child: Child, code: int) -> None:
+    def _ended(self, seat: Seat, child: LocalChild | RayChild, code: int) -> None:
         """A worker is done, gives up, or died."""
         self._listen(seat)  # its last words
         child.leave()
