@@ -158,7 +158,7 @@ def test_progress_knows_how_trials_of_a_silent_loop_ended() -> None:
 
     study.optimize(objective, n_trials=2)
     rows = read_progress(study, 2, EPOCHS).rows
-    assert [row.stopped for row in rows] == ["completed", "pruned"]
+    assert [row.status for row in rows] == ["complete", "pruned"]
     assert [row.epochs for row in rows] == [1, 1]
 
 
@@ -207,8 +207,8 @@ def test_losses_in_raw_units_are_losses_like_any_other(tmp_path: Path, kind: int
     assert {s for lr, s in by_lr.items() if lr > 3} == {"diverged"}
     assert "pruned" not in {s for lr, s in by_lr.items() if lr > 1}  # but blown up
     progress = read_progress(study, 40, EPOCHS)
-    for status, stopped in (("complete", "completed"), ("pruned",) * 2, ("diverged",) * 2):
-        assert progress.count(stopped) == len(table.having(status))
+    for status in ("complete", "pruned", "diverged"):
+        assert progress.count(status) == len(table.having(status))
     assert {s for lr, s in by_lr.items() if lr <= 1} <= {"complete", "pruned"}
     done = table.having("complete")
     assert len(done) > 5
@@ -256,10 +256,8 @@ def test_a_trial_that_diverged_is_never_complete_whatever_its_loop_returns() -> 
     study.optimize(objective, n_trials=2)
     assert [t.value for t in study.trials] == [0.5, 0.1]
     assert [t.status for t in load(study).trials] == ["complete", "diverged"]
-    assert [row.stopped for row in read_progress(study, 2, EPOCHS).rows] == [
-        "completed",
-        "diverged",
-    ]
+    rows = read_progress(study, 2, EPOCHS).rows
+    assert [row.status for row in rows] == ["complete", "diverged"]
     assert load_curves(study).state.tolist() == [COMPLETE, DIVERGED]
     assert best_trial(study).number == 0
     assert configuration(study, study.trials[0])["result"]["baselines"] == {"ConstantLR": 0.5}

@@ -27,12 +27,13 @@ from lrsearch.config import make
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import terminal
 from lrsearch.report.status import print_status, print_studies, study_status
+from lrsearch.report.tables import TrialRow
 from lrsearch.report.terminal import print_next, print_rows, print_text
 from lrsearch.schedules import Schedule, schedules_table
 from lrsearch.search.display import Display, LineDisplay, LiveDisplay, finished_line, make_display
 from lrsearch.search.ending import _metric
 from lrsearch.search.interrupt import Interrupt, Interrupted
-from lrsearch.search.progress import Progress, TrialProgress, read_progress
+from lrsearch.search.progress import Progress, described, read_progress
 from lrsearch.search.run import run
 from lrsearch.storage import open_storage
 from tests.synthetic import make_study
@@ -149,19 +150,35 @@ def test_show_studies_schedules_and_tasks_fit_the_terminal(
         assert word in text
 
 
+def trial(number: int, status: str = "complete", loss: float = 0.3, **more: Any) -> TrialRow:
+    """A trial as it is shown."""
+    schedule = Schedule("StepLR", 0.1, 30, {"step_size": 10, "gamma": 0.5})
+    row = TrialRow(
+        number, number, status, "StepLR", 0.1, epochs=2, schedule=schedule.to_dict(),
+        value=loss if status == "complete" else None, last_loss=loss,
+    )  # fmt: skip
+    return dataclasses.replace(row, **more)
+
+
+def restarts(number: int, status: str, loss: float, **more: Any) -> TrialRow:
+    """One whose name and parameters are long."""
+    params = {"T_0": 10, "T_mult": 2, "eta_min": 0.00012}
+    schedule = Schedule("CosineAnnealingWarmRestarts", 0.0123, 30, params, warmup=3)
+    kept = {"family": schedule.family, "lr": schedule.lr, "schedule": schedule.to_dict()}
+    return trial(number, status, loss, **kept, **more)
+
+
 def test_the_line_of_a_trial_that_blew_up_tells_its_loss_and_of_one_without_any_that() -> None:
-    row = TrialProgress(3, "StepLR", "gamma 0.5", 0.1, 2, 3e9, None, "diverged", None, None)
+    row = trial(3, "diverged", 3e9)
     progress = Progress(9, 5, (row,))
     assert "diverged 2/5   val loss 3.000e+09" in finished_line(row, 1, progress, False)
-    lost = dataclasses.replace(row, value=DIVERGED_LOSS)
+    lost = dataclasses.replace(row, last_loss=DIVERGED_LOSS)
     assert "diverged 2/5   loss not finite" in finished_line(lost, 1, progress, False)
 
 
 def test_each_trial_below_all_lines_before_it_is_the_best_so_far() -> None:
-    first = TrialProgress(0, "StepLR", "", 0.1, 5, 3.0, None, "completed", None, None)
-    losses = (4.0, 2.0, 1.0, 1.5)
-    rows = [dataclasses.replace(first, number=i + 1, value=v) for i, v in enumerate(losses)]
-    rows[2] = dataclasses.replace(rows[2], stopped="pruned")
+    first = trial(0, loss=3.0)
+    rows = [trial(1, loss=4.0), trial(2, loss=2.0), trial(3, "pruned", 1.0), trial(4, loss=1.5)]
     out = io.StringIO()
     display = LineDisplay(out)
     display.update(Progress(9, 5, (first,)))  # of an earlier run
@@ -184,16 +201,13 @@ def test_a_trial_that_was_given_up_counts_among_those_that_failed(stopped: str) 
 
 
 def test_the_line_of_a_trial_has_its_result_first_and_at_most_120_columns() -> None:
-    what = "hold 21 CosineAnnealingLR end_factor 0.00043  warmup 1"
-    row = TrialProgress(
-        112, "CosineAnnealingWarmRestarts", what, 0.121, 30, 0.15, None, "completed", *[None] * 2
-    )
+    row = restarts(112, "complete", 0.15, epochs=30)
     line = finished_line(row, 12, Progress(200, 30, (row,)), True)
     assert line.startswith(
         "[ 12/200] #112 completed 30/30  val loss 0.1500  best  CosineAnnealingWarm"
     )
     assert len(line) <= 120
-    assert line.endswith(" lr 0.121 hold 21 CosineAnnealingLR …")
+    assert line.endswith(" lr 0.0123 T_0 10 T_mult 2 eta_min …")
 
 
 @pytest.mark.parametrize(
@@ -204,8 +218,7 @@ def test_the_metric_at_the_end_of_a_run_is_written_as_in_the_report(
     name: str, value: float, shown: str
 ) -> None:
     outcome: Any = SimpleNamespace(plan=SimpleNamespace(task=SimpleNamespace(metric_name=name)))
-    best = TrialProgress(3, "StepLR", "gamma 0.5", 0.1, 2, 0.3, value, "completed", None, None)
-    assert _metric(outcome, best) == shown
+    assert _metric(outcome, trial(3, metric=value)) == shown
 
 
 @pytest.mark.parametrize("width", [50, 60, 70, 80, 100, 140])
@@ -213,13 +226,8 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    long = "factor 0.34 patience 5 min_lr 0.00012  warmup 3"
-    rows = [
-        TrialProgress(n, "CosineAnnealingWarmRestarts", long, 0.0123, 20 + n % 10, 0.1434, None,
-            "running", None, None)
-        for n in range(21, 35)
-    ]  # fmt: skip
-    rows[0] = dataclasses.replace(rows[0], family="StepLR", baseline="StepLR", description="")
+    rows = [restarts(n, "running", 0.1434, epochs=20 + n % 10) for n in range(22, 35)]
+    rows.insert(0, trial(21, "running", 0.1434, epochs=21, lr=0.0123, baseline="StepLR"))
     out = io.StringIO()
     display = LiveDisplay(out)
     text = console(width)
@@ -239,18 +247,15 @@ def test_the_table_of_running_trials_cuts_words_and_no_numbers(
         assert line.startswith(f"#{row.number} ")
     assert lines[-1].split() == ["and", "2", "more"]
     if width == 140:
-        assert long in lines[2]
+        assert described(rows[1]) in lines[2]
     if width >= 80:
         assert "CosineAnnealingWarmRestarts" in lines[2], "the description gives way first"
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_study_s_bar_gives_way_to_its_counts(width: int) -> None:
-    ends = ["pruned"] * 41 + ["diverged"] * 3 + ["completed"] * 19
-    rows = [
-        TrialProgress(n, "StepLR", "gamma 0.5", 0.1, 2, 0.3, None, end, None, None)
-        for n, end in enumerate(ends)
-    ]
+    ends = ["pruned"] * 41 + ["diverged"] * 3 + ["complete"] * 19
+    rows = [trial(n, end) for n, end in enumerate(ends)]
     display = LiveDisplay(io.StringIO())
     display._console = out = console(width)
     display._before = 0

@@ -28,7 +28,7 @@ def read(study: optuna.Study) -> StudyTable:
     plan = info.get("plan") or {}
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = blown_up(last_loss(t) for t in frozen if t.state.is_finished())
-    trials = [_row_of(t, ceiling, {} if info else other_params(t)) for t in frozen]
+    trials = [row_of(t, ceiling, {} if info else other_params(t)) for t in frozen]
     columns = _columns_of_table(storage, study._study_id) if isinstance(storage, Storage) else None
     if columns is None:
         columns = _columns_of_steps(frozen, ceiling)
@@ -53,7 +53,14 @@ def _counts(trial: FrozenTrial) -> bool:
     return not ended or bool(schedule_of(trial))
 
 
-def _row_of(trial: FrozenTrial, ceiling: float, others: Mapping[str, Any]) -> TrialRow:
+def row_of(trial: FrozenTrial, ceiling: float, others: Mapping[str, Any]) -> TrialRow:
+    """A trial as a row, without what only its history tells.
+
+    Args:
+        trial: Of any study.
+        ceiling: :func:`lrsearch.divergence.blown_up` of its study.
+        others: Parameters beside its schedule.
+    """
     attrs, params = trial.user_attrs, trial.params
     schedule = schedule_of(trial)
     warmup = schedule.get("warmup") or 0

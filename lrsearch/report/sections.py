@@ -166,7 +166,7 @@ def trials_table(table: StudyTable) -> str:
             "warmup": [t.warmup for t in rows],
             "params": [words.settings(t) for t in rows],
             "status": [statuses.index(t.status) for t in rows],
-            "loss": [rounded(t.value if t.value is not None else t.last_loss, 5) for t in rows],
+            "loss": [rounded(t.loss, 5) for t in rows],
             "metric": [rounded(t.metric, 5) for t in rows],
             "epochs": [t.epochs for t in rows],
             "seconds": [rounded(t.seconds, 5) for t in rows],

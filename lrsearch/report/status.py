@@ -102,7 +102,6 @@ def _why(trial: TrialRow) -> str:
 
 def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
     rates = finite(table.history.of(trial.trial_id, "lr")[-1:])
-    loss = trial.value if trial.value is not None else trial.last_loss
     return {
         "number": trial.number,
         "family": trial.family,
@@ -112,7 +111,7 @@ def _trial(trial: TrialRow, table: StudyTable) -> dict[str, Any]:
         "params": dict(trial.schedule.get("params") or {}),
         "epoch": trial.epochs,
         "lr_now": rates[-1] if rates else None,
-        "val_loss": finite([loss])[0] if loss is not None else None,
+        "val_loss": finite([trial.loss])[0] if trial.loss is not None else None,
         "val_metric": trial.metric,
         "settings": words.settings(trial),
     }

@@ -78,6 +78,11 @@ class TrialRow:
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def loss(self) -> float | None:
+        """Its final loss, or the last one that it came to."""
+        return self.last_loss if self.value is None else self.value
+
+    @property
     def own_params(self) -> dict[str, Any]:
         """The family's own parameters, without the family's prefix."""
         prefix = f"{self.family}."

@@ -21,8 +21,9 @@ from rich.text import Text
 
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.report import words
+from lrsearch.report.tables import TrialRow
 from lrsearch.search.notebook import NotebookDisplay, in_notebook
-from lrsearch.search.progress import Progress, TrialProgress
+from lrsearch.search.progress import Progress, described, ended
 from lrsearch.tracking import STOPPED
 
 MAX_RUNNING_ROWS = 12
@@ -76,17 +77,17 @@ class LineDisplay:
 
     def update(self, progress: Progress) -> None:
         """Print the trials that ended since the last call."""
-        ended = [row for row in progress.rows if row.stopped != "running"]
+        over = [row for row in progress.rows if row.status != "running"]
         if self._seen is None:  # a study that goes on: do not repeat what an earlier run printed
-            self._seen = {row.number for row in ended}
+            self._seen = {row.number for row in over}
             if progress.best is not None and progress.best.value is not None:
                 self._best = progress.best.value
             return
-        for row in ended:
+        for row in over:
             if row.number in self._seen:
                 continue
             self._seen.add(row.number)
-            loss = row.value if row.stopped == "completed" and row.value is not None else math.inf
+            loss = math.inf if row.value is None else row.value
             self._write(finished_line(row, len(self._seen), progress, loss < self._best))
             self._best = min(self._best, loss)
 
@@ -103,24 +104,24 @@ class LineDisplay:
             self._stream.flush()
 
 
-def finished_line(row: TrialProgress, count: int, progress: Progress, best: bool) -> str:
+def finished_line(row: TrialRow, count: int, progress: Progress, best: bool) -> str:
     """``[ 63/200] #62  completed 20/20  val loss 0.4120  best  CosineAnnealingLR  lr 0.21 ...``.
 
     What is longer than a line of a log has the last parameters left out; why a trial failed is
     told whole.
     """
     width = len(str(progress.target))
-    ended = f"{row.stopped} {row.epochs}/{progress.budget}"
+    how = f"{ended(row.status)} {row.epochs}/{progress.budget}"
     head = f"[{count:>{width}}/{progress.target}] #{row.number:<{width}} "
-    head += f"{ended:<{len('completed /') + 2 * len(str(progress.budget))}}  "
+    head += f"{how:<{len('completed /') + 2 * len(str(progress.budget))}}  "
     what = f"{row.family}  lr {row.lr:.3g}"
-    if row.stopped == "failed":
-        return f"{head}{what}  {row.error}"
-    result = f"val loss {words.loss(row.value)}"
-    if row.stopped == "diverged" and (row.value is None or row.value >= DIVERGED_LOSS):
+    if row.status == "failed":
+        return f"{head}{what}  {next(iter(row.stopped.splitlines()), '')}"
+    result = f"val loss {words.loss(row.loss)}"
+    if row.status == "diverged" and (row.loss is None or row.loss >= DIVERGED_LOSS):
         result = "loss not finite"
     head += f"{result:<16} {'best' if best else '':<4}  "
-    what += "  baseline" if row.baseline == row.family else f"  {row.baseline or row.description}"
+    what += "  baseline" if row.baseline == row.family else f"  {row.baseline or described(row)}"
     if len(head + what) > LINE:
         what = textwrap.shorten(what, LINE - len(head), placeholder=" …")
     return f"{head}{what}".rstrip()
@@ -166,16 +167,16 @@ class LiveDisplay:
         grid.add_column(style="dim", justify="right")
         grid.add_column()
         parts = [f"{progress.finished}/{progress.target}"]
-        for name in ("pruned", "diverged", "failed", "completed"):
-            if n := progress.count(name):
-                parts.append(f"{n} {'complete' if name == 'completed' else name}")
-        ended, eta = " · ".join(parts), self._eta(progress)
-        bar = self._console.width - sum(cell_len(text) + GAP for text in ("trials", ended, eta))
+        for status in ("pruned", "diverged", "failed", "complete"):
+            if n := progress.count(status):
+                parts.append(f"{n} {status}")
+        counts, eta = " · ".join(parts), self._eta(progress)
+        bar = self._console.width - sum(cell_len(text) + GAP for text in ("trials", counts, eta))
         bar = min(WIDEST_BAR, max(BAR, bar))
         line = Table.grid("", "", Column(no_wrap=True), padding=(0, GAP))
         line.add_row(
             ProgressBar(total=max(1, progress.target), completed=progress.finished, width=bar),
-            ended,
+            counts,
             eta,
         )
         grid.add_row("trials", line)
@@ -188,8 +189,8 @@ class LiveDisplay:
             return Group(Text(""), grid)
         return Group(Text(""), grid, Text(""), self._running(progress))
 
-    def _best(self, best: TrialProgress, progress: Progress) -> Text:
-        text = Text(f"#{best.number} {best.family}  lr {best.lr:.3g}  {best.description}  ")
+    def _best(self, best: TrialRow, progress: Progress) -> Text:
+        text = Text(f"#{best.number} {best.family}  lr {best.lr:.3g}  {described(best)}  ")
         text.append(f"val loss {words.loss(best.value)}", style="bold green")
         others = [
             f"{name} {words.loss(value)}"
@@ -207,11 +208,11 @@ class LiveDisplay:
         names = [f"#{row.number} {row.family}" for row in shown]
         if len(rows) > len(shown):
             names.append(f"and {len(rows) - len(shown)} more")
-        told = [f"{row.baseline} baseline" if row.baseline else row.description for row in shown]
+        told = [f"{row.baseline} baseline" if row.baseline else described(row) for row in shown]
         numbers = {
             "epoch": [f"{row.epochs}/{progress.budget}" for row in shown],
             "lr": [f"{row.lr:.3g}" for row in shown],
-            "val loss": [words.loss(row.value) for row in shown],
+            "val loss": [words.loss(row.loss) for row in shown],
         }
         room = self._console.width - BAR - GAP
         room -= sum(max(map(cell_len, (head, *cells))) + GAP for head, cells in numbers.items())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
 from lrsearch.search.outcome import Outcome, file_to_train, robust_now, written_files
-from lrsearch.search.progress import TrialProgress
+from lrsearch.search.progress import described
 from lrsearch.settings import default_storage
 from lrsearch.storage.urls import option
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.report.robust import Robust
+    from lrsearch.report.tables import TrialRow
 
 
 def print_outcome(
@@ -46,8 +47,8 @@ def print_outcome(
     best = progress.best
     assert best is not None
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    rows = [row for row in progress.rows if row.stopped not in ("failed", "running")]
-    alike = all_alike((r.value if r.stopped == "completed" else None, r.lr) for r in rows)
+    rows = [row for row in progress.rows if row.status not in ("failed", "running")]
+    alike = all_alike((row.value, row.lr) for row in rows)
     _print_best(console, outcome, best, len(rows) if alike else 0)
     _print_trials(console, outcome)
     if line := importance_line(outcome.mattered, best.family):
@@ -66,7 +67,7 @@ def print_outcome(
     print_next(console, _next_steps(outcome, found, imports))
 
 
-def _print_best(console: Console, outcome: Outcome, best: TrialProgress, alike: int) -> None:
+def _print_best(console: Console, outcome: Outcome, best: TrialRow, alike: int) -> None:
     """The best schedule, and what its loss is beside those of the others.
 
     Args:
@@ -202,25 +203,24 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
 
     line = robust_line(found, best)
     if found.trial.number != best and found.decided:
-        row = next(row for row in outcome.progress.rows if row.number == found.trial.number)
-        _print_schedule(console, "Train with     ", row)
+        _print_schedule(console, "Train with     ", found.trial)
         line = f"val loss {words.loss(found.trial.value)}, {line}"
     elif found.trial.number != best:
         console.print("Train with     best.yaml", style="bold")
     print_text(console, f"  {line}", indent=4)
 
 
-def _print_schedule(console: Console, head: str, row: TrialProgress) -> None:
+def _print_schedule(console: Console, head: str, row: TrialRow) -> None:
     """A line with a schedule and its parameters."""
     from rich.text import Text
 
     text = Text(head, style="bold")
     text.append(f"{row.family}, lr {row.lr:.4g}", style="bold green")
-    text.append(f"  {row.description}" if row.description else "", style="")
+    text.append(f"  {what}" if (what := described(row)) else "", style="")
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _metric(outcome: Outcome, best: TrialProgress) -> str:
+def _metric(outcome: Outcome, best: TrialRow) -> str:
     """``, accuracy 97.3%``, where the task has a metric."""
     task = outcome.plan.task
     if best.metric is None or not task.metric_name:

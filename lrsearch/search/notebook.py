@@ -7,7 +7,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from lrsearch.search.progress import Progress, TrialProgress
+from lrsearch.report.tables import TrialRow
+from lrsearch.search.progress import Progress, described
 
 MAX_RUNNING_ROWS = 8
 
@@ -89,9 +90,9 @@ def _bar(progress: Progress) -> str:
     )
 
 
-def _row(row: TrialProgress) -> str:
-    what = f"{row.baseline} baseline" if row.baseline else row.description
-    loss = "" if row.value is None else f" val loss <b>{row.value:#.4g}</b>"
+def _row(row: TrialRow) -> str:
+    what = f"{row.baseline} baseline" if row.baseline else described(row)
+    loss = "" if row.loss is None else f" val loss <b>{row.loss:#.4g}</b>"
     return (
         f"#{row.number} {html.escape(row.family)} lr {row.lr:.3g} {html.escape(what)} "
         f"epoch {row.epochs}{loss}"

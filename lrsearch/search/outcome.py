@@ -72,13 +72,12 @@ def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, 
     best = progress.best
     assert best is not None
     overall = outcome.mattered.overall
-    trials = outcome.study.get_trials(deepcopy=False)
     return {
         "study": outcome.study.study_name,
         "trials": progress.finished,
         "target": progress.target,
         "timed_out": outcome.timed_out,
-        "completed": progress.count("completed"),
+        "completed": progress.count("complete"),
         "pruned": progress.count("pruned"),
         "diverged": progress.count("diverged"),
         "failed": progress.count("failed"),
@@ -89,7 +88,7 @@ def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, 
             "trial": best.number,
             "value": best.value,
             "metric": best.metric,
-            "schedule": trials[best.number].user_attrs["schedule"],
+            "schedule": dict(best.schedule),
         },
         "robust": _robust(outcome, found),
         "baselines": progress.baselines,

@@ -10,36 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.divergence import DIVERGED_LOSS, blown_up, last_loss, status_of
 from lrsearch.errors import LrsearchError
+from lrsearch.report.read_study import row_of
+from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import Schedule
-
-
-@dataclass(frozen=True)
-class TrialProgress:
-    """One trial, ready to be shown.
-
-    Attributes:
-        number: The trial's number.
-        family: Its scheduler's torch class name.
-        description: Its parameters, short.
-        lr: Peak learning rate.
-        epochs: Epochs run.
-        value: Last (or final) validation loss; None before the first.
-        metric: Final validation metric, where there is one.
-        stopped: ``completed``, ``pruned``, ``diverged``, ``failed``, or ``running``.
-        baseline: Name of the recipe, if it is one.
-        error: First line of what it failed with.
-    """
-
-    number: int
-    family: str
-    description: str
-    lr: float
-    epochs: int
-    value: float | None
-    metric: float | None
-    stopped: str
-    baseline: str | None
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -49,32 +22,33 @@ class Progress:
     Attributes:
         target: Trials it shall have.
         budget: Epochs of one full trial.
-        rows: All trials that have started, in order of their number.
+        rows: All trials that have started, in order of their number. Of those that run, epochs
+            and loss are what they have come to.
     """
 
     target: int
     budget: int
-    rows: tuple[TrialProgress, ...]
+    rows: tuple[TrialRow, ...]
 
-    def count(self, stopped: str) -> int:
+    def count(self, status: str) -> int:
         """How many trials ended so."""
-        return sum(row.stopped == stopped for row in self.rows)
+        return sum(row.status == status for row in self.rows)
 
     @property
     def ends(self) -> list[str]:
         """How many trials ended in each way: ``12 completed``, ``7 pruned``."""
-        counts = {end: self.count(end) for end in ("completed", "pruned", "diverged", "failed")}
-        return [f"{n} {end}" for end, n in counts.items() if n]
+        ways = ("complete", "pruned", "diverged", "failed")
+        return [f"{n} {ended(way)}" for way in ways if (n := self.count(way))]
 
     @property
     def finished(self) -> int:
         """Trials that have ended, in whatever way."""
-        return sum(row.stopped != "running" for row in self.rows)
+        return sum(row.status != "running" for row in self.rows)
 
     @property
-    def running(self) -> list[TrialProgress]:
+    def running(self) -> list[TrialRow]:
         """Trials under way."""
-        return [row for row in self.rows if row.stopped == "running"]
+        return [row for row in self.rows if row.status == "running"]
 
     @property
     def epochs_run(self) -> int:
@@ -87,27 +61,25 @@ class Progress:
 
         0 where none is complete: nothing was got for the others.
         """
-        ended = [row for row in self.rows if row.stopped not in ("running", "failed")]
-        full = self.budget * len(ended) if self.count("completed") else 0
+        ended = [row for row in self.rows if row.status not in ("running", "failed")]
+        full = self.budget * len(ended) if self.count("complete") else 0
         return 1 - sum(row.epochs for row in ended) / full if full else 0.0
 
     @property
-    def best(self) -> TrialProgress | None:
+    def best(self) -> TrialRow | None:
         """The completed trial with the smallest loss."""
-        done = [r for r in self.rows if r.stopped == "completed" and r.value is not None]
-        return min(done, key=lambda r: (r.value, r.number), default=None)
+        done = [row for row in self.rows if row.value is not None]
+        return min(done, key=lambda row: (row.value or 0.0, row.number), default=None)
 
     @property
     def baselines(self) -> dict[str, float]:
         """Loss of each recipe that ran to the end."""
         return {
-            row.baseline: row.value
-            for row in self.rows
-            if row.baseline and row.stopped == "completed" and row.value is not None
+            row.baseline: row.value for row in self.rows if row.baseline and row.value is not None
         }
 
 
-_ENDED: WeakKeyDictionary[optuna.Study, dict[int, TrialProgress | None]] = WeakKeyDictionary()
+_ENDED: WeakKeyDictionary[optuna.Study, dict[int, TrialRow | None]] = WeakKeyDictionary()
 
 
 def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
@@ -124,35 +96,27 @@ def read_progress(study: optuna.Study, target: int, budget: int) -> Progress:
             shown.append((trial, row))
     ceiling = blown_up(last_loss(t) for t, _ in shown if t.state.is_finished())
     rows = (
-        row if (end := _stopped(trial, ceiling)) == row.stopped else replace(row, stopped=end)
+        row if (now := status_of(trial, ceiling)) == row.status else replace(row, status=now)
         for trial, row in shown
     )
     return Progress(target, budget, tuple(rows))
 
 
-def _stopped(trial: FrozenTrial, ceiling: float = DIVERGED_LOSS) -> str:
-    status = status_of(trial, ceiling)
+def _row(trial: FrozenTrial) -> TrialRow | None:
+    try:
+        Schedule.from_dict(trial.user_attrs.get("schedule"))
+    except LrsearchError:
+        return None  # it has none yet, or it is a trial that somebody else put there
+    row, step = row_of(trial, DIVERGED_LOSS, {}), trial.last_step
+    loss = None if step is None else trial.intermediate_values[step]
+    return replace(row, epochs=row.epochs or step or 0, last_loss=loss)
+
+
+def ended(status: str) -> str:
+    """How a trial ended, as a person is told while a study runs."""
     return "completed" if status == "complete" else status
 
 
-def _row(trial: FrozenTrial) -> TrialProgress | None:
-    attrs = trial.user_attrs
-    if "schedule" not in attrs:
-        return None
-    try:
-        schedule = Schedule.from_dict(attrs["schedule"])
-    except LrsearchError:
-        return None  # a trial that somebody else put there
-    step = trial.last_step
-    return TrialProgress(
-        number=trial.number,
-        family=schedule.family,
-        description=schedule.describe().removeprefix(schedule.family).strip(),
-        lr=schedule.lr,
-        epochs=int(attrs.get("epochs", step or 0)),
-        value=trial.intermediate_values[step] if step is not None else None,
-        metric=attrs.get("val_metric"),
-        stopped=_stopped(trial),
-        baseline=attrs.get("baseline"),
-        error=str(attrs["error"]).splitlines()[0] if attrs.get("error") else None,
-    )
+def described(row: TrialRow) -> str:
+    """The parameters of a schedule and its warmup, short."""
+    return Schedule.from_dict(row.schedule).describe().removeprefix(row.family).strip()

@@ -140,7 +140,7 @@ def _why_none(study: optuna.Study, progress: Progress) -> str:
     """Why no trial is complete, for the user."""
     from lrsearch.export import why_none
 
-    errors = [row.error for row in progress.rows if row.error]
+    errors = [row.stopped.splitlines()[0] for row in progress.rows if row.attrs.get("error")]
     if not errors:
         return why_none(study)
     return f"study {study.study_name!r}: no trial ran to its end; the last error was {errors[-1]}"
