@@ -150,14 +150,13 @@ def search(
     from lrsearch.confirm import after_run
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
-    from lrsearch.search.outcome import written_files
     from lrsearch.search.run import run
 
     with _as_in_a_script():
         outcome = run(config, task=own, quiet=quiet, interrupt=Interrupt(leaves=False))
         note, interrupt = make_display(quiet=quiet).note, Interrupt(leaves=False)
-        found = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
-    return Result(outcome.study, outcome.storage, tuple(written_files(outcome, found)))
+        outcome = after_run(outcome, config, task=own, note=note, interrupt=interrupt)
+    return Result(outcome.study, outcome.storage, tuple(outcome.files))
 
 
 def report(study: str | optuna.Study, *, storage: str | None = None) -> Result:

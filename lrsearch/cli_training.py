@@ -29,7 +29,6 @@ from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lrsearch.config import StudyConfig
-    from lrsearch.report.confirmed import Confirmed
     from lrsearch.search.outcome import Outcome
 
 STOPPED = "lrsearch: stopped; what is finished is kept. Go on with the same command"
@@ -105,37 +104,35 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with spares(config) as ready, aside(args):
             outcome = run(config, quiet=args.quiet or args.json, spares=ready)
-        found = _confirmed(outcome, config, args)
+        outcome = _confirmed(outcome, config, args)
     except (Interrupted, KeyboardInterrupt) as stop:
         note(STOPPED)
         return stop.exit_code if isinstance(stop, Interrupted) else 130
-    _tell(outcome, found, args)
+    _tell(outcome, args)
     return 0
 
 
-def _confirmed(
-    outcome: Outcome, config: StudyConfig, args: argparse.Namespace
-) -> Confirmed | None:
-    """What the run has found, on fresh seeds; if that fails, the end of the run is still told."""
+def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) -> Outcome:
+    """The run with what fresh seeds say of it; if that fails, its end is still told."""
     from lrsearch.confirm import after_run
 
     try:
         with aside(args):
             return after_run(outcome, config, note=note_unless_quiet(args))
     except LrsearchError:
-        _tell(outcome, None, args)
+        _tell(outcome, args)
         raise
 
 
-def _tell(outcome: Outcome, found: Confirmed | None, args: argparse.Namespace) -> None:
+def _tell(outcome: Outcome, args: argparse.Namespace) -> None:
     """The end of a run."""
     from lrsearch.search.ending import print_outcome
     from lrsearch.search.outcome import outcome_dict
 
     if args.json:
-        out_json(outcome_dict(outcome, found))
+        out_json(outcome_dict(outcome))
     else:
-        print_outcome(outcome, found, imports=args.imports)
+        print_outcome(outcome, args.imports)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

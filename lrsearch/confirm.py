@@ -168,29 +168,37 @@ def after_run(
     config: StudyConfig,
     *,
     task: Any = None,
-    note: Note = lambda line: None,
+    note: Note,
     interrupt: Interrupt | None = None,
-) -> Confirmed | None:
-    """What a run has found, on as many fresh seeds as ``--confirm`` says; at 0 as known before.
+) -> Outcome:
+    """A run with what fresh seeds say of it: as many as ``--confirm`` asks for; at 0 as known.
 
     Raises:
         LrsearchError: As of :func:`confirm`.
     """
+    found: Confirmed | None
     if not config.confirm:
-        return known(outcome)
-    here = {key: getattr(config, key) for key in OF_THE_MACHINE}
-    here |= {"out": outcome.plan.config.out, "task": _seen_from(outcome.plan.cwd, config.task)}
-    if config.launcher != "local":
-        here["workers"] = "auto"  # so many are for the cluster; this is one machine
-    return confirm(
-        outcome.study,
-        outcome.storage,
-        seeds=config.confirm,
-        overrides=here,
-        task=task,
-        note=note,
-        interrupt=interrupt,
-    )
+        found = known(outcome)
+    else:
+        here = {key: getattr(config, key) for key in OF_THE_MACHINE}
+        task_file = _seen_from(outcome.plan.cwd, config.task)
+        here |= {"out": outcome.plan.config.out, "task": task_file}
+        if config.launcher != "local":
+            here["workers"] = "auto"  # so many are for the cluster; this is one machine
+        found = confirm(
+            outcome.study,
+            outcome.storage,
+            seeds=config.confirm,
+            overrides=here,
+            task=task,
+            note=note,
+            interrupt=interrupt,
+        )
+    if found is None:
+        return outcome
+    files = [*filter(None, [found.file]), *outcome.files]
+    now = robust(load(outcome.study), outcome.study)  # it has raised finalists, too
+    return dataclasses.replace(outcome, confirmed=found, files=files, robust=now)
 
 
 def known(outcome: Outcome) -> Confirmed | None:

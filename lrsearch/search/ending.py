@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lrsearch.report import words
 from lrsearch.report.command import data_option, import_options
-from lrsearch.search.outcome import Outcome, file_to_train, robust_now, written_files
+from lrsearch.search.outcome import Outcome, file_to_train
 from lrsearch.search.progress import described
 from lrsearch.settings import default_storage
 from lrsearch.storage.urls import option
@@ -24,16 +24,11 @@ if TYPE_CHECKING:
     from lrsearch.report.tables import TrialRow
 
 
-def print_outcome(
-    outcome: Outcome,
-    found: Confirmed | None = None,
-    imports: Sequence[str] = (),
-) -> None:
+def print_outcome(outcome: Outcome, imports: Sequence[str]) -> None:
     """Print the end of a run, and what fresh seeds said of it, for a person.
 
     Args:
         outcome: The run.
-        found: What fresh seeds said.
         imports: What ``--import`` brought, which the next commands need, too.
     """
     from rich.console import Console
@@ -43,7 +38,7 @@ def print_outcome(
     from lrsearch.report.importance_words import importance_line
     from lrsearch.report.terminal import print_next, print_text
 
-    progress = outcome.progress
+    progress, found = outcome.progress, outcome.confirmed
     best = progress.best
     assert best is not None
     console = Console(file=sys.stdout, highlight=False, markup=False)
@@ -61,10 +56,9 @@ def print_outcome(
     if found is not None:
         print_confirmed(found, console)
         console.print()
-    written = written_files(outcome, found)
-    names = "  ".join(_named(path, outcome, found) for path in written)
-    print_text(console, f"Files   {written[0].parent}/  {names}", indent=8)
-    print_next(console, _next_steps(outcome, found, imports))
+    names = "  ".join(_named(path, outcome) for path in outcome.files)
+    print_text(console, f"Files   {outcome.files[0].parent}/  {names}", indent=8)
+    print_next(console, _next_steps(outcome, imports))
 
 
 def _print_best(console: Console, outcome: Outcome, best: TrialRow, alike: int) -> None:
@@ -127,18 +121,16 @@ def _print_trials(console: Console, outcome: Outcome) -> None:
         print_text(console, f"  {again}: {tried} tried in all", indent=4)
 
 
-def _next_steps(
-    outcome: Outcome, found: Confirmed | None, imports: Sequence[str]
-) -> list[tuple[str, str]]:
+def _next_steps(outcome: Outcome, imports: Sequence[str]) -> list[tuple[str, str]]:
     """What to type next, each with what it is for."""
-    study = outcome.study
+    study, found = outcome.study, outcome.confirmed
     name = shlex.quote(study.study_name)
     where = option(outcome.plan.config.storage, default_storage())
     bring = import_options(imports)
     tested = "" if outcome.plan.task.test is None else ", test data"
     asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
     again = f"--epochs {4 * outcome.plan.epochs}{data_option(outcome.plan.config.data_dir)}{bring}"
-    answer = file_to_train(study, written_files(outcome, found)[0].parent, found)
+    answer = file_to_train(study, outcome.files[0].parent, found)
     return [
         *([asked] if found is None else []),
         (f"report {name}{where}", "everything on one page"),
@@ -186,12 +178,11 @@ def print_confirmation(
     print_next(console, ((report, "everything on one page"), (train, why)))
 
 
-def _named(path: Path, outcome: Outcome, confirmed: Confirmed | None) -> str:
+def _named(path: Path, outcome: Outcome) -> str:
     """A file's name, and that robust.yaml has the schedule of best.yaml, where that is so."""
-    best = outcome.progress.best
+    best, found = outcome.progress.best, outcome.robust
     if path.name != "robust.yaml" or best is None:
         return path.name
-    found = robust_now(outcome, confirmed)
     same = found is None or found.trial.number == best.number
     return f"{path.name} (as best.yaml)" if same else path.name
 

@@ -31,10 +31,11 @@ class Outcome:
         storage: Its database.
         plan: What was run.
         progress: The state at the end.
-        files: Result files written.
+        files: Result files written, the answer first.
         mattered: What mattered, over all trials and within each family.
         robust: The schedule that is the safest to train with; None where there is only the best.
         left_out: Which training of the finalists was left out, and how to have it; "" for none.
+        confirmed: What fresh seeds said of it; None where there were none.
     """
 
     study: optuna.Study
@@ -45,6 +46,7 @@ class Outcome:
     mattered: Importance
     robust: Robust | None
     left_out: str = ""
+    confirmed: Confirmed | None = None
 
     @property
     def timed_out(self) -> bool:
@@ -66,9 +68,9 @@ class Outcome:
         return len(texts) - len(set(texts))
 
 
-def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, Any]:
-    """The end of a run, and what fresh seeds said, as plain values for ``--json``."""
-    progress = outcome.progress
+def outcome_dict(outcome: Outcome) -> dict[str, Any]:
+    """The end of a run as plain values for ``--json``."""
+    progress, confirmed = outcome.progress, outcome.confirmed
     best = progress.best
     assert best is not None
     overall = outcome.mattered.overall
@@ -90,19 +92,13 @@ def outcome_dict(outcome: Outcome, found: Confirmed | None = None) -> dict[str, 
             "metric": best.metric,
             "schedule": dict(best.schedule),
         },
-        "robust": _robust(outcome, found),
+        "robust": None if outcome.robust is None else _robust(outcome.robust),
         "baselines": progress.baselines,
         "importance": {} if overall is None else dict(overall.share),
         "importance_spread": {} if overall is None else dict(overall.spread),
-        "files": [str(path) for path in written_files(outcome, found)],
-        **({} if found is None else {"confirmation": found.to_dict()}),
+        "files": [str(path) for path in outcome.files],
+        **({} if confirmed is None else {"confirmation": confirmed.to_dict()}),
     }
-
-
-def written_files(outcome: Outcome, found: Confirmed | None) -> list[Path]:
-    """What was written, the answer first."""
-    confirmed = None if found is None else found.file
-    return [*([] if confirmed is None else [confirmed]), *outcome.files]
 
 
 def file_to_train(study: optuna.Study, folder: Path, found: Confirmed | None) -> Path:
@@ -121,13 +117,10 @@ def file_to_train(study: optuna.Study, folder: Path, found: Confirmed | None) ->
     )
 
 
-def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | None:
-    """The schedule that is the safest to train with, as plain values; as in robust.yaml now."""
+def _robust(found: Robust) -> dict[str, Any]:
+    """The schedule that is the safest to train with, as plain values."""
     from lrsearch.export import plain_losses, robust_values
 
-    found = robust_now(outcome, confirmed)
-    if found is None:
-        return None
     trial = found.trial
     return {
         "trial": trial.number,
@@ -137,13 +130,3 @@ def _robust(outcome: Outcome, confirmed: Confirmed | None) -> dict[str, Any] | N
         "raised": plain_losses(found.raised),
         "own_rates": robust_values(found).get("own_rates"),
     }
-
-
-def robust_now(outcome: Outcome, confirmed: Confirmed | None) -> Robust | None:
-    """What robust.yaml has now: a confirmation has trained finalists at higher rates, too."""
-    from lrsearch.report.robust import robust
-    from lrsearch.report.tables import load
-
-    if confirmed is None:
-        return outcome.robust
-    return robust(load(outcome.study), outcome.study)
