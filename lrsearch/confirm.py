@@ -20,7 +20,7 @@ import optuna
 import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for memory
 
 from lrsearch import __version__
-from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR, confirmation_study
+from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX, STUDY_ATTR
 from lrsearch.callable_module import make_callable
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError
@@ -29,11 +29,11 @@ from lrsearch.files import results_folder
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
-from lrsearch.report.confirmed_study import read_confirmed
+from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.finalists import choose_arms
 from lrsearch.report.raised import RAISE, raised_arm
 from lrsearch.report.robust import robust
-from lrsearch.report.tables import load
+from lrsearch.report.tables import load, load_confirmation
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.context import Context
@@ -207,14 +207,14 @@ def known(outcome: Outcome) -> Confirmed | None:
     ``confirmed.yaml`` is written beside the other files of the run.
     """
     study = outcome.study
-    found, again = read_confirmed(study), confirmation_study(study)
-    if found is None or again is None or found.finished < found.planned:
+    again, planned = load_confirmation(study)
+    found = None if again is None else confirmed_of(again, planned)
+    if found is None or found.finished < found.planned:
         return None
     if not found.is_of(best_trial(study).number):
         return None
-    top, robust_now = again.user_attrs[CONFIRM_ATTR]["top"], outcome.robust
-    table = load(study)
-    arms = choose_arms(table, top, None if robust_now is None else robust_now.finalist)
+    chosen = None if outcome.robust is None else outcome.robust.finalist
+    arms = choose_arms(load(study), planned["top"], chosen)
     if not {arm["key"] for arm in arms} <= {arm.key for arm in found.arms}:
         return None
     folder = results_folder(outcome.plan.config.out, study.study_name)

@@ -38,7 +38,7 @@ from lrsearch.report.robust import (
     robust,
 )
 from lrsearch.report.robust_words import robust_line, robust_sentence
-from lrsearch.report.tables import TrialRow, load
+from lrsearch.report.tables import TrialRow, load, load_confirmation
 from lrsearch.schedules import Schedule
 from lrsearch.search.confirm_study import open_confirmation
 from lrsearch.search.confirm_worker import ConfirmWorker
@@ -701,7 +701,7 @@ def test_what_failed_at_higher_rates_is_read_as_failed_and_not_as_diverged(
     again = search_of(storage, *runs, name="digits-confirm")
     again.set_user_attr(CONFIRM_ATTR, {"of": "digits", "arms": [], "seeds": [], "slots": []})
     table = load(study)
-    raised = read_raised(contenders(table), study)
+    raised = read_raised(contenders(table), load_confirmation(study)[0])
     assert math.isnan(raised[0][0])
     assert raised[1] == [math.inf]
     assert raised[2] == [0.25]

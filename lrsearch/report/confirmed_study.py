@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.raised import mean_first_loss, mean_loss, measured, raised_losses
-from lrsearch.report.tables import StudyTable, TrialRow, load
+from lrsearch.report.tables import StudyTable, TrialRow, load_confirmation
 from lrsearch.schedules.ranges import as_number
 from lrsearch.stats import compare
 
@@ -22,8 +21,8 @@ FAR = 0.2
 
 def read_confirmed(study: optuna.Study) -> Confirmed | None:
     """The confirmation of a search, from the same database; None if there is none yet."""
-    again = confirmation_study(study)
-    return None if again is None else confirmed_of(load(again), again.user_attrs[CONFIRM_ATTR])
+    again, plan = load_confirmation(study)
+    return None if again is None else confirmed_of(again, plan)
 
 
 def confirmed_of(table: StudyTable, plan: Mapping[str, Any]) -> Confirmed | None:

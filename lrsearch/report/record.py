@@ -19,14 +19,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
 from lrsearch.report.command import command_line, confirming
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.record_tables import record_block
-from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning, rounded
+from lrsearch.report.tables import (
+    StudyTable,
+    TrialRow,
+    answer,
+    load,
+    load_confirmation,
+    pruning,
+    rounded,
+)
 from lrsearch.schedules import FAMILIES
 from lrsearch.stats import all_positive, paired, summary, with_lost
 
@@ -63,7 +70,8 @@ def make_record(study: optuna.Study) -> dict[str, Any]:
             f"study {table.name!r} was not made by lrsearch run, so a record could not say how to "
             "make it again; lrsearch report without --record shows it"
         )
-    again, confirmed, top = _confirmation(study)
+    again, planned = load_confirmation(study)
+    confirmed = None if again is None else confirmed_of(again, planned)
     tables = [table] if again is None else [table, again]
     ended = [t.finished for each in tables for t in each.trials if t.finished]
     config = {k: v for k, v in table.config.items() if k not in MACHINE and v is not None}
@@ -74,7 +82,7 @@ def make_record(study: optuna.Study) -> dict[str, Any]:
     commands = [command_line(table.name, config)]
     if confirmed is not None:
         seeds = len(confirmed.seeds)
-        commands.append(confirming(config, table.name, top=top, seeds=seeds))
+        commands.append(confirming(config, table.name, top=planned["top"], seeds=seeds))
     out: dict[str, Any] = {
         "study": table.name,
         "date": f"{max(ended):%Y-%m-%d}" if ended else None,
@@ -91,16 +99,6 @@ def make_record(study: optuna.Study) -> dict[str, Any]:
     if confirmed is not None:
         out["confirm"] = _confirm(confirmed)
     return out
-
-
-def _confirmation(
-    study: optuna.Study,
-) -> tuple[StudyTable | None, Confirmed | None, int]:
-    again = confirmation_study(study)
-    if again is None:
-        return None, None, 0
-    table, plan = load(again), again.user_attrs[CONFIRM_ATTR]
-    return table, confirmed_of(table, plan), int(plan.get("top", 3))
 
 
 def _search(table: StudyTable, best: TrialRow) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
+from lrsearch.attributes import confirmation_study
 from lrsearch.report.finalists import LEAST_SURE, arm_of, finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, measured, own_losses, raised_losses
-from lrsearch.report.tables import StudyTable, TrialRow, load
+from lrsearch.report.tables import StudyTable, TrialRow, load, load_confirmation
 
 STEP = 3
 """How many finalists are raised together; if none of them bears it, as many more are."""
@@ -142,12 +142,13 @@ def robust(table: StudyTable, study: optuna.Study) -> Robust | None:
         and fewer than :data:`~lrsearch.report.finalists.LEAST_SURE` trials are complete, or no
         gentler one is better than the baselines.
     """
-    tried = _asked(table, study) or contenders(table)
+    again, planned = load_confirmation(study)
+    tried = _asked(table, planned.get("finalists", [])) or contenders(table)
     if not tried:
         return None
-    raised = read_raised(tried, study)
+    raised = read_raised(tried, again)
     rivals = rivals_of(table, tried, raised)
-    beside = None if rivals is None else _beside(*rivals, study)
+    beside = None if rivals is None else _beside(*rivals, again)
     lowest = lowest_raised(tried, raised)
     if beside is not None or lowest is not None:
         return Robust(lowest or tried[0], raised, beside)
@@ -184,26 +185,22 @@ def rivals_of(
     return None if finalist is None or recipe is None else (finalist, recipe)
 
 
-def have_run(rivals: Sequence[TrialRow], study: optuna.Study) -> bool:
+def have_run(rivals: Sequence[TrialRow], again: StudyTable | None) -> bool:
     """Whether some seed is known on which all of them have ended at their own rates."""
-    return bool(set.intersection(*map(set, _own(rivals, study))))
+    return bool(set.intersection(*(set(_own(trial, again)) for trial in rivals)))
 
 
-def _own(rivals: Sequence[TrialRow], study: optuna.Study) -> list[dict[int, float]]:
-    """Seed -> loss at its own rates, of each trial."""
-    again = confirmation_study(study)
-    if again is None:
-        return [{} for _ in rivals]
-    table = load(again)
-    return [own_losses(table, arm_of(trial)["key"]) for trial in rivals]
+def _own(trial: TrialRow, again: StudyTable | None) -> dict[int, float]:
+    """Seed -> loss of a trial at its own rates."""
+    return {} if again is None else own_losses(again, arm_of(trial)["key"])
 
 
-def _beside(finalist: TrialRow, recipe: TrialRow, study: optuna.Study) -> Beside | None:
+def _beside(finalist: TrialRow, recipe: TrialRow, again: StudyTable | None) -> Beside | None:
     """Both on all seeds on which both ran; None before that, or where both diverged.
 
     A run that failed tells nothing.
     """
-    its, own = _own([recipe, finalist], study)
+    its, own = _own(recipe, again), _own(finalist, again)
     seeds = sorted(s for s in its.keys() & own.keys() if not math.isnan(its[s] + own[s]))
     if not seeds:
         return None
@@ -293,18 +290,16 @@ def spared(table: StudyTable, raised: Raised) -> bool:
     return bool(some) and too_dear(table, len(some))
 
 
-def read_raised(tried: Sequence[TrialRow], study: optuna.Study) -> Raised:
+def read_raised(tried: Sequence[TrialRow], again: StudyTable | None) -> Raised:
     """The losses of finalists at higher rates, up to the last round in which all runs have ended.
 
     Args:
         tried: All finalists of a search, in order.
-        study: The search.
+        again: Its confirmation; None before there is one.
     """
-    again = confirmation_study(study)
     if again is None:
         return {}
-    table = load(again)
-    found = {trial.number: raised_losses(table, f"#{trial.number}") for trial in tried}
+    found = {trial.number: raised_losses(again, f"#{trial.number}") for trial in tried}
     seeds = sorted(set().union(*found.values()))
     raised: dict[int, Sequence[float]] = {}
     while some := next_runs(tried, raised):
@@ -326,10 +321,8 @@ def robust_trial(study: optuna.Study) -> int | None:
     return found.trial.number if found is not None and found.decided else None
 
 
-def _asked(table: StudyTable, study: optuna.Study) -> list[TrialRow]:
+def _asked(table: StudyTable, numbers: Sequence[int]) -> list[TrialRow]:
     """The finalists that a run has planned to raise; empty unless the first is still the best."""
-    again = confirmation_study(study)
-    numbers = [] if again is None else again.user_attrs[CONFIRM_ATTR].get("finalists", [])
     complete = {trial.number: trial for trial in table.complete if trial.schedule}
     same = bool(numbers) and numbers[0] == next(iter(complete), None)
     return [complete[n] for n in numbers] if same and set(numbers) <= complete.keys() else []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrsearch.attributes import CONFIRM_ATTR, confirmation_study
 from lrsearch.optuna_helpers import check_direction
 
 if TYPE_CHECKING:
@@ -193,6 +194,12 @@ def load(study: optuna.Study) -> StudyTable:
 
     check_direction(study)
     return read_study.read(study)
+
+
+def load_confirmation(study: optuna.Study) -> tuple[StudyTable | None, Mapping[str, Any]]:
+    """The study ``NAME-confirm`` of a search, and what is planned in it; (None, {}) for none."""
+    again = confirmation_study(study)
+    return (None, {}) if again is None else (load(again), again.user_attrs[CONFIRM_ATTR])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lrsearch.report.robust import (
     too_dear,
 )
 from lrsearch.report.robust_words import failed_line, spared_line
-from lrsearch.report.tables import StudyTable
+from lrsearch.report.tables import StudyTable, load_confirmation
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.context import Context
@@ -58,7 +58,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
     tried = contenders(table)
     numbers = [trial.number for trial in tried]
     fresh = plan.config.seed + FIRST_SEED
-    raised = read_raised(tried, study)
+    raised = read_raised(tried, _confirmation(study))
     while some := next_runs(tried, raised):
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
         if dear and not plan.config.robust:
@@ -70,13 +70,13 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
         runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
         again = _train(plan, study, runs, numbers, context)
-        before, raised = raised, read_raised(tried, study)
+        before, raised = raised, read_raised(tried, _confirmation(study))
         if raised == before:  # some of it could not be run
             return TIME_UP if _time_is_up(context) else UNFINISHED
         if not any(map(measured, raised.values())):  # more of them would hardly do better
             return failed_line(typed("show", again.study_name, context.storage.label))
     rivals = rivals_of(table, tried, raised)
-    if rivals is None or have_run(rivals, study):
+    if rivals is None or have_run(rivals, _confirmation(study)):
         return ""
     if not raised and too_dear(table, 0) and not plan.config.robust:
         return ""
@@ -85,9 +85,14 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
     recipe = words.baselines([str(rivals[1].baseline)])
     context.note(f"#{rivals[0].number} and {recipe} at their own rates, on a fresh seed")
     _train(plan, study, [(own_arm(arm_of(t)), fresh) for t in rivals], numbers, context)
-    if have_run(rivals, study):
+    if have_run(rivals, _confirmation(study)):
         return ""
     return TIME_UP if _time_is_up(context) else UNFINISHED
+
+
+def _confirmation(study: optuna.Study) -> StudyTable | None:
+    """The runs that have been made so far."""
+    return load_confirmation(study)[0]
 
 
 def _train(
