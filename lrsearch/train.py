@@ -28,12 +28,11 @@ from lrsearch.report.learning_curves import LearningCurve, learning_curves_figur
 from lrsearch.report.tables import TrialRow
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.ranges import as_number
+from lrsearch.search.confirm_worker import TestData
 from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan, make_plan
-from lrsearch.tasks.check import load_test
 from lrsearch.tasks.modules import import_place
 from lrsearch.training import device as devices
-from lrsearch.training.evaluation import evaluate
 
 SAY_SECONDS = 2.0
 _BLOCKS = ("schedule", "also", "optimizer", "param_groups", "task", "result", "study", "made_by")
@@ -117,22 +116,13 @@ def train(
     plan = make_plan(make({**config, **here}))
     note(f"task {plan.task.name}: {plan.task.describe()}, {schedule.epochs} epochs")
     note(f"{schedule.describe()}, lr {schedule.lr:.4g}, on {devices.describe(plan.device)}")
-    test = load_test(plan.task, plan.device)
+    test = TestData(plan)
     runner = make_runner(plan, 1)
     runner.add(0, schedule)
     done = _train(plan, schedule, runner, note)
     weights = runner.weights(0)
-    loss = metric = None
-    if test is not None:
-        loss, metric = evaluate(
-            plan.task,
-            weights,
-            test,
-            device=plan.device,
-            precision=plan.choice.precision,
-            unsaved=runner.unsaved(0),
-            seed=plan.config.seed,
-        )
+    tested = test(runner, 0, plan.config.seed)
+    loss, metric = tested.get("test_loss"), tested.get("test_metric")
     name = plan.task.metric_name if plan.task.metric else ""
     result = Trained(schedule, tuple(done), loss, metric, name, ())
     files = _write(result, weights, plan, path, Path(out) if out is not None else path.parent)

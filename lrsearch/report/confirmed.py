@@ -149,6 +149,11 @@ class Confirmed:
         return len(self.winner.losses) < FEWEST_SEEDS
 
     @property
+    def tested(self) -> bool:
+        """Whether there is a test metric."""
+        return any(arm.test_metric for arm in self.arms)
+
+    @property
     def winner(self) -> Arm:
         """The best of the search: the first arm, chosen before these runs."""
         return self.arms[0]

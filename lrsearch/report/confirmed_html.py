@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from lrsearch.report import words
 from lrsearch.report.confirmed import Arm, Confirmed
-from lrsearch.report.confirmed_words import interval, seeds_of
+from lrsearch.report.confirmed_words import arm_cells, seeds_of
 from lrsearch.report.html import escape
 from lrsearch.report.svg import mark
 
 
 def confirmed_table(found: Confirmed) -> str:
     """Every arm on fresh seeds, and the paired comparison with the winner."""
-    test = any(arm.test_metric for arm in found.arms)
     head = ["schedule", "seeds", "median", "validation loss"]
-    head += [f"test {found.metric_name}"] if test else []
+    head += [f"test {found.metric_name}"] if found.tested else []
     head += ["the winner is lower by"] + ([] if found.too_few else ["95% interval", "p"])
     head += ["lower on"]
-    body = "".join(_arm_row(found, arm, test) for arm in found.arms)
+    body = "".join(_arm_row(found, arm) for arm in found.arms)
     columns = "".join(
         f'<th scope="col"{"" if i == 0 else " class=num"}>{escape(h)}</th>'
         for i, h in enumerate(head)
@@ -31,21 +29,13 @@ def confirmed_table(found: Confirmed) -> str:
     )
 
 
-def _arm_row(found: Confirmed, arm: Arm, test: bool) -> str:
+def _arm_row(found: Confirmed, arm: Arm) -> str:
     row = found.against(arm.key)
-    cells = [seeds_of(arm)]
-    cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
-    if test:
-        metric = arm.test
-        cells.append("–" if metric is None else words.metric_mean(metric, found.metric_name))
-    if row is None:
-        cells += [""] * (2 if found.too_few else 4)
-    else:
-        cells.append(words.lower_by(row.difference, row.relative))
-        if not found.too_few:
-            cells += [interval(row), words.p_value(row.p_corrected)]
+    on = ""
+    if row is not None:
         same = row.n - row.lower - row.higher
-        cells.append(f"{row.lower} of {row.n}" + (f" ({same} equal)" if same else ""))
+        on = f"{row.lower} of {row.n}" + (f" ({same} equal)" if same else "")
+    cells = [seeds_of(arm), *arm_cells(found, arm), on]
     kind = ' class="ours"' if row is None else ""
     dead = f"{len(arm.untrained)} of {arm.val.n} seeds did not train"
     note = f"<small>{dead}</small>" if arm.untrained else ""

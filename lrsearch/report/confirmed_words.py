@@ -259,26 +259,32 @@ def interval(row: Comparison) -> str:
     return f"{low} to {high}"
 
 
+def arm_cells(found: Confirmed, arm: Arm) -> list[str]:
+    """An arm in a table: median, mean, the test metric where there is one, and the winner's lead.
+
+    The last is one cell, or three where the seeds allow an interval; the winner's are empty.
+    """
+    cells = [words.loss(arm.val.median), words.loss_mean(arm.val)]
+    if found.tested:
+        test = arm.test
+        cells.append("–" if test is None else words.metric_mean(test, found.metric_name))
+    if (row := found.against(arm.key)) is None:  # it is the winner itself
+        return cells + [""] * (1 if found.too_few else 3)
+    cells.append(words.lower_by(row.difference, row.relative))
+    return cells if found.too_few else [*cells, interval(row), words.p_value(row.p_corrected)]
+
+
 def print_confirmed(found: Confirmed, console: Console) -> None:
     """Print the comparison for a person."""
     from lrsearch.report.terminal import print_rows, print_text
 
-    test = any(arm.test for arm in found.arms)
     uneven = len({seeds_of(arm) for arm in found.arms}) > 1 or any(a.lost for a in found.arms)
     heads = ["schedule", *(["seeds"] if uneven else []), "median", "val loss"]
-    heads += [f"test {found.metric_name}"] if test else []
-    rows = []
-    for arm in found.arms:
-        cells = [arm.name, *([seeds_of(arm)] if uneven else [])]
-        cells += [words.loss(arm.val.median), words.loss_mean(arm.val)]
-        if test:
-            cells.append(
-                "–" if arm.test is None else words.metric_mean(arm.test, found.metric_name)
-            )
-        if (row := found.against(arm.key)) is not None:  # else it is the winner itself
-            cells.append(words.lower_by(row.difference, row.relative))
-            cells += [interval(row), words.p_value(row.p_corrected)]
-        rows.append(cells)
+    heads += [f"test {found.metric_name}"] if found.tested else []
+    rows = [
+        [arm.name, *([seeds_of(arm)] if uneven else []), *arm_cells(found, arm)]
+        for arm in found.arms
+    ]
     if found.loss:
         heads += ["lower by"] if found.too_few else ["lower by", "95% interval", "p"]
     rows = [row[: len(heads)] for row in rows]

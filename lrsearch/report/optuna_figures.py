@@ -66,14 +66,14 @@ def epochs_figure(table: StudyTable) -> Figure:
     """
     from optuna.visualization import plot_intermediate_values
 
-    chosen = {t.number: t for t in spread(table, MOST_LINES)}
+    chosen, winner = {t.number: t for t in spread(table, MOST_LINES)}, table.best
     figure = _drawn(
         plot_intermediate_values, as_study(table, lambda t: t.number in chosen, steps=MOST_POINTS)
     )
     for trace in figure.data:
         trial = chosen[int(str(trace.name).removeprefix("Trial"))]
         style = family_style(trial.family)
-        best = table.best is not None and trial.number == table.best.number
+        best = trial is winner
         trace.update(
             mode="lines",
             name=f"#{trial.number} {html.escape(trial.family)}",

@@ -62,9 +62,7 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
             scale=[1 if path.suffix == ".svg" else 2 for path in paths],
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise LrsearchError(
-            f"cannot write pictures: {first_line(error).rstrip('.')}. {NEEDS}"
-        ) from None
+        raise _failed(error) from None
 
 
 def write_overview(study: optuna.Study, path: Path) -> Path:
@@ -91,9 +89,7 @@ def _import_kaleido() -> None:
     try:
         import kaleido  # noqa: F401
     except ImportError as error:
-        raise LrsearchError(
-            f"cannot write pictures: {first_line(error).rstrip('.')}. {NEEDS}"
-        ) from None
+        raise _failed(error) from None
     finally:
         sys.argv = ours
 

@@ -11,13 +11,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lrsearch.report.tables import ENDED, StudyTable, TrialRow
 from lrsearch.schedules import Schedule
 from lrsearch.schedules.args import MAX_LR
-
-if TYPE_CHECKING:
-    from lrsearch.report.tables import StudyTable, TrialRow
 
 RAISE = 1.7
 """By what a schedule's rates are multiplied in such a run."""
@@ -85,8 +83,7 @@ def own_losses(table: StudyTable, arm: str) -> dict[int, float]:
 
 
 def _losses(table: StudyTable, key: str) -> dict[int, float]:
-    ended = table.having("complete", "diverged", "failed", "pruned")
-    found = [trial for trial in ended if trial.attrs.get("arm") == key]
+    found = [trial for trial in table.having(*ENDED) if trial.attrs.get("arm") == key]
     losses = {int(trial.attrs["seed"]): _final_loss(trial) for trial in found}
     return dict(sorted(losses.items()))
 

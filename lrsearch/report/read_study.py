@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
-from lrsearch.divergence import HUGE, blown_up, last_loss, status_of
+from lrsearch.divergence import blown_up, last_loss, status_of
 from lrsearch.optuna_helpers import label_of, storage_of
 from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow
 from lrsearch.storage.engine import Storage
@@ -32,8 +32,7 @@ def read(study: optuna.Study) -> StudyTable:
     columns = _columns_of_table(storage, study._study_id) if isinstance(storage, Storage) else None
     if columns is None:
         columns = _columns_of_steps(frozen, ceiling)
-    lost = [trial.trial_id for trial in trials if trial.status == "diverged"]
-    history = _history(columns, ceiling, lost)
+    history = _history(columns, ceiling)
     budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
     if not budget:
         budget = max((max(t.budget, t.epochs) for t in trials), default=0)
@@ -138,13 +137,8 @@ def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str
     }
 
 
-def _history(
-    columns: Mapping[str, np.ndarray], ceiling: float, diverged: Iterable[int]
-) -> History:
-    """Sort by trial and epoch, and index; losses of diverged epochs become infinite.
-
-    These are all from ``ceiling`` on, and whatever stands for the end of a ``diverged`` trial.
-    """
+def _history(columns: Mapping[str, np.ndarray], ceiling: float) -> History:
+    """Sort by trial and epoch, and index; losses from ``ceiling`` on become infinite."""
     trial_id = np.asarray(columns["trial_id"], dtype=np.int64)
     epoch = np.asarray(columns["epoch"], dtype=np.int64)
     order = np.lexsort((epoch, trial_id))
@@ -158,9 +152,6 @@ def _history(
     ids, starts = np.unique(trial_id, return_index=True)
     stops = [*starts, len(trial_id)][1:]
     spans = {int(i): (int(a), int(b)) for i, a, b in zip(ids, starts, stops, strict=True)}
-    for end in (spans[i][1] - 1 for i in diverged if i in spans):
-        if kept["val_loss"][end] >= HUGE:  # an older study has it at that
-            kept["val_loss"][end] = np.inf
     return History(epoch, kept, spans)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.report import words
+from lrsearch.report.tables import ENDED
 from lrsearch.stats import method
 
 
@@ -26,11 +27,7 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"{k} {versions[k]}" for k in ("lrsearch", "torch", "optuna") if k in versions
     )
     search = record["search"]
-    ended = ", ".join(
-        f"{search[status]} {status}"
-        for status in ("complete", "pruned", "diverged", "failed")
-        if status in search
-    )
+    ended = ", ".join(f"{search[status]} {status}" for status in ENDED if status in search)
     return [
         f"{record['date']}, {'; '.join(record['hardware']['devices'])}, {made}. "
         f"Search: {words.count(search['trials'], 'trial')} ({ended}), "

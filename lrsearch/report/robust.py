@@ -30,7 +30,7 @@ import optuna
 from lrsearch.attributes import confirmation_study
 from lrsearch.report.finalists import LEAST_SURE, arm_of, finalists, gentler
 from lrsearch.report.raised import is_near_edge, mean_loss, measured, own_losses, raised_losses
-from lrsearch.report.tables import StudyTable, TrialRow, load, load_confirmation
+from lrsearch.report.tables import ENDED, StudyTable, TrialRow, load, load_confirmation
 
 STEP = 3
 """How many finalists are raised together; if none of them bears it, as many more are."""
@@ -282,7 +282,7 @@ def spared(table: StudyTable, raised: Raised) -> bool:
         table: The search.
         raised: What its finalists came to.
     """
-    ended = len(table.having("complete", "pruned", "diverged", "failed"))
+    ended = len(table.having(*ENDED))
     target = table.config.get("trials")  # none of a loop of the user's own
     if raised or target is None or ended < target or table.config.get("robust") is not None:
         return False

@@ -11,7 +11,7 @@ from lrsearch.report.importance import LEAST_TRIALS, Importance
 from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.svg import mark, shares_bar, sparkline
-from lrsearch.report.tables import FamilyRow, PruningTable, StudyTable, rounded
+from lrsearch.report.tables import ENDED, FamilyRow, PruningTable, StudyTable, rounded
 
 
 def section(name: str, question: str, *parts: str) -> str:
@@ -81,10 +81,7 @@ def others(
         behind = ""
         if best is not None and value is not None and value > best:
             behind = words.against(value, best)
-        counts = [
-            ("complete", row.complete), ("pruned", row.pruned), ("diverged", row.diverged),
-            ("failed", row.failed),
-        ]  # fmt: skip
+        counts = [(status, getattr(row, status)) for status in ENDED]
         settings = words.settings(row.best) if row.best is not None else ""
         rate = f"lr {words.number(row.best.lr)}" if row.best is not None else ""
         body.append(
@@ -95,12 +92,9 @@ def others(
             f"<td>{shares_bar(counts)}</td></tr>"
         )
     legend = "".join(
-        f'<span class="{kind}"><i></i>{label}</span>'
-        for kind, label in (
-            ("complete", "trained to the end"), ("pruned", "pruned"), ("diverged", "diverged"),
-            ("failed", "failed"),
-        )
-    )  # fmt: skip
+        f'<span class="{s}"><i></i>{"trained to the end" if s == "complete" else s}</span>'
+        for s in ENDED
+    )
     listing = (
         '<div class="wide"><table class="plain families"><thead><tr><th scope="col">family</th>'
         '<th scope="col">its best curve</th><th scope="col" class=num>best loss</th>'
@@ -152,7 +146,7 @@ def trials_table(table: StudyTable) -> str:
         return ""
     families = table.families
     index = {name: i for i, name in enumerate(families)}
-    statuses = ["complete", "pruned", "diverged", "failed", "running", "waiting"]
+    statuses = [*ENDED, "running", "waiting"]
     rows = table.trials
     data: dict[str, Any] = {
         "families": families,

@@ -12,6 +12,7 @@ from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.confirmed_words import findings
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import (
+    ENDED,
     StudyTable,
     TrialRow,
     answer,
@@ -68,10 +69,7 @@ def study_status(study: optuna.Study) -> dict[str, Any]:
             {
                 "family": row.family,
                 "best": None if row.best is None else row.best.value,
-                "complete": row.complete,
-                "pruned": row.pruned,
-                "diverged": row.diverged,
-                "failed": row.failed,
+                **{status: getattr(row, status) for status in ENDED},
             }
             for row in families_table(table)
         ],
@@ -198,11 +196,9 @@ def print_status(status: dict[str, Any]) -> None:
 
     console = to_stdout()
     trials, epochs = status["trials"], status["epochs"]
-    done = sum(trials[k] for k in ("complete", "pruned", "diverged", "failed"))
+    done = sum(trials[status] for status in ENDED)
     target = f"/{status['target']}" if status["target"] else ""
-    ended = ", ".join(
-        f"{trials[k]:,} {k}" for k in ("complete", "pruned", "diverged", "failed") if trials[k]
-    )
+    ended = ", ".join(f"{trials[status]:,} {status}" for status in ENDED if trials[status])
     print_text(console, f"{status['study']}  {status['task'] or ''}")
     if status["of"]:
         print_text(console, f"schedules of {status['of']}, trained again on fresh seeds")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lrsearch.report.robust import Robust
 
 FINISHED = ("complete", "pruned", "diverged")
+ENDED = (*FINISHED, "failed")
 CLOSE = 0.02
 """A loss is near the best where it is at most this part of it above."""
 HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
@@ -159,11 +160,7 @@ class StudyTable:
     @property
     def best(self) -> TrialRow | None:
         """The complete trial with the lowest validation loss."""
-        return min(
-            (t for t in self.trials if t.status == "complete" and t.value is not None),
-            key=lambda t: (t.value or 0.0, t.number),
-            default=None,
-        )
+        return next(iter(self.complete), None)
 
     @property
     def families(self) -> list[str]:
@@ -281,11 +278,11 @@ def families_table(table: StudyTable) -> list[FamilyRow]:
     found = []
     for family in table.families:
         mine = [t for t in table.trials if t.family == family]
-        ended = {s: [t for t in mine if t.status == s] for s in (*FINISHED, "failed")}
+        ended = {s: [t for t in mine if t.status == s] for s in ENDED}
         finals = [t.value for t in ended["complete"] if t.value is not None]
         best = min(ended["complete"], key=lambda t: t.value or 0.0, default=None)
         median = float(np.median(finals)) if finals else None
-        counts = [len(ended[s]) for s in (*FINISHED, "failed")]
+        counts = [len(ended[s]) for s in ENDED]
         found.append(FamilyRow(family, best, median, *counts))
     return found
 
@@ -330,10 +327,7 @@ def pruning(table: StudyTable) -> PruningTable:
         stops=stops,
         epochs_run=sum(t.epochs for t in done),
         epochs_full=sum(t.budget or table.budget for t in done),
-        counts={
-            status: len(table.having(status))
-            for status in (*FINISHED, "failed", "running", "waiting")
-        },
+        counts={status: len(table.having(status)) for status in (*ENDED, "running", "waiting")},
     )
 
 

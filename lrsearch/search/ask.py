@@ -183,16 +183,6 @@ class Draft:
                 space = sampler.infer_relative_search_space(study, self._frozen)
                 self._relative = sampler.sample_relative(study, self._frozen, space)
 
-    @property
-    def params(self) -> dict[str, Any]:
-        """The values suggested so far."""
-        return self._frozen.params
-
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """The distributions they came from."""
-        return self._frozen.distributions
-
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """As :meth:`optuna.trial.Trial.suggest_float`."""
         return float(self._suggest(name, FloatDistribution(low, high, log=log)))
@@ -206,8 +196,9 @@ class Draft:
         return self._suggest(name, CategoricalDistribution(choices))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        if name in self.params:
-            return self.params[name]
+        params = self._frozen.params
+        if name in params:
+            return params[name]
         if name in self._fixed:
             value = _queued_value(name, self._fixed[name], distribution)
         elif name in self._relative and distribution._contains(
@@ -218,8 +209,8 @@ class Draft:
             value = self._study.sampler.sample_independent(
                 self._study, self._frozen, name, distribution
             )
-        self.params[name] = value
-        self.distributions[name] = distribution
+        params[name] = value
+        self._frozen.distributions[name] = distribution
         return value
 
 

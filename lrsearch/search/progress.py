@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.divergence import DIVERGED_LOSS, blown_up, last_loss, status_of
 from lrsearch.errors import LrsearchError
 from lrsearch.report.read_study import row_of
-from lrsearch.report.tables import TrialRow
+from lrsearch.report.tables import ENDED, TrialRow
 from lrsearch.schedules import Schedule
 
 
@@ -37,8 +37,7 @@ class Progress:
     @property
     def ends(self) -> list[str]:
         """How many trials ended in each way: ``12 completed``, ``7 pruned``."""
-        ways = ("complete", "pruned", "diverged", "failed")
-        return [f"{n} {ended(way)}" for way in ways if (n := self.count(way))]
+        return [f"{n} {ended(status)}" for status in ENDED if (n := self.count(status))]
 
     @property
     def finished(self) -> int:

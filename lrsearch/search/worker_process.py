@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lrsearch.config import make
 from lrsearch.errors import LrsearchError
@@ -24,11 +24,8 @@ from lrsearch.imports import uncollected
 from lrsearch.program import run_and_leave
 from lrsearch.search.interrupt import Interrupt, Interrupted
 
-
-class Say(Protocol):
-    """Tells the process that started us something."""
-
-    def __call__(self, **message: str) -> None: ...
+Say = Callable[..., None]
+"""Tells the process that started us something, by name."""
 
 
 def main() -> int:
