@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lrsearch import config as configs
 from lrsearch.errors import UsageError
 from lrsearch.optuna_helpers import optuna_logs_errors_only, storage_of
-from lrsearch.result import Result
 from lrsearch.settings import SETTINGS, default_storage
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from lrsearch.report.confirmed import Confirmed
+    from lrsearch.result import Result
     from lrsearch.storage import Storage
     from lrsearch.tasks import Task
 
@@ -148,6 +148,7 @@ def search(
             "in a file and give task='file.py:name'"
         )
     from lrsearch.confirm import after_run
+    from lrsearch.result import Result
     from lrsearch.search.display import make_display
     from lrsearch.search.interrupt import Interrupt
     from lrsearch.search.run import run
@@ -176,8 +177,9 @@ def report(study: str | optuna.Study, *, storage: str | None = None) -> Result:
         >>> report("digits").write()  # doctest: +SKIP
         [PosixPath('lrsearch-results/digits/report.html')]
     """
-    found, place = _study(study, storage)
-    return Result(found, place)
+    from lrsearch.result import Result
+
+    return Result(*_study(study, storage))
 
 
 def confirm(

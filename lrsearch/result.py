@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
+from lrsearch.export import answer_trial, best_trial, export_text
+from lrsearch.files import write_text
 from lrsearch.report import words
+from lrsearch.schedules import Schedule
 
 if TYPE_CHECKING:
     import optuna
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from lrsearch.report.confirmed import Confirmed
     from lrsearch.report.report import Report
     from lrsearch.report.tables import TrialRow
-    from lrsearch.schedules import Schedule
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,8 +60,6 @@ class Result:
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.schedules import Schedule
-
         return Schedule.from_dict(self._answer.user_attrs["schedule"])
 
     @property
@@ -69,9 +69,6 @@ class Result:
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.export import best_trial
-        from lrsearch.schedules import Schedule
-
         return Schedule.from_dict(best_trial(self.study).user_attrs["schedule"])
 
     @property
@@ -85,9 +82,6 @@ class Result:
         Raises:
             LrsearchError: No trial has been trained to the end yet.
         """
-        from lrsearch.export import best_trial
-        from lrsearch.schedules import Schedule
-
         found = None if self.tables.found is None else self.tables.found.robust
         trial = best_trial(self.study, None if found is None else found.trial.number)
         return Schedule.from_dict(trial.user_attrs["schedule"])
@@ -103,8 +97,6 @@ class Result:
 
     @cached_property
     def _answer(self) -> FrozenTrial:
-        from lrsearch.export import answer_trial
-
         return answer_trial(self.study)
 
     @property
@@ -199,9 +191,6 @@ class Result:
         Raises:
             LrsearchError: There is no such trial, or none is complete.
         """
-        from lrsearch.export import export_text
-        from lrsearch.files import write_text
-
         name = None if path is None else Path(path).name
         text = export_text(self.study, trial=trial, python=python, name=name)
         if path is not None:
@@ -209,8 +198,6 @@ class Result:
         return text
 
     def _lines(self) -> list[str]:
-        from lrsearch.export import best_trial
-
         ended = ", ".join(f"{n} {status}" for status, n in self.counts.items())
         head = f"study {self.name}: {ended or 'no trials yet'}"
         try:
@@ -253,8 +240,6 @@ class Result:
 
 def _described(trial: FrozenTrial) -> str:
     """A trial's schedule, its rate and its loss."""
-    from lrsearch.schedules import Schedule
-
     schedule = Schedule.from_dict(trial.user_attrs["schedule"])
     loss = words.loss(trial.value)
     return f"{schedule.describe()}  lr {schedule.lr:.4g}  validation loss {loss}"

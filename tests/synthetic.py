@@ -27,6 +27,8 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from lrsearch.divergence import DIVERGED_LOSS
+
 Rng = np.random.Generator
 START = datetime(2026, 11, 20, 9, 30)
 
@@ -287,7 +289,7 @@ def _value(fake: Fake) -> float | None:
     if fake.state is TrialState.FAIL or fake.state in (TrialState.RUNNING, TrialState.WAITING):
         return None
     last = float(fake.losses[-1])
-    return last if math.isfinite(last) else 1e6
+    return last if math.isfinite(last) else DIVERGED_LOSS
 
 
 def _times(number: int, fake: Fake) -> tuple[datetime, datetime]:
@@ -297,7 +299,10 @@ def _times(number: int, fake: Fake) -> tuple[datetime, datetime]:
 
 def _frozen(fake: Fake, number: int, rng: Rng) -> optuna.trial.FrozenTrial:
     begin, end = _times(number, fake)
-    steps = {e + 1: v if math.isfinite(v) else 1e6 for e, v in enumerate(map(float, fake.losses))}
+    steps = {
+        e + 1: v if math.isfinite(v) else DIVERGED_LOSS
+        for e, v in enumerate(map(float, fake.losses))
+    }
     return optuna.trial.FrozenTrial(
         number=number, trial_id=-1, state=fake.state, value=_value(fake), values=None,
         datetime_start=begin, datetime_complete=end, params=fake.params,
@@ -349,7 +354,7 @@ def _store(study_id: int, storage: RDBStorage, rows: Sequence[Fake], rng: Rng) -
                 ok = math.isfinite(loss)
                 tables[schema.INTERMEDIATE].append(
                     {
-                        **key, "step": e + 1, "intermediate_value": loss if ok else 1e6,
+                        **key, "step": e + 1, "intermediate_value": loss if ok else DIVERGED_LOSS,
                         "intermediate_value_type": "FINITE",
                     }
                 )  # fmt: skip

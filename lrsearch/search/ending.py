@@ -6,22 +6,27 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import optuna
+from rich.console import Console
+from rich.text import Text
+
+from lrsearch.export import best_trial
 from lrsearch.report import words
+from lrsearch.report.answer import all_alike, untrained
 from lrsearch.report.command import data_option, import_options
+from lrsearch.report.confirmed import Confirmed
+from lrsearch.report.confirmed_words import print_confirmed
+from lrsearch.report.importance_words import importance_line
+from lrsearch.report.robust import Robust
+from lrsearch.report.robust_words import robust_line
+from lrsearch.report.tables import TrialRow
+from lrsearch.report.terminal import print_next, print_text, to_stdout
 from lrsearch.search.outcome import Outcome, file_to_train
 from lrsearch.search.progress import described
+from lrsearch.search.study import stored_config
 from lrsearch.settings import default_storage
 from lrsearch.storage.urls import option
-
-if TYPE_CHECKING:
-    import optuna
-    from rich.console import Console
-
-    from lrsearch.report.confirmed import Confirmed
-    from lrsearch.report.robust import Robust
-    from lrsearch.report.tables import TrialRow
 
 
 def print_outcome(outcome: Outcome, imports: Sequence[str]) -> None:
@@ -31,13 +36,6 @@ def print_outcome(outcome: Outcome, imports: Sequence[str]) -> None:
         outcome: The run.
         imports: What ``--import`` brought, which the next commands need, too.
     """
-    from rich.console import Console
-
-    from lrsearch.report.answer import all_alike
-    from lrsearch.report.confirmed_words import print_confirmed
-    from lrsearch.report.importance_words import importance_line
-    from lrsearch.report.terminal import print_next, print_text
-
     progress, found = outcome.progress, outcome.confirmed
     best = progress.best
     assert best is not None
@@ -70,9 +68,6 @@ def _print_best(console: Console, outcome: Outcome, best: TrialRow, alike: int) 
         best: Its best trial.
         alike: How many trials all came to its loss; 0 where they differ.
     """
-    from lrsearch.report.answer import untrained
-    from lrsearch.report.terminal import print_text
-
     progress = outcome.progress
     assert best.value is not None
     _print_schedule(console, "\nBest schedule  ", best)
@@ -102,8 +97,6 @@ def _print_best(console: Console, outcome: Outcome, best: TrialRow, alike: int) 
 
 def _print_trials(console: Console, outcome: Outcome) -> None:
     """How many trials there were, and how they ended."""
-    from lrsearch.report.terminal import print_text
-
     progress = outcome.progress
     counted = f"{words.count(progress.finished, 'trial')} ({', '.join(progress.ends)})"
     saved = f", {words.percent(progress.saved)} of epochs saved" if progress.saved > 0 else ""
@@ -156,11 +149,6 @@ def print_confirmation(
         data_dir: Where data lie, if that was given anew.
         imports: What ``--import`` brought, which the next commands need, too.
     """
-    from lrsearch.export import best_trial
-    from lrsearch.report.confirmed_words import print_confirmed
-    from lrsearch.report.terminal import print_next, to_stdout
-    from lrsearch.search.study import stored_config
-
     assert found.file is not None
     console = to_stdout()
     print_confirmed(found, console)
@@ -189,9 +177,6 @@ def _named(path: Path, outcome: Outcome) -> str:
 
 def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) -> None:
     """The schedule that is the safest to train with, and why."""
-    from lrsearch.report.robust_words import robust_line
-    from lrsearch.report.terminal import print_text
-
     line = robust_line(found, best)
     if found.trial.number != best and found.decided:
         _print_schedule(console, "Train with     ", found.trial)
@@ -203,8 +188,6 @@ def _print_robust(console: Console, outcome: Outcome, found: Robust, best: int) 
 
 def _print_schedule(console: Console, head: str, row: TrialRow) -> None:
     """A line with a schedule and its parameters."""
-    from rich.text import Text
-
     text = Text(head, style="bold")
     text.append(f"{row.family}, lr {row.lr:.4g}", style="bold green")
     text.append(f"  {what}" if (what := described(row)) else "", style="")
