@@ -31,7 +31,7 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import confirmed_of, read_confirmed
 from lrsearch.report.finalists import choose_arms
-from lrsearch.report.raised import RAISE, raised_arm
+from lrsearch.report.raised import RAISE, arm_at
 from lrsearch.report.robust import robust
 from lrsearch.report.tables import load, load_confirmation
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
@@ -121,7 +121,7 @@ def confirm(
     with interrupt.listening():
         plan = make_plan(config, task)
         _same_task(study, plan, note)
-        raised = [(raised_arm(arm), fresh[0]) for arm in own]
+        raised = [(arm_at(arm, RAISE), fresh[0]) for arm in own]
         before = read_confirmed(study)
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):

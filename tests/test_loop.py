@@ -28,7 +28,7 @@ from lrsearch.search.run import run
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.search.study import load_study, open_study
 from lrsearch.storage import new_owner, slots, trials
-from lrsearch.storage.cache import frozen
+from lrsearch.storage.cache import cache_of
 from lrsearch.storage.history import load_history
 from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
@@ -83,7 +83,7 @@ def test_what_another_worker_stored_while_we_asked_is_not_proposed_again(
             theirs.trials(first)
 
     monkeypatch.setattr(Asker, "_ask", ask)
-    with frozen(ours.study):
+    with cache_of(ours.study).frozen():
         asked, _ = ours.trials(second)
     assert met
     stored = [trial.params for trial in bench.trials]

@@ -15,7 +15,7 @@ from scipy.stats import ttest_rel
 
 from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX
 from lrsearch.errors import UsageError
-from lrsearch.report import pictures
+from lrsearch.report import record as records
 from lrsearch.report.record import make_record, to_json, write_record
 from lrsearch.report.record_figure import record_figure
 from lrsearch.report.record_tables import record_block
@@ -110,7 +110,7 @@ def test_tables_go_between_the_markers_of_the_readme_and_nowhere_else(
     study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Path] = []
-    monkeypatch.setattr(pictures, "write_pictures", lambda f, paths, **how: drawn.extend(paths))
+    monkeypatch.setattr(records, "write_pictures", lambda f, paths, **how: drawn.extend(paths))
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- r.json -->\nold\n<!-- /r.json -->\nend\n")
     for _ in range(2):  # the second changes nothing

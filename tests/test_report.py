@@ -378,19 +378,17 @@ def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
 def test_png_without_a_browser_says_what_to_install(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
     import plotly.io
 
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("\nKaleido requires Google Chrome to be installed.\n\nmore")
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(pictures, "find_spec", lambda name: object())
     monkeypatch.setattr(pictures, "_import_kaleido", lambda: None)
     monkeypatch.setattr(plotly.io, "write_images", fail)
     with pytest.raises(LrsearchError, match=r"requires Google Chrome.*install chromium"):
         pictures.write_png(report, tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     with pytest.raises(LrsearchError, match=r"kaleido is not installed.*lrsearch\[png\]"):
         pictures.write_png(report, tmp_path)
 

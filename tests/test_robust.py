@@ -26,7 +26,7 @@ from lrsearch.cli import main
 from lrsearch.config import make
 from lrsearch.export import write_robust
 from lrsearch.report.finalists import LEAST_SURE, gentler
-from lrsearch.report.raised import RAISE, raised_arm, raised_losses
+from lrsearch.report.raised import RAISE, arm_at, raised_losses
 from lrsearch.report.robust import (
     Robust,
     bears,
@@ -389,7 +389,7 @@ TRIED = [
 def test_schedules_of_every_family_can_be_raised(family: str) -> None:
     for schedule in [POINTS] if family == "Points" else draws(family, 8, "auto", 20):
         arm = {"key": "#1", "schedule": schedule.to_dict(), "trial": 1}
-        raised = Schedule.from_dict(raised_arm(arm)["schedule"])
+        raised = Schedule.from_dict(arm_at(arm, RAISE)["schedule"])
         assert raised.lr == RAISE * schedule.lr
         assert replace(raised, lr=schedule.lr, params=schedule.params) == schedule
 

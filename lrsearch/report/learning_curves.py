@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lrsearch.errors import LrsearchError
 from lrsearch.report.figures import legend_height, log_ticks, loss_axis
 from lrsearch.report.style import (
     LEGEND_BELOW,
@@ -19,12 +20,10 @@ from lrsearch.report.style import (
     pale,
 )
 from lrsearch.report.tables import StudyTable, TrialRow, best_of_each_family, finite
+from lrsearch.schedules import Schedule, formulas
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from lrsearch.schedules import Schedule
-
 
 MOST_POINTS = 1000
 """Points of a line, at most: a page is hardly more pixels wide."""
@@ -88,9 +87,6 @@ def _rate(
     trial: TrialRow, epochs: Sequence[int], rates: Sequence[float | None]
 ) -> tuple[list[float], list[float], bool]:
     """The rate over time of a trial, whatever schedule it has stored."""
-    from lrsearch.errors import LrsearchError
-    from lrsearch.schedules import Schedule
-
     try:
         return trace_points(Schedule.from_dict(trial.schedule), epochs, rates)
     except LrsearchError:
@@ -125,9 +121,6 @@ def trace_points(
         Epochs from which a rate is in force (the last point is the end), the rates, and whether
         they stay level in between.
     """
-    from lrsearch.errors import LrsearchError
-    from lrsearch.schedules import formulas
-
     per_step = schedule.interval == "step"
     fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
     try:

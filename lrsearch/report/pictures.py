@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +43,7 @@ def write_pictures(figures: Sequence[Figure], paths: Sequence[Path], width: int 
     Raises:
         LrsearchError: Says what to install where kaleido or a browser is missing.
     """
-    import copy
-    import importlib.util
-
-    if importlib.util.find_spec("kaleido") is None:
+    if find_spec("kaleido") is None:
         raise LrsearchError(f"cannot write pictures: kaleido is not installed. {NEEDS}")
     _import_kaleido()
     import plotly.io
@@ -83,8 +83,6 @@ def write_overview(study: optuna.Study, path: Path) -> Path:
 
 def _import_kaleido() -> None:
     """Import it while our command line is hidden: a module below it reads that, and trips."""
-    import sys
-
     ours, sys.argv = sys.argv, sys.argv[:1]
     try:
         import kaleido  # noqa: F401

@@ -26,45 +26,31 @@ Of a loss that is not above 0 no multiple says anything. There it is near the ed
 higher rates above its own loss, and no lower than it was after its first epoch."""
 
 
-def raised_key(arm: str) -> str:
-    """The key of an arm at higher rates, made from the arm's own key.
+def key_at(arm: str, times: float) -> str:
+    """The key of an arm at so many times its rates, in a run that is of the search.
+
+    Such a run sees no test data, also at its own rates.
 
     Example:
-        >>> raised_key("#12")
-        '#12 x 1.7'
+        >>> key_at("#12", RAISE), key_at("StepLR", 1)
+        ('#12 x 1.7', 'StepLR x 1')
     """
-    return f"{arm} x {RAISE:g}"
+    return f"{arm} x {times:g}"
 
 
-def raised_arm(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """The arm at :data:`RAISE` times its rates, or at the highest that a schedule may have."""
+def arm_at(arm: Mapping[str, Any], times: float) -> dict[str, Any]:
+    """The arm in such a run: at so many times its rates, or the highest a schedule may have."""
     schedule = Schedule.from_dict(arm["schedule"])
-    lr, params = min(RAISE * schedule.lr, MAX_LR), dict(schedule.params)
+    lr, params = min(times * schedule.lr, MAX_LR), dict(schedule.params)
     if schedule.family == "Points":
         params["points"] = [[epoch, lr / schedule.lr * own] for epoch, own in params["points"]]
-    raised = dataclasses.replace(schedule, lr=lr, params=params)
-    key = raised_key(arm["key"])
-    return {"key": key, "of": arm["key"], "schedule": raised.to_dict(), "trial": arm["trial"]}
-
-
-def own_key(arm: str) -> str:
-    """The key of an arm at its own rates, in a run that is of the search and sees no test data.
-
-    Example:
-        >>> own_key("StepLR")
-        'StepLR x 1'
-    """
-    return f"{arm} x 1"
-
-
-def own_arm(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """The arm at its own rates, in a run that is of the search."""
-    key, of = own_key(arm["key"]), arm["key"]
-    return {"key": key, "of": of, "schedule": arm["schedule"], "trial": arm["trial"]}
+    there = dataclasses.replace(schedule, lr=lr, params=params)
+    key = key_at(arm["key"], times)
+    return {"key": key, "of": arm["key"], "schedule": there.to_dict(), "trial": arm["trial"]}
 
 
 def raised_losses(table: StudyTable, arm: str) -> dict[int, float]:
-    """Seed -> the loss of an arm at higher rates, in the order of the seeds.
+    """Seed -> the loss of an arm at :data:`RAISE` times its rates, in the order of the seeds.
 
     Args:
         table: The study ``NAME-confirm``.
@@ -74,12 +60,12 @@ def raised_losses(table: StudyTable, arm: str) -> dict[int, float]:
         Infinite where it diverged; NaN where the run failed, for want of memory say, which tells
         nothing of the rates.
     """
-    return _losses(table, raised_key(arm))
+    return _losses(table, key_at(arm, RAISE))
 
 
 def own_losses(table: StudyTable, arm: str) -> dict[int, float]:
     """Seed -> the loss of an arm at its own rates, as :func:`raised_losses` has them."""
-    return _losses(table, arm) | _losses(table, own_key(arm))
+    return _losses(table, arm) | _losses(table, key_at(arm, 1))
 
 
 def _losses(table: StudyTable, key: str) -> dict[int, float]:

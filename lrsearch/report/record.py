@@ -24,6 +24,8 @@ from lrsearch.files import write_text
 from lrsearch.report.command import command_line, confirming
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
+from lrsearch.report.pictures import write_pictures
+from lrsearch.report.record_figure import record_figure
 from lrsearch.report.record_tables import record_block
 from lrsearch.report.tables import (
     StudyTable,
@@ -245,9 +247,6 @@ def write_record(study: optuna.Study, path: Path) -> list[Path]:
         UsageError: The name does not end in .json, or no trial is complete.
         LrsearchError: A file cannot be written, or there is no kaleido for the figure.
     """
-    from lrsearch.report.pictures import write_pictures
-    from lrsearch.report.record_figure import record_figure
-
     if path.suffix != ".json":
         raise UsageError(f"--record needs FILE.json, got {path.name!r}")
     record = make_record(study)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.study import StudyDirection
 
 from lrsearch.attributes import CONFIRM_ATTR, confirmation_study, info_of
 from lrsearch.report import words
@@ -21,11 +25,8 @@ from lrsearch.report.tables import (
     load,
     pruning,
 )
-
-if TYPE_CHECKING:
-    import optuna
-
-    from lrsearch.storage.engine import Storage
+from lrsearch.storage.engine import Storage
+from lrsearch.storage.schema import TRIAL_VALUES, TRIALS, USER_ATTRIBUTES
 
 NEWEST_RUNNING = 12
 
@@ -122,11 +123,6 @@ def studies(storage: Storage) -> list[dict[str, Any]]:
         ``study``, ``trials``, ``complete``, ``running``, ``best`` (validation loss), ``last``
         (when its latest trial began or ended, in UTC) and ``ours`` of each.
     """
-    import sqlalchemy as sa
-    from optuna.study import StudyDirection
-
-    from lrsearch.storage.schema import TRIAL_VALUES, TRIALS, USER_ATTRIBUTES
-
     # as report.read_study leaves them out: trials that another program added to a study of ours
     there = storage.get_all_studies()
     ours = [study._study_id for study in there if info_of(study.user_attrs)]

@@ -22,7 +22,7 @@ from lrsearch.schedules.ranges import as_number
 from lrsearch.search.methods import set_sampler
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import trials
-from lrsearch.storage.cache import look_again, put
+from lrsearch.storage.cache import cache_of
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.slot_rows import Claim
 
@@ -80,7 +80,7 @@ class Asker:
                 except (ValueError, TypeError, LrsearchError) as error:
                     impossible.append((trial._trial_id, error))
                     continue
-                put(self.study, trial)
+                cache_of(self.study).put(self.study._study_id, trial)
                 new[claim.slot] = trial
             asked.append((claim, trial))
         if self.sampler == "trace" and new and any(claim.others for claim in claims):
@@ -96,7 +96,7 @@ class Asker:
         """
         for _ in range(MOST_LOOKS):
             known = {t._trial_id for t in self._with_schedules()}
-            look_again(self.study)
+            cache_of(self.study).look_again(self.study._study_id)
             stored = [t for t in self._with_schedules() if t._trial_id not in known]
             taken = [t.user_attrs["schedule"] for t in stored]
             same = {slot: t for slot, t in new.items() if t.user_attrs["schedule"] in taken}
@@ -104,7 +104,7 @@ class Asker:
                 if slot >= len(self.baselines) and "fixed_params" not in trial.system_attrs:
                     trial.params, trial.distributions = {}, {}
                     self._ask(slot, trial)
-                    put(self.study, trial)
+                    cache_of(self.study).put(self.study._study_id, trial)
             if not same:
                 return
 

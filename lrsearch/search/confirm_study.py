@@ -47,9 +47,8 @@ def open_confirmation(
         study: The search.
         storage: Its database.
         plan: What its trials are trained with.
-        of_search: Arms that see no test data, each with its seed: at higher rates
-            (:func:`lrsearch.report.raised.raised_arm`), or at their own
-            (:func:`lrsearch.report.raised.own_arm`).
+        of_search: Arms that see no test data, each with its seed: at higher rates, or at their
+            own (:func:`lrsearch.report.raised.arm_at`).
         arms: Schedules to compare (:func:`lrsearch.report.finalists.choose_arms`); without any,
             the comparison that was planned before stays.
         seeds: The seeds that they are compared on.

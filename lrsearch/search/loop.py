@@ -24,7 +24,7 @@ from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.study import uid_of
 from lrsearch.search.tracker_thread import TrackerThread
 from lrsearch.storage import history, slots, trials
-from lrsearch.storage.cache import frozen
+from lrsearch.storage.cache import cache_of
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.owners import Heartbeat
 from lrsearch.storage.slot_rows import Claim, Ending
@@ -131,7 +131,7 @@ class Worker:
 
     def _fill(self) -> None:
         """Take trials until the runner is full or none is left."""
-        with frozen(self.study):
+        with cache_of(self.study).frozen():
             while (free := self._free()) > 0 and not self._timed_out():
                 claims = slots.claim_some(
                     self.storage,
@@ -204,7 +204,7 @@ class Worker:
         if lost and uid_of(self.storage, self.study._study_id) != self.uid:
             self.residents.clear()  # a study that is made next on SQLite has the same numbers
             raise LrsearchError(f"study {self.study.study_name!r} was deleted; start it again")
-        with frozen(self.study):
+        with cache_of(self.study).frozen():
             for key, result in results.items():
                 self._judge(key, result, lost=key in lost)
         self._tell()

@@ -179,7 +179,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
             config.trials,
             config.fuse,
             config.workers,
-            devices.resolve_precision(config.precision, device, task),
+            config.precision,
             arguments,
         ),
     )

@@ -12,7 +12,7 @@ import optuna
 from lrsearch.report import words
 from lrsearch.report.command import typed
 from lrsearch.report.finalists import arm_of
-from lrsearch.report.raised import RAISE, measured, own_arm, raised_arm
+from lrsearch.report.raised import RAISE, arm_at, measured
 from lrsearch.report.robust import (
     Raised,
     contenders,
@@ -67,7 +67,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
             break
         if _time_is_up(context):
             return TIME_UP
-        runs = [(raised_arm(arm_of(trial)), fresh + nth) for trial, nth in some]
+        runs = [(arm_at(arm_of(trial), RAISE), fresh + nth) for trial, nth in some]
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
         again = _train(plan, study, runs, numbers, context)
         before, raised = raised, read_raised(tried, _confirmation(study))
@@ -84,7 +84,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
         return TIME_UP
     recipe = words.baselines([str(rivals[1].baseline)])
     context.note(f"#{rivals[0].number} and {recipe} at their own rates, on a fresh seed")
-    _train(plan, study, [(own_arm(arm_of(t)), fresh) for t in rivals], numbers, context)
+    _train(plan, study, [(arm_at(arm_of(t), 1), fresh) for t in rivals], numbers, context)
     if have_run(rivals, _confirmation(study)):
         return ""
     return TIME_UP if _time_is_up(context) else UNFINISHED

@@ -16,27 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.storage.engine import Storage
 
 
-@contextmanager
-def frozen(study: optuna.Study) -> Iterator[None]:
-    """`Cache.frozen` of a study's storage; nothing for a study on any other."""
+def cache_of(study: optuna.Study) -> Cache:
+    """The cache of a study that :mod:`lrsearch.search.study` has opened."""
     cache = study._storage
-    if not isinstance(cache, Cache):
-        yield
-        return
-    with cache.frozen():
-        yield
-
-
-def put(study: optuna.Study, trial: FrozenTrial) -> None:
-    """`Cache.put` of a study's storage; nothing for a study on any other."""
-    if isinstance(study._storage, Cache):
-        study._storage.put(study._study_id, trial)
-
-
-def look_again(study: optuna.Study) -> None:
-    """`Cache.look_again` of a study's storage; nothing for a study on any other."""
-    if isinstance(study._storage, Cache):
-        study._storage.look_again(study._study_id)
+    assert isinstance(cache, Cache)
+    return cache
 
 
 class Cache(_CachedStorage):
@@ -50,7 +34,7 @@ class Cache(_CachedStorage):
 
     Example:
         >>> study = optuna.create_study(storage=Cache(storage))  # doctest: +SKIP
-        >>> with frozen(study):  # doctest: +SKIP
+        >>> with cache_of(study).frozen():  # doctest: +SKIP
         ...     decisions = [pruner.prune(study, trial) for trial in trials]
     """
 

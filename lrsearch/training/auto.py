@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lrsearch.errors import UsageError, brief
+from lrsearch.errors import brief
 from lrsearch.schedules import Schedule
 from lrsearch.tasks.task import Data, Split, Task, fresh_model
 from lrsearch.training import device as devices
@@ -105,15 +105,15 @@ def choose(
         cores: CPU cores; None = those this process may use.
 
     Raises:
-        UsageError: ``fuse`` or ``workers`` is no whole number from 1 up.
+        UsageError: As of :func:`lrsearch.training.device.resolve_precision`.
 
     Example:
         >>> choose(load_task("digits"), torch.device("cpu"), "SGD", trials=200, cores=2)
         Choice(fuse=16, workers=1, threads=1, precision='fp32', why='16 trials fused (small ...')
     """
     cores = cores or usable_cores()
-    wanted_fuse = 1 if fuse == "off" else _number("fuse", fuse, " or off")
-    wanted_workers = _number("workers", workers)
+    wanted_fuse = None if fuse == "auto" else 1 if fuse == "off" else int(fuse)
+    wanted_workers = None if workers == "auto" else int(workers)
     model = fresh_model(task)
     chosen_precision = devices.resolve_precision(precision, device, task)
     small = layers_of(model) is not None and chosen_precision == "fp32"
@@ -154,16 +154,6 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         pass
     return counted
-
-
-def _number(name: str, value: int | str, more: str = "") -> int | None:
-    """A whole number from 1 up, None for auto."""
-    if value == "auto":
-        return None
-    text = str(value)
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{name} must be auto{more}, or a whole number from 1 up, got {value!r}")
-    return int(text)
 
 
 def _has_convolution(model: nn.Module) -> bool:

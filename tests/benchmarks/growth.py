@@ -33,7 +33,7 @@ from lrsearch.search.ask import Draft
 from lrsearch.search.methods import make_pruner, set_sampler
 from lrsearch.search.progress import read_progress
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
-from lrsearch.storage.cache import Cache, frozen
+from lrsearch.storage.cache import Cache, cache_of
 from lrsearch.storage.schema import (
     HISTORY,
     INTERMEDIATE,
@@ -198,7 +198,7 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
                 history.record_epochs(storage, rows, owner=owner)
             judged = [storage.get_trial(key) for key in running]
             start = time.perf_counter()
-            with frozen(study):
+            with cache_of(study).frozen():
                 for trial in judged:
                     pruner.prune(study, trial)
             times.append((time.perf_counter() - start) / FUSED)
