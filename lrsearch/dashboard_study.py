@@ -25,8 +25,8 @@ from lrsearch.report.importance_words import importance_sentences
 from lrsearch.report.learning_curves import thinned_curves
 from lrsearch.report.raised import RAISE
 from lrsearch.report.report import Report, make_report
+from lrsearch.report.svg import trial_picture
 from lrsearch.report.tables import StudyTable, TrialRow, load
-from lrsearch.report.trial_svg import trial_picture
 from lrsearch.storage.schema import SYSTEM_ATTRIBUTES, upsert
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from lrsearch import cli
 from lrsearch.errors import LrsearchError
 from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
-from lrsearch.tasks import given_task
+from lrsearch.tasks import tried
 from lrsearch.tasks.check import load_test
+from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import checkpoint
@@ -436,7 +437,7 @@ def there(task: Task, device: torch.device) -> Task:
 def checked(task: Task, device: torch.device) -> str:
     """What is said of a task before it is trained on the device."""
     try:
-        load_test(given_task(task, device=device), device)
+        load_test(tried(as_task(task, "own"), device=device), device)
     except LrsearchError as error:
         return str(error)
     return "nothing"

@@ -32,11 +32,10 @@ from torch.utils.data import (
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.batch import as_float, count, joined
 from lrsearch.tasks.check import check as check_task
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.optimizers import build_optimizer
-from lrsearch.tasks.samples import count, joined
 from lrsearch.tasks.task import Split, Task, auto_metric
 from lrsearch.training.auto import choose
 from lrsearch.training.checkpoint import load, save

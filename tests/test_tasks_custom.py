@@ -233,9 +233,9 @@ def test_datasets_become_loaders_and_loaders_stay() -> None:
     assert task.train is loader
     assert (task.batch_size, task.steps_per_epoch) == (5, 10)
     with pytest.raises(UsageError, match="--batch-size works on tensors"):
-        tasks.given_task({**parts, "train": loader}, batch_size=3)
+        tasks.tried(as_task({**parts, "train": loader}, "own"), batch_size=3)
     with pytest.raises(UsageError, match="--train-samples works on tensors"):
-        tasks.given_task({**parts, "train": loader}, train_samples=3)
+        tasks.tried(as_task({**parts, "train": loader}, "own"), train_samples=3)
 
 
 class Doubled(TensorDataset):
@@ -307,7 +307,7 @@ def test_a_loader_that_becomes_tensors_keeps_its_steps(size: int, drop_last: boo
     assert task.steps_per_epoch == max(1, len(loader))
     batches = list(training_batches(task, 0, torch.device("cpu")).epoch(0))
     assert [len(y) for _, y in batches] == [len(y) for _, y in loader] or size == 500
-    again = tasks.given_task(task, batch_size=100)
+    again = tasks.tried(as_task(task, "own"), batch_size=100)
     assert again.steps_per_epoch == (4 if drop_last else 5)
     assert (
         as_task({**given, "train": (data.tensors), "drop_last": False}, "t").steps_per_epoch == 8

@@ -1,11 +1,22 @@
-"""Small drawings in the text: a family's mark, and the shape of a rate."""
+"""Drawings as SVG: a family's mark, the shape of a rate, how trials ended, and one trial."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 
+from lrsearch.report import words
+from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.style import family_style
+
+WIDTH, HEIGHT = 480, 300
+_LEFT, _RIGHT = 56.0, 468.0
+_STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#5b5f66}.t{font-size:14px;fill:#1d1e21}"
+    ".g{stroke:#8885;stroke-width:1}@media(prefers-color-scheme:dark){text{fill:#b0b3ba}"
+    ".t{fill:#ecebe7}}"
+)
 
 
 def _regular(corners: int, turn: float = -90.0, inner: float = 1.0) -> list[tuple[float, float]]:
@@ -66,10 +77,7 @@ def sparkline(x: Sequence[float], y: Sequence[float], level: bool, family: str) 
         (pad + (width - 2 * pad) * a / end, height - pad - (height - 2 * pad) * b / top)
         for a, b in zip(x, y, strict=True)
     ]
-    path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for px, py in points[1:]:
-        path.append(f"H{px:.1f}V{py:.1f}" if level else f"L{px:.1f} {py:.1f}")
-    line = "".join(path)
+    line = _path(points, level)
     area = f"{line}V{height - pad:.1f}H{points[0][0]:.1f}Z"
     color = family_style(family).color
     return (
@@ -78,6 +86,12 @@ def sparkline(x: Sequence[float], y: Sequence[float], level: bool, family: str) 
         f'<path d="{line}" fill="none" stroke="{color}" stroke-width="1.6" '
         'stroke-linejoin="round"/></svg>'
     )
+
+
+def _path(points: Sequence[tuple[float, float]], level: bool) -> str:
+    """A line through points; ``level``: it stays level until the next."""
+    steps = ((f"H{x:.1f}V{y:.1f}" if level else f"L{x:.1f} {y:.1f}") for x, y in points[1:])
+    return f"M{points[0][0]:.1f} {points[0][1]:.1f}" + "".join(steps)
 
 
 def shares_bar(parts: Sequence[tuple[str, int]]) -> str:
@@ -98,4 +112,70 @@ def shares_bar(parts: Sequence[tuple[str, int]]) -> str:
     return (
         f'<svg class="parts" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" '
         f'aria-label="{label}"><title>{label}</title>{"".join(pieces)}</svg>'
+    )
+
+
+def trial_picture(curve: LearningCurve) -> str:
+    """The rate of a trial above, its validation loss below, over the same epochs.
+
+    Args:
+        curve: From :func:`lrsearch.report.learning_curves.thinned_curves`.
+    """
+    trial = curve.trial
+    title = f"#{trial.number} {trial.family}, lr {words.number(trial.lr)}"
+    if settings := words.settings(trial):
+        title += f", {settings}"
+    end = curve.x[-1] if curve.x else float(max(trial.budget, 1))
+    color = family_style(trial.family).color
+    losses = [(float(e), v) for e, v in zip(curve.epoch, curve.loss, strict=True) if v is not None]
+    rates = list(zip(curve.x, curve.lr, strict=True))
+    parts = [
+        f'<text class="t" x="10" y="20">{escape(title[:64])}</text>',
+        _panel(rates, 34.0, 150.0, end, color, "lr", level=curve.level, zero=True),
+        _panel(losses, 172.0, 272.0, end, color, "val loss", level=False, zero=False),
+        f'<text x="{_LEFT}" y="292" text-anchor="middle">0</text>',
+        f'<text x="{_RIGHT}" y="292" text-anchor="end">epoch {end:g}</text>',
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}"><style>{_STYLE}</style>{"".join(parts)}</svg>'
+    )
+
+
+def _panel(
+    points: Sequence[tuple[float, float]],
+    top: float,
+    bottom: float,
+    end: float,
+    color: str,
+    label: str,
+    *,
+    level: bool,
+    zero: bool,
+) -> str:
+    """One curve with its frame and the values at its ends."""
+    usable = [(x, y) for x, y in points if math.isfinite(y)]
+    frame = (
+        f'<path class="g" fill="none" d="M{_LEFT} {top}V{bottom}H{_RIGHT}"/>'
+        f'<text x="{_LEFT - 6}" y="{(top + bottom) / 2 + 4}" text-anchor="end">{label}</text>'
+    )
+    if not usable:
+        return frame
+    values = [y for _, y in usable]
+    low, high = (0.0 if zero else min(values)), max(values)
+    span = high - low or abs(high) or 1.0
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            _LEFT + (_RIGHT - _LEFT) * x / (end or 1.0),
+            bottom - (bottom - top - 6) * (y - low) / span,
+        )
+
+    path = _path([at(*point) for point in usable], level)
+    high_text, low_text = words.number(high), words.number(low)
+    return (
+        f"{frame}"
+        f'<path fill="none" stroke="{color}" stroke-width="2" d="{path}"/>'
+        f'<text x="{_LEFT - 6}" y="{top + 10}" text-anchor="end">{high_text}</text>'
+        f'<text x="{_LEFT - 6}" y="{bottom}" text-anchor="end">{low_text}</text>'
     )

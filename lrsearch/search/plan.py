@@ -20,7 +20,8 @@ from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
 from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
-from lrsearch.tasks import TASKS, Task, given_task, load_task
+from lrsearch.tasks import TASKS, Task, load_task, tried
+from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.fingerprint import fingerprint
 from lrsearch.tasks.optimizers import (
     build_optimizer,
@@ -266,12 +267,8 @@ def _task(config: StudyConfig, given: Any, device: torch.device) -> Task:
         )
     if config.model is not None:
         raise UsageError(f"a task given as an object has one model; leave out {config.model!r}")
-    return given_task(
-        given,
-        train_samples=config.train_samples,
-        batch_size=config.batch_size,
-        device=device,
-    )
+    task = as_task(given, str(getattr(given, "__name__", type(given).__name__)))
+    return tried(task, config.train_samples, config.batch_size, device)
 
 
 def ordered(plan: Plan, study: optuna.Study) -> Plan:

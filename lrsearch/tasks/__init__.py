@@ -136,7 +136,7 @@ def load_task(
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     spec = TASKS.get(name)
     if spec is None:
-        return _own_task(name, model, train_samples, batch_size, device)
+        return tried(_own_task(name, model), train_samples, batch_size, device)
     if model is not None and model not in spec.models:
         raise unknown(f"model of task {name}", model, spec.models)
     build = getattr(import_module("lrsearch.tasks.builtin"), spec.builder)
@@ -144,13 +144,7 @@ def load_task(
     return task if batch_size is None else replace(task, batch_size=batch_size)
 
 
-def _own_task(
-    name: str,
-    model: str | None,
-    train_samples: int | None,
-    batch_size: int | None,
-    device: torch.device | None,
-) -> Task:
+def _own_task(name: str, model: str | None) -> Task:
     from lrsearch.tasks import custom
 
     target = name
@@ -163,36 +157,20 @@ def _own_task(
     task = custom.import_task(target)
     if model not in (None, task.model_name):
         raise UsageError(f"task {name} has one model; leave out --model {model}")
-    return _ready(task, train_samples, batch_size, device)
+    return task
 
 
-def given_task(
-    found: Any,
-    *,
+def tried(
+    task: Task,
     train_samples: int | None = None,
     batch_size: int | None = None,
     device: torch.device | None = None,
 ) -> Task:
-    """A task from a Python object, tried on one batch.
-
-    Args:
-        found: A :class:`Task`, or anything that :func:`lrsearch.tasks.custom.as_task` takes.
-        train_samples: As for :func:`load_task`.
-        batch_size: As for :func:`load_task`.
-        device: As for :func:`load_task`.
+    """A user's own task, changed as :func:`load_task` says, and tried on one batch.
 
     Raises:
-        LrsearchError: It is no task, or does not work.
+        LrsearchError: It cannot be changed so, or does not work.
     """
-    from lrsearch.tasks import custom
-
-    name = str(getattr(found, "__name__", type(found).__name__))
-    return _ready(custom.as_task(found, name), train_samples, batch_size, device)
-
-
-def _ready(
-    task: Task, train_samples: int | None, batch_size: int | None, device: torch.device | None
-) -> Task:
     from lrsearch.tasks import custom
     from lrsearch.tasks.check import check
     from lrsearch.tasks.mistakes import here_or_there

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules.convert import set_rates
-from lrsearch.tasks.batch import as_float, elements, evaluation_size, to_device
+from lrsearch.tasks.batch import as_float, elements, evaluation_size, joined, scored, to_device
 from lrsearch.tasks.check_loss import (
     called,
     check_functions,
@@ -29,7 +29,6 @@ from lrsearch.tasks.check_model import Twin, alike, detached, made, same
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
 from lrsearch.tasks.passes import begin, seeded
-from lrsearch.tasks.samples import joined, scored
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
 

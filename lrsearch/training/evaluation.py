@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.batch import as_float, count, joined, scored
 from lrsearch.tasks.passes import generators, set_generators
-from lrsearch.tasks.samples import count, joined, scored
 from lrsearch.tasks.task import Data, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches, seeded_model

@@ -17,10 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.measured import EpochResult
-from lrsearch.tasks.batch import as_float
+from lrsearch.tasks.batch import as_float, count
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.passes import generators, set_generators
-from lrsearch.tasks.samples import count
 from lrsearch.tasks.task import Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.averaging import WeightAverage

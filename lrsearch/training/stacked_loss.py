@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrsearch.tasks.samples import scored
+from lrsearch.tasks.batch import scored
 from lrsearch.tasks.task import LossFn, MetricFn, accuracy
 from lrsearch.training.evaluation import scalar
 
