@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -15,12 +16,12 @@ from lrsearch.config import make
 from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule, Space
 from lrsearch.search.checkpoints import Checkpoints
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
 from lrsearch.search.methods import make_pruner
 from lrsearch.search.study import open_study
 from lrsearch.storage import open_storage
-from lrsearch.storage.owners import new_owner
 from lrsearch.training.runner import Runner
 
 EPOCHS = 6
@@ -81,8 +82,8 @@ class Bench:
     def __post_init__(self) -> None:
         self.space = Space(families=None, epochs=EPOCHS, lr=(1e-3, 10.0))
         self.storage = open_storage(f"sqlite:///{self.folder / 'test.db'}")
-        config = make({"epochs": EPOCHS, "sampler": self.sampler})
-        self.study = open_study(self.storage, config, {})
+        self.config = make({"epochs": EPOCHS, "sampler": self.sampler})
+        self.study = open_study(self.storage, self.config, {})
         self.study.pruner = make_pruner(self.pruner, EPOCHS)
 
     def worker(
@@ -95,22 +96,19 @@ class Bench:
         deadline: float | None = None,
     ) -> Worker:
         """A worker on the study."""
+        plan: Any = SimpleNamespace(space=self.space, epochs=EPOCHS, config=self.config)
         return Worker(
             study=self.study,
-            storage=self.storage,
-            space=self.space,
+            plan=plan,
+            context=Context(
+                self.storage, interrupt or Interrupt(), self.notes.append, deadline=deadline
+            ),
             runner=runner or FakeRunner(),
             fallback=FakeRunner,
             target=target,
-            owner=new_owner(),
-            sampler=self.sampler,
-            seed=0,
             baselines=self.space.baselines(0.1) if baselines else {},
             checkpoints=Checkpoints(self.folder / "checkpoints", self.notes.append),
             device="cpu",
-            interrupt=interrupt or Interrupt(),
-            deadline=deadline,
-            note=self.notes.append,
         )
 
     def work(self, target: int, runner: Runner | None = None, *, baselines: bool = True) -> None:

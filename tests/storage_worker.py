@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from lrsearch.storage import history, new_owner, slots, trials
 from lrsearch.storage.engine import Storage
+from lrsearch.storage.slot_rows import Ending
 
 EPOCHS = 3
 
@@ -61,6 +62,20 @@ def fill_trial(storage: Storage, trial_id: int, params: Mapping[str, float], **a
     trials.fill_trials(storage, [trial])
 
 
+def finish(
+    storage: Storage,
+    trial_id: int,
+    state: TrialState,
+    value: float | None,
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    owner: str,
+) -> bool:
+    """End a trial; True if it is finished by ``owner``, now or before."""
+    ending = Ending(trial_id, state, value, attrs or {})
+    return bool(trials.finish_all(storage, [ending], owner))
+
+
 def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bool = False) -> int:
     """Run trials until the study has its target; the number of those finished here.
 
@@ -96,6 +111,4 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bo
         if not lost:
             attrs = {"stopped": "completed", "owner": owner}
             value = result(x, EPOCHS).val_loss
-            done += trials.finish(
-                storage, trial_id, TrialState.COMPLETE, value, attrs, owner=owner
-            )
+            done += finish(storage, trial_id, TrialState.COMPLETE, value, attrs, owner=owner)

@@ -34,6 +34,7 @@ from lrsearch.tasks import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training.loop import SingleRunner
 from tests.bench import EPOCHS, Bench, FakeRunner
+from tests.storage_worker import finish
 
 
 @pytest.fixture
@@ -368,7 +369,7 @@ def test_a_trial_that_fails_after_another_worker_took_it_over_leaves_that_one_s_
         slots.release(bench.storage, worker.owner)
         assert slots.claim_some(bench.storage, bench.study._study_id, 1, new_owner(), 1)
         worker.checkpoints.write(key, {"epoch": 1})
-        worker.interrupt._code = 130
+        worker.context.interrupt._code = 130
         raise ValueError("a worker that slept for long")
 
     worker.runner = FakeRunner(1, fail)
@@ -458,7 +459,7 @@ def test_a_run_with_a_smaller_target_does_not_wait_for_one_with_a_larger(
     claims = slots.claim_some(bench.storage, study_id, 5, other, 5)
     trials.start_trials(bench.storage, claims)
     for trial in bench.trials[:3]:
-        trials.finish(bench.storage, trial._trial_id, TrialState.PRUNED, 1.0, owner=other)
+        finish(bench.storage, trial._trial_id, TrialState.PRUNED, 1.0, owner=other)
     folder = bench.folder / "checkpoints"
     folder.mkdir()
     (folder / ".4.pt-half").touch()

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 from sqlalchemy import event, insert
 
 from lrsearch.divergence import DIVERGED_LOSS
-from lrsearch.storage import Storage, history, new_owner, open_storage, trials
+from lrsearch.storage import Storage, history, new_owner, open_storage
 from lrsearch.storage.schema import TRIALS
-from tests.storage_worker import Result, claim_one, create_trial
+from tests.storage_worker import Result, claim_one, create_trial, finish
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_forgotten_epochs_are_gone_everywhere(storage: Storage) -> None:
 
 def test_lost_trials_are_reported_and_the_others_are_written(storage: Storage) -> None:
     study, owner, (first, second, third) = begin(storage, 3)
-    trials.finish(storage, second, TrialState.PRUNED, 1.0, owner=owner)
+    finish(storage, second, TrialState.PRUNED, 1.0, owner=owner)
     rows = [(trial, Result(1)) for trial in (first, second, third)]
     assert history.record_epochs(storage, rows, owner=owner) == {second}
     assert history.load_history(storage, study._study_id).trial_id.tolist() == [first, third]

@@ -37,7 +37,6 @@ from lrsearch.storage import (
     new_owner,
     open_storage,
     slots,
-    trials,
 )
 from lrsearch.storage.engine import PATIENCE_SECONDS
 from lrsearch.storage.schema import SLOTS, lock_study, server_now
@@ -45,7 +44,7 @@ from lrsearch.storage.tuning import engine_kwargs
 from tests.crash_runs import state, stopped
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
-from tests.storage_worker import EPOCHS, Result, claim_one, create_trial, result, work
+from tests.storage_worker import EPOCHS, Result, claim_one, create_trial, finish, result, work
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -401,7 +400,7 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
     trial_id = create_trial(storage, claim)
     for epoch in (1, 2):
         assert history.record_epochs(storage, [(trial_id, Result(epoch))], owner=owner) == set()
-    assert trials.finish(storage, trial_id, TrialState.COMPLETE, 1.0, {"a": 1}, owner=owner)
+    assert finish(storage, trial_id, TrialState.COMPLETE, 1.0, {"a": 1}, owner=owner)
     storage.attempt = real  # type: ignore[method-assign]
     assert slots.count_slots(storage, study._study_id) == slots.SlotCounts(1, 0, 0)
     assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
@@ -504,7 +503,7 @@ def test_a_stopped_worker_that_wakes_up_does_not_disturb_its_successor(tmp_path:
         rows = [(claim.trial_id, result(1.0, epoch))]
         assert history.record_epochs(storage, rows, owner=me) == set()
     value = result(1.0, EPOCHS).val_loss
-    assert trials.finish(storage, claim.trial_id, TrialState.COMPLETE, value, owner=me)
+    assert finish(storage, claim.trial_id, TrialState.COMPLETE, value, owner=me)
     assert worker.end(60) == (1, [])
     check_all_there(storage, 2)
 

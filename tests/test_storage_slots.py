@@ -37,7 +37,7 @@ from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
 from lrsearch.storage.slot_rows import Ending
 from lrsearch.storage.study_attributes import set_once
 from tests.servers import wait_for
-from tests.storage_worker import Result, claim_one, create_trial, fill_trial
+from tests.storage_worker import Result, claim_one, create_trial, fill_trial, finish
 
 
 @dataclass
@@ -64,9 +64,7 @@ class Place:
         return history.record_epochs(self.storage, [(trial_id, Result(epoch))], owner=owner)
 
     def finish(self, trial_id: int, owner: str, value: float = 1.0) -> bool:
-        return trials.finish(
-            self.storage, trial_id, TrialState.COMPLETE, value, {"a": 1}, owner=owner
-        )
+        return finish(self.storage, trial_id, TrialState.COMPLETE, value, {"a": 1}, owner=owner)
 
     def silence(self, seconds: float) -> None:
         """As if nobody's heart had beaten for so long."""
@@ -134,9 +132,7 @@ def test_failed_trials_use_their_slots(place: Place) -> None:
     me = new_owner()
     for _ in range(3):
         _, trial_id = place.begin(me)
-        assert trials.finish(
-            place.storage, trial_id, TrialState.FAIL, None, {"error": "x"}, owner=me
-        )
+        assert finish(place.storage, trial_id, TrialState.FAIL, None, {"error": "x"}, owner=me)
     assert place.claim(me) is None
     assert place.progress() == (3, 0, 0)
 
@@ -158,7 +154,7 @@ def test_finish_is_seen_by_optuna_and_by_its_cache(place: Place) -> None:
     trials.fill_trials(place.storage, [trial])
     place.record(trial_id, 1, me)
     attrs = {"stopped": "completed", "val_metric": None, "text": "quoted ' \" \n"}
-    assert trials.finish(place.storage, trial_id, TrialState.COMPLETE, 0.25, attrs, owner=me)
+    assert finish(place.storage, trial_id, TrialState.COMPLETE, 0.25, attrs, owner=me)
     best = place.study.best_trial
     assert best.value == 0.25
     assert best.params == {"lr": 0.1, "scheduler": "StepLR"}
@@ -202,7 +198,7 @@ def test_what_optuna_could_not_hold_is_refused(
     me = new_owner()
     _, trial_id = local.begin(me)
     with pytest.raises(ValueError, match="got"):
-        trials.finish(local.storage, trial_id, state, value, owner=me)
+        finish(local.storage, trial_id, state, value, owner=me)
     assert local.state(trial_id) == TrialState.RUNNING
 
 

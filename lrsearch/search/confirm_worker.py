@@ -23,7 +23,6 @@ from lrsearch.search.loop import Resident, Worker
 from lrsearch.search.make import make_crew, make_runner
 from lrsearch.search.plan import Plan
 from lrsearch.storage import trials
-from lrsearch.storage.owners import new_owner
 from lrsearch.storage.slot_rows import Claim
 from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
@@ -48,20 +47,15 @@ def make_confirm_worker(plan: Plan, study: optuna.Study, context: Context) -> Wo
     seed = int(order[0][1])
     return ConfirmWorker(
         study=study,
-        storage=context.storage,
-        space=plan.space,
+        plan=plan,
+        context=context,
         runner=of_seed(seed),
         fallback=partial(of_seed, seed),
         target=len(order),
-        owner=new_owner(),
-        sampler="random",
-        seed=seed,
         baselines={},
         checkpoints=Checkpoints.of_study(study, plan.config.out, note),
         device=devices.describe(plan.device, plan.choice.precision),
-        interrupt=context.interrupt,
-        deadline=context.deadline,
-        note=note,
+        seed=seed,
         order=order,
         arms=arms,
         of_seed=of_seed,
@@ -115,12 +109,14 @@ class ConfirmWorker(Worker):
     """A worker whose trials are given: every (arm, seed) of a list, test data at the end.
 
     Args:
+        seed: Of the runner.
         order: (key of the arm, seed) of each slot.
         arms: Key -> arm.
         of_seed: Makes a runner for a seed, for so many trials at once or as the plan says.
         test: The test data; None where nothing is to be tested.
     """
 
+    seed: int
     order: Sequence[Sequence[Any]]
     arms: Mapping[str, Mapping[str, Any]]
     of_seed: Callable[..., Runner]
@@ -153,7 +149,7 @@ class ConfirmWorker(Worker):
         return min(1, super()._free())
 
     def _ask(self, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
-        started = trials.start_trials(self.storage, claims)
+        started = trials.start_trials(self.context.storage, claims)
         new = {s: t for s, t in started.items() if "schedule" not in t.user_attrs}
         for slot, trial in new.items():
             key, seed = self.order[slot]
@@ -163,7 +159,7 @@ class ConfirmWorker(Worker):
                 trial.user_attrs["baseline"] = arm["baseline"]
             trial.params = {"seed": seed}
             trial.distributions = {"seed": IntDistribution(0, 2**31 - 1)}
-        trials.fill_trials(self.storage, list(new.values()))
+        trials.fill_trials(self.context.storage, list(new.values()))
         return [(claim, started[claim.slot]) for claim in claims if claim.slot in started]
 
     def _should_prune(self, resident: Resident) -> bool:
@@ -180,9 +176,9 @@ class ConfirmWorker(Worker):
         if state is TrialState.COMPLETE and self.test is not None and not of_search:
             found = self.test(self.runner, key, self.seed)
             finite = {k: v for k, v in found.items() if np.isfinite(v)}
-            trials.set_user_attrs(self.storage, key, finite)
+            trials.set_user_attrs(self.context.storage, key, finite)
         attrs = resident.trial.user_attrs
         last = resident.last
         ended = "loss not finite" if last.diverged else f"val loss {words.loss(last.val_loss)}"
-        self.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  {ended}")
+        self.context.note(f"{attrs['arm']:<18} seed {attrs['seed']}  {stopped}  {ended}")
         super()._finish(key, state, stopped)

@@ -34,6 +34,10 @@ class Context:
     task: Any = None
     deadline: float | None = None
 
+    def time_is_up(self) -> bool:
+        """Whether no new trial may start."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
 
 def deadline_in(seconds: float | None) -> float | None:
     """The time of ``time.monotonic()`` in so many seconds; None for None."""

@@ -16,17 +16,18 @@ from optuna.trial import FrozenTrial, TrialState
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import LrsearchError, brief
 from lrsearch.measured import EpochResult
-from lrsearch.schedules import Schedule, Space
+from lrsearch.schedules import Schedule
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.ask import Asker
 from lrsearch.search.checkpoints import Checkpoints
-from lrsearch.search.interrupt import Interrupt, Interrupted
+from lrsearch.search.context import Context
+from lrsearch.search.interrupt import Interrupted
+from lrsearch.search.plan import Plan
 from lrsearch.search.study import uid_of
 from lrsearch.search.tracker_thread import TrackerThread
 from lrsearch.storage import history, slots, trials
 from lrsearch.storage.cache import cache_of
-from lrsearch.storage.engine import Storage
-from lrsearch.storage.owners import Heartbeat
+from lrsearch.storage.owners import Heartbeat, new_owner
 from lrsearch.storage.slot_rows import Claim, Ending
 from lrsearch.training.products import as_torch
 from lrsearch.training.runner import Runner
@@ -53,39 +54,29 @@ class Worker:
 
     Args:
         study: The study, with its pruner set.
-        storage: Its database.
-        space: What is searched.
+        plan: What is searched, and how.
+        context: The run that it works for.
         runner: Trains; may hold several trials at once.
         fallback: Makes a runner for so many trials at once, for when that for more fails.
         target: Finished trials the study shall have.
-        owner: Unique name of this worker.
-        sampler: Name in :data:`lrsearch.search.methods.SAMPLERS`.
-        seed: The study's seed.
         baselines: Name -> a recipe's Optuna parameters or its schedule; they come first.
         checkpoints: Of the trials.
         device: Text for the record of each trial.
-        interrupt: Set by Ctrl-C and SIGTERM.
-        deadline: ``time.monotonic()`` after which no new trial starts.
-        note: Called with one line for the user.
         tracker: Optuna callback that is told of every trial this worker ends.
+        owner: Unique name of this worker.
     """
 
     study: optuna.Study
-    storage: Storage
-    space: Space
+    plan: Plan
+    context: Context
     runner: Runner
     fallback: Callable[[int], Runner]
     target: int
-    owner: str
-    sampler: str
-    seed: int
     baselines: Mapping[str, dict[str, Any] | Schedule]
     checkpoints: Checkpoints
     device: str
-    interrupt: Interrupt
-    deadline: float | None = None
-    note: Callable[[str], None] = lambda line: None
     tracker: Callable[[optuna.Study, FrozenTrial], None] | None = None
+    owner: str = field(default_factory=new_owner)
     residents: dict[int, Resident] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     failures: int = 0
@@ -99,33 +90,35 @@ class Worker:
             Interrupted: On Ctrl-C or SIGTERM, after the running trials were saved and handed back.
             LrsearchError: After several failing trials in a row.
         """
-        self.uid = uid_of(self.storage, self.study._study_id)
-        self.tracker_thread = TrackerThread(self.tracker, self.study, self.note)
-        with Heartbeat(self.storage, self.owner), as_torch(), self.tracker_thread:
+        self.uid = uid_of(self.context.storage, self.study._study_id)
+        self.tracker_thread = TrackerThread(self.tracker, self.study, self.context.note)
+        with Heartbeat(self.context.storage, self.owner), as_torch(), self.tracker_thread:
             try:
                 while True:
-                    self.interrupt.check()
+                    self.context.interrupt.check()
                     self._fill()
                     if self.residents:
                         self._advance()
                     elif self._others_at_work():
-                        self.interrupt.sleep(WAIT_SECONDS)
+                        self.context.interrupt.sleep(WAIT_SECONDS)
                     else:
                         self._tidy()
-                        self.tracker_thread.finish(self.interrupt)
+                        self.tracker_thread.finish(self.context.interrupt)
                         return
             except BaseException:
                 self._hand_back()
                 raise
 
     def _timed_out(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        return self.context.time_is_up()
 
     def _others_at_work(self) -> bool:
         """Whether a trial may still come back to the queue, so that leaving now is too early."""
         if self._timed_out():
             return False
-        return slots.count_slots(self.storage, self.study._study_id, self.target).running > 0
+        return (
+            slots.count_slots(self.context.storage, self.study._study_id, self.target).running > 0
+        )
 
     # ask
 
@@ -134,7 +127,7 @@ class Worker:
         with cache_of(self.study).frozen():
             while (free := self._free()) > 0 and not self._timed_out():
                 claims = slots.claim_some(
-                    self.storage,
+                    self.context.storage,
                     self.study._study_id,
                     self.target,
                     self.owner,
@@ -154,8 +147,14 @@ class Worker:
 
     def _ask(self, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
         """The trials of some slots, with their parameters."""
+        plan, config = self.plan, self.plan.config
         asker = Asker(
-            self.study, self.storage, self.space, self.sampler, self.seed, self.baselines
+            self.study,
+            self.context.storage,
+            plan.space,
+            config.sampler,
+            config.seed,
+            self.baselines,
         )
         asked, impossible = asker.trials(claims)
         for trial_id, error in impossible:
@@ -169,7 +168,7 @@ class Worker:
         state = self.checkpoints.read(trial) if resumed else None
         if resumed:
             epoch = 0 if state is None else int(state["epoch"])
-            history.forget_epochs(self.storage, key, epoch)
+            history.forget_epochs(self.context.storage, key, epoch)
             for step in [s for s in trial.intermediate_values if s > epoch]:
                 del trial.intermediate_values[step]
         try:
@@ -184,7 +183,7 @@ class Worker:
     def _advance(self) -> None:
         """One epoch (to the next validation) of every resident trial."""
         try:
-            with self.interrupt.may_break():
+            with self.context.interrupt.may_break():
                 results = self.runner.epoch()
         except Interrupted:
             raise
@@ -200,8 +199,8 @@ class Worker:
         self._unfuse(reason, self.runner.capacity // 2 if many else 1)
 
     def _record(self, results: Mapping[int, EpochResult]) -> None:
-        lost = history.record_epochs(self.storage, list(results.items()), owner=self.owner)
-        if lost and uid_of(self.storage, self.study._study_id) != self.uid:
+        lost = history.record_epochs(self.context.storage, list(results.items()), owner=self.owner)
+        if lost and uid_of(self.context.storage, self.study._study_id) != self.uid:
             self.residents.clear()  # a study that is made next on SQLite has the same numbers
             raise LrsearchError(f"study {self.study.study_name!r} was deleted; start it again")
         with cache_of(self.study).frozen():
@@ -214,13 +213,13 @@ class Worker:
         resident = self.residents[key]
         resident.last = result
         if lost:
-            self.note(f"trial {resident.trial.number} was taken over by another worker")
+            self.context.note(f"trial {resident.trial.number} was taken over by another worker")
             self._drop(key)
             return
         value = DIVERGED_LOSS if result.diverged else result.val_loss
         resident.trial.intermediate_values[result.epoch] = value
         self.failures = 0
-        if result.diverged or result.epoch >= self.space.epochs:
+        if result.diverged or result.epoch >= self.plan.epochs:
             state = TrialState.PRUNED if result.diverged else TrialState.COMPLETE
             self._finish(key, state, "diverged" if result.diverged else "completed")
             self._tell()  # those that are judged after it look at what it came to
@@ -234,7 +233,7 @@ class Worker:
             return False  # the answer is "how much better than the usual recipe"
         if isinstance(self.study.pruner, (SuccessiveHalvingPruner, HyperbandPruner)):
             # They note on the stored trial which rungs it has passed.
-            attrs = self.storage.get_trial_system_attrs(resident.trial._trial_id)
+            attrs = self.context.storage.get_trial_system_attrs(resident.trial._trial_id)
             resident.trial.system_attrs = attrs
         return self.study.pruner.prune(self.study, resident.trial)
 
@@ -259,7 +258,7 @@ class Worker:
     def _tell(self) -> None:
         """Store the endings that are not yet stored."""
         endings, self.endings = self.endings, []
-        mine = trials.finish_all(self.storage, endings, self.owner)
+        mine = trials.finish_all(self.context.storage, endings, self.owner)
         for key in (ending.trial_id for ending in endings if ending.trial_id in mine):
             self.checkpoints.forget(key)
             self.tracker_thread.add(key)
@@ -274,12 +273,13 @@ class Worker:
             "traceback": "".join(traceback.format_exception(error))[-4000:],
             "device": self.device,
         }
-        mine = trials.finish(self.storage, key, TrialState.FAIL, None, attrs, owner=self.owner)
+        ending = Ending(key, TrialState.FAIL, None, attrs)
+        mine = trials.finish_all(self.context.storage, [ending], self.owner)
         if resident is not None:
             self._drop(key)
         self.failures += 1
-        number = self.storage.get_trial(key).number
-        self.note(f"trial {number} failed: {text.splitlines()[0]}")
+        number = self.context.storage.get_trial(key).number
+        self.context.note(f"trial {number} failed: {text.splitlines()[0]}")
         if mine:  # and not of a worker that has taken it over
             self.checkpoints.forget(key)
             self.tracker_thread.add(key)
@@ -292,8 +292,8 @@ class Worker:
     def _unfuse(self, reason: str, count: int) -> None:
         """The stacked model failed: go on with the same trials, ``count`` at a time."""
         fewer = "one trial" if count == 1 else f"{count} trials"
-        self.note(f"fused training failed ({reason}); going on with {fewer} at a time")
-        slots.release(self.storage, self.owner)
+        self.context.note(f"fused training failed ({reason}); going on with {fewer} at a time")
+        slots.release(self.context.storage, self.owner)
         self.residents.clear()
         del self.runner  # the other may need its memory
         self.runner = self.fallback(count)
@@ -308,7 +308,7 @@ class Worker:
         resident, began = self.residents[key], time.monotonic()
         state = self.runner.state(key)
         recorded = 0 if resident.last is None else resident.last.epoch
-        if int(state["epoch"]) != recorded or recorded >= self.space.epochs:
+        if int(state["epoch"]) != recorded or recorded >= self.plan.epochs:
             return  # going on from there would leave a gap in the history: the older file stays
         self.checkpoints.write(key, state)
         resident.saved = time.monotonic()
@@ -317,22 +317,22 @@ class Worker:
     def _hand_back(self) -> None:
         """Save what stands at an epoch's end and give all trials back to the queue."""
         try:
-            if not self.interrupt.broke:
+            if not self.context.interrupt.broke:
                 for key in self.residents:
                     self._save(key)
         except LrsearchError as error:
-            self.note(str(error))
+            self.context.note(str(error))
         except Exception as error:  # noqa: BLE001 - a device that failed may not be read any more
-            self.note(f"the running trials could not be saved ({brief(error)})")
+            self.context.note(f"the running trials could not be saved ({brief(error)})")
         try:
-            slots.release(self.storage, self.owner)
+            slots.release(self.context.storage, self.owner)
         except LrsearchError as error:  # others take them when our heart has stopped
-            self.note(f"the running trials could not be handed back: {error}")
+            self.context.note(f"the running trials could not be handed back: {error}")
 
     def _tidy(self) -> None:
         """Remove what workers that were killed left of trials that have ended."""
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        there = slots.count_slots(self.storage, self.study._study_id)
+        there = slots.count_slots(self.context.storage, self.study._study_id)
         self.checkpoints.tidy(ended, half_written=not there.running)

@@ -17,7 +17,6 @@ from lrsearch.search.forked import Forked
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of
 from lrsearch.search.workers import Crew, LocalLauncher
-from lrsearch.storage.owners import new_owner
 from lrsearch.tracking import make_tracker
 from lrsearch.training import device as devices
 from lrsearch.training.ensemble import EnsembleRunner
@@ -31,20 +30,14 @@ def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
     torch.set_num_threads(plan.choice.threads)
     return Worker(
         study=study,
-        storage=context.storage,
-        space=plan.space,
+        plan=plan,
+        context=context,
         runner=make_runner(plan, note=note),
         fallback=lambda count: make_runner(plan, count, note),
         target=config.trials,
-        owner=new_owner(),
-        sampler=config.sampler,
-        seed=config.seed,
         baselines=baselines_of(plan),
         checkpoints=Checkpoints.of_study(study, config.out, note),
         device=devices.describe(plan.device, plan.choice.precision),
-        interrupt=context.interrupt,
-        deadline=context.deadline,
-        note=note,
         tracker=None if config.log is None else make_tracker(config.log),
     )
 

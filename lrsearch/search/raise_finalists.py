@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,14 +64,14 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
             if not raised:
                 return spared_line(from_search=context.task is not None)
             break
-        if _time_is_up(context):
+        if context.time_is_up():
             return TIME_UP
         runs = [(arm_at(arm_of(trial), RAISE), fresh + nth) for trial, nth in some]
         context.note(_announced(len(some), raised, again=some[0][1] > 0))
         again = _train(plan, study, runs, numbers, context)
         before, raised = raised, read_raised(tried, _confirmation(study))
         if raised == before:  # some of it could not be run
-            return TIME_UP if _time_is_up(context) else UNFINISHED
+            return TIME_UP if context.time_is_up() else UNFINISHED
         if not any(map(measured, raised.values())):  # more of them would hardly do better
             return failed_line(typed("show", again.study_name, context.storage.label))
     rivals = rivals_of(table, tried, raised)
@@ -80,14 +79,14 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
         return ""
     if not raised and too_dear(table, 0) and not plan.config.robust:
         return ""
-    if _time_is_up(context):
+    if context.time_is_up():
         return TIME_UP
     recipe = words.baselines([str(rivals[1].baseline)])
     context.note(f"#{rivals[0].number} and {recipe} at their own rates, on a fresh seed")
     _train(plan, study, [(arm_at(arm_of(t), 1), fresh) for t in rivals], numbers, context)
     if have_run(rivals, _confirmation(study)):
         return ""
-    return TIME_UP if _time_is_up(context) else UNFINISHED
+    return TIME_UP if context.time_is_up() else UNFINISHED
 
 
 def _confirmation(study: optuna.Study) -> StudyTable | None:
@@ -109,10 +108,6 @@ def _train(
     again = open_confirmation(study, context.storage, plan, runs, finalists=finalists)
     train_confirmation(plan, again, context)
     return again
-
-
-def _time_is_up(context: Context) -> bool:
-    return context.deadline is not None and time.monotonic() >= context.deadline
 
 
 def _announced(count: int, raised: Raised, *, again: bool) -> str:

@@ -146,19 +146,6 @@ def fill_trials(storage: Storage, filled: Sequence[FrozenTrial]) -> None:
         storage.transact(work)
 
 
-def finish(
-    storage: Storage,
-    trial_id: int,
-    state: TrialState,
-    value: float | None,
-    user_attrs: Mapping[str, Any] | None = None,
-    *,
-    owner: str,
-) -> bool:
-    """`finish_all` of one trial; True if it is finished by ``owner``, now or before."""
-    return bool(finish_all(storage, [Ending(trial_id, state, value, user_attrs or {})], owner))
-
-
 def finish_all(storage: Storage, endings: Sequence[Ending], owner: str) -> set[int]:
     """End trials: state, value, attributes and slots in one transaction.
 

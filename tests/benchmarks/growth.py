@@ -183,7 +183,7 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
     def finish() -> None:
         key = running.pop()
         attrs = {"stopped": "completed", "epochs": 3, "seconds": 1.0, "device": "cpu"}
-        trials.finish(storage, key, TrialState.PRUNED, 0.5, attrs, owner=owner)
+        finish(storage, key, TrialState.PRUNED, 0.5, attrs, owner=owner)
 
     for name in ("schedule", "median", "asha"):
         pruner = make_pruner(name, EPOCHS)

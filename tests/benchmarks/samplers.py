@@ -151,8 +151,8 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         study = studies.open_study(storage, config, plan.to_dict())
         study.pruner = methods.make_pruner(config.pruner, plan.epochs)
         plan, _ = with_lr_range(plan, study, storage)
+        plan = replace(plan, config=replace(plan.config, sampler=sampler))
         worker = make_worker(plan, study, Context(storage, Interrupt(), print))
-        worker.sampler = sampler
         worker.run()
         trials = study.get_trials(deepcopy=False)
         ended = [t.value if t.state.name == "COMPLETE" else None for t in trials]
