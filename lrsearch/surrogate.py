@@ -165,11 +165,6 @@ def _cholesky(a: Array) -> Array:
     return np.asarray(chol)
 
 
-def _solve(chol: Array, b: Array) -> Array:
-    """``x`` of ``(chol @ chol.T) @ x = b``."""
-    return np.asarray(dpotrs(chol, b, lower=True)[0])
-
-
 def _inverse(chol: Array) -> Array:
     """Inverse of ``chol @ chol.T``, for a factor with zeros above its diagonal."""
     lower: Array = dpotri(chol, lower=True)[0]
@@ -294,7 +289,7 @@ def fit(
         covariance += noise * _near(z, z, lengths)
     diagonal += extra + (_JITTER if lengths is None else _REPEATED * noise)
     chol = _cholesky(covariance)
-    alpha = _solve(chol, t)
+    alpha = np.asarray(dpotrs(chol, t, lower=True)[0])
     centres, scales = (x_mid, line_mid, y_mid), (x_scale, line_scale, y_scale)
     return GaussianProcess(z, seen, centres, scales, theta, chol, alpha, lengths)
 

@@ -247,7 +247,7 @@ def curve_page(result: Trained, config: StudyConfig, name: str) -> str:
     row = TrialRow(0, 0, "complete", schedule.family, schedule.lr, epochs=schedule.epochs)
     epochs = [r.epoch for r in result.epochs]
     rates: list[float | None] = [r.lr for r in result.epochs]
-    x, lr, level = trace_points(schedule, epochs, rates)
+    x, lr, level = trace_points(schedule.to_dict(), epochs, rates)
     curve = LearningCurve(row, x, lr, level, epochs, [r.val_loss for r in result.epochs], rates)
     drawn = learning_curves_figure([curve])
     drawn.update_layout(showlegend=False)

@@ -18,12 +18,12 @@ from torch import nn
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.files import results_folder
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
-from lrsearch.tasks import TASKS, Normalize, Split, Task, datasets, load_task
+from lrsearch.tasks import TASKS, Normalize, Split, Task, builtin, datasets, load_task
 from lrsearch.tasks.check import check
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.models import resnet9, resnet18, resnet20, square_net
 from lrsearch.tasks.optimizers import usual_range
-from lrsearch.tasks.splits import stratified_order, validation_size
+from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import auto_loss
 from tests.datafiles import write_cifar10, write_fashion_mnist
 
@@ -63,7 +63,9 @@ def test_every_first_part_of_the_stratified_order_keeps_the_mix(counts: list[int
 
 
 def test_validation_shrinks_with_the_training_part_but_not_below_a_thousand() -> None:
-    sizes = [validation_size(5000, n) for n in (None, 45_000, 20_000, 8_000, 500)]
+    everything = Split(torch.zeros(50_000, 1), torch.arange(50_000) % 10)
+    parts = [builtin._divide(everything, 5000, n) for n in (None, 45_000, 20_000, 8_000, 500)]
+    sizes = [len(validation) for _, validation in parts]
     assert sizes == [5000, 5000, 5000, 2000, 1000]
 
 

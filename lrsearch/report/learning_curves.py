@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,11 @@ def learning_curves_of(table: StudyTable, trials: Sequence[TrialRow]) -> list[Le
         epochs = [int(e) for e in table.history.of(trial.trial_id, "epoch")]
         rates = finite(table.history.of(trial.trial_id, "lr"))
         losses = finite(table.history.of(trial.trial_id, "val_loss"))
-        found.append(LearningCurve(trial, *_rate(trial, epochs, rates), epochs, losses, rates))
+        found.append(
+            LearningCurve(
+                trial, *trace_points(trial.schedule, epochs, rates), epochs, losses, rates
+            )
+        )
     return found
 
 
@@ -83,16 +87,6 @@ def thinned_curves(table: StudyTable, trials: Sequence[TrialRow]) -> list[Learni
     return found
 
 
-def _rate(
-    trial: TrialRow, epochs: Sequence[int], rates: Sequence[float | None]
-) -> tuple[list[float], list[float], bool]:
-    """The rate over time of a trial, whatever schedule it has stored."""
-    try:
-        return trace_points(Schedule.from_dict(trial.schedule), epochs, rates)
-    except LrsearchError:
-        return _recorded(epochs, rates)
-
-
 def sampled(table: StudyTable, trial: TrialRow) -> np.ndarray:
     """The rate of a trial at :data:`SAMPLES` even times of its budget, (SAMPLES,)."""
     (curve,) = learning_curves_of(table, [trial])
@@ -106,14 +100,14 @@ def sampled(table: StudyTable, trial: TrialRow) -> np.ndarray:
 
 
 def trace_points(
-    schedule: Schedule, epochs: Sequence[int], rates: Sequence[float | None]
+    kept: Mapping[str, Any], epochs: Sequence[int], rates: Sequence[float | None]
 ) -> tuple[list[float], list[float], bool]:
     """A schedule as a line: by formula, from its trace, or as it was recorded where it has none.
 
     The formula needs no torch, which is most of the memory and half of the time of a page.
 
     Args:
-        schedule: The schedule.
+        kept: The schedule, as :meth:`Schedule.to_dict` gives it, or whatever is kept in its place.
         epochs: Epochs after which a rate was recorded.
         rates: Those rates.
 
@@ -121,9 +115,10 @@ def trace_points(
         Epochs from which a rate is in force (the last point is the end), the rates, and whether
         they stay level in between.
     """
-    per_step = schedule.interval == "step"
-    fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
     try:
+        schedule = Schedule.from_dict(kept)
+        per_step = schedule.interval == "step"
+        fine = max(1, math.ceil(240 / schedule.epochs)) if per_step else 1
         lr = formulas.rates(schedule, fine)
         trace = (schedule.trace(fine).lr if lr is None else lr).tolist()
     except LrsearchError:

@@ -11,7 +11,6 @@ from lrsearch.report import words
 from lrsearch.report.figures import log_ticks, loss_axis
 from lrsearch.report.learning_curves import trace_points
 from lrsearch.report.style import PALETTE, family_style, lay_out
-from lrsearch.schedules import Schedule
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,7 +27,7 @@ def record_figure(record: Mapping[str, Any]) -> Figure:
     lay_out(figure, height=400, margin_t=40, showlegend=False)
     arms = [(html.escape(name), schedule, losses) for name, schedule, losses in _arms(record)]
     for color, (name, schedule, _) in zip(PALETTE, arms, strict=False):
-        x, y, level = _thinned(*trace_points(Schedule.from_dict(schedule), [], []))
+        x, y, level = _thinned(*trace_points(schedule, [], []))
         figure.add_scatter(
             x=x,
             y=y,

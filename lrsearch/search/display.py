@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group
@@ -32,19 +32,6 @@ WIDEST_BAR = 34  # of the study's; in a narrow terminal it gives way to the coun
 LINE = 120  # of a log, at most
 LEAST_TOLD = 8  # a description cut to less says nothing
 UNSEEN = contextlib.suppress(OSError)  # the terminal is gone, or nobody reads: the study goes on
-
-
-class Display(Protocol):
-    """Shows progress and notes."""
-
-    def update(self, progress: Progress) -> None:
-        """Show the state of the study."""
-
-    def note(self, line: str) -> None:
-        """Show one line that stays."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
 
 
 class QuietDisplay:
@@ -235,6 +222,10 @@ class LiveDisplay:
         if len(names) > len(shown):
             table.add_row(names[-1])
         return table
+
+
+Display = QuietDisplay | LineDisplay | LiveDisplay | NotebookDisplay
+"""Shows progress and notes; its ``close`` leaves the terminal as it was."""
 
 
 def make_display(*, quiet: bool, stream: TextIO | None = None) -> Display:

@@ -27,15 +27,9 @@ from lrsearch.errors import LrsearchError
 from lrsearch.storage.failures import driver_text, explain, is_transient
 from lrsearch.storage.links import Links
 from lrsearch.storage.reading import read_trial, read_trials
-from lrsearch.storage.schema import (
-    delete_study_rows,
-)
+from lrsearch.storage.schema import delete_study_rows
 from lrsearch.storage.tuning import reading
-from lrsearch.storage.urls import (
-    redact,
-    redact_text,
-    sqlite_file,
-)
+from lrsearch.storage.urls import redact, redact_text, sqlite_file
 
 T = TypeVar("T")
 

@@ -81,13 +81,11 @@ class Begun:
     """A slot that a worker has claimed at least once.
 
     Attributes:
-        slot: Its place, from 0.
         finished: Whether its trial has ended.
         running: Whether a worker has it now.
         attrs: What was asked for of its trial's user attributes; empty before it has them.
     """
 
-    slot: int
     finished: bool
     running: bool
     attrs: dict[str, Any]
@@ -313,7 +311,7 @@ def begun(connection: Connection, study_id: int, keys: Sequence[str]) -> list[Be
     found: dict[int, Begun] = {}
     for row in rows:
         running = not row.finished and row.owner is not None
-        of = found.setdefault(row.slot, Begun(row.slot, bool(row.finished), running, {}))
+        of = found.setdefault(row.slot, Begun(bool(row.finished), running, {}))
         if row.key is not None:
             of.attrs[row.key] = json.loads(row.value_json)
     return list(found.values())

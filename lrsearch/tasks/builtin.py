@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from lrsearch.errors import UsageError
 from lrsearch.tasks import datasets, models
 from lrsearch.tasks.images import Augment, Normalize, rows
-from lrsearch.tasks.splits import stratified_order, validation_size
+from lrsearch.tasks.splits import stratified_order
 from lrsearch.tasks.task import Split, Task
 
+MIN_VALIDATION = 1_000
+"""A part of the training samples has a quarter as many to validate with, but at least so many.
+
+To validate 5,000 images twice an epoch (raw and averaged weights) would cost as much as to train
+on 3,000."""
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
@@ -135,7 +140,10 @@ def _divide(
     order = stratified_order(everything.y)
     train = order[full_validation:]
     train = train[: _part(train_samples, len(train))].sort().values
-    validation = order[: validation_size(full_validation, train_samples)].sort().values
+    count = full_validation
+    if train_samples is not None:
+        count = min(count, max(MIN_VALIDATION, train_samples // 4))
+    validation = order[:count].sort().values
     return (
         Split(rows(everything.x, train), everything.y[train]),
         Split(rows(everything.x, validation), everything.y[validation]),

@@ -10,8 +10,6 @@ from torch import Tensor
 SPLIT_SEED = 0
 """All studies share one split into training and validation, whatever their seed."""
 
-MIN_VALIDATION = 1_000
-
 
 def stratified_order(y: Tensor, seed: int = SPLIT_SEED) -> Tensor:
     """A random order of samples in which every first part has each class in its share.
@@ -42,18 +40,3 @@ def stratified_order(y: Tensor, seed: int = SPLIT_SEED) -> Tensor:
     rank = np.arange(len(labels)) - np.repeat(first, sizes)
     key[by_class] = (rank + 0.5) / np.repeat(sizes, sizes)
     return torch.from_numpy(shuffled[np.argsort(key, kind="stable")])
-
-
-def validation_size(full: int, train_samples: int | None) -> int:
-    """Validation samples beside a reduced training part.
-
-    All of them without ``train_samples``; else a quarter of it, at least 1,000: validating 5,000
-    images twice an epoch (raw and averaged weights) would cost as much as training on 3,000.
-
-    Example:
-        >>> validation_size(5000, None), validation_size(5000, 8000), validation_size(5000, 500)
-        (5000, 2000, 1000)
-    """
-    if train_samples is None:
-        return full
-    return min(full, max(MIN_VALIDATION, train_samples // 4))

@@ -95,11 +95,11 @@ def load(path: str | Path) -> dict[str, Any] | None:
     if hashlib.sha256(content).digest() != raw[len(MAGIC) : len(MAGIC) + size]:
         raise CheckpointError(f"checkpoint {path} is damaged (its checksum differs)")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged (it holds more than tensors and plain values)"
         ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"checkpoint {path} is damaged (it holds no state)")
     return state

@@ -7,7 +7,7 @@ multiple of the vector length where the layer's width is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -71,7 +71,7 @@ def layers_of(model: nn.Module) -> list[Layer] | None:
     layers: list[Layer] = []
     seen: set[Tensor] = set()
     for name, module in _leaves(model):
-        if module is None or module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_hooks or module._forward_pre_hooks:
             return None
         if type(module) is nn.Linear and _plain(module) and seen.isdisjoint(module.parameters()):
             seen.update(module.parameters())
@@ -80,7 +80,7 @@ def layers_of(model: nn.Module) -> list[Layer] | None:
             last = layers.pop()
             activation = ACTIVATIONS[type(module)]
             layers.append(Layer(last.name, last.inputs, last.outputs, activation))
-        elif not (isinstance(module, nn.Flatten) and module.start_dim == 1 and not layers):
+        elif not (type(module) is nn.Flatten and module.start_dim == 1 and not layers):
             return None
     fits = all(a.outputs == b.inputs for a, b in pairwise(layers))
     return layers if layers and fits else None
@@ -92,18 +92,14 @@ def _plain(linear: nn.Linear) -> bool:
     )
 
 
-def _leaves(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module | None]]:
-    """Leaves of nested Sequentials in order; (name, None) marks what is none."""
-    if type(module) is not nn.Sequential:
-        known = type(module) in {nn.Linear, nn.Flatten, *ACTIVATIONS}
-        return [(prefix, module if known else None)]
-    if module._forward_hooks or module._forward_pre_hooks:
-        return [(prefix, None)]
-    found: list[tuple[str, nn.Module | None]] = []
+def _leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Leaves of nested Sequentials in order; one that has hooks is a leaf itself."""
+    if type(module) is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
+        yield prefix, module
+        return
     for name, child in module._modules.items():  # named_children leaves out repetitions
         assert child is not None  # a Sequential of None cannot run
-        found += _leaves(child, f"{prefix}.{name}" if prefix else name)
-    return found
+        yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
 
 
 class MLPStack:
