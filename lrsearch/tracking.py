@@ -191,6 +191,6 @@ def _points(study: optuna.Study, trial: FrozenTrial) -> Iterable[tuple[str, int,
     return [
         (shown, int(epoch), float(value))
         for column, shown in names.items()
-        for epoch, value in zip(rows.epoch, getattr(rows, column), strict=True)
+        for epoch, value in zip(rows.epoch, rows.columns[column], strict=True)
         if math.isfinite(value)
     ]

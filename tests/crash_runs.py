@@ -89,18 +89,17 @@ def finish(process: subprocess.Popen[str], seconds: float = 180) -> tuple[str, s
 def histories(storage: Storage) -> dict[str, dict[str, Any]]:
     """By the parameters of each trial: all that an undisturbed run would have as well."""
     study = optuna.load_study(study_name="crash", storage=storage)
-    rows = dict(load_history(storage, study._study_id).trials())
+    rows = load_history(storage, study._study_id)
     found = {}
     for trial in study.get_trials():
         key = json.dumps(trial.params, sort_keys=True)
         assert key not in found, "two trials with the same parameters"
-        of = rows[trial.number]
         found[key] = {
             "state": trial.state,
             "value": trial.value,
             "losses": trial.intermediate_values,
             **{
-                name: getattr(of, name).tolist()
+                name: rows.of(trial._trial_id, name).tolist()
                 for name in ("epoch", "lr", "train_loss", "val_loss", "avg_val_loss")
             },
         }

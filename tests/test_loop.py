@@ -158,9 +158,11 @@ def test_history_has_a_row_per_epoch_equal_to_what_optuna_was_told(bench: Bench)
     bench.work(5, FakeRunner(3))
     rows = load_history(bench.storage, bench.study._study_id)
     assert len(rows) == 5 * EPOCHS
-    for number, part in rows.trials():
-        told = bench.trials[number].intermediate_values
-        assert dict(zip(part.epoch.tolist(), part.val_loss.tolist(), strict=True)) == told
+    for trial in bench.trials:
+        epochs, losses = (
+            rows.of(trial._trial_id, name).tolist() for name in ("epoch", "val_loss")
+        )
+        assert dict(zip(epochs, losses, strict=True)) == trial.intermediate_values
 
 
 def test_diverged_trial_is_stopped_counted_and_teaches_the_sampler(bench: Bench) -> None:

@@ -228,22 +228,6 @@ def test_losses_in_raw_units_are_losses_like_any_other(tmp_path: Path, kind: int
             assert value in (loss(schedule, epoch), DIVERGED_LOSS)
 
 
-def test_a_study_that_an_older_version_made_keeps_its_diverged_trials() -> None:
-    """They stand at 1e6 there, which in a study with losses above 1 may be a loss."""
-    study = in_memory()
-    run(study, 3, lambda schedule, epoch: 5.0)
-    trial = study.ask()
-    lrsearch.suggest(trial, EPOCHS, lr=(1e-3, 10.0))
-    for epoch, value in enumerate((5.0, 1e6), 1):
-        trial.report(value, epoch)
-    trial.set_user_attr("stopped", "diverged")
-    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    table = load(study)
-    assert table.trials[3].status == "diverged"
-    assert table.history.of(table.trials[3].trial_id, "val_loss").tolist() == [5.0, math.inf]
-    assert load_curves(study).state[3] == DIVERGED
-
-
 def test_a_trial_that_diverged_is_never_complete_whatever_its_loop_returns() -> None:
     study = in_memory()
 

@@ -45,14 +45,13 @@ def test_what_was_recorded_is_read_back_exactly(storage: Storage) -> None:
     history.record_epochs(storage, [(second, two), (first, one)], owner=owner)
     history.record_epochs(storage, [(first, Result(2, 0.2))], owner=owner)
     loaded = history.load_history(storage, study._study_id)
-    assert loaded.trial_id.tolist() == [first, first, second]
-    assert loaded.number.tolist() == [0, 0, 1]
+    assert loaded.spans == {first: (0, 2), second: (2, 3)}
     assert loaded.epoch.tolist() == [1, 2, 1]
-    assert loaded.lr.tolist() == [0.1, 0.2, 1e-8]
-    assert loaded.val_loss.tolist() == [third, 1.0, 0.3]
-    assert loaded.avg_val_loss.tolist() == [1e300, 1.0, 0.2]
-    assert loaded.seconds.tolist() == [0.75, 0.01, 0.5]
-    np.testing.assert_array_equal(loaded.val_metric, [0.25, 0.5, np.nan])
+    assert loaded.columns["lr"].tolist() == [0.1, 0.2, 1e-8]
+    assert loaded.columns["val_loss"].tolist() == [third, 1.0, 0.3]
+    assert loaded.columns["avg_val_loss"].tolist() == [1e300, 1.0, 0.2]
+    assert loaded.columns["seconds"].tolist() == [0.75, 0.01, 0.5]
+    np.testing.assert_array_equal(loaded.columns["val_metric"], [0.25, 0.5, np.nan])
     values = [trial.intermediate_values for trial in study.get_trials()]
     assert values == [{1: third, 2: 1.0}, {1: 0.3}]
 
@@ -67,7 +66,7 @@ def test_a_diverged_loss_is_missing_here_and_large_in_optuna(
     rows = [(ids[0], Result(1, val_loss=loss, train_loss=loss, diverged=diverged))]
     history.record_epochs(storage, rows, owner=owner)
     assert study.get_trials()[0].intermediate_values == {1: DIVERGED_LOSS}
-    loaded = history.load_history(storage, study._study_id).val_loss[0]
+    loaded = history.load_history(storage, study._study_id).columns["val_loss"][0]
     assert loaded == loss if math.isfinite(loss) else math.isnan(loaded)
 
 
@@ -75,7 +74,8 @@ def test_an_epoch_recorded_again_replaces_the_old_one(storage: Storage) -> None:
     study, owner, (trial,) = begin(storage, 1)
     history.record_epochs(storage, [(trial, Result(1, val_loss=9.0))], owner=owner)
     history.record_epochs(storage, [(trial, Result(1, val_loss=2.0))], owner=owner)
-    assert history.load_history(storage, study._study_id).val_loss.tolist() == [2.0]
+    loaded = history.load_history(storage, study._study_id)
+    assert loaded.columns["val_loss"].tolist() == [2.0]
     assert study.get_trials()[0].intermediate_values == {1: 2.0}
 
 
@@ -86,8 +86,8 @@ def test_forgotten_epochs_are_gone_everywhere(storage: Storage) -> None:
         history.record_epochs(storage, rows, owner=owner)
     history.forget_epochs(storage, first, 2)
     loaded = history.load_history(storage, study._study_id)
-    assert loaded.epoch[loaded.trial_id == first].tolist() == [1, 2]
-    assert loaded.epoch[loaded.trial_id == second].tolist() == [1, 2, 3, 4]
+    assert loaded.of(first, "epoch").tolist() == [1, 2]
+    assert loaded.of(second, "epoch").tolist() == [1, 2, 3, 4]
     values = [sorted(trial.intermediate_values) for trial in study.get_trials()]
     assert values == [[1, 2], [1, 2, 3, 4]]
 
@@ -97,7 +97,7 @@ def test_lost_trials_are_reported_and_the_others_are_written(storage: Storage) -
     finish(storage, second, TrialState.PRUNED, 1.0, owner=owner)
     rows = [(trial, Result(1)) for trial in (first, second, third)]
     assert history.record_epochs(storage, rows, owner=owner) == {second}
-    assert history.load_history(storage, study._study_id).trial_id.tolist() == [first, third]
+    assert list(history.load_history(storage, study._study_id).spans) == [first, third]
 
 
 def test_an_epoch_of_many_trials_is_one_transaction(storage: Storage) -> None:
@@ -130,9 +130,9 @@ def test_some_trials_and_columns_can_be_read_alone(storage: Storage) -> None:
     loaded = history.load_history(
         storage, study._study_id, trial_ids=[ids[2], ids[0]], columns=["val_loss"]
     )
-    assert loaded.trial_id.tolist() == [ids[0], ids[2]]
-    assert loaded.val_loss.tolist() == [1.0, 1.0]
-    assert np.isnan(loaded.lr).all()
+    assert list(loaded.spans) == [ids[0], ids[2]]
+    assert loaded.columns["val_loss"].tolist() == [1.0, 1.0]
+    assert list(loaded.columns) == ["val_loss"]
     assert len(history.load_history(storage, study._study_id, trial_ids=[])) == 0
 
 
@@ -141,12 +141,10 @@ def test_history_splits_into_trials(storage: Storage) -> None:
     for trial, epochs in zip(ids, (2, 0, 3), strict=True):
         for epoch in range(1, epochs + 1):
             history.record_epochs(storage, [(trial, Result(epoch))], owner=owner)
-    split = dict(history.load_history(storage, study._study_id).trials())
-    assert {number: rows.epoch.tolist() for number, rows in split.items()} == {
-        0: [1, 2],
-        2: [1, 2, 3],
-    }
-    assert list(history.load_history(storage, study._study_id + 1).trials()) == []
+    found = history.load_history(storage, study._study_id)
+    assert [found.of(trial, "epoch").tolist() for trial in ids] == [[1, 2], [], [1, 2, 3]]
+    assert found.spans.keys() == {ids[0], ids[2]}
+    assert history.load_history(storage, study._study_id + 1).spans == {}
 
 
 def test_ten_thousand_trials_of_thirty_epochs_are_read_in_seconds(storage: Storage) -> None:

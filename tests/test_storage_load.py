@@ -113,14 +113,13 @@ def check_all_there(storage: Storage, target: int) -> None:
     assert [trial.number for trial in found] == list(range(target))
     assert {trial.state for trial in found} == {TrialState.COMPLETE}
     assert sorted(trial.user_attrs["slot"] for trial in found) == list(range(target))
-    loaded = dict(history.load_history(storage, study._study_id).trials())
+    loaded = history.load_history(storage, study._study_id)
     for trial in found:
         x = 1.0 / (1 + trial.user_attrs["slot"])
         expected = [result(x, epoch) for epoch in range(1, EPOCHS + 1)]
-        rows = loaded[trial.number]
-        assert rows.epoch.tolist() == [e.epoch for e in expected]
-        np.testing.assert_array_equal(rows.lr, [e.lr for e in expected])
-        np.testing.assert_array_equal(rows.val_loss, [e.val_loss for e in expected])
+        for name in ("epoch", "lr", "val_loss"):
+            stored = loaded.of(trial._trial_id, name)
+            np.testing.assert_array_equal(stored, [getattr(e, name) for e in expected])
         assert trial.intermediate_values == {e.epoch: e.val_loss for e in expected}
         assert trial.value == expected[-1].val_loss
         assert trial.params == {"x": x}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,15 @@ import numpy as np
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
 from lrsearch.divergence import blown_up, last_loss, status_of
 from lrsearch.optuna_helpers import label_of, storage_of
-from lrsearch.report.tables import HISTORY, History, StudyTable, TrialRow
+from lrsearch.report.tables import StudyTable, TrialRow
 from lrsearch.storage.engine import Storage
-from lrsearch.storage.history import load_history
+from lrsearch.storage.history import History, load_history, make_history
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
 
 
 def read(study: optuna.Study) -> StudyTable:
@@ -29,10 +31,12 @@ def read(study: optuna.Study) -> StudyTable:
     frozen = [t for t in study.get_trials(deepcopy=False) if not info or _counts(t)]
     ceiling = blown_up(last_loss(t) for t in frozen if t.state.is_finished())
     trials = [row_of(t, ceiling, {} if info else other_params(t)) for t in frozen]
-    columns = _columns_of_table(storage, study._study_id) if isinstance(storage, Storage) else None
-    if columns is None:
-        columns = _columns_of_steps(frozen, ceiling)
-    history = _history(columns, ceiling)
+    history = None
+    if isinstance(storage, Storage):
+        history = load_history(storage, study._study_id, columns=HISTORY)
+    history = history or _history_of_steps(frozen, ceiling)
+    losses = history.columns["val_loss"]
+    losses[losses >= ceiling] = np.inf
     budget = plan.get("epochs") or (info.get("config") or {}).get("epochs")
     if not budget:
         budget = max((max(t.budget, t.epochs) for t in trials), default=0)
@@ -101,21 +105,12 @@ def _number(value: Any) -> float | None:
     return float(value) if usable else None
 
 
-def _columns_of_table(storage: Storage, study_id: int) -> dict[str, np.ndarray] | None:
-    """Our own table, where it has rows of this study."""
-    found = load_history(storage, study_id, columns=HISTORY)
-    if not len(found):
-        return None
-    return {name: getattr(found, name) for name in ("trial_id", "epoch", *HISTORY)}
-
-
-def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str, np.ndarray]:
-    """Optuna's intermediate values, in the place of a history, and what `PruningCallback` kept.
+def _history_of_steps(trials: Sequence[FrozenTrial], ceiling: float) -> History:
+    """Optuna's intermediate values, in the place of our table, and what `PruningCallback` kept.
 
     A loop that numbers its epochs from 0 has the loss after the first of them there. Where steps
     go beyond the budget they are no epochs (batches, say): a full trial's are spread over it.
     """
-    trials = list(trials)
     steps = {step for trial in trials for step in trial.intermediate_values}
     budget = max((budget_of(trial) or 0 for trial in trials), default=0)
     longest = max(steps, default=0)
@@ -129,30 +124,10 @@ def _columns_of_steps(trials: Iterable[FrozenTrial], ceiling: float) -> dict[str
             average = averaged.get(step, math.nan)
             average = math.nan if average >= ceiling else average
             rows.append((trial._trial_id, epoch + first, trial.intermediate_values[step], average))
-    return {
-        "trial_id": np.array([row[0] for row in rows], dtype=np.int64),
-        "epoch": np.array([row[1] for row in rows], dtype=np.int64),
-        "val_loss": np.array([row[2] for row in rows], dtype=np.float64),
-        "avg_val_loss": np.array([row[3] for row in rows], dtype=np.float64),
-    }
-
-
-def _history(columns: Mapping[str, np.ndarray], ceiling: float) -> History:
-    """Sort by trial and epoch, and index; losses from ``ceiling`` on become infinite."""
-    trial_id = np.asarray(columns["trial_id"], dtype=np.int64)
-    epoch = np.asarray(columns["epoch"], dtype=np.int64)
-    order = np.lexsort((epoch, trial_id))
-    trial_id, epoch = trial_id[order], epoch[order]
-    missing = np.full(len(order), np.nan)
-    kept = {
-        name: np.asarray(columns[name], dtype=np.float64)[order] if name in columns else missing
-        for name in HISTORY
-    }
-    kept["val_loss"] = np.where(kept["val_loss"] >= ceiling, np.inf, kept["val_loss"])
-    ids, starts = np.unique(trial_id, return_index=True)
-    stops = [*starts, len(trial_id)][1:]
-    spans = {int(i): (int(a), int(b)) for i, a, b in zip(ids, starts, stops, strict=True)}
-    return History(epoch, kept, spans)
+    ids, epochs, losses, averages = zip(*rows, strict=True) if rows else ([], [], [], [])
+    kept = {name: np.full(len(rows), np.nan) for name in HISTORY}
+    kept |= {"val_loss": np.array(losses, float), "avg_val_loss": np.array(averages, float)}
+    return make_history(np.array(ids, np.int64), np.array(epochs, np.int64), kept)
 
 
 def _with_losses(trials: Sequence[TrialRow], history: History) -> tuple[TrialRow, ...]:

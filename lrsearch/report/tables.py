@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from lrsearch.report.robust import Robust
+    from lrsearch.storage.history import History
 
 FINISHED = ("complete", "pruned", "diverged")
 ENDED = (*FINISHED, "failed")
 CLOSE = 0.02
 """A loss is near the best where it is at most this part of it above."""
-HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +89,6 @@ class TrialRow:
         """The family's own parameters, without the family's prefix."""
         prefix = f"{self.family}."
         return {k[len(prefix) :]: v for k, v in self.params.items() if k.startswith(prefix)}
-
-
-@dataclass(frozen=True)
-class History:
-    """Per-epoch rows of all trials, as columns sorted by trial and epoch.
-
-    Attributes:
-        epoch: Epochs finished, (rows,).
-        columns: ``lr``, ``train_loss``, ``val_loss``, ... each (rows,), NaN where not measured.
-        spans: trial_id -> (first row, one past the last row).
-    """
-
-    epoch: np.ndarray
-    columns: Mapping[str, np.ndarray]
-    spans: Mapping[int, tuple[int, int]]
-
-    def of(self, trial_id: int, column: str) -> np.ndarray:
-        """One column of one trial; ``epoch`` too. Empty for a trial without history."""
-        start, stop = self.spans.get(trial_id, (0, 0))
-        values = self.epoch if column == "epoch" else self.columns[column]
-        return values[start:stop]
 
 
 @dataclass(frozen=True)

@@ -240,8 +240,9 @@ def _averages(study: optuna.Study, trials: list[FrozenTrial]) -> dict[int, dict[
         columns=("avg_val_loss", "lr"),
     )
     return {
-        number: {"epoch": part.epoch, "avg": part.avg_val_loss, "lr": part.lr}
-        for number, part in found.trials()
+        t.number: {name: found.of(t._trial_id, name) for name in ("epoch", "avg_val_loss", "lr")}
+        for t in trials
+        if t._trial_id in found.spans
     }
 
 
@@ -263,7 +264,7 @@ def _row(
         losses = {}
     raw, steps = _filled(budget, losses, losses.values()), list(losses)
     if stored is not None:
-        avg = _filled(budget, stored["epoch"], stored["avg"])
+        avg = _filled(budget, stored["epoch"], stored["avg_val_loss"])
     else:
         kept = averaged_losses(trial)
         avg = _filled(budget, steps, [kept.get(step, np.nan) for step in steps])
