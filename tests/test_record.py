@@ -17,8 +17,7 @@ from lrsearch.attributes import CONFIRM_ATTR, CONFIRM_SUFFIX
 from lrsearch.errors import UsageError
 from lrsearch.report import record as records
 from lrsearch.report.record import make_record, to_json, write_record
-from lrsearch.report.record_figure import record_figure
-from lrsearch.report.record_tables import record_block
+from lrsearch.report.record_shown import record_block, record_figure
 from lrsearch.schedules import Schedule
 from lrsearch.storage import Storage
 from tests.synthetic import Fake, make_study

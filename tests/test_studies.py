@@ -14,7 +14,7 @@ import pytest
 
 from lrsearch.config import load
 from lrsearch.report.record import to_json
-from lrsearch.report.record_tables import record_block
+from lrsearch.report.record_shown import record_block
 from lrsearch.schedules import Schedule
 from lrsearch.search.run import run
 from lrsearch.settings import json_schema

@@ -122,7 +122,7 @@ def _none(table: StudyTable) -> list[str]:
 def _what(best: TrialRow, confirmed: Confirmed | None = None) -> str:
     if not best.family:
         return f"**Trial {best.number}** is the best; it has no schedule."
-    schedule = f"**{best.family}** at a peak learning rate of **{words.number(best.lr)}**"
+    schedule = words.schedule(best.family, best.lr)
     if confirmed is not None and (doubt := _doubt(schedule, best, confirmed)):
         return doubt
     text = f"Train with {schedule}"
@@ -141,9 +141,8 @@ def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
     if decision.held is not confirmed.winner:
         held, strongest = decision.held, decision.strongest
         assert strongest is not None  # it is what `held` is better than
-        lr = words.number(float(held.schedule["lr"]))
         name = words.baselines([f"**{strongest.baseline}**"])
-        better = f"**{held.schedule['family']}** at a peak learning rate of **{lr}**"
+        better = words.schedule(held.schedule["family"], float(held.schedule["lr"]))
         only = "lies near the edge of what this task bears"
         only = only if decision.stands else "only looked best"
         return f"{better} is better than {name}; {schedule} {only}."
@@ -171,15 +170,12 @@ def _doubt(schedule: str, best: TrialRow, confirmed: Confirmed) -> str:
 
 def _undecided(chosen: TrialRow, confirmed: Confirmed) -> str:
     """What to train with where fresh seeds have named nothing that bears higher rates."""
-    lr = words.number(chosen.lr)
     until = "To be safe" if confirmed.decision.stands else "Until more seeds decide"
     why = f"did best with its rates raised {RAISE:g} times"
     if chosen.baseline is not None:
         why = "is a usual recipe, and the finalist was no better in the mean"
-    return (
-        f"{until}, train with **{chosen.family}** at a peak learning rate of "
-        f"**{lr}** (trial {chosen.number}): it {why}."
-    )
+    schedule = words.schedule(chosen.family, chosen.lr)
+    return f"{until}, train with {schedule} (trial {chosen.number}): it {why}."
 
 
 def _how_good(table: StudyTable, found: Answer, confirmed: Confirmed | None = None) -> str:

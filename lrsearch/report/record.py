@@ -25,8 +25,7 @@ from lrsearch.report.command import command_line, confirming
 from lrsearch.report.confirmed import Arm, Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.pictures import write_pictures
-from lrsearch.report.record_figure import record_figure
-from lrsearch.report.record_tables import record_block
+from lrsearch.report.record_shown import record_block, record_figure
 from lrsearch.report.tables import (
     StudyTable,
     TrialRow,

@@ -200,7 +200,7 @@ def _seeds(found: Robust) -> str:
 
 def _what(trial: TrialRow) -> str:
     """A schedule by its family and rate, its trial and loss."""
-    schedule = f"**{trial.family}** at a peak learning rate of **{words.number(trial.lr)}**"
+    schedule = words.schedule(trial.family, trial.lr)
     return f"{schedule} (trial {trial.number}, {words.loss(trial.value)})"
 
 

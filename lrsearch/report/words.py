@@ -214,6 +214,16 @@ def value(raw: Any) -> str:
     return str(raw)
 
 
+def schedule(family: str, lr: float) -> str:
+    """A schedule in a sentence of Markdown.
+
+    Example:
+        >>> schedule("StepLR", 0.1)
+        '**StepLR** at a peak learning rate of **0.1**'
+    """
+    return f"**{family}** at a peak learning rate of **{number(lr)}**"
+
+
 def settings(trial: TrialRow) -> str:
     """What was free in a trial beside the rate: ``T_max 19, eta_min 0.0004``."""
     own = trial.schedule.get("params") or trial.own_params

@@ -16,11 +16,12 @@ from lrsearch.errors import UsageError
 from lrsearch.optuna_helpers import experiments_allowed
 from lrsearch.report.command import typed
 from lrsearch.search.plan import Plan
-from lrsearch.search.study import METRIC, study_info
+from lrsearch.search.study import study_info
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.slots import Begun
 from lrsearch.storage.study_attributes import change, set_once
+from lrsearch.tracking import METRIC
 
 if TYPE_CHECKING:
     from lrsearch.storage.engine import Storage

@@ -23,8 +23,7 @@ from lrsearch.storage import Storage, redact
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.study_attributes import set_once
 from lrsearch.tasks import FROM_PYTHON
-
-METRIC = "validation loss"
+from lrsearch.tracking import METRIC
 
 
 def study_names(storage: Storage) -> list[str]:

@@ -173,14 +173,15 @@ def tried(
     """
     from lrsearch.tasks import custom
     from lrsearch.tasks.check import check
-    from lrsearch.tasks.mistakes import here_or_there
+    from lrsearch.tasks.mistakes import CPU, here_or_there
 
+    device = device or CPU
     if train_samples is not None:
         task = custom.take_samples(task, train_samples)
     if batch_size is not None:
         task = custom.with_batch_size(task, batch_size)
     here_or_there(partial(check, task), device)
-    if device is not None and device.type != "cpu":
+    if device.type != "cpu":
         check(task, device)
     return task
 

@@ -32,12 +32,12 @@ from lrsearch.tasks.passes import begin, seeded
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
 
-def check(task: Task, device: torch.device | None = None) -> None:
+def check(task: Task, device: torch.device = CPU) -> None:
     """Try one training step and one validation batch of a task.
 
     Args:
         task: The task.
-        device: Where; None = the CPU. Data and model are moved there.
+        device: Where. Data and model are moved there.
 
     Raises:
         LrsearchError: The first mistake found: no model, models that share what they train or
@@ -49,7 +49,7 @@ def check(task: Task, device: torch.device | None = None) -> None:
     Example:
         >>> check(load_task("digits"))
     """
-    task = on_device(task, device or CPU)
+    task = on_device(task, device)
     targets = [data.y for data in (task.train, task.validation) if isinstance(data, Split)]
     before = versions(targets)
     with seeded(0):
@@ -86,12 +86,12 @@ def check(task: Task, device: torch.device | None = None) -> None:
     _check_length(task)
 
 
-def load_test(task: Task, device: torch.device | None = None) -> Data | None:
+def load_test(task: Task, device: torch.device = CPU) -> Data | None:
     """The test part of a task, tried on one batch: before hours of training, not after them.
 
     Args:
         task: The task.
-        device: Where it will be measured; None = the CPU.
+        device: Where it will be measured.
 
     Returns:
         None for a task without one.
@@ -112,9 +112,7 @@ def load_test(task: Task, device: torch.device | None = None) -> Data | None:
 
 
 @torch.no_grad()
-def _evaluate(
-    task: Task, model: nn.Module, data: Data, part: str, device: torch.device | None
-) -> None:
+def _evaluate(task: Task, model: nn.Module, data: Data, part: str, device: torch.device) -> None:
     """One batch as it is evaluated."""
     model.eval()
     x, y = _batch(task, data, part, device)
@@ -135,7 +133,7 @@ def _evaluate(
             _scalar(task, "metric", metric, outputs, y, "" if task.validation_loss else few)
 
 
-def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tuple[Any, Any]:
+def _batch(task: Task, data: Data, part: str, device: torch.device) -> tuple[Any, Any]:
     """The first batch on the device, transformed."""
     if isinstance(data, Split):
         x, y = data.x[: task.batch_size], data.y[: task.batch_size]
@@ -169,7 +167,7 @@ def _batch(task: Task, data: Data, part: str, device: torch.device | None) -> tu
                 "transform; change no stored sample in place; and count epochs by set_epoch",
             )
         x, y = batch
-    x, y = to_device((x, y), device or CPU)
+    x, y = to_device((x, y), device)
     if task.transform is not None:
         what = f"transform of {shape(x)}"
         given, x = x, _unchanged(task, what, task.transform, x, data)
@@ -301,14 +299,14 @@ def _check_size(task: Task, model: nn.Module, data: Data, part: str, x: Any, out
 
 
 def _check_joined(
-    task: Task, model: nn.Module, data: Data, part: str, device: torch.device | None
+    task: Task, model: nn.Module, data: Data, part: str, device: torch.device
 ) -> None:
     """The first two batches of a loader become one, where all samples are seen at once."""
     if isinstance(data, Split) or task.validation_loss is None:
         return
     outputs, targets = [], []
     for x, y in call(task, f"loading two batches of {part}", list, itertools.islice(data, 2)):
-        x, y = to_device((x, y), device or CPU)
+        x, y = to_device((x, y), device)
         x = x if task.transform is None else task.transform(x)
         outputs.append(_outputs(task, model, x, data, part))
         targets.append(y)

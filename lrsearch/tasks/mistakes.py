@@ -57,7 +57,7 @@ def call(task: Task, what: str, function: Callable[..., Any], *args: Any) -> Any
         raise wrong(task, f"{what} fails: {with_place(error)}{_advice(error, what)}") from error
 
 
-def here_or_there(attempt: Callable[[torch.device], object], device: torch.device | None) -> None:
+def here_or_there(attempt: Callable[[torch.device], object], device: torch.device) -> None:
     """Try something on the CPU, and where that fails on the device: some models run there alone.
 
     First on the CPU, since what is an error there, as a label out of range, takes CUDA down.
@@ -68,7 +68,7 @@ def here_or_there(attempt: Callable[[torch.device], object], device: torch.devic
     try:
         attempt(CPU)
     except LrsearchError as error:
-        if device is None or device.type == "cpu":
+        if device.type == "cpu":
             raise
         here = error
     else:

@@ -11,7 +11,7 @@ SPLIT_SEED = 0
 """All studies share one split into training and validation, whatever their seed."""
 
 
-def stratified_order(y: Tensor, seed: int = SPLIT_SEED) -> Tensor:
+def stratified_order(y: Tensor) -> Tensor:
     """A random order of samples in which every first part has each class in its share.
 
     Sample number r (0, 1, ...) of a class of size m gets the key (r + 1/2) / m; sorting by the key
@@ -20,7 +20,6 @@ def stratified_order(y: Tensor, seed: int = SPLIT_SEED) -> Tensor:
 
     Args:
         y: Class of each sample, integers (n,).
-        seed: Of the order within each class.
 
     Returns:
         Indices (n,).
@@ -31,7 +30,7 @@ def stratified_order(y: Tensor, seed: int = SPLIT_SEED) -> Tensor:
         [0, 0, 1]
     """
     labels = y.cpu().numpy()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SPLIT_SEED)
     shuffled = rng.permutation(len(labels))
     labels = labels[shuffled]
     by_class = np.argsort(labels, kind="stable")
