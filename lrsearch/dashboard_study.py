@@ -21,7 +21,7 @@ from lrsearch.report.command import typed
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import confirmed_of
 from lrsearch.report.confirmed_words import sentence
-from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.importance_shown import importance_sentences
 from lrsearch.report.learning_curves import thinned_curves
 from lrsearch.report.raised import RAISE
 from lrsearch.report.report import Report, make_report

@@ -19,7 +19,7 @@ from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.loop import Worker
-from lrsearch.search.methods import make_pruner
+from lrsearch.search.methods import PRUNERS
 from lrsearch.search.study import open_study
 from lrsearch.storage import open_storage
 from lrsearch.training.runner import Runner
@@ -84,7 +84,7 @@ class Bench:
         self.storage = open_storage(f"sqlite:///{self.folder / 'test.db'}")
         self.config = make({"epochs": EPOCHS, "sampler": self.sampler})
         self.study = open_study(self.storage, self.config, {})
-        self.study.pruner = make_pruner(self.pruner, EPOCHS)
+        self.study.pruner = PRUNERS[self.pruner](EPOCHS)
 
     def worker(
         self,

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from lrsearch.report.answer import _what, sentences
+from lrsearch.report.answer_html import confirmed_table
 from lrsearch.report.confirmed import Arm, Confirmed
-from lrsearch.report.confirmed_html import confirmed_table
 from lrsearch.report.confirmed_words import (
     of_edges,
     of_lowest,

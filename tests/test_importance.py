@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from lrsearch.report.fanova import Fanova, encode
 from lrsearch.report.importance import importance, shares, worth
-from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.importance_shown import importance_sentences
 from lrsearch.report.light_study import frozen, study_of
 from lrsearch.report.tables import load
 from tests.synthetic import Fake, make_study

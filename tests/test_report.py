@@ -23,7 +23,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.report import (
     csv_files,
     figures,
-    importance_figures,
+    importance_shown,
     learning_curves,
     optuna_figures,
     overview,
@@ -33,7 +33,7 @@ from lrsearch.report import (
 )
 from lrsearch.report.command import command_line
 from lrsearch.report.importance import Importance, Shares
-from lrsearch.report.importance_words import importance_line, importance_sentences
+from lrsearch.report.importance_shown import importance_line, importance_sentences
 from lrsearch.report.page import page, write_report
 from lrsearch.report.report import Report, make_report
 from lrsearch.report.tables import FamilyRow, StudyTable, answer, families_table, load, pruning
@@ -226,7 +226,7 @@ def test_the_legend_tells_all_trials_of_a_family_from_its_better_half() -> None:
     """It shows the colour of the first bar, and not the opacity of the marks."""
     shares = Shares({"gamma": 0.4}, {}, 20)
     within = {"StepLR": shares}
-    figure = importance_figures.within_figure(Importance(None, None, within, within, [], 0))
+    figure = importance_shown.within_figure(Importance(None, None, within, within, [], 0))
     better, everything = (trace.marker.color[0] for trace in figure.data)
     assert better != everything
 
@@ -236,7 +236,7 @@ def test_a_familys_name_stands_above_the_bars_of_its_parameters() -> None:
     within = {
         f: Shares({**dict.fromkeys(names, 0.4), "lr": 0.1}, {}, 20) for f, names in rows.items()
     }
-    figure = importance_figures.within_figure(Importance(None, None, within, {}, [], 0))
+    figure = importance_shown.within_figure(Importance(None, None, within, {}, [], 0))
     axis = figure.layout.yaxis
     heads = {a.text: a.y for a in figure.layout.annotations}
     places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
@@ -255,7 +255,7 @@ def test_the_longest_family_may_break_where_the_others_are_listed() -> None:
 
 def test_whiskers_end_on_the_axis_also_those_of_a_share_of_nothing() -> None:
     shares = Shares({"lr": 0.3, "warmup": 0.0}, {"lr": 0.25, "warmup": 0.2}, 20)
-    figure = importance_figures.importance_figure(Importance(shares, None, {}, {}, [], 0))
+    figure = importance_shown.importance_figure(Importance(shares, None, {}, {}, [], 0))
     (bars,) = figure.data
     assert dict(zip(bars.y, bars.error_x.array, strict=True)) == {
         "learning rate": 0.25,
@@ -505,11 +505,11 @@ def test_a_long_name_of_a_parameter_leaves_its_bar_room() -> None:
     names = [f"weight_decay_of_all_layers_behind_the_{n}_block" for n in ("first", "second")]
     shares = Shares({"lr": 0.5, names[0]: 0.2, names[1]: 0.1}, {}, 20)
     found = Importance(shares, None, {"Own": Shares({names[0]: 0.2}, {}, 20)}, {}, [], 0)
-    figure = importance_figures.importance_figure(found)
+    figure = importance_shown.importance_figure(found)
     assert list(figure.data[0].y) == list(figure.data[0].customdata)[:3] != []
     assert set(names) < set(figure.data[0].customdata), "hovering shows the whole"
     assert "learning rate" in figure.layout.yaxis.ticktext
-    for drawn in (figure, importance_figures.within_figure(found)):
+    for drawn in (figure, importance_shown.within_figure(found)):
         assert max(map(len, drawn.layout.yaxis.ticktext)) <= 24
 
 

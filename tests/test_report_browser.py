@@ -280,7 +280,7 @@ def test_a_study_without_a_metric_has_no_column_of_one(browser: Browser, tmp_pat
 def test_the_comparison_on_fresh_seeds_fits_a_wide_page_and_scrolls_by_key_on_a_narrow_one(
     browser: Browser, tmp_path: Path
 ) -> None:
-    from lrsearch.report.confirmed_html import confirmed_table
+    from lrsearch.report.answer_html import confirmed_table
     from lrsearch.report.html import document
     from tests.test_confirmed_words import arm, fake_confirmation
 

@@ -25,7 +25,7 @@ from lrsearch.report import report as reports
 from lrsearch.report import words
 from lrsearch.report.answer import sentences
 from lrsearch.report.importance import Importance, Shares
-from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.importance_shown import importance_sentences
 from lrsearch.report.page import page, wall_seconds
 from lrsearch.report.report import make_report
 from lrsearch.report.tables import StudyTable, TrialRow, answer, load, pruning

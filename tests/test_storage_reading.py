@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from lrsearch.search.methods import make_pruner
+from lrsearch.search.methods import PRUNERS
 from lrsearch.storage import Storage, open_storage, reading
 from lrsearch.storage.cache import Cache
 from lrsearch.storage.history import forget_epochs
@@ -150,7 +150,7 @@ def test_decisions_in_a_frozen_cache_are_those_without_it(name: str, tmp_path: o
     for still in (False, True):
         storage = open_storage(f"sqlite:///{tmp_path}/{still}.db")
         study = optuna.create_study(
-            storage=Cache(storage), study_name="s", pruner=make_pruner(name, 9)
+            storage=Cache(storage), study_name="s", pruner=PRUNERS[name](9)
         )
         cache = study._storage
         assert isinstance(cache, Cache)

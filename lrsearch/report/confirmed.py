@@ -162,7 +162,7 @@ class Confirmed:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        from lrsearch.report.confirmed_html import confirmed_table
+        from lrsearch.report.answer_html import confirmed_table
         from lrsearch.report.confirmed_words import sentence
         from lrsearch.report.html import in_notebook, to_html
 

@@ -1,7 +1,7 @@
 """Figures of a study, each as two functions: study -> table, table -> plotly figure.
 
 Here: rate against loss, and what was stopped. Trials over their epochs are in
-:mod:`lrsearch.report.learning_curves`, importance in :mod:`lrsearch.report.importance_figures`,
+:mod:`lrsearch.report.learning_curves`, importance in :mod:`lrsearch.report.importance_shown`,
 and what Optuna draws well in :mod:`lrsearch.report.optuna_figures`. Backgrounds are transparent
 and greys are of middle lightness, so that each figure can stand on a light and on a dark page.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
-from lrsearch.report import figures, importance_figures, optuna_figures, overview
+from lrsearch.report import figures, importance_shown, optuna_figures, overview
 from lrsearch.report.answer import trial_shown, trial_to_use
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_study import read_confirmed
@@ -99,10 +99,10 @@ def _figures(
             "peak learning rate against validation loss, a mark per trial",
         )
     if mattered.overall is not None:
-        drawn["importance"] = (importance_figures.importance_figure(mattered), "importance")
+        drawn["importance"] = (importance_shown.importance_figure(mattered), "importance")
     if mattered.within:
         drawn["within"] = (
-            importance_figures.within_figure(mattered),
+            importance_shown.within_figure(mattered),
             "importance within each family",
         )
     if best:

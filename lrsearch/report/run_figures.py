@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.files import write_text
-from lrsearch.report import figures, importance_figures, learning_curves
+from lrsearch.report import figures, importance_shown, learning_curves
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
-from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.importance_shown import importance_sentences
 from lrsearch.report.lr_range import RANGE, lr_range_figure, lr_range_table
 from lrsearch.report.tables import StudyTable
 
@@ -73,12 +73,12 @@ def pages(table: StudyTable, mattered: Importance) -> dict[str, list[Part]]:
     best = learning_curves.best_curves(table)
     matter = [Part("importance", None, "What mattered", importance_sentences(mattered)[0])]
     if mattered.overall is not None:
-        drawn = importance_figures.importance_figure(mattered)
+        drawn = importance_shown.importance_figure(mattered)
         matter = [Part("importance", drawn, "What mattered", WORTH)]
     if mattered.within:
         text = "Each family's own parameters; lrsearch report has its better half beside it."
         matter.append(
-            Part("within", importance_figures.within_figure(mattered), "Within each family", text)
+            Part("within", importance_shown.within_figure(mattered), "Within each family", text)
         )
     return {
         "importance": matter,

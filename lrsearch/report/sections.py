@@ -8,7 +8,7 @@ from typing import Any
 from lrsearch.report import words
 from lrsearch.report.html import as_json, breakable, escape, to_html
 from lrsearch.report.importance import LEAST_TRIALS, Importance
-from lrsearch.report.importance_words import importance_sentences
+from lrsearch.report.importance_shown import importance_sentences
 from lrsearch.report.learning_curves import LearningCurve
 from lrsearch.report.svg import mark, shares_bar, sparkline
 from lrsearch.report.tables import ENDED, FamilyRow, PruningTable, StudyTable, rounded

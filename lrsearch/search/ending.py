@@ -17,7 +17,7 @@ from lrsearch.report.answer import all_alike, untrained
 from lrsearch.report.command import data_option, import_options
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import print_confirmed
-from lrsearch.report.importance_words import importance_line
+from lrsearch.report.importance_shown import importance_line
 from lrsearch.report.robust import Robust
 from lrsearch.report.robust_words import robust_line
 from lrsearch.report.tables import TrialRow

@@ -56,8 +56,3 @@ def set_sampler(study: optuna.Study, name: str, seed: int, slot: int) -> None:
     """Give a study the sampler called ``name`` for the trial in a slot."""
     if name != "trace" or not isinstance(study.sampler, TraceSampler):
         study.sampler = make_sampler(name, seed, slot)
-
-
-def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner called ``name`` for a budget of ``epochs``."""
-    return PRUNERS[name](epochs)

@@ -20,7 +20,7 @@ from lrsearch.search.display import Display, make_display, watching
 from lrsearch.search.forked import Forked, dismiss
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.make import make_crew, make_worker
-from lrsearch.search.methods import make_pruner
+from lrsearch.search.methods import PRUNERS
 from lrsearch.search.outcome import Outcome
 from lrsearch.search.plan import Plan, baselines_of, make_plan, ordered, with_lr_range
 from lrsearch.search.progress import Progress, read_progress
@@ -72,7 +72,7 @@ def run(
         storage = open_storage(config.storage, on_wait=display.note)
         interrupt.hurry.append(storage.hurry)
         study = open_study(storage, config, plan.to_dict(), plan.imports)
-        study.pruner = make_pruner(config.pruner, plan.epochs)
+        study.pruner = PRUNERS[config.pruner](plan.epochs)
         plan, ranged = with_lr_range(ordered(plan, study), study, storage)
         for line in announced(
             plan,

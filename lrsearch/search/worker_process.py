@@ -59,7 +59,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     with uncollected():
         from lrsearch.search.context import Context, deadline_in
         from lrsearch.search.make import make_worker
-        from lrsearch.search.methods import make_pruner
+        from lrsearch.search.methods import PRUNERS
         from lrsearch.search.plan import make_plan, ordered, with_lr_range
         from lrsearch.search.study import load_study, open_study
         from lrsearch.storage import open_storage
@@ -89,7 +89,7 @@ def _work(order: dict[str, Any], interrupt: Interrupt, say: Say) -> None:
     else:
         study = open_study(storage, config, plan.to_dict())
         plan, _ = with_lr_range(ordered(plan, study), study, storage)
-        study.pruner = make_pruner(config.pruner, plan.epochs)
+        study.pruner = PRUNERS[config.pruner](plan.epochs)
         worker = make_worker(plan, study, context)
     say(owner=worker.owner)
     worker.run()

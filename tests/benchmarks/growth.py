@@ -30,7 +30,7 @@ from sqlalchemy import insert
 
 from lrsearch.schedules import Space
 from lrsearch.search.ask import Draft
-from lrsearch.search.methods import make_pruner, set_sampler
+from lrsearch.search.methods import PRUNERS, set_sampler
 from lrsearch.search.progress import read_progress
 from lrsearch.storage import Storage, history, new_owner, open_storage, slots, trials
 from lrsearch.storage.cache import Cache, cache_of
@@ -186,7 +186,7 @@ def measure(url: str, size: int, repeats: int) -> dict[str, float]:
         finish(storage, key, TrialState.PRUNED, 0.5, attrs, owner=owner)
 
     for name in ("schedule", "median", "asha"):
-        pruner = make_pruner(name, EPOCHS)
+        pruner = PRUNERS[name](EPOCHS)
         times = []
         for _ in range(5):
             finish()  # something new to learn from

@@ -149,7 +149,7 @@ def run_study(task: Task, seed: int, **settings: Any) -> Live:
         storage = open_storage(config.storage)
         plan = make_plan(config, task)
         study = studies.open_study(storage, config, plan.to_dict())
-        study.pruner = methods.make_pruner(config.pruner, plan.epochs)
+        study.pruner = methods.PRUNERS[config.pruner](plan.epochs)
         plan, _ = with_lr_range(plan, study, storage)
         plan = replace(plan, config=replace(plan.config, sampler=sampler))
         worker = make_worker(plan, study, Context(storage, Interrupt(), print))
