@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 import lrsearch
 from lrsearch.cli import COMMANDS, main
 from lrsearch.errors import LrsearchError
+from lrsearch.report.command import storage_option
 from lrsearch.search import plan
 from lrsearch.storage import open_storage
-from lrsearch.storage.urls import option, redact
+from lrsearch.storage.urls import redact
 from tests.synthetic import make_study
 
 SMALL = ["run", "--quiet", "--epochs", "3", "--trials", "6", "--train-samples", "200"]
@@ -345,9 +346,13 @@ def test_the_environment_names_the_database_where_nothing_else_does(
         ("mysql://me@db/runs?password=secret", " --storage URL"),
     ],
 )
-def test_a_command_to_type_holds_no_password(url: str, told: str) -> None:
-    assert option(url, "sqlite:///lrsearch.db") == told
-    assert option(url, url) == option(redact(url), url) == ""
+def test_a_command_to_type_holds_no_password(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LRSEARCH_STORAGE", raising=False)
+    assert storage_option(url) == told
+    monkeypatch.setenv("LRSEARCH_STORAGE", url)
+    assert storage_option(url) == storage_option(redact(url)) == ""
 
 
 def test_ctrl_c_while_results_are_written_is_told_like_any_other(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import weakref
 from collections.abc import Mapping
@@ -67,9 +68,10 @@ def test_what_another_worker_stored_while_we_asked_is_not_proposed_again(
         return next(each for each in drawn if each["lr"] not in there)
 
     monkeypatch.setattr(TraceSampler, "_draw", draw)
+    bench.config = dataclasses.replace(bench.config, sampler="trace")
+    plan = bench.worker(10).plan
     ours, theirs = (
-        Asker(load_study(bench.storage, "digits"), bench.storage, bench.space, "trace", 0, {})
-        for _ in range(2)
+        Asker(load_study(bench.storage, "digits"), bench.storage, plan, {}) for _ in range(2)
     )
     first, second = (
         slots.claim_some(bench.storage, bench.study._study_id, 10, new_owner(), 3)

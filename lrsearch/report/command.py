@@ -9,7 +9,7 @@ from typing import Any
 
 from lrsearch.config import StudyConfig
 from lrsearch.settings import SETTINGS, default_storage
-from lrsearch.storage.urls import option, redact
+from lrsearch.storage.urls import redact
 
 
 def command_line(name: str, config: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ def typed(command: str, name: str, storage: str = "") -> str:
         >>> typed("confirm", "my study"), typed("show", "a", "sqlite:///runs.db")
         ("lrsearch confirm 'my study'", 'lrsearch show a --storage sqlite:///runs.db')
     """
-    where = option(storage, default_storage()) if storage else ""
+    where = storage_option(storage) if storage else ""
     return f"lrsearch {command} {shlex.quote(name)}{where}"
 
 
@@ -115,7 +115,7 @@ def confirming(config: Mapping[str, Any], name: str, storage: str = "", **number
         bring = import_options(config.get("imports") or ())
         return typed("confirm", name, storage) + given + bring
     given = "".join(f", {key}={value}" for key, value in numbers.items())
-    if storage and option(storage, default_storage()):
+    if storage and storage_option(storage):
         given += f", storage={'URL' if '***' in storage else repr(storage)}"
     return f"lrsearch.confirm({name!r}, task=task{given})"
 
@@ -125,6 +125,21 @@ def from_python(config: Mapping[str, Any]) -> bool:
     from lrsearch.tasks import FROM_PYTHON
 
     return str(config.get("task", "")).startswith(FROM_PYTHON)
+
+
+def storage_option(url: str) -> str:
+    """``" --storage URL"`` as it is typed; "" for the default, and no password is ever told.
+
+    Not even that there is one: what :func:`redact` made of it can not be typed.
+
+    Example:
+        >>> storage_option("sqlite:///my runs.db"), storage_option("mysql://me:secret@db/runs")
+        (" --storage 'sqlite:///my runs.db'", ' --storage URL')
+    """
+    shown = redact(url)
+    if shown == redact(default_storage()):
+        return ""
+    return f" --storage {'URL' if '***' in shown else shlex.quote(url)}"
 
 
 def import_options(places: Sequence[str]) -> str:

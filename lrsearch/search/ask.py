@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.errors import LrsearchError, UsageError, suggestion
 from lrsearch.optuna_helpers import experiments_allowed
-from lrsearch.schedules import Schedule, Space
+from lrsearch.schedules import Schedule
 from lrsearch.schedules.ranges import as_number
 from lrsearch.search.methods import set_sampler
+from lrsearch.search.plan import Plan
 from lrsearch.search.sampling import TraceSampler
 from lrsearch.storage import trials
 from lrsearch.storage.cache import cache_of
@@ -37,17 +38,13 @@ class Asker:
     Args:
         study: The study.
         storage: Its database.
-        space: What is searched.
-        sampler: Name in :data:`lrsearch.search.methods.SAMPLERS`.
-        seed: The study's seed.
+        plan: What is searched, and how.
         baselines: The usual recipes; they take the first slots.
     """
 
     study: optuna.Study
     storage: Storage
-    space: Space
-    sampler: str
-    seed: int
+    plan: Plan
     baselines: Mapping[str, dict[str, Any] | Schedule]
 
     def trials(
@@ -83,7 +80,7 @@ class Asker:
                 cache_of(self.study).put(self.study._study_id, trial)
                 new[claim.slot] = trial
             asked.append((claim, trial))
-        if self.sampler == "trace" and new and any(claim.others for claim in claims):
+        if self.plan.config.sampler == "trace" and new and any(claim.others for claim in claims):
             self._ask_again(new)
         trials.fill_trials(self.storage, list(new.values()))
         return asked, impossible
@@ -113,17 +110,18 @@ class Asker:
 
     def _ask(self, slot: int, trial: FrozenTrial) -> None:
         """Give a trial its parameters and its schedule."""
-        set_sampler(self.study, self.sampler, self.seed, slot)
+        space, config = self.plan.space, self.plan.config
+        set_sampler(self.study, config.sampler, config.seed, slot)
         names = list(self.baselines)
         recipe = None
         if slot < len(names):
             trial.user_attrs["baseline"] = names[slot]
             recipe = self.baselines[names[slot]]
         if isinstance(recipe, Schedule):
-            self.space.suggest_known(Draft(self.study, trial, self.space.known(recipe)), recipe)
+            space.suggest_known(Draft(self.study, trial, space.known(recipe)), recipe)
             schedule = recipe
         else:
-            schedule = self.space.suggest(Draft(self.study, trial, recipe))
+            schedule = space.suggest(Draft(self.study, trial, recipe))
         trial.user_attrs["schedule"] = schedule.to_dict()
 
 

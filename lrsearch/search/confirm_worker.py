@@ -81,8 +81,6 @@ def train_confirmation(plan: Plan, study: optuna.Study, context: Context) -> Non
 class TestData:
     """The test split of a task."""
 
-    __test__ = False  # it is no test case
-
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._data = load_test(plan.task, plan.device)

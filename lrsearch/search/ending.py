@@ -14,7 +14,7 @@ from rich.text import Text
 from lrsearch.export import best_trial
 from lrsearch.report import words
 from lrsearch.report.answer import all_alike, untrained
-from lrsearch.report.command import data_option, import_options
+from lrsearch.report.command import data_option, import_options, storage_option
 from lrsearch.report.confirmed import Confirmed
 from lrsearch.report.confirmed_words import print_confirmed
 from lrsearch.report.importance_shown import importance_line
@@ -25,8 +25,6 @@ from lrsearch.report.terminal import print_next, print_text, to_stdout
 from lrsearch.search.outcome import Outcome, file_to_train
 from lrsearch.search.progress import described
 from lrsearch.search.study import stored_config
-from lrsearch.settings import default_storage
-from lrsearch.storage.urls import option
 
 
 def print_outcome(outcome: Outcome, imports: Sequence[str]) -> None:
@@ -118,7 +116,7 @@ def _next_steps(outcome: Outcome, imports: Sequence[str]) -> list[tuple[str, str
     """What to type next, each with what it is for."""
     study, found = outcome.study, outcome.confirmed
     name = shlex.quote(study.study_name)
-    where = option(outcome.plan.config.storage, default_storage())
+    where = storage_option(outcome.plan.config.storage)
     bring = import_options(imports)
     tested = "" if outcome.plan.task.test is None else ", test data"
     asked = (f"confirm {name}{where}{bring}", f"is it really better? fresh seeds{tested}")
@@ -161,7 +159,7 @@ def print_confirmation(
         elif found.decision.decided:
             why = "the winner held"
     data = data_option(data_dir or stored_config(study).get("data_dir"))
-    report = f"report {shlex.quote(study.study_name)}{option(storage, default_storage())}"
+    report = f"report {shlex.quote(study.study_name)}{storage_option(storage)}"
     train = f"train {shlex.quote(str(file))}{data}{import_options(imports)}"
     print_next(console, ((report, "everything on one page"), (train, why)))
 

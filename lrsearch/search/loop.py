@@ -147,15 +147,7 @@ class Worker:
 
     def _ask(self, claims: Sequence[Claim]) -> list[tuple[Claim, FrozenTrial]]:
         """The trials of some slots, with their parameters."""
-        plan, config = self.plan, self.plan.config
-        asker = Asker(
-            self.study,
-            self.context.storage,
-            plan.space,
-            config.sampler,
-            config.seed,
-            self.baselines,
-        )
+        asker = Asker(self.study, self.context.storage, self.plan, self.baselines)
         asked, impossible = asker.trials(claims)
         for trial_id, error in impossible:
             self._fail(trial_id, error)

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import re
-import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -53,23 +52,6 @@ def redact(url: str) -> str:
         'postgresql+psycopg://me:***@db/lrsearch'
     """
     return _SECRET_IN_QUERY.sub(r"\1***", _SECRET_IN_URL.sub(r"\1:***@", url))
-
-
-def option(url: str, default: str) -> str:
-    """``" --storage URL"`` as it is typed; "" for the default, and no password is ever told.
-
-    Not even that there is one: what :func:`redact` made of it can not be typed.
-
-    Example:
-        >>> option("sqlite:///my runs.db", "sqlite:///lrsearch.db")
-        " --storage 'sqlite:///my runs.db'"
-        >>> option("mysql://me:secret@db/runs", "sqlite:///lrsearch.db")
-        ' --storage URL'
-    """
-    shown = redact(url)
-    if shown == redact(default):
-        return ""
-    return f" --storage {'URL' if '***' in shown else shlex.quote(url)}"
 
 
 def redact_text(text: str, url: str) -> str:

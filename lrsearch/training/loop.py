@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,7 +73,7 @@ class Trial:
     scaler: torch.amp.GradScaler | None = None
     epoch: int = 0
     step: int = 0
-    lr: float = field(default=math.nan)
+    lr: float = math.nan
 
 
 class SingleRunner:
