@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from lrsearch.errors import LrsearchError
 from lrsearch.export import answer_trial, best_trial, export_text
 from lrsearch.files import write_text
-from lrsearch.report import words
+from lrsearch.report import answer, svg, words
+from lrsearch.report.html import in_notebook, to_html
+from lrsearch.report.learning_curves import best_curves
 from lrsearch.schedules import Schedule
+from lrsearch.search.study import folder_of
 
 if TYPE_CHECKING:
     import optuna
@@ -165,7 +168,6 @@ class Result:
             LrsearchError: A file cannot be written.
         """
         from lrsearch.report.page import write_report
-        from lrsearch.search.study import folder_of
 
         return write_report(
             self.study,
@@ -216,10 +218,6 @@ class Result:
         return "\n  ".join(self._lines())
 
     def _repr_html_(self) -> str:
-        from lrsearch.report import answer, svg
-        from lrsearch.report.html import in_notebook, to_html
-        from lrsearch.report.learning_curves import best_curves
-
         tables = self.tables
         said = answer.sentences(tables.table, tables.found, tables.confirmed)
         parts = [f"<p>{to_html(line)}</p>" for line in said]

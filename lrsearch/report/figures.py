@@ -82,20 +82,9 @@ def lr_vs_val_loss_table(table: StudyTable) -> LrVsLoss:
             rows = [t for t in table.trials if t.family == family and t.status == status]
             if not rows:
                 continue
-            losses: list[float | None] = [
-                t.value if status == "complete" else t.last_loss if status == "pruned" else None
-                for t in rows
-            ]
-            marks.append(
-                Marks(
-                    family,
-                    status,
-                    [t.number for t in rows],
-                    [t.lr for t in rows],
-                    losses,
-                    [hover(t) for t in rows],
-                )
-            )
+            losses = [None if status == "diverged" else t.loss for t in rows]
+            numbers, rates = [t.number for t in rows], [t.lr for t in rows]
+            marks.append(Marks(family, status, numbers, rates, losses, [hover(t) for t in rows]))
     return LrVsLoss(marks, table.best, [t for t in table.complete if t.baseline])
 
 

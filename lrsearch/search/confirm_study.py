@@ -86,16 +86,15 @@ def open_confirmation(
     wanted[len(arms) : len(arms)] = [(arm["key"], seed) for arm, seed in of_search]
 
     def planned(connection: Connection, stored: dict[str, Any] | None) -> dict[str, Any]:
-        before = stored or {}
+        before: dict[str, Any] = {"arms": [], "seeds": [], "top": 0, "all_arms": []}
+        before |= {"finalists": []} | (stored or {})
         order = _order(before, slots.begun(connection, again._study_id, ("arm", "seed")), wanted)
         new = [*arms, *(arm for arm, _ in of_search)]
-        known = {arm["key"]: arm for arm in [*before.get("all_arms", []), *new]}
-        compared = {"arms": list(arms), "seeds": list(seeds), "top": top}
-        if not arms:
-            compared = {key: before.get(key, value) for key, value in compared.items()}
+        known = {arm["key"]: arm for arm in [*before["all_arms"], *new]}
+        compared = {"arms": list(arms), "seeds": list(seeds), "top": top} if arms else {}
+        named = {"finalists": list(finalists)} if finalists else {}
         whole = {"slots": order, "all_arms": list(known.values())}
-        whole["finalists"] = list(finalists) or before.get("finalists", [])
-        return {"of": study.study_name, **compared, **whole}
+        return {"of": study.study_name, **before, **compared, **named, **whole}
 
     order = change(storage, again._study_id, CONFIRM_ATTR, planned)["slots"]
     if info["config"]["trials"] != len(order):
