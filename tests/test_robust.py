@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -42,6 +41,7 @@ from lrsearch.report.tables import TrialRow, load, load_confirmation
 from lrsearch.schedules import Schedule
 from lrsearch.search.confirm_study import open_confirmation
 from lrsearch.search.confirm_worker import ConfirmWorker
+from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupted
 from lrsearch.search.plan import make_plan
 from lrsearch.storage import Storage, new_owner, open_storage
@@ -298,27 +298,22 @@ def test_where_every_run_of_the_first_finalists_fails_no_more_are_tried_and_that
 def test_no_finalist_starts_when_the_time_is_up_and_the_same_command_goes_on(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    finish, up = ConfirmWorker._finish, list[bool]()
+
+    def last(self: ConfirmWorker, *args: Any) -> None:
+        finish(self, *args)
+        up.append(True)
+
     with monkeypatch.context() as patch:
-        finish = ConfirmWorker._finish
-
-        def last(self: ConfirmWorker, *args: Any) -> None:
-            finish(self, *args)
-            self.deadline = 0.0
-
         patch.setattr(ConfirmWorker, "_finish", last)
-        patch.setattr(
-            "lrsearch.search.raise_finalists.time",
-            SimpleNamespace(monotonic=iter([0.0, 1e9]).__next__),
-        )
+        patch.setattr(Context, "time_is_up", lambda self: bool(up))
         timed = [*RUN, "--fuse", "1", "--timeout", "2h"]
         assert main(timed) == 0
     told = "time was up before all runs of the finalists had ended"
     assert f"  {told}; the same command goes on\n" in capsys.readouterr().out
     assert [trial.state for trial in raised_trials().values()] == [TrialState.COMPLETE]
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "lrsearch.search.raise_finalists.time", SimpleNamespace(monotonic=lambda: 1e9)
-        )
+        patch.setattr(Context, "time_is_up", lambda self: True)
         assert main(timed) == 0
     assert told in capsys.readouterr().out
     assert len(raised_trials()) == 1
