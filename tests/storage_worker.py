@@ -12,9 +12,12 @@ from typing import Any
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from sqlalchemy.engine import Connection
 
+from lrsearch.measured import EpochResult
 from lrsearch.storage import history, new_owner, slots, trials
 from lrsearch.storage.engine import Storage
+from lrsearch.storage.schema import HISTORY, INTERMEDIATE, upsert
 from lrsearch.storage.slot_rows import Ending
 
 EPOCHS = 3
@@ -60,6 +63,17 @@ def fill_trial(storage: Storage, trial_id: int, params: Mapping[str, float], **a
     trial.distributions = {name: FloatDistribution(0.0, 1.0) for name in params}
     trial.user_attrs = attrs
     trials.fill_trials(storage, [trial])
+
+
+def record(storage: Storage, trial_id: int, result: EpochResult) -> None:
+    """Write an epoch of a trial that has no slot."""
+
+    def work(connection: Connection) -> None:
+        rows = [history._history_row(trial_id, result)], [history._optuna_row(trial_id, result)]
+        upsert(connection, HISTORY, ("trial_id", "epoch"), rows[0])
+        upsert(connection, INTERMEDIATE, ("trial_id", "step"), rows[1])
+
+    storage.transact(work)
 
 
 def finish(

@@ -22,8 +22,8 @@ from lrsearch.measured import EpochResult
 from lrsearch.report.figures import lr_vs_val_loss_figure, lr_vs_val_loss_table
 from lrsearch.report.tables import load
 from lrsearch.storage import Storage, open_storage
-from lrsearch.storage.history import record_epochs
 from tests.browser import Browser, find_chromium
+from tests.storage_worker import record
 from tests.synthetic import make_study
 
 
@@ -122,7 +122,7 @@ def test_only_the_curve_of_a_trial_that_has_not_ended_reads_its_study_again(
         epoch=1, lr=0.1, train_loss=1.0, val_loss=0.5, val_metric=None,
         avg_val_loss=None, avg_val_metric=None, seconds=0.1,
     )  # fmt: skip
-    record_epochs(storage, [(running._trial_id, result)], owner=None)
+    record(storage, running._trial_id, result)
     assert picture(running._trial_id) != before
     assert read == [1, 1]
 

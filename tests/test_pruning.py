@@ -474,7 +474,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
     from lrsearch.measured import EpochResult
     from lrsearch.storage import open_storage
-    from lrsearch.storage.history import record_epochs
+    from tests.storage_worker import record
 
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study = optuna.create_study(storage=storage)
@@ -485,7 +485,7 @@ def test_averages_are_read_from_our_own_storage(tmp_path: Path) -> None:
             epoch=epoch, lr=0.1, train_loss=1.0, val_loss=loss, val_metric=None,
             avg_val_loss=loss / 2, avg_val_metric=None, seconds=0.1,
         )  # fmt: skip
-        record_epochs(storage, [(trial._trial_id, result)], owner=None)
+        record(storage, trial._trial_id, result)
     curves = load_curves(study)
     assert curves.reached.tolist() == [4]
     np.testing.assert_allclose(curves.avg[0, :4], [0.25, 0.25, 0.25, 0.125])

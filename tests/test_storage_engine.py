@@ -30,6 +30,7 @@ from lrsearch.report.tables import load
 from lrsearch.storage import engine, history, open_storage, opening, redact
 from lrsearch.storage.schema import HISTORY, SLOTS
 from lrsearch.storage.urls import network_file_system, redact_text
+from tests.storage_worker import record
 
 SECRET = "s3cr/t@p:w"
 QUOTED = "s3cr%2Ft%40p%3Aw"
@@ -297,7 +298,7 @@ def test_a_database_made_by_optuna_itself_gets_our_tables_when_there_is_somethin
     assert HISTORY.name not in sqlalchemy.inspect(storage.engine).get_table_names()
     later = open_storage(url)
     result = EpochResult(1, 0.1, 1.0, 1.0, 0, 1, 0, 0)
-    history.record_epochs(later, [(read.trials[0]._trial_id, result)], owner=None)
+    record(later, read.trials[0]._trial_id, result)
     assert len(history.load_history(storage, read._study_id)) == 1
     assert {HISTORY.name, SLOTS.name} <= set(sqlalchemy.inspect(storage.engine).get_table_names())
     theirs.engine.dispose()

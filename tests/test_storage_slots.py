@@ -183,25 +183,6 @@ def test_create_twice_is_one_trial(place: Place) -> None:
     assert len(place.study.get_trials()) == 1
 
 
-@pytest.mark.parametrize(
-    ("state", "value"),
-    [
-        (TrialState.RUNNING, 1.0),
-        (TrialState.COMPLETE, None),
-        (TrialState.COMPLETE, float("nan")),
-        (TrialState.PRUNED, float("inf")),
-    ],
-)
-def test_what_optuna_could_not_hold_is_refused(
-    local: Place, state: TrialState, value: float | None
-) -> None:
-    me = new_owner()
-    _, trial_id = local.begin(me)
-    with pytest.raises(ValueError, match="got"):
-        finish(local.storage, trial_id, state, value, owner=me)
-    assert local.state(trial_id) == TrialState.RUNNING
-
-
 def test_a_queued_trial_is_adopted_once_and_one_handed_back_is_not(place: Place) -> None:
     me, other = new_owner(), new_owner()
     place.study.enqueue_trial({"x": 0.5})

@@ -74,7 +74,7 @@ def make_history(trial_id: Ints, epoch: Ints, columns: Mapping[str, Floats]) -> 
 
 
 def record_epochs(
-    storage: Storage, rows: Sequence[tuple[int, EpochResult]], *, owner: str | None
+    storage: Storage, rows: Sequence[tuple[int, EpochResult]], *, owner: str
 ) -> set[int]:
     """Write one lock-step epoch of any number of trials in one transaction.
 
@@ -85,7 +85,7 @@ def record_epochs(
     Args:
         storage: From `open_storage`.
         rows: (trial_id, result) pairs, one per trial.
-        owner: Who runs them (see `lrsearch.storage.slots`); None writes without asking.
+        owner: Who runs them (see `lrsearch.storage.slots`).
 
     Returns:
         Those trial ids that now belong to someone else: stop training them.
@@ -95,12 +95,8 @@ def record_epochs(
     """
 
     def work(connection: Connection) -> set[int]:
-        lost: set[int] = set()
-        kept = list(rows)
-        if owner is not None:
-            owned = beat_in(connection, owner)
-            lost = {trial_id for trial_id, _ in rows} - owned
-            kept = [row for row in rows if row[0] not in lost]
+        owned = beat_in(connection, owner)
+        kept = [row for row in rows if row[0] in owned]
         if kept:
             upsert(connection, HISTORY, ("trial_id", "epoch"), [_history_row(*r) for r in kept])
             upsert(connection, INTERMEDIATE, ("trial_id", "step"), [_optuna_row(*r) for r in kept])
@@ -108,7 +104,7 @@ def record_epochs(
                 _REACHED,
                 [{"b_trial": trial_id, "b_epoch": result.epoch} for trial_id, result in kept],
             )
-        return lost
+        return {trial_id for trial_id, _ in rows} - owned
 
     return storage.transact(work)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,9 +68,6 @@ class Ending:
         value: Finite validation loss; needed for COMPLETE.
         attrs: JSON values, user attributes that are set with it.
         at: When, as Optuna stores it.
-
-    Raises:
-        ValueError: Optuna could not hold it.
     """
 
     trial_id: int
@@ -79,14 +75,6 @@ class Ending:
     value: float | None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     at: datetime.datetime = field(default_factory=lambda: utc_now())
-
-    def __post_init__(self) -> None:
-        if not self.state.is_finished():
-            raise ValueError(f"a trial ends as COMPLETE, PRUNED or FAIL, got state={self.state}")
-        if self.value is None and self.state == TrialState.COMPLETE:
-            raise ValueError("a COMPLETE trial needs a value, got value=None")
-        if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(f"the value of a trial must be finite, got value={self.value}")
 
 
 def end_trials(connection: Connection, ends: Sequence[tuple[Row[Any], Ending]]) -> None:

@@ -72,11 +72,8 @@ class EnsembleRunner:
         device: torch.device,
         precision: str = "fp32",
     ) -> None:
-        if k < 1:
-            raise UsageError(f"fuse must be at least 1 trial, got {k}")
         task = on_device(task, device)
-        if not isinstance(task.train, Split) or not isinstance(task.validation, Split):
-            raise LrsearchError(f"task {task.name} cannot be fused: its data come from a loader")
+        assert isinstance(task.train, Split)
         devices.prepare(device)
         self.capacity = k
         self._task = task
@@ -127,13 +124,11 @@ class EnsembleRunner:
         """Let trial ``key`` in, from the beginning or from a ``state`` saved earlier.
 
         Raises:
-            UsageError: All slots are taken, or the trial is here already.
+            UsageError: All slots are taken.
             LrsearchError: The state is not of this task and optimizer.
         """
         if len(self._trials) == self.capacity:
             raise UsageError(f"all {self.capacity} slots are taken; remove a trial first")
-        if any(trial.key == key for trial in self._trials):
-            raise UsageError(f"trial {key} is here already")
         trial, row = self._trial(key, schedule), len(self._trials)
         if state is None:
             self._rows.put([row], self._fresh)
