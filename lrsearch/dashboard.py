@@ -14,7 +14,7 @@ import warnings
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
@@ -22,13 +22,10 @@ from lrsearch.attributes import CONFIRM_SUFFIX
 from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
 from lrsearch.report.status import studies
+from lrsearch.storage.engine import Storage
 
-if TYPE_CHECKING:
-    from lrsearch.storage.engine import Storage
-
-    StartResponse = Callable[..., Any]
-    App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
-
+StartResponse = Callable[..., Any]
+App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 REFRESH_SECONDS = 20.0
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from lrsearch.optuna_helpers import optuna_logs_errors_only
 from lrsearch.report.learning_curves import thin
 from lrsearch.report.tables import StudyTable, TrialRow
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
 
 _THEN = datetime(2000, 1, 1)  # Optuna wants a time; nobody sees this one
 _STATES = {

@@ -10,7 +10,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from lrsearch.files import write_text
 from lrsearch.report import answer_html, sections, words
@@ -23,9 +25,6 @@ from lrsearch.report.pictures import write_png
 from lrsearch.report.report import Report, make_report
 from lrsearch.report.robust_words import robust_note
 from lrsearch.report.tables import StudyTable, families_table
-
-if TYPE_CHECKING:
-    import optuna
 
 NAVIGATION = (
     ("sure", "Is it sure?"),

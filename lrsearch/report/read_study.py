@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
 
 from lrsearch.attributes import averaged_losses, budget_of, info_of, other_params, schedule_of
 from lrsearch.divergence import blown_up, last_loss, status_of
@@ -15,10 +17,6 @@ from lrsearch.optuna_helpers import label_of, storage_of
 from lrsearch.report.tables import StudyTable, TrialRow
 from lrsearch.storage.engine import Storage
 from lrsearch.storage.history import History, load_history, make_history
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
 
 HISTORY = ("lr", "train_loss", "val_loss", "val_metric", "avg_val_loss", "avg_val_metric")
 

@@ -17,7 +17,9 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from lrsearch.errors import UsageError
 from lrsearch.files import write_text
@@ -37,9 +39,6 @@ from lrsearch.report.tables import (
 )
 from lrsearch.schedules import FAMILIES
 from lrsearch.stats import all_positive, paired, summary, with_lost
-
-if TYPE_CHECKING:
-    import optuna
 
 MACHINE = ("storage", "data_dir", "out", "device", "fuse", "workers", "log", "compile")
 """Settings that say where a study ran, not what it is."""

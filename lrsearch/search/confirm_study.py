@@ -6,7 +6,7 @@ Every (schedule, seed) is a slot, so that it is resumed, shared and shown like a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from sqlalchemy.engine import Connection
@@ -19,12 +19,10 @@ from lrsearch.search.plan import Plan
 from lrsearch.search.study import study_info
 from lrsearch.storage import slots
 from lrsearch.storage.cache import Cache
+from lrsearch.storage.engine import Storage
 from lrsearch.storage.slots import Begun
 from lrsearch.storage.study_attributes import change, set_once
 from lrsearch.tracking import METRIC
-
-if TYPE_CHECKING:
-    from lrsearch.storage.engine import Storage
 
 FIRST_SEED = 1001
 """The first fresh seed is the seed of the search plus this."""

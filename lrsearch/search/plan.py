@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 import torch
 
 from lrsearch.attributes import LR_RANGE_ATTR, STUDY_ATTR
@@ -18,6 +19,7 @@ from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
+from lrsearch.storage import Storage
 from lrsearch.storage.study_attributes import set_once
 from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, load_task, tried
@@ -34,11 +36,6 @@ from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.values import overrides
-
-if TYPE_CHECKING:
-    import optuna
-
-    from lrsearch.storage import Storage
 
 
 @dataclass(frozen=True)

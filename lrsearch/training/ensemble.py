@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.measured import EpochResult
+from lrsearch.schedules import Schedule
 from lrsearch.schedules.family import get_family, is_builtin
 from lrsearch.schedules.trace import LazyTrace, dummy
 from lrsearch.tasks.optimizers import build_optimizer
@@ -38,9 +39,6 @@ from lrsearch.training.stacked_batches import StackedBatches
 from lrsearch.training.stacked_rows import Rows, RowStates
 from lrsearch.training.stacked_validation import StackedValidation
 from lrsearch.training.stacked_vmap import quiet
-
-if TYPE_CHECKING:
-    from lrsearch.schedules import Schedule
 
 Array = npt.NDArray[np.float64]
 

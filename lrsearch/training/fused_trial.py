@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrsearch.measured import EpochResult
+from lrsearch.schedules import Schedule
 from lrsearch.schedules.trace import LazyTrace
-
-if TYPE_CHECKING:
-    from lrsearch.schedules import Schedule
 
 
 @dataclass

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lrsearch.errors import LrsearchError, UsageError, brief
 from lrsearch.measured import EpochResult
+from lrsearch.schedules import Schedule
 from lrsearch.tasks.batch import as_float, count
 from lrsearch.tasks.optimizers import build_optimizer
 from lrsearch.tasks.passes import generators, set_generators
@@ -39,9 +40,6 @@ from lrsearch.training.copies import (
 )
 from lrsearch.training.evaluation import measure
 from lrsearch.training.runner import next_validation
-
-if TYPE_CHECKING:
-    from lrsearch.schedules import Schedule
 
 
 @dataclass

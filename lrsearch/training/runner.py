@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from lrsearch.measured import EpochResult
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lrsearch.schedules import Schedule
+from lrsearch.schedules import Schedule
 
 
 def next_validation(epoch: int, every: int, budget: int) -> int:
