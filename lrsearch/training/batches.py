@@ -169,6 +169,7 @@ class SplitBatches:
             yield from zip(torch.split(x, size), torch.split(y, size), strict=True)
 
 
+@dataclass
 class LoaderBatches:
     """Training batches of a user's own loader, moved to the device.
 
@@ -176,20 +177,11 @@ class LoaderBatches:
     that it, its samplers or its data set have of their own.
     """
 
-    def __init__(
-        self,
-        data: Any,
-        *,
-        steps: int,
-        seed: int,
-        device: torch.device,
-        transform: TransformFn | None,
-    ) -> None:
-        self.data = data
-        self.steps = steps
-        self.seed = seed
-        self.device = device
-        self.transform = transform
+    data: Any
+    steps: int
+    seed: int
+    device: torch.device
+    transform: TransformFn | None
 
     def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """The batches (x, y) of an epoch, counted from 0.
