@@ -45,7 +45,7 @@ def _at_work(storage: Storage, study: optuna.Study) -> int:
     if not storage.has_history:
         return 0
     slots.sweep(storage, study._study_id)
-    return slots.count_slots(storage, study._study_id).running
+    return slots.count_running(storage, study._study_id)
 
 
 def told(study: optuna.Study) -> str:

@@ -7,17 +7,18 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from lrsearch.measured import EpochResult
 from lrsearch.storage import history, new_owner, slots, trials
 from lrsearch.storage.engine import Storage
-from lrsearch.storage.schema import HISTORY, INTERMEDIATE, upsert
+from lrsearch.storage.schema import HISTORY, INTERMEDIATE, SLOTS, upsert
 from lrsearch.storage.slot_rows import Ending
 
 EPOCHS = 3
@@ -41,6 +42,23 @@ class Result:
 def result(x: float, epoch: int) -> Result:
     """The result of epoch ``epoch`` of the trial with parameter ``x``."""
     return Result(epoch=epoch, lr=x / epoch, train_loss=x + 1 / epoch, val_loss=x + 2 / epoch)
+
+
+class SlotCounts(NamedTuple):
+    """Slots of a study: finished (trials in a final state), running, and waiting for a worker."""
+
+    finished: int
+    running: int
+    waiting: int
+
+
+def count_slots(storage: Storage, study_id: int) -> SlotCounts:
+    """How many of a study there are of each kind."""
+    rows = select(SLOTS.c.finished, SLOTS.c.owner).where(SLOTS.c.study_id == study_id)
+    found = storage.transact(lambda connection: connection.execute(rows).all(), read=True)
+    finished = sum(row.finished for row in found)
+    waiting = sum(not row.finished and row.owner is None for row in found)
+    return SlotCounts(finished, len(found) - finished - waiting, waiting)
 
 
 def claim_one(
@@ -102,7 +120,7 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bo
     while True:
         claim = claim_one(storage, study_id, target, owner)
         if claim is None:
-            if slots.count_slots(storage, study_id).finished >= target:
+            if count_slots(storage, study_id).finished >= target:
                 return done
             time.sleep(0.05)
             continue

@@ -44,7 +44,17 @@ from lrsearch.storage.tuning import engine_kwargs
 from tests.crash_runs import state, stopped
 from tests.servers import SERVERS, Postgres, wait_for
 from tests.small_disk import small_disk
-from tests.storage_worker import EPOCHS, Result, claim_one, create_trial, finish, result, work
+from tests.storage_worker import (
+    EPOCHS,
+    Result,
+    SlotCounts,
+    claim_one,
+    count_slots,
+    create_trial,
+    finish,
+    result,
+    work,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,10 +190,10 @@ def test_thirty_killed_workers_lose_nothing(database_url: str) -> None:
     rng = random.Random(0)
     workers = [start_worker(database_url, target, pause=0.01) for _ in range(3)]
     for _ in range(kills):
-        before = slots.count_slots(storage, study._study_id)
+        before = count_slots(storage, study._study_id)
         limit = time.monotonic() + 1.0
         while time.monotonic() < limit:  # let some get under way
-            if slots.count_slots(storage, study._study_id) != before:
+            if count_slots(storage, study._study_id) != before:
                 break
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.03))
@@ -207,7 +217,7 @@ def test_a_server_restart_in_mid_run_costs_only_a_wait(postgres: Postgres, crash
     target = 60
     workers = [start_worker(url, target, pause=0.03) for _ in range(3)]
     try:
-        wait_for(lambda: slots.count_slots(storage, study._study_id).finished >= 10, 60)
+        wait_for(lambda: count_slots(storage, study._study_id).finished >= 10, 60)
         with stopped([worker.pid for worker in workers]):  # else they may end before it does
             if crash:
                 postgres.crash()
@@ -395,13 +405,13 @@ def test_a_lost_answer_after_a_commit_changes_nothing(tmp_path: Path) -> None:
     storage.attempt = twice  # type: ignore[method-assign]
     claim = claim_one(storage, study._study_id, 2, owner)
     assert claim is not None
-    assert slots.count_slots(storage, study._study_id) == slots.SlotCounts(0, 1, 0)
+    assert count_slots(storage, study._study_id) == SlotCounts(0, 1, 0)
     trial_id = create_trial(storage, claim)
     for epoch in (1, 2):
         assert history.record_epochs(storage, [(trial_id, Result(epoch))], owner=owner) == set()
     assert finish(storage, trial_id, TrialState.COMPLETE, 1.0, {"a": 1}, owner=owner)
     storage.attempt = real  # type: ignore[method-assign]
-    assert slots.count_slots(storage, study._study_id) == slots.SlotCounts(1, 0, 0)
+    assert count_slots(storage, study._study_id) == SlotCounts(1, 0, 0)
     assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
     assert len(history.load_history(storage, study._study_id)) == 2
 
@@ -497,7 +507,7 @@ def test_a_stopped_worker_that_wakes_up_does_not_disturb_its_successor(tmp_path:
     assert claim is not None
     assert claim.trial_id is not None
     os.kill(worker.pid, signal.SIGCONT)
-    wait_for(lambda: slots.count_slots(storage, study._study_id).finished == 1, 60)
+    wait_for(lambda: count_slots(storage, study._study_id).finished == 1, 60)
     for epoch in range(1, EPOCHS + 1):
         rows = [(claim.trial_id, result(1.0, epoch))]
         assert history.record_epochs(storage, rows, owner=me) == set()

@@ -37,7 +37,7 @@ from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
 from lrsearch.storage.slot_rows import Ending
 from lrsearch.storage.study_attributes import set_once
 from tests.servers import wait_for
-from tests.storage_worker import Result, claim_one, create_trial, fill_trial, finish
+from tests.storage_worker import Result, claim_one, count_slots, create_trial, fill_trial, finish
 
 
 @dataclass
@@ -80,8 +80,9 @@ class Place:
         return self.storage.get_trial(trial_id).state
 
     def progress(self) -> tuple[int, int, int]:
-        found = slots.count_slots(self.storage, self.id)
-        return found.finished, found.running, found.waiting
+        found = count_slots(self.storage, self.id)
+        assert slots.count_running(self.storage, self.id) == found.running
+        return found
 
 
 @pytest.fixture

@@ -116,9 +116,7 @@ class Worker:
         """Whether a trial may still come back to the queue, so that leaving now is too early."""
         if self._timed_out():
             return False
-        return (
-            slots.count_slots(self.context.storage, self.study._study_id, self.target).running > 0
-        )
+        return slots.count_running(self.context.storage, self.study._study_id, self.target) > 0
 
     # ask
 
@@ -326,5 +324,5 @@ class Worker:
         ended = {
             t._trial_id for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()
         }
-        there = slots.count_slots(self.context.storage, self.study._study_id)
-        self.checkpoints.tidy(ended, half_written=not there.running)
+        running = slots.count_running(self.context.storage, self.study._study_id)
+        self.checkpoints.tidy(ended, half_written=not running)

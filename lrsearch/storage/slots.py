@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,15 +67,6 @@ _NEW = SLOTS.insert().values(
 
 
 @dataclass(frozen=True)
-class SlotCounts:
-    """Slots of a study: finished (trials in a final state), running, and waiting for a worker."""
-
-    finished: int
-    running: int
-    waiting: int
-
-
-@dataclass(frozen=True)
 class Begun:
     """A slot that a worker has claimed at least once.
 
@@ -116,7 +106,7 @@ def claim_some(
         stale_seconds: See above.
 
     Returns:
-        Nothing if there is nothing to do now; others may still be running (`count_slots`).
+        Nothing if there is nothing to do now; others may still be running (`count_running`).
     """
 
     taken: list[Claim] = []
@@ -273,24 +263,14 @@ def _epochs(storage: Storage, where: ColumnElement[bool]) -> dict[tuple[int, int
     return {(row.study_id, row.slot): row.epoch for row in rows}
 
 
-def count_slots(storage: Storage, study_id: int, target: int | None = None) -> SlotCounts:
-    """How many slots of a study (or those below ``target``) are finished, running and waiting."""
-
-    def work(connection: Connection) -> SlotCounts:
-        counted = select(SLOTS.c.finished, SLOTS.c.owner.is_(None), func.count()).where(
-            SLOTS.c.study_id == study_id
-        )
-        if target is not None:
-            counted = counted.where(SLOTS.c.slot < target)
-        rows = connection.execute(
-            counted.group_by(SLOTS.c.finished, SLOTS.c.owner.is_(None))
-        ).all()
-        counts = Counter[str]()
-        for finished, free, count in rows:
-            counts["finished" if finished else "waiting" if free else "running"] += count
-        return SlotCounts(counts["finished"], counts["running"], counts["waiting"])
-
-    return storage.transact(work, read=True)
+def count_running(storage: Storage, study_id: int, target: int | None = None) -> int:
+    """How many slots of a study (or of those below ``target``) a worker has now."""
+    counted = select(func.count()).where(
+        SLOTS.c.study_id == study_id, SLOTS.c.finished == 0, SLOTS.c.owner.is_not(None)
+    )
+    if target is not None:
+        counted = counted.where(SLOTS.c.slot < target)
+    return storage.transact(lambda connection: connection.scalar(counted) or 0, read=True)
 
 
 def begun(connection: Connection, study_id: int, keys: Sequence[str]) -> list[Begun]:
