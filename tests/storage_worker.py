@@ -130,7 +130,7 @@ def work(storage: Storage, name: str, target: int, pause: float = 0.0, stops: bo
             fill_trial(storage, trial_id, {"x": 1.0 / (1 + claim.slot)}, slot=claim.slot)
         x = 1.0 / (1 + claim.slot)
         lost = False
-        for epoch in range(claim.epoch + 1, EPOCHS + 1):
+        for epoch in range(max(trial.intermediate_values, default=0) + 1, EPOCHS + 1):
             time.sleep(pause)
             lost = bool(
                 history.record_epochs(storage, [(trial_id, result(x, epoch))], owner=owner)

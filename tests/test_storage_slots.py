@@ -32,7 +32,8 @@ from lrsearch.storage import (
     slots,
     trials,
 )
-from lrsearch.storage.owners import beat, is_dead
+from lrsearch.storage.history import beat_in
+from lrsearch.storage.owners import is_dead
 from lrsearch.storage.schema import HISTORY, SLOTS, metadata, server_now
 from lrsearch.storage.slot_rows import Ending
 from lrsearch.storage.study_attributes import set_once
@@ -75,6 +76,9 @@ class Place:
         """Seconds since the last beat of the only trial."""
         with self.storage.engine.connect() as connection:
             return float(connection.execute(select(server_now() - SLOTS.c.beat)).scalar_one())
+
+    def beat(self, owner: str) -> set[int]:
+        return self.storage.transact(lambda connection: beat_in(connection, owner))
 
     def state(self, trial_id: int) -> TrialState:
         return self.storage.get_trial(trial_id).state
@@ -256,11 +260,11 @@ def test_released_trials_wait_and_go_on_with_number_parameters_and_history(place
     fill_trial(place.storage, trial_id, {"x": 0.5})
     place.record(trial_id, 1, me)
     place.record(trial_id, 2, me)
-    assert slots.release(place.storage, me) == [trial_id]
+    slots.release(place.storage, me)
     assert place.state(trial_id) == TrialState.WAITING
     assert place.progress() == (0, 0, 1)
     again = place.claim(other)
-    assert again == slots.Claim(place.id, claim.slot, other, trial_id, epoch=2, attempts=0)
+    assert again == slots.Claim(place.id, claim.slot, other, trial_id, attempts=0)
     assert place.state(trial_id) == TrialState.RUNNING
     assert place.storage.get_trial(trial_id).params == {"x": 0.5}
     assert place.record(trial_id, 3, me) == {trial_id}
@@ -275,7 +279,8 @@ def test_release_leaves_others_and_finished_trials_alone(place: Place) -> None:
     place.finish(finished, me)
     _, running = place.begin(other)
     _, mine = place.begin(me)
-    assert slots.release(place.storage, me) == [mine]
+    slots.release(place.storage, me)
+    assert place.state(mine) == TrialState.WAITING
     assert place.state(finished) == TrialState.COMPLETE
     assert place.state(running) == TrialState.RUNNING
     assert place.record(running, 1, other) == set()
@@ -299,7 +304,7 @@ def test_a_silent_worker_is_replaced_and_may_not_write_any_more(place: Place) ->
     claim, trial_id = place.begin(silent)
     place.silence(61)
     again = place.claim(other, stale_seconds=60)
-    assert again == slots.Claim(place.id, claim.slot, other, trial_id, epoch=0, attempts=1)
+    assert again == slots.Claim(place.id, claim.slot, other, trial_id, attempts=1)
     assert place.record(trial_id, 1, silent) == {trial_id}
     assert not place.finish(trial_id, silent, 9.0)
     assert len(history.load_history(place.storage, place.id)) == 0
@@ -312,7 +317,7 @@ def test_a_beating_worker_is_left_alone(place: Place) -> None:
     slow, other = new_owner(), new_owner()
     _, trial_id = place.begin(slow, target=1)
     place.silence(61)
-    assert beat(place.storage, slow) == {trial_id}
+    assert place.beat(slow) == {trial_id}
     assert place.claim(other, target=1, stale_seconds=60) is None
     place.silence(61)
     assert place.record(trial_id, 1, slow) == set()
@@ -327,7 +332,7 @@ def test_the_clock_of_the_worker_does_not_matter(
     for shift in (-1e6, 1e6):
         monkeypatch.setattr(time, "time", lambda shift=shift: 1.7e9 + shift)
         assert place.claim(other, target=1, stale_seconds=60) is None
-        beat(place.storage, me)
+        place.beat(me)
     assert -1 < place.age() < 60
 
 

@@ -199,8 +199,8 @@ def curves_title(
     return ", ".join([family, *rate, *fixed, *([f"warmup {warmup}"] if warmup else [])])
 
 
-def write_curves(lines: Sequence[Line], path: Path, *, title: str = "", log: bool = False) -> Path:
-    """Draw the lines into one file: HTML that needs no network, SVG or PNG; returns ``path``.
+def write_curves(lines: Sequence[Line], path: Path, *, title: str = "", log: bool = False) -> None:
+    """Draw the lines into one file: HTML that needs no network, SVG or PNG.
 
     Args:
         lines: Of :func:`curve_lines` or :func:`saved_lines`.
@@ -216,7 +216,7 @@ def write_curves(lines: Sequence[Line], path: Path, *, title: str = "", log: boo
     figure = curves_figure(lines, title, log)
     if path.suffix in (".svg", ".png"):
         write_pictures([figure], [path], width=800)
-        return path
+        return
     page: str = figure.to_html(
         include_plotlyjs=True,
         config={"responsive": True, "displaylogo": False, "showSendToCloud": False},
@@ -227,4 +227,3 @@ def write_curves(lines: Sequence[Line], path: Path, *, title: str = "", log: boo
         "<style>:root{color-scheme:light dark}body{margin:1.5vh 1vw}</style>"
     )
     write_text(path, page.replace("<head>", f"<head>{style}", 1))
-    return path

@@ -41,7 +41,6 @@ class Resident:
     """A trial that is being trained by this worker."""
 
     trial: FrozenTrial
-    schedule: Schedule
     started: float
     saved: float
     alone: bool
@@ -164,7 +163,7 @@ class Worker:
         try:
             schedule = Schedule.from_dict(trial.user_attrs["schedule"])
             self.runner.add(key, schedule, state)
-            self.residents[key] = Resident(trial, schedule, now, now, alone)
+            self.residents[key] = Resident(trial, now, now, alone)
         except Exception as error:  # noqa: BLE001 - a user's family or model may raise anything
             self._fail(key, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
@@ -104,17 +105,6 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
-            try:
-                beat(self._storage, self._owner)
-            except LrsearchError:
-                # The worker's own next call says what is wrong, where a person sees it.
-                continue
-
-
-def beat(storage: Storage, owner: str) -> set[int]:
-    """Say that ``owner`` is alive.
-
-    Returns:
-        The trials it owns; one that is missing was taken over and must not be trained on.
-    """
-    return storage.transact(lambda connection: beat_in(connection, owner))
+            # What is wrong the worker's own next call says, where a person sees it.
+            with contextlib.suppress(LrsearchError):
+                self._storage.transact(lambda connection: beat_in(connection, self._owner))

@@ -39,7 +39,6 @@ class Claim:
         slot: Its number, from 0 to the target - 1.
         owner: Whose it is.
         trial_id: The trial to go on with; None: make a new one.
-        epoch: Epochs of it that are recorded.
         attempts: Workers that died over it since its last finished epoch.
         others: Whether other workers had slots of the study when it was claimed.
     """
@@ -48,7 +47,6 @@ class Claim:
     slot: int
     owner: str
     trial_id: int | None = None
-    epoch: int = 0
     attempts: int = 0
     others: bool = field(default=False, compare=False)
 

@@ -142,7 +142,7 @@ def _take(connection: Connection, orphan: Row[Any], owner: str, others: bool) ->
     if orphan.trial_id is not None:
         set_trial_state(connection, orphan.trial_id, TrialState.WAITING, TrialState.RUNNING)
     place = orphan.study_id, orphan.slot, owner
-    return Claim(*place, orphan.trial_id, orphan.epoch, orphan.attempts, others)
+    return Claim(*place, orphan.trial_id, orphan.attempts, others)
 
 
 def sweep(storage: Storage, study_id: int) -> None:
@@ -208,21 +208,17 @@ def _free(
     end_trials(connection, [(row, Ending(row.trial_id, TrialState.FAIL, None, attrs))])
 
 
-def release(storage: Storage, owner: str, *, error: str | None = None) -> list[int]:
+def release(storage: Storage, owner: str, *, error: str | None = None) -> None:
     """Hand back all that ``owner`` runs, for any worker to go on with.
 
     Args:
         storage: From `open_storage`.
         owner: Whose slots.
         error: Why it died, if it did: counts as a death over each of its trials.
-
-    Returns:
-        The trials handed back, or given up after too many deaths.
     """
-
     why = None if error is None else printable(error)[:2000]  # PostgreSQL takes no NUL in a text
 
-    def work(connection: Connection) -> list[int]:
+    def work(connection: Connection) -> None:
         mine = (SLOTS.c.owner == owner, SLOTS.c.finished == 0)
         rows = connection.execute(
             select(SLOTS).where(*mine).order_by(SLOTS.c.slot).with_for_update()
@@ -235,9 +231,8 @@ def release(storage: Storage, owner: str, *, error: str | None = None) -> list[i
             update_slot(connection, row, owner=None)
             if row.trial_id is not None:
                 set_trial_state(connection, row.trial_id, TrialState.RUNNING, TrialState.WAITING)
-        return [row.trial_id for row in rows if row.trial_id is not None]
 
-    return storage.transact(work)
+    storage.transact(work)
 
 
 def reached(storage: Storage) -> dict[tuple[int, int], int]:
