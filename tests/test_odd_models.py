@@ -689,11 +689,10 @@ class Counting(nn.Module):
         return out - self.mean if self.begun and self.mean is not None else out
 
 
-def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_the_next_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: model)
-    task, schedule = vectors(Counting), Schedule("ConstantLR", 0.05, 4)
+def interrupted(
+    task: Task, schedule: Schedule, path: Path
+) -> tuple[SingleRunner, list[EpochResult]]:
+    """Four epochs of trial 0; another runner goes on from the second, and has the same."""
 
     def single() -> SingleRunner:  # a compiled model is made once, for all trials
         options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
@@ -702,10 +701,20 @@ def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_t
     one, other = single(), single()
     one.add(0, schedule)
     results = [one.epoch()[0] for _ in range(2)]
-    save(tmp_path / "trial.pt", one.state(0))
+    save(path, one.state(0))
     results += [one.epoch()[0] for _ in range(2)]
-    other.add(0, schedule, load(tmp_path / "trial.pt"))
+    other.add(0, schedule, load(path))
     assert [losses(other.epoch()[0]) for _ in range(2)] == [*map(losses, results[2:])]
+    return one, results
+
+
+def test_what_a_model_counts_goes_on_with_a_state_and_into_the_test_and_not_to_the_next_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    task, schedule = vectors(Counting), Schedule("ConstantLR", 0.05, 4)
+
+    one, results = interrupted(task, schedule, tmp_path / "trial.pt")
     loss, _ = evaluate(task, one.weights(0), task.validation, device=CPU, unsaved=one.unsaved(0))
     assert loss == pytest.approx(results[-1].val_loss, rel=1e-5)
     one.remove(0)
@@ -795,17 +804,7 @@ def test_what_a_model_remembers_of_the_last_batch_goes_on_with_a_state(
     monkeypatch.setattr(torch, "compile", lambda model: model)
     task, schedule = vectors(model), Schedule("ConstantLR", 0.05, 4)
 
-    def single() -> SingleRunner:  # a compiled model is made once, for all trials
-        options: Any = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
-        return SingleRunner(task, **options, compile=True)
-
-    one, other = single(), single()
-    one.add(0, schedule)
-    results = [one.epoch()[0] for _ in range(2)]
-    save(tmp_path / "trial.pt", one.state(0))
-    results += [one.epoch()[0] for _ in range(2)]
-    other.add(0, schedule, load(tmp_path / "trial.pt"))
-    assert [losses(other.epoch()[0]) for _ in range(2)] == [*map(losses, results[2:])]
+    one, results = interrupted(task, schedule, tmp_path / "trial.pt")
     one.remove(0)
     one.add(0, schedule)
     assert losses(one.epoch()[0]) == losses(results[0])
