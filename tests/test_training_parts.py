@@ -318,6 +318,28 @@ def test_the_average_follows_the_formula_with_buffers_of_batch_norm() -> None:
     assert [horizon(t, 4) for t in (1, 5, 20, 1000)] == [1, 1, 4, 8]
 
 
+def test_the_average_leaves_a_part_that_it_shares_with_the_model_as_it_is() -> None:
+    fixed = nn.Linear(2, 2)
+    models = [nn.Sequential(fixed, nn.Linear(2, 1)) for _ in range(2)]
+    average = WeightAverage(models[0], 1, models[1])
+    average.update(1)
+    assert [p.requires_grad for p in models[0].parameters()] == [True] * 4
+    assert [p.requires_grad for p in average.current().parameters()] == [True] * 2 + [False] * 2
+
+
+def test_a_mask_of_infinities_is_the_same_in_the_average() -> None:
+    mask = torch.tensor([0.0, -torch.inf])
+    for shared in (False, True):
+        models = [nn.Linear(2, 1) for _ in range(2)]
+        for model in models:
+            model.register_buffer("mask", mask if shared else mask.clone())
+        average = WeightAverage(models[0], 1, models[1])
+        for step in (1, 2):
+            average.update(step)
+            torch.testing.assert_close(average.current().mask, mask)
+        torch.testing.assert_close(models[0].mask, torch.tensor([0.0, -torch.inf]))
+
+
 def test_the_average_survives_a_model_that_replaces_its_buffer() -> None:
     class Counter(nn.Module):
         def __init__(self) -> None:

@@ -45,9 +45,11 @@ class WeightAverage:
         self, model: nn.Module, steps_per_epoch: int, twin: nn.Module | None = None
     ) -> None:
         self.source = model
-        self.model = (copied(model) if twin is None else twin).requires_grad_(False).eval()
+        self.model = (copied(model) if twin is None else twin).eval()
+        trained = set(map(id, model.parameters()))  # both may have a part that does not learn
         for parameter in self.model.parameters():
-            parameter.grad = None
+            if id(parameter) not in trained:
+                parameter.requires_grad_(False).grad = None
         self.steps_per_epoch = steps_per_epoch
         self._replaces = True  # whether it did so at the last step
         self.refresh()
@@ -55,11 +57,13 @@ class WeightAverage:
     def refresh(self) -> None:
         """Look up the tensors again, for models that replace one now and then."""
         self._pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._statistics: list[tuple[Tensor, Tensor]] = []
         self._others: list[tuple[Tensor, Tensor]] = []
         self._followed = tensors_of(self.source)
         self._shapes = [t.shape for t in self._followed]
         averages = tensors_of(self.model)
-        if len([*self.model.parameters()]) != len([*self.source.parameters()]):
+        trained = len([*self.source.parameters()])
+        if len([*self.model.parameters()]) != trained:
             raise LrsearchError(
                 "the model has other parameters now than when it was made, which the optimizer "
                 "does not know; make all of them in __init__"
@@ -67,11 +71,15 @@ class WeightAverage:
         if [t.shape for t in averages] != self._shapes:
             match_buffers(self.model, self.source)
             averages = tensors_of(self.model)
-        for mine, theirs in zip(averages, self._followed, strict=True):
+        for i, (mine, theirs) in enumerate(zip(averages, self._followed, strict=True)):
+            if mine is theirs:
+                continue
             real = mine.is_floating_point() or mine.is_complex()
             if real and mine.layout is torch.strided:
                 self._pairs[0].append(mine.detach())
                 self._pairs[1].append(theirs.detach())
+                if i >= trained:
+                    self._statistics.append((mine, theirs))
             else:
                 self._others.append((mine, theirs))
 
@@ -90,4 +98,6 @@ class WeightAverage:
         """The averaged model, in evaluation mode."""
         for mine, theirs in self._others:
             mine.copy_(theirs)
+        for mine, theirs in self._statistics:  # an infinity, as in a mask, has no average
+            mine.copy_(torch.where(theirs.isfinite(), mine, theirs))
         return self.model
