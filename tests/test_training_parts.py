@@ -464,6 +464,18 @@ class OwnRate(BothSaved):
             inner.step()
 
 
+class Slow(torch.optim.Optimizer):
+    """Has its groups from one inside, which loading a state parts from it."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        self.inner = torch.optim.SGD(params, lr, momentum=0.9)
+        super().__init__(self.inner.param_groups, {"lr": lr})
+        self.param_groups = self.inner.param_groups
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+
+
 class Wrapper(torch.optim.SGD):
     """Has no state of torch's."""
 
@@ -495,6 +507,7 @@ def test_an_own_optimizer_may_take_matrices_alone_or_have_others_inside(kind: ty
             Both,
             "goes on otherwise when its state is saved and loaded, .*: let state_dict and load",
         ),
+        (Slow, "goes on otherwise when its state is saved and loaded"),
         (
             OwnRate,
             r"steps as far at another rate: let its step use group\['lr'\] of its param_gro",

@@ -53,16 +53,16 @@ def check_own(name: str, make: Any, device: torch.device | None) -> None:
         for seed in range(STEPS):
             for optimizer in (one, other, slow):
                 _step(optimizer, seed)
-        if all(map(torch.equal, _values(other), _values(slow))):
-            raise UsageError(
-                f"optimizer {name} steps as far at another rate: let its step use group['lr'] of "
-                "its param_groups, which is what a schedule sets"
-            )
         if not all(map(torch.allclose, _values(one), _values(other))):
             raise UsageError(
                 f"optimizer {name} goes on otherwise when its state is saved and loaded, as after "
                 "an interruption: let state_dict and load_state_dict hold all that it keeps, such "
                 "as slow weights or an optimizer inside it"
+            )
+        if all(map(torch.equal, _values(other), _values(slow))):
+            raise UsageError(
+                f"optimizer {name} steps as far at another rate: let its step use group['lr'] of "
+                "its param_groups, which is what a schedule sets"
             )
 
 
