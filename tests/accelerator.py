@@ -245,6 +245,14 @@ class There(nn.Module):
         return logits
 
 
+LOADED = nn.Linear(6, 6).requires_grad_(False)
+
+
+def on_top() -> nn.Sequential:
+    """A head on a network that all models have, as one that was loaded before."""
+    return nn.Sequential(LOADED, nn.Linear(6, 3))
+
+
 class Centre(nn.Module):
     """A transform with a tensor of its own."""
 
@@ -455,7 +463,7 @@ def main() -> None:
                 "device": train(case, device, file),
             }
         found["commands"] = commands(folder)
-        tasks = {model.__name__: vectors(model) for model in (dense, Forgetful, There)}
+        tasks = {model.__name__: vectors(model) for model in (dense, Forgetful, There, on_top)}
         tasks["data"] = there(tasks["dense"], device)
         found["check"] = {name: checked(task, device) for name, task in tasks.items()}
     json.dump(found, sys.stdout)

@@ -71,6 +71,10 @@ def test_model_or_data_that_are_on_the_device_alone_are_taken(
     assert trained["check"][name] == "nothing"
 
 
+def test_a_part_that_all_models_have_stays_on_the_device(trained: dict[str, Any]) -> None:
+    assert trained["check"]["on_top"] == "nothing"
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_device_refuses_what_a_gpu_refuses(mistake: str, trained: dict[str, Any]) -> None:
     assert trained["refusals"][mistake] != "nothing"

@@ -425,6 +425,17 @@ class Noise(nn.Linear):
         return super().forward(x) + DRAWS.normal()
 
 
+class OwnNoise(nn.Linear):
+    """Draws by a generator of its own that nobody has seeded."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.draws = np.random.default_rng()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.draws.normal()
+
+
 class Teacher(nn.Linear):
     """Has one that follows it in a list, so that no optimizer sees it."""
 
@@ -1003,6 +1014,10 @@ def test_lists_and_arrays_become_tensors(x: Any, y: Any) -> None:
     assert isinstance(task.train, Split)
     torch.testing.assert_close((task.train.x, task.train.y), (X, Y))
     check(task)
+
+
+def test_a_generator_that_a_model_keeps_needs_no_seed() -> None:
+    check(as_task({**GOOD, "model": OwnNoise}, "t"))
 
 
 def test_data_that_require_gradients_are_taken_without() -> None:

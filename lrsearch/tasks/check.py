@@ -28,7 +28,7 @@ from lrsearch.tasks.check_loss import (
 from lrsearch.tasks.check_model import Twin, alike, detached, made, same
 from lrsearch.tasks.mistakes import CPU, call, here_or_there, shape, wrong
 from lrsearch.tasks.optimizers import without_compiler
-from lrsearch.tasks.passes import begin, seeded
+from lrsearch.tasks.passes import begin, generators, seeded, set_generators
 from lrsearch.tasks.task import Data, Split, Task, on_device
 
 
@@ -54,13 +54,14 @@ def check(task: Task, device: torch.device = CPU) -> None:
     before = versions(targets)
     with seeded(0):
         model = made(task, device)
-        twin = Twin(task, model)
+        twin = Twin(task, model, device)
         check_functions(task)
         x, y = _batch(task, task.train, "train", device)
         _check_groups(task, model)
         check_targets(task, y)
         twin.takes(x)
         with seeded(0):
+            set_generators(generators(model.modules()), 0)
             outputs = _outputs(task, model, x, task.train, "train")
         twin.sees(outputs)
         loss = _scalar(task, "loss", task.loss, outputs, y, _culprit("train", x=x, y=y))

@@ -12,12 +12,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from lrsearch.tasks.batch import as_float, like, parts_of
 from lrsearch.tasks.check_loss import versions
-from lrsearch.tasks.mistakes import CPU, call, wrong
-from lrsearch.tasks.passes import seeded
+from lrsearch.tasks.mistakes import call, wrong
+from lrsearch.tasks.passes import generators, seeded, set_generators
 from lrsearch.tasks.task import Task
 
 
-def made(task: Task, device: torch.device | None) -> nn.Module:
+def made(task: Task, device: torch.device) -> nn.Module:
     """A model as every trial begins with it, on the device, in training mode."""
     with seeded(0):
         model: Any = call(task, "making the model", task.model)
@@ -38,7 +38,7 @@ def made(task: Task, device: torch.device | None) -> nn.Module:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise wrong(task, f"the model {name} has no trainable parameters")
-    return model.to(device or CPU).train()
+    return model.to(device).train()
 
 
 class Twin:
@@ -47,19 +47,20 @@ class Twin:
     Args:
         task: The task.
         model: The first one, before it has run.
+        device: Where it is. The second is made there, too: what both have would move with it.
 
     Raises:
         LrsearchError: They begin with other weights.
     """
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
+    def __init__(self, task: Task, model: nn.Module, device: torch.device) -> None:
         self._task = task
         self._kind = type(model).__name__
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._twin = made(task, None)
+        self._twin = made(task, device)
         weights = self._twin.state_dict()
         for name, value in model.state_dict().items():
-            if isinstance(value, Tensor) and not same(value.cpu(), weights.get(name)):
+            if isinstance(value, Tensor) and not same(value, weights.get(name)):
                 raise wrong(
                     task,
                     f"two models of {self._kind} begin with other numbers ({name}) under the same "
@@ -90,6 +91,7 @@ class Twin:
         if self._given is None:
             return
         with seeded(0):
+            set_generators(generators(self._twin.modules()), 0)
             again = call(self._task, f"a second {self._kind}", self._twin, self._given)
         if not alike(self._outputs, as_float(again)):
             raise wrong(
