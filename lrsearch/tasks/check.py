@@ -73,8 +73,7 @@ def check(task: Task, device: torch.device = CPU) -> None:
             )
         call(task, "the backward pass", loss.backward)
         twin.after_step(model)
-        if device.type == "cpu":
-            twin.runs()
+        twin.runs()
         check_labels(task, outputs)
         _check_last(task, model, x)
         _evaluate(task, model, task.validation, "validation", device)

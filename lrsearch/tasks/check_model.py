@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -54,7 +55,7 @@ class Twin:
     """
 
     def __init__(self, task: Task, model: nn.Module, device: torch.device) -> None:
-        self._task = task
+        self._task, self._device = task, device
         self._kind = type(model).__name__
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._twin = made(task, device)
@@ -72,15 +73,19 @@ class Twin:
         self._hidden = _hidden(model)
 
     def takes(self, x: Any) -> None:
-        """Remember what the first model is given, which it may change."""
-        try:
-            self._given = copy.deepcopy(x)
-        except Exception:  # noqa: BLE001 - the user's objects may raise anything
-            self._given = None
+        """Remember what the first model is given, which it may change; on the CPU alone.
+
+        Elsewhere rounding may differ from run to run, and memory is scarce.
+        """
+        self._given = None
+        if self._device.type == "cpu":
+            with contextlib.suppress(Exception):  # the user's objects may raise anything
+                self._given = copy.deepcopy(x)
 
     def sees(self, outputs: Any) -> None:
         """Remember what it gives, which a loss may change."""
-        self._outputs = detached(outputs)
+        if self._given is not None:
+            self._outputs = detached(outputs)
 
     def runs(self) -> None:
         """Run the second model on the same, under the same seed.
