@@ -820,6 +820,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"validation_loss": Counting()},
         "the validation_loss gives another value when it is called again",
     ),
+    "a metric that begins with a whole number": (
+        {"metric": lambda outputs, y, seen=[]: seen.append(0.5) or sum(seen[1:])},
+        "the metric gives another value when it is called again with the same outputs",
+    ),
     "a metric that counts on": (
         {"metric": Share()},
         "the metric gives another value when it is called again with the same outputs: what it "
@@ -1060,6 +1064,21 @@ def test_a_metric_that_keeps_a_state_is_reset_before_each_call() -> None:
         model = task.model()
         model.load_state_dict(runner.weights(0))
         assert found == pytest.approx(float((model(X).argmax(1) == Y).float().mean()))
+
+
+def test_a_batch_may_be_a_list_of_the_users_own() -> None:
+    class Pair(list[Any]):
+        def __init__(self, x: Any, y: Any) -> None:
+            super().__init__([x, y])
+
+    class Batches:
+        def __len__(self) -> int:
+            return 1
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([Pair(X, Y)])
+
+    check(as_task({**GOOD, "train": Batches()}, "t"))
 
 
 def test_trials_may_share_what_is_fixed() -> None:

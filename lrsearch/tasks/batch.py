@@ -92,12 +92,13 @@ def parts_of(value: Any) -> list[Any]:
 
 def like(value: Any, parts: list[Any]) -> Any:
     """A tuple, list, dict or dataclass of the same kind with other parts; anything else itself."""
-    if isinstance(value, dict):
+    if isinstance(value, (list, dict)):  # one of the user's own may be made of something else
         made = copy.copy(value)
-        for key, part in zip(value, parts, strict=True):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key, part in zip(keys, parts, strict=True):
             made[key] = part
         return made
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if not (names := fields_of(value)):
         return value

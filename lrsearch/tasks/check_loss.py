@@ -39,9 +39,8 @@ def called(task: Task, name: str, function: Callable[..., Any], outputs: Any, y:
     random.setstate(drawn[1])
     np.random.set_state(drawn[2])
     again = call(task, what, function, outputs, y)
-    if not torch.allclose(
-        torch.as_tensor(again), torch.as_tensor(value), rtol=0, atol=0, equal_nan=True
-    ):
+    new, old = (torch.as_tensor(found, dtype=torch.float64) for found in (again, value))
+    if not torch.allclose(new, old, rtol=0, atol=0, equal_nan=True):
         after = (
             ", and through validation; keep it in the model, which each trial has anew"
             if is_loss
