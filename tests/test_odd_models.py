@@ -130,6 +130,10 @@ def test_padding_that_torch_stacks_wrongly_is_not_fused() -> None:
         assert found is not None and "padding_idx that torch stacks wrongly" in found  # noqa: PT018
 
 
+def test_an_embedding_of_sparse_gradients_is_not_fused_as_optimizers_may_refuse_them() -> None:
+    assert why_not_fused(vectors(lambda: Words(sparse=True)), "AdamW") is not None
+
+
 @pytest.mark.parametrize("model", [lambda: mlp(6, 8, 3), lambda: mlp(6, 8, 3, activation=nn.GELU)])
 def test_a_class_that_the_loss_ignores_is_ignored(model: Callable[[], nn.Module]) -> None:
     check(vectors(model, loss=nn.CrossEntropyLoss(ignore_index=0)), mixed())

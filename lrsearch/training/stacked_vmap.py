@@ -204,7 +204,7 @@ def paddings_fixed(model: nn.Module) -> None:
     for module in model.modules():
         if not isinstance(module, nn.Embedding) or module.padding_idx is None:
             continue
-        if type(module) is nn.Embedding and module.max_norm is None:
+        if type(module) is nn.Embedding and module.max_norm is None and not module.sparse:
             forward = partial(_padded, module, module.padding_idx)
             module.forward = forward  # type: ignore[method-assign]
 
