@@ -164,7 +164,8 @@ def _batch(task: Task, data: Data, part: str, device: torch.device) -> tuple[Any
                 f"{part} gives other numbers when it is gone through again with the same seed, so "
                 "trials would differ by more than the schedule; draw with the functions of torch, "
                 "numpy or random, or by a generator that is an attribute of the Dataset or its "
-                "transform; change no stored sample in place; and count epochs by set_epoch",
+                "transform; change no stored sample in place; and count epochs by set_epoch; or "
+                "keep your own loop and use lrsearch.suggest",
             )
         x, y = batch
     x, y = to_device((x, y), device)
