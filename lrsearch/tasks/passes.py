@@ -24,18 +24,30 @@ _INSIDE = (
 
 
 @contextmanager
+def host_seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch's CPU, numpy and Python from ``seed``.
+
+    The caller's come back after, so that a program's own draws go on as if nothing had been.
+    ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch, numpy and Python from ``seed``; the caller's come back after."""
-    others = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    """As :func:`host_seeded`, and what is made or drawn on any device; that is not taken back."""
+    with host_seeded(seed):
         torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(others[0])
-            np.random.set_state(others[1])
+        yield
 
 
 def begin(data: Any, seed: int, epoch: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import random
 import re
 import sys
 import warnings
@@ -15,12 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lrsearch.errors import UsageError, unknown
 from lrsearch.tasks.batch import as_float, to_device
+from lrsearch.tasks.passes import host_seeded
 from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -249,32 +248,19 @@ def random_numbers_kept(device: torch.device) -> AbstractContextManager[Any]:
 
 @contextmanager
 def random_seed(device: torch.device, seed: int) -> Iterator[None]:
-    """Random numbers of torch (CPU and ``device``), numpy and Python from ``seed``.
-
-    The caller's come back after, so that a program's own draws go on as if nothing had been.
-    ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
-    """
-    others = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    before = torch.get_rng_state()
+    """As :func:`~lrsearch.tasks.passes.host_seeded`, and those of ``device``, likewise."""
     on_device = None
     if device.type == "cuda":
         on_device = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        on_device = torch.mps.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
     elif device.type == "mps":
+        on_device = torch.mps.get_rng_state()
         torch.mps.manual_seed(seed)
     try:
-        yield
+        with host_seeded(seed):
+            yield
     finally:
-        random.setstate(others[0])
-        np.random.set_state(others[1])
-        torch.set_rng_state(before)
         if on_device is not None and device.type == "cuda":
             torch.cuda.set_rng_state(on_device, device)
         elif on_device is not None:
