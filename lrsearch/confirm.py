@@ -40,6 +40,7 @@ from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt
 from lrsearch.search.plan import Plan, make_plan
 from lrsearch.search.study import changed, stored_config
+from lrsearch.search.workers import resting
 from lrsearch.settings import SETTINGS
 from lrsearch.values import MOST_SEEDS
 
@@ -126,7 +127,9 @@ def confirm(
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):
             note(line)
-        train_confirmation(plan, again, Context(storage, interrupt, note, task=task))
+        context = Context(storage, interrupt, note, task=task)
+        with resting(context):
+            train_confirmation(plan, again, context)
     confirmed = read_confirmed(study)
     if confirmed is None:
         raise LrsearchError(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,10 @@ from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupt, Interrupted
 from lrsearch.search.make import make_crew
 from lrsearch.search.plan import make_plan
-from lrsearch.search.worker_process import _leave_with
-from lrsearch.search.workers import MAX_DEATHS, Crew, spread
+from lrsearch.search.raise_finalists import raise_finalists
+from lrsearch.search.run import run
+from lrsearch.search.worker_process import Orders
+from lrsearch.search.workers import MAX_DEATHS, Crew, LocalLauncher, spread
 from lrsearch.storage import new_owner, open_storage, slots
 from tests.bench import Bench, FakeRunner
 from tests.crash_runs import (
@@ -215,16 +218,44 @@ def test_a_death_is_told_in_words(code: int, log: str, words: str) -> None:
 def test_a_worker_whose_starter_is_gone_gets_a_signal_that_it_can_handle(
     system: str, calls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where it is gone before the order is read."""
     called: list[str] = []
-    end, other = os.pipe()
-    os.close(other)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", system)
         patch.setattr(os, "kill", lambda pid, number: called.append("os.kill"))
         patch.setattr(signal, "raise_signal", lambda number: called.append("raise_signal"))
-        _leave_with(end)
+        end, other = os.pipe()
+        os.write(other, b'{"a": 1}\n')
+        os.close(other)
+        orders = Orders(end)
+        wait_for(lambda: bool(called), 10)
+        assert orders.next(Interrupt()) == {"a": 1}
+        assert orders.next(Interrupt()) is None
     os.close(end)
     assert called == [calls]
+
+
+def test_a_worker_takes_one_order_after_another_and_then_leaves() -> None:
+    end, other = os.pipe()
+    orders = Orders(end)
+    for number in (1, 2):
+        os.write(other, b'{"a": %d}\n' % number)
+        assert orders.next(Interrupt()) == {"a": number}
+        orders.done()
+    os.close(other)
+    assert orders.next(Interrupt()) is None, "and no signal has ended this process"
+    os.close(end)
+
+
+def test_a_worker_that_rests_leaves_when_it_is_told_to() -> None:
+    end, other = os.pipe()
+    interrupt = Interrupt()
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    with interrupt.listening():
+        timer.start()
+        with pytest.raises(Interrupted):
+            Orders(end).next(interrupt)
+    os.close(other)
 
 
 class Ended:
@@ -286,6 +317,39 @@ def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(
     context = Context(Bench(tmp_path).storage, Interrupt(), print)
     assert make_crew(there, context) is not None
     assert emptied == [True]
+
+
+# one order after another
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_workers_of_a_search_train_its_finalists_too(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are started once; one that died while it rested is replaced."""
+    started: list[LocalChild] = []
+    start, raised = LocalLauncher.start, raise_finalists
+
+    def start_and_keep(self: LocalLauncher, order: dict[str, Any]) -> LocalChild:
+        started.append(start(self, order))
+        return started[-1]
+
+    def later(plan: Any, study: Any, table: Any, context: Context) -> str:
+        assert {child for _, child in context.resting} == set(started)
+        if killed:
+            started[0].kill()
+            wait_for(lambda: started[0].poll() is not None, 10)
+        return raised(plan, study, table, context)
+
+    monkeypatch.setattr(LocalLauncher, "start", start_and_keep)
+    monkeypatch.setattr("lrsearch.search.raise_finalists.raise_finalists", later)
+    settings = {"task": "digits", "trials": 12, "epochs": 3, "workers": 2, "fuse": "off"}
+    settings |= {"storage": f"sqlite:///{tmp_path}/a.db", "out": str(tmp_path), "device": "cpu"}
+    outcome = run(make({**settings, "robust": True}))
+    again = optuna.load_study(study_name="digits-confirm", storage=outcome.storage)
+    assert {trial.state for trial in again.get_trials()} == {TrialState.COMPLETE}
+    assert len(started) == 2 + killed
+    assert [child.poll() for child in started[1:]] == [0] * (1 + killed)
 
 
 # leaving

@@ -22,7 +22,7 @@ Order = dict[str, Any]
 ``confirms``, the confirmation that it trains, if any; and ``families``, the file of each schedule
 family of the user's own."""
 Words = dict[str, Any]
-"""What a worker says: ``owner``, ``note`` or ``error``."""
+"""What a worker says: ``owner``, ``note``, ``error``, or that an order is ``done``."""
 NEWS_SECONDS = 0.5
 
 
@@ -33,7 +33,7 @@ class LocalChild:
     saves and leaves.
 
     Args:
-        order: What it is told.
+        order: What it is told first.
         spare: A process that waits for it; None starts one.
     """
 
@@ -48,16 +48,20 @@ class LocalChild:
         else:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
             self._process = _start(self._log, order["threads"], order["cwd"])
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            # Not as an argument: the storage URL may hold a password.
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
+        self.tell(order)
         self._reader = threading.Thread(
             target=self._read, args=(self._process.stdout,), daemon=True
         )
         self._reader.start()
+
+    def tell(self, order: Order) -> None:
+        """Give it an order: the first, or another one when it is done."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its exit code tells
+            # Not as an argument: the storage URL may hold a password.
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
@@ -150,6 +154,10 @@ class Host:
         if code is None:
             return words, None, ""
         return words + self._child.words(), code, self._child.death(code)
+
+    def tell(self, order: Order) -> None:
+        """Give it another order."""
+        self._child.tell(order)
 
     def leave(self) -> None:
         """Ask it to save, hand back and leave."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.search.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from lrsearch.search.ray_launcher import Cluster
+    from lrsearch.search.child import LocalChild
+    from lrsearch.search.ray_launcher import Cluster, RayChild
     from lrsearch.storage.engine import Storage
 
 
@@ -25,6 +26,7 @@ class Context:
         cluster: Where the workers run; None: here.
         task: The task, where it is a Python object.
         deadline: ``time.monotonic()`` after which no new trial starts, if any.
+        resting: Workers that have done an order and wait for another, each with its device.
     """
 
     storage: Storage
@@ -33,6 +35,7 @@ class Context:
     cluster: Cluster | None = None
     task: Any = None
     deadline: float | None = None
+    resting: list[tuple[str, LocalChild | RayChild]] = field(default_factory=list)
 
     def time_is_up(self) -> bool:
         """Whether no new trial may start."""

@@ -57,6 +57,10 @@ class RayChild:
         self._death = ""
         self._news = actor.news.remote()
 
+    def tell(self, order: Order) -> None:
+        """Give it another order, when it is done with the one before."""
+        self._actor.tell.remote(order)
+
     def words(self) -> list[Words]:
         """What it said since the last call."""
         self.poll()

@@ -26,6 +26,7 @@ from lrsearch.search.plan import Plan, baselines_of, make_plan, ordered, with_lr
 from lrsearch.search.progress import Progress, read_progress
 from lrsearch.search.ray_launcher import joined
 from lrsearch.search.study import load_study, open_study
+from lrsearch.search.workers import resting
 from lrsearch.storage import check_storage, open_storage
 from lrsearch.tracking import check_log
 
@@ -87,10 +88,11 @@ def run(
         interrupt.check()
         deadline = deadline_in(config.timeout)
         context = Context(storage, interrupt, display.note, cluster, task, deadline)
-        progress = _train(plan, study, context, display, spares or [])
-        if progress.best is None:
-            raise LrsearchError(_why_none(study, progress))
-        return _conclude(plan, study, context, progress)
+        with resting(context):
+            progress = _train(plan, study, context, display, spares or [])
+            if progress.best is None:
+                raise LrsearchError(_why_none(study, progress))
+            return _conclude(plan, study, context, progress)
 
 
 def _train(

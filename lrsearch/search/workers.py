@@ -2,7 +2,8 @@
 
 Every worker runs the ordinary loop (:mod:`lrsearch.search.loop`) on the same study; the database
 is all they share. The process here only has them started, on this machine or on a Ray cluster
-(:mod:`lrsearch.search.ray_launcher`), and passes on what they say.
+(:mod:`lrsearch.search.ray_launcher`), and passes on what they say. Who is done rests until the run
+has more to do, the runs of its finalists say, or ends: to start and import anew takes seconds.
 """
 
 from __future__ import annotations
@@ -159,7 +160,20 @@ class Crew:
         }
         seat.before = slots.reached(self.context.storage)
         seat.owner, seat.error, seat.since = None, None, time.monotonic()
-        seat.child = self.launcher.start(order)
+        seat.child = self._rested(seat.device)
+        if seat.child is None:
+            seat.child = self.launcher.start(order)
+        else:
+            seat.child.tell(order)
+
+    def _rested(self, device: str) -> LocalChild | RayChild | None:
+        """A worker that waits for an order, and has trained on that device before."""
+        resting = self.context.resting
+        for place, (its, child) in enumerate(resting):
+            if its == device and child.poll() is None:
+                del resting[place]
+                return child
+        return None
 
     def _listen(self, seat: Seat) -> None:
         for words in [] if seat.child is None else seat.child.words():
@@ -168,15 +182,24 @@ class Crew:
             if words.get("note", self.last_note) != self.last_note:  # many may say the same
                 self.last_note = str(words["note"])
                 self.context.note(self.last_note)
+            if "done" in words and seat.child is not None:
+                self.context.resting.append((seat.device, seat.child))
+                self._done(seat)
+
+    def _done(self, seat: Seat) -> None:
+        """A worker found nothing more to do."""
+        seat.child, seat.deaths = None, 0
+        self._call_off()
 
     def _ended(self, seat: Seat, child: LocalChild | RayChild, code: int) -> None:
         """A worker is done, gives up, or died."""
         self._listen(seat)  # its last words
+        if seat.child is None:
+            return  # it was done before
         child.leave()
         seat.child = None
         if code == 0:
-            seat.deaths = 0
-            self._call_off()
+            self._done(seat)
             return
         if seat.error is not None:
             raise LrsearchError(seat.error)
@@ -197,7 +220,7 @@ class Crew:
         self._start(seat)
 
     def _call_off(self) -> None:
-        """A worker found nothing more to do: those that wait for a place are not needed."""
+        """Those that wait for a place are not needed."""
         for seat in self.seats:
             if seat.child is not None and not seat.child.placed:
                 seat.child.kill()
@@ -223,6 +246,19 @@ class Crew:
         for seat in self.seats:
             if seat.child is not None:
                 seat.child.kill()
+
+
+@contextlib.contextmanager
+def resting(context: Context) -> Iterator[None]:
+    """Keep workers for the next order of a run; at its end they leave."""
+    try:
+        yield
+    finally:
+        for _, child in context.resting:
+            child.leave()
+        for _, child in context.resting:
+            child.wait(STOP_SECONDS)
+        context.resting.clear()
 
 
 def spread(asked: str, device: torch.device) -> list[str]:
