@@ -307,16 +307,17 @@ def test_trials_of_a_device_that_failed_go_back_to_the_queue(
     assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 4
 
 
-@pytest.mark.parametrize(("saving", "saved"), [(0.0, True), (10.0, False)])
+@pytest.mark.parametrize(("share", "saved"), [(1e9, True), (0.05, False)])
 def test_saving_takes_a_small_part_of_the_time(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, saving: float, saved: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, share: float, saved: bool
 ) -> None:
     """Where one state takes ten seconds to write, trials are not saved after each epoch."""
     monkeypatch.setattr("lrsearch.search.checkpoints.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("lrsearch.search.checkpoints.SHARE", share)
     written: list[Path] = []
     monkeypatch.setattr(checkpoint, "save", lambda path, state: written.append(path))
     worker = bench.worker(2, FakeRunner(2))
-    worker.checkpoints.seconds = saving
+    worker.checkpoints.seconds = 10.0
     worker.run()
     assert len(written) > 2 if saved else written == []
 

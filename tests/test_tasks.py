@@ -130,7 +130,6 @@ def test_written_cifar_files_come_back_as_they_are(cifar_dir: Path) -> None:
     data = np.concatenate([entry["data"] for entry in entries]).reshape(-1, 3, 32, 32)
     assert np.array_equal(split.x.numpy(), data)
     assert split.y.tolist() == [label for entry in entries for label in entry["labels"]]
-    assert split.x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_cifar_task_splits_the_training_files_and_loads_test_late(cifar_dir: Path) -> None:
@@ -140,6 +139,8 @@ def test_cifar_task_splits_the_training_files_and_loads_test_late(cifar_dir: Pat
     everything = as_set(datasets.cifar10(cifar_dir, train=True))
     assert as_set(task.train) | as_set(task.validation) == everything
     assert not as_set(task.train) & as_set(task.validation)
+    for split in (task.train, task.validation, task.test()):
+        assert split.x.is_contiguous(memory_format=torch.channels_last)
     test_file = cifar_dir / "cifar-10-batches-py" / "test_batch"
     test_file.write_bytes(b"")
     load_task("cifar10", data_dir=cifar_dir)  # nobody opens it

@@ -34,6 +34,8 @@ from lrsearch.training.runner import Runner
 
 FAILURES_IN_A_ROW = 5
 WAIT_SECONDS = 0.5
+"""Who has no trial looks so often whether one comes back to the queue; at first more often."""
+FIRST_WAIT_SECONDS = 0.02
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Worker:
         """
         self.uid = uid_of(self.context.storage, self.study._study_id)
         self.tracker_thread = TrackerThread(self.tracker, self.study, self.context.note)
+        wait = FIRST_WAIT_SECONDS
         with Heartbeat(self.context.storage, self.owner), as_torch(), self.tracker_thread:
             try:
                 while True:
@@ -98,8 +101,10 @@ class Worker:
                     self._fill()
                     if self.residents:
                         self._advance()
+                        wait = FIRST_WAIT_SECONDS
                     elif self._others_at_work():
-                        self.context.interrupt.sleep(WAIT_SECONDS)
+                        self.context.interrupt.sleep(wait)
+                        wait = min(1.2 * wait, WAIT_SECONDS)
                     else:
                         self._tidy()
                         self.tracker_thread.finish(self.context.interrupt)

@@ -40,7 +40,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def cifar10(data_dir: Path, *, train: bool) -> Split:
-    """CIFAR-10: uint8 images (n, 3, 32, 32), stored channels last, and labels (n,).
+    """CIFAR-10: uint8 images (n, 3, 32, 32) and labels (n,).
 
     Downloads it if the folder ``cifar-10-batches-py`` is not in ``data_dir``.
 
@@ -66,7 +66,7 @@ def cifar10(data_dir: Path, *, train: bool) -> Split:
         labels.append(targets)
     x = torch.from_numpy(np.concatenate(pixels)).view(-1, 3, 32, 32)
     y = torch.from_numpy(np.concatenate(labels))
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
+    return Split(x, y)
 
 
 def fashion_mnist(data_dir: Path, *, train: bool) -> Split:
