@@ -27,6 +27,7 @@ from lrsearch.export import write_robust
 from lrsearch.report.finalists import LEAST_SURE, gentler
 from lrsearch.report.raised import RAISE, arm_at, raised_losses
 from lrsearch.report.robust import (
+    Raised,
     Robust,
     bears,
     below,
@@ -35,6 +36,7 @@ from lrsearch.report.robust import (
     next_runs,
     read_raised,
     robust,
+    too_dear,
 )
 from lrsearch.report.robust_words import robust_line, robust_sentence
 from lrsearch.report.tables import TrialRow, load, load_confirmation
@@ -44,6 +46,7 @@ from lrsearch.search.confirm_worker import ConfirmWorker
 from lrsearch.search.context import Context
 from lrsearch.search.interrupt import Interrupted
 from lrsearch.search.plan import make_plan
+from lrsearch.search.raise_finalists import Run, _ahead
 from lrsearch.storage import Storage, new_owner, open_storage
 from lrsearch.storage.slots import claim_some
 from tests.test_confirm import constant, found, interrupt_after_one, search_of
@@ -373,6 +376,48 @@ def test_two_workers_find_what_one_does(in_tmp: Path) -> None:
     lrsearch.search("digits", **SEARCH, name="two", workers=2)
     two = {key: trial.value for key, trial in raised_trials("two-confirm").items()}
     assert two == pytest.approx(alone, rel=1e-5)
+
+
+def test_who_waits_makes_runs_of_the_next_round_and_those_decide_nothing(
+    storage: Storage,
+) -> None:
+    made = [found(constant(lr), loss) for lr, loss in ((0.3, 0.2), (0.1, 0.21), (0.03, 0.22))]
+    more = [found(constant(lr), 0.23) for lr in (0.01, 0.003)]
+    rest = [found(constant(0.2), 0.4)] * 20  # so that 3 runs are within a fifth, and 4 are not
+    recipe_run = found(constant(0.05), 0.3, baseline="ConstantLR")
+    table = load(search_of(storage, *made, *more, recipe_run, *rest))
+    tried = contenders(table)
+    first: list[Run] = [(trial, RAISE, 0) for trial in tried[:3]]
+    recipe = next(trial for trial in table.trials if trial.baseline)
+    plan = make_plan(make({"task": "digits", "fuse": "off", "robust": True}))
+
+    def ahead(workers: int, raised: Raised, runs: list[Run], fuse: int = 1) -> list[Run]:
+        choice = replace(plan.choice, workers=workers, fuse=fuse)
+        return _ahead(replace(plan, choice=choice), table, raised, runs, again)
+
+    again, second = None, [(trial, RAISE, 1) for trial in tried[:3]]
+    assert [ahead(workers, {}, first) for workers in (1, 3)] == [[], []]
+    assert ahead(2, {}, first) == ahead(4, {}, first) == [(recipe, 1.0, 0)]
+    assert ahead(5, {}, first) == [(recipe, 1.0, 0), second[0]]
+    assert ahead(8, {}, first) == ahead(2, {}, first, fuse=16) == [(recipe, 1.0, 0), *second]
+    bore: Raised = {trial.number: [0.3] for trial in tried[:3]}
+    assert ahead(8, bore, second) == [(recipe, 1.0, 0), (tried[0], 1.0, 0)]
+    plan = replace(plan, config=replace(plan.config, robust=None))
+    assert too_dear(table, 4)
+    assert ahead(8, {}, first) == [(recipe, 1.0, 0)]
+    plan = replace(plan, config=replace(plan.config, robust=True))
+    runs = [
+        replace(found(constant(0.1), loss), attrs={"arm": f"{arm} x {times}", "seed": seed})
+        for arm, times, loss, seed in (
+            *((f"#{trial.number}", RAISE, 2.3, 1001) for trial in tried[:3]),
+            *((f"#{trial.number}", RAISE, 0.1, 1002) for trial in tried[:3]),
+            ("ConstantLR", 1, 0.3, 1001),
+        )
+    ]
+    again = load(search_of(storage, *runs, name="digits-confirm"))
+    raised = read_raised(tried, again)
+    assert raised == {trial.number: [2.3] for trial in tried[:3]}, "none bears it: more are tried"
+    assert ahead(8, raised, [(tried[3], RAISE, 0)]) == []
 
 
 TRIED = [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import optuna
 
@@ -14,6 +13,7 @@ from lrsearch.report.finalists import arm_of
 from lrsearch.report.raised import RAISE, arm_at, measured
 from lrsearch.report.robust import (
     Raised,
+    best_recipe,
     contenders,
     have_run,
     next_runs,
@@ -22,12 +22,14 @@ from lrsearch.report.robust import (
     too_dear,
 )
 from lrsearch.report.robust_words import failed_line, spared_line
-from lrsearch.report.tables import StudyTable, load_confirmation
+from lrsearch.report.tables import StudyTable, TrialRow, load_confirmation
 from lrsearch.search.confirm_study import FIRST_SEED, open_confirmation
 from lrsearch.search.confirm_worker import train_confirmation
 from lrsearch.search.context import Context
 from lrsearch.search.plan import Plan
 
+Run = tuple[TrialRow, float, int]
+"""A trial, by what its rates are multiplied, and the number of the fresh seed, from 0."""
 TIME_UP = "time was up before all runs of the finalists had ended; the same command goes on"
 UNFINISHED = "not all runs of the finalists have ended; the same command goes on"
 
@@ -56,7 +58,6 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
     """
     tried = contenders(table)
     numbers = [trial.number for trial in tried]
-    fresh = plan.config.seed + FIRST_SEED
     raised = read_raised(tried, _confirmation(study))
     while some := next_runs(tried, raised):
         dear = too_dear(table, sum(map(len, raised.values())) + len(some))
@@ -66,9 +67,10 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
             break
         if context.time_is_up():
             return TIME_UP
-        runs = [(arm_at(arm_of(trial), RAISE), fresh + nth) for trial, nth in some]
-        context.note(_announced(len(some), raised, again=some[0][1] > 0))
-        again = _train(plan, study, runs, numbers, context)
+        runs = [(trial, RAISE, nth) for trial, nth in some]
+        ahead = _ahead(plan, table, raised, runs, _confirmation(study))
+        context.note(_announced(len(some), raised, again=some[0][1] > 0, ahead=len(ahead)))
+        again = _train(plan, study, [*runs, *ahead], numbers, context)
         before, raised = raised, read_raised(tried, _confirmation(study))
         if raised == before:  # some of it could not be run
             return TIME_UP if context.time_is_up() else UNFINISHED
@@ -81,12 +83,36 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
         return ""
     if context.time_is_up():
         return TIME_UP
-    recipe = words.baselines([str(rivals[1].baseline)])
-    context.note(f"#{rivals[0].number} and {recipe} at their own rates, on a fresh seed")
-    _train(plan, study, [(arm_at(arm_of(t), 1), fresh) for t in rivals], numbers, context)
+    context.note(_announced_own([t for t in rivals if not have_run([t], _confirmation(study))]))
+    _train(plan, study, [(trial, 1.0, 0) for trial in rivals], numbers, context)
     if have_run(rivals, _confirmation(study)):
         return ""
     return TIME_UP if context.time_is_up() else UNFINISHED
+
+
+def _ahead(
+    plan: Plan, table: StudyTable, raised: Raised, runs: Sequence[Run], again: StudyTable | None
+) -> list[Run]:
+    """Runs that will probably come next, for workers that would wait for ``runs``.
+
+    Only the time depends on it: who is chosen is the same without (:func:`read_raised`).
+    """
+    workers, last = plan.choice.workers, runs[0][2]
+    recipe = best_recipe(table)
+    likely: list[Run] = [] if recipe is None or have_run([recipe], again) else [(recipe, 1.0, 0)]
+    if last == 0 and not raised:
+        likely += [(trial, RAISE, 1) for trial, _, _ in runs]
+    elif last and recipe is not None:  # the lowest on one seed is mostly the lowest on two
+        likely.append((runs[0][0], 1.0, 0))
+    # Fused runs of one seed go together, and leave the other workers idle.
+    room = -len(runs) % workers if plan.choice.fuse == 1 else len(likely) * (workers > 1)
+    count = sum(map(len, raised.values())) + len(runs)
+    while room and not plan.config.robust:
+        more = sum(trial is not recipe for trial, _, _ in likely[:room])
+        if not too_dear(table, count + more):
+            break
+        room -= 1
+    return likely[:room]
 
 
 def _confirmation(study: optuna.Study) -> StudyTable | None:
@@ -97,22 +123,36 @@ def _confirmation(study: optuna.Study) -> StudyTable | None:
 def _train(
     plan: Plan,
     study: optuna.Study,
-    runs: Sequence[tuple[Mapping[str, Any], int]],
+    runs: Sequence[Run],
     finalists: Sequence[int],
     context: Context,
 ) -> optuna.Study:
-    """Train some arms on seeds; the study ``NAME-confirm``, which has them."""
+    """Train some trials again; the study ``NAME-confirm``, which has these runs."""
+    fresh = plan.config.seed + FIRST_SEED
+    arms = [(arm_at(arm_of(trial), times), fresh + nth) for trial, times, nth in runs]
     choice = dataclasses.replace(plan.choice, workers=min(plan.choice.workers, len(runs)))
     config = dataclasses.replace(plan.config, timeout=None)
     plan = dataclasses.replace(plan, choice=choice, config=config)
-    again = open_confirmation(study, context.storage, plan, runs, finalists=finalists)
+    again = open_confirmation(study, context.storage, plan, arms, finalists=finalists)
     train_confirmation(plan, again, context)
     return again
 
 
-def _announced(count: int, raised: Raised, *, again: bool) -> str:
+def _announced(count: int, raised: Raised, *, again: bool, ahead: int) -> str:
     """What is trained now, for a person."""
     where = f"at {RAISE:g} times their rates, from other initial weights"
+    if ahead:
+        where += f"; beside them {words.count(ahead, 'run')} of the next round"
     if again:
         return f"{'the lowest' if count < len(raised) else 'they'} once more {where}"
     return f"{words.count(count, 'more finalist' if raised else 'finalist')} {where}"
+
+
+def _announced_own(trials: Sequence[TrialRow]) -> str:
+    """The same of those that are trained at their own rates."""
+    names = [
+        f"#{trial.number}" if trial.baseline is None else words.baselines([str(trial.baseline)])
+        for trial in trials
+    ]
+    rates = "its own rates" if len(names) == 1 else "their own rates"
+    return f"{' and '.join(names)} at {rates}, on a fresh seed"
