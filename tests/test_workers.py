@@ -247,6 +247,31 @@ def test_a_worker_takes_one_order_after_another_and_then_leaves() -> None:
     os.close(end)
 
 
+def test_a_worker_leaves_though_another_process_holds_its_pipe_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a loader do that were forked from the process that started it."""
+    started: list[LocalChild] = []
+    held: list[int] = []
+    start = LocalLauncher.start
+
+    def start_and_hold(self: LocalLauncher, order: dict[str, Any]) -> LocalChild:
+        child = start(self, order)
+        assert child._process.stdin is not None
+        held.append(os.dup(child._process.stdin.fileno()))
+        started.append(child)
+        return child
+
+    monkeypatch.setattr(LocalLauncher, "start", start_and_hold)
+    monkeypatch.setattr("lrsearch.search.workers.STOP_SECONDS", 5.0)
+    settings = {"task": "digits", "trials": 2, "epochs": 2, "workers": 2, "device": "cpu"}
+    settings |= {"storage": f"sqlite:///{tmp_path}/a.db", "out": str(tmp_path), "fuse": "off"}
+    run(make(settings))
+    for end in held:
+        os.close(end)
+    assert [child.poll() for child in started] == [0, 0]
+
+
 def test_a_worker_that_rests_leaves_when_it_is_told_to() -> None:
     end, other = os.pipe()
     interrupt = Interrupt()

@@ -30,7 +30,8 @@ class LocalChild:
     """A worker process of this machine.
 
     It never outlives this process: the pipe to it closes when we go, however we go, and then it
-    saves and leaves.
+    saves and leaves. While we are here it is told by an empty line: the processes of a loader that
+    were forked from this one hold the pipe open.
 
     Args:
         order: What it is told first.
@@ -102,7 +103,10 @@ class LocalChild:
     def leave(self) -> None:
         """Ask it to save, hand back and leave."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return
         with contextlib.suppress(OSError):
+            self._process.stdin.write("\n")
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:

@@ -1,9 +1,9 @@
 """One worker process: told what to do on stdin, it runs the loop and says on stdout what happens.
 
 Lines in: orders, JSON objects with the configuration, one at a time. Who is done waits for the
-next. End of stdin: save, hand back and leave; so a worker never outlives the process that started
-it, even if that one was killed. Lines out: JSON objects with ``owner``, ``note``, ``error`` or
-``done``.
+next. An empty line or the end of stdin: save, hand back and leave; so a worker never outlives the
+process that started it, even if that one was killed. Lines out: JSON objects with ``owner``,
+``note``, ``error`` or ``done``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ Say = Callable[..., None]
 
 
 class Orders:
-    """The orders on stdin. Its end is as SIGTERM while one of them is carried out.
+    """The orders on stdin. Its end, or an empty line, is as SIGTERM while one is carried out.
 
     Reads the file itself: to wait in ``sys.stdin.read`` would hold that object's lock, for which a
     process forked meanwhile (of a DataLoader) waits for ever when it closes its ``sys.stdin``.
@@ -53,12 +53,11 @@ class Orders:
         threading.Thread(target=self._hear, args=(end,), daemon=True).start()
 
     def _hear(self, end: int) -> None:
-        left = b""
-        while some := os.read(end, 1 << 16):
-            *whole, left = (left + some).split(b"\n")
-            for line in whole:
-                self._working = True
-                self._lines.put(line.decode())
+        for line in _lines(end):
+            if not line:
+                break
+            self._working = True
+            self._lines.put(line)
         self._lines.put("")
         if not self._working:
             return
@@ -78,6 +77,13 @@ class Orders:
     def done(self) -> None:
         """The last one is carried out."""
         self._working = False
+
+
+def _lines(end: int) -> Iterator[str]:
+    left = b""
+    while some := os.read(end, 1 << 16):
+        *whole, left = (left + some).split(b"\n")
+        yield from map(bytes.decode, whole)
 
 
 @dataclass(frozen=True)

@@ -256,8 +256,9 @@ def resting(context: Context) -> Iterator[None]:
     finally:
         for _, child in context.resting:
             child.leave()
+        deadline = time.monotonic() + STOP_SECONDS
         for _, child in context.resting:
-            child.wait(STOP_SECONDS)
+            child.wait(deadline - time.monotonic())
         context.resting.clear()
 
 
