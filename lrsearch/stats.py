@@ -245,7 +245,7 @@ def _t(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, fl
 
     Differences that are all the same tell nothing of their spread: p is that of their signs.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtr, stdtrit  # scipy.stats has the same, and takes half a second
 
     mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d))
     if mean == error == 0:
@@ -254,8 +254,9 @@ def _t(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, fl
         p = least_p(len(d), among=1)
         low, high = (mean, mean) if p * among < ALPHA else (None, None)
         return mean, low, high, p
-    reach = float(student.isf(ALPHA / among / 2, len(d) - 1)) * error
-    return mean, mean - reach, mean + reach, float(2 * student.sf(abs(mean) / error, len(d) - 1))
+    freedom = len(d) - 1
+    reach = -float(stdtrit(freedom, ALPHA / among / 2)) * error
+    return mean, mean - reach, mean + reach, float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def _signed_rank(d: np.ndarray, among: int) -> tuple[float, float | None, float | None, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +36,16 @@ def test_with_few_seeds_it_is_scipys_t_test_of_the_logarithms(seeds: int) -> Non
     interval = theirs.confidence_interval(0.95)
     expected = (1 - np.exp(-interval.low), 1 - np.exp(-interval.high))
     assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_a_comparison_leaves_most_of_scipy_alone() -> None:
+    """Every command about a study with a confirmation makes some."""
+    program = (
+        "import sys; from lrsearch.stats import paired\n"
+        f"assert paired({A}, {B}).test == 't'\n"
+        "assert 'scipy.stats' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("seeds", [RANKED, 17, 20, 50])
