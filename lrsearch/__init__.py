@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from lrsearch.api import search as search
     from lrsearch.callback import PruningCallback as PruningCallback
     from lrsearch.errors import LrsearchError as LrsearchError
-    from lrsearch.export import load as load
     from lrsearch.objective import enqueue_baselines as enqueue_baselines
     from lrsearch.objective import suggest as suggest
     from lrsearch.result import Result as Result
+    from lrsearch.saved import load as load
     from lrsearch.schedules import Schedule as Schedule
     from lrsearch.schedules import Space as Space
     from lrsearch.search.pruning import SchedulePruner as SchedulePruner
@@ -40,7 +40,7 @@ _PUBLIC = {
     "TraceSampler": "lrsearch.search.sampling",
     "confirm": "lrsearch.api",
     "enqueue_baselines": "lrsearch.objective",
-    "load": "lrsearch.export",
+    "load": "lrsearch.saved",
     "open_storage": "lrsearch.api",
     "report": "lrsearch.api",
     "search": "lrsearch.api",

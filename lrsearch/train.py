@@ -19,18 +19,18 @@ import scipy.special  # noqa: F401 - before torch: its BLAS waits for ever for m
 from lrsearch import __version__
 from lrsearch.config import StudyConfig, make
 from lrsearch.errors import LrsearchError, UsageError, suggestion
-from lrsearch.export import read_configuration
 from lrsearch.files import check_folder, write_text
 from lrsearch.measured import EpochResult
 from lrsearch.report import words
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.learning_curves import LearningCurve, learning_curves_figure, trace_points
 from lrsearch.report.tables import TrialRow
+from lrsearch.saved import read_configuration
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.ranges import as_number
-from lrsearch.search.confirm_worker import TestData
-from lrsearch.search.make import make_runner
 from lrsearch.search.plan import Plan, make_plan
+from lrsearch.search.runners import make_runner
+from lrsearch.search.test_data import TestData
 from lrsearch.tasks.modules import import_place
 from lrsearch.training import device as devices
 

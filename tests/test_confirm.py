@@ -658,8 +658,12 @@ def test_no_other_module_asks_for_test_data() -> None:
         "tasks/check.py",
         "training/evaluation.py",  # in its docstring
     }
-    assert with_text(r"load_test\b") == {"tasks/check.py", "search/confirm_worker.py"}
-    assert with_text(r"TestData\b") == {"search/confirm_worker.py", "train.py"}
+    assert with_text(r"load_test\b") == {"tasks/check.py", "search/test_data.py"}
+    assert with_text(r"TestData\b") == {
+        "search/test_data.py",
+        "search/confirm_worker.py",
+        "train.py",
+    }
 
 
 def test_test_data_that_do_not_fit_are_named_before_anything_is_trained(in_tmp: Path) -> None:

@@ -224,10 +224,13 @@ def test_files_of_one_name_are_told_apart_by_their_folders(
     assert capsys.readouterr().out == "curves-best-b-best.html\n", "not over that of one of them"
 
 
-def test_curves_of_a_family_need_no_optuna(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["ExponentialLR", "gamma=0.9"], ["best.yaml"]])
+def test_curves_need_no_optuna(words: list[str], tmp_path: Path) -> None:
+    schedule = Schedule("StepLR", 0.1, 10, {"step_size": 4, "gamma": 0.5})
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump({"schedule": schedule.to_dict()}))
     program = (
         "import sys; from lrsearch.cli import main\n"
-        "main(['curves', 'ExponentialLR', 'gamma=0.9'])\n"
+        f"assert main({['curves', *words]}) == 0\n"
         "assert 'optuna' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)

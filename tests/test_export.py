@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 import lrsearch
 from lrsearch.cli import main
 from lrsearch.errors import ConfigError, LrsearchError, UsageError
-from lrsearch.export import best_trial, configuration, export_text, load, write_best
+from lrsearch.export import best_trial, configuration, export_text, write_best
+from lrsearch.saved import load
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.schedules.code import python_code
 from tests.bench import Bench, FakeRunner

@@ -22,8 +22,8 @@ from lrsearch.config import make
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.schedules import Schedule
 from lrsearch.search.beginning import clipped, dropped, uncompiled
-from lrsearch.search.make import make_runner
 from lrsearch.search.plan import baselines_of, make_plan
+from lrsearch.search.runners import make_runner
 from lrsearch.tasks import Augment, Normalize, Split, Task, load_task
 from lrsearch.tasks.batch import EVALUATION_BATCHES, to_device
 from lrsearch.tasks.models import convnet, mlp
@@ -991,8 +991,8 @@ def full(*args: object, **settings: object) -> None:
 def test_what_does_not_fit_into_memory_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, fuse: int
 ) -> None:
-    monkeypatch.setattr("lrsearch.search.make.SingleRunner", full)
-    monkeypatch.setattr("lrsearch.search.make.EnsembleRunner", full)
+    monkeypatch.setattr("lrsearch.search.runners.SingleRunner", full)
+    monkeypatch.setattr("lrsearch.search.runners.EnsembleRunner", full)
     with pytest.raises(
         LrsearchError, match=r"do not fit into the memory of cpu .*9 GiB.*--train-s"
     ):
@@ -1008,7 +1008,7 @@ def test_of_fused_trials_that_do_not_fit_into_memory_half_begin(
     def little(task: Any, *, k: int, **settings: Any) -> Any:
         return full() if k > 3 else real(task, k=k, **settings)
 
-    monkeypatch.setattr("lrsearch.search.make.EnsembleRunner", little)
+    monkeypatch.setattr("lrsearch.search.runners.EnsembleRunner", little)
     notes: list[str] = []
     plan = make_plan(make({"trials": 20, "fuse": 12}))
     assert make_runner(plan, note=notes.append).capacity == 3

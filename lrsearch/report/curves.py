@@ -15,7 +15,9 @@ from lrsearch.errors import UsageError
 from lrsearch.files import write_text
 from lrsearch.report.pictures import write_pictures
 from lrsearch.report.style import PALETTE, figure_layout
+from lrsearch.saved import load
 from lrsearch.schedules import Schedule
+from lrsearch.schedules.trace import without_training
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -91,8 +93,6 @@ def saved_lines(files: Sequence[Path]) -> list[Line]:
     Raises:
         UsageError: A file that is missing or damaged, or a schedule without a curve of its own.
     """
-    from lrsearch.export import load  # which imports Optuna: half a CPU second
-
     lines = []
     names = [file.name for file in files]
     for file in files:
@@ -122,7 +122,7 @@ def _traces(schedule: Schedule, rates: Sequence[float], fine: int) -> list[list[
     import torch
 
     groups = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": rate} for rate in rates]
-    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    optimizer = without_training(torch.optim.SGD)(groups, momentum=0.9)
     scheduler = schedule.build(optimizer, fine)
     out: list[list[float]] = [[] for _ in rates]
     for _ in range(schedule.epochs * fine):

@@ -20,13 +20,13 @@ from lrsearch.report import words
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.context import Context
 from lrsearch.search.loop import Resident, Worker
-from lrsearch.search.make import make_crew, make_runner
+from lrsearch.search.make import make_crew
 from lrsearch.search.plan import Plan
+from lrsearch.search.runners import make_runner
+from lrsearch.search.test_data import TestData
 from lrsearch.storage import trials
 from lrsearch.storage.slot_rows import Claim
-from lrsearch.tasks.check import load_test
 from lrsearch.training import device as devices
-from lrsearch.training.evaluation import evaluate
 from lrsearch.training.runner import Runner
 
 
@@ -76,30 +76,6 @@ def train_confirmation(plan: Plan, study: optuna.Study, context: Context) -> Non
     """
     crew = make_crew(plan, context, confirms=study.study_name)
     (crew or make_confirm_worker(plan, study, context)).run()
-
-
-class TestData:
-    """The test split of a task."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._data = load_test(plan.task, plan.device)
-
-    def __call__(self, runner: Runner, key: int, seed: int) -> dict[str, float]:
-        """``test_loss`` and ``test_metric`` of a model; nothing for a task without test data."""
-        plan = self._plan
-        if self._data is None:
-            return {}
-        loss, metric = evaluate(
-            plan.task,
-            runner.weights(key),
-            self._data,
-            device=plan.device,
-            precision=plan.choice.precision,
-            unsaved=runner.unsaved(key),
-            seed=seed,
-        )
-        return {"test_loss": loss} | ({} if metric is None else {"test_metric": metric})
 
 
 @dataclass(kw_only=True)

@@ -1,27 +1,23 @@
-"""From a plan to what trains it: a runner, the worker of this process, or a crew of processes."""
+"""From a plan to who works on it: the worker of this process, or a crew of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import optuna
 import torch
 
-from lrsearch.errors import LrsearchError, UsageError, brief
-from lrsearch.report import words
+from lrsearch.errors import UsageError
 from lrsearch.schedules.family import is_builtin
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.context import Context
 from lrsearch.search.forked import Forked
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of
+from lrsearch.search.runners import make_runner
 from lrsearch.search.workers import Crew, LocalLauncher
 from lrsearch.tracking import make_tracker
 from lrsearch.training import device as devices
-from lrsearch.training.ensemble import EnsembleRunner
-from lrsearch.training.loop import SingleRunner
-from lrsearch.training.runner import Runner
 
 
 def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
@@ -79,47 +75,3 @@ def _unshared(plan: Plan, task: Any) -> str | None:
         if not is_builtin(family) and family.name not in plan.homes:
             return f"the schedule family {family.name}"
     return None
-
-
-def make_runner(
-    plan: Plan, fuse: int | None = None, note: Callable[[str], None] = lambda line: None
-) -> Runner:
-    """What trains ``fuse`` trials at once, with plain torch.optim where it is one.
-
-    Args:
-        plan: What is trained, and how.
-        fuse: Trials at once; None = as many as the plan chose. Half of them, and so on, where so
-            many do not fit into memory; one where they cannot be fused with the weights of this
-            seed.
-        note: Called with one line for the user.
-
-    Raises:
-        LrsearchError: Model and data do not fit into the memory of the device.
-    """
-    fuse = plan.choice.fuse if fuse is None else fuse
-    settings: dict[str, Any] = {
-        "optimizer": plan.optimizer,
-        "optimizer_args": plan.optimizer_args,
-        "seed": plan.config.seed,
-        "device": plan.device,
-        "precision": plan.choice.precision,
-    }
-    try:
-        if fuse == 1:
-            return SingleRunner(plan.task, compile=plan.config.compile, **settings)
-        return EnsembleRunner(plan.task, k=fuse, **settings)
-    except torch.OutOfMemoryError as error:
-        lacks = f"do not fit into the memory of {devices.describe(plan.device)} ({brief(error)})"
-        why, fewer = f"{fuse} fused trials {lacks}", fuse // 2
-    except LrsearchError as error:  # with the weights of this seed: others could be fused
-        if fuse == 1:
-            raise
-        why, fewer = str(error), 1
-    if not fewer:
-        raise LrsearchError(
-            f"model and data {lacks}; take a part of the data (--train-samples), or give a "
-            "DataLoader"
-        )
-    # Out here the error is gone, and what its traceback kept.
-    note(f"{why}; going on with {words.count(fewer, 'trial')} at a time")
-    return make_runner(plan, fewer, note)

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import torch
 
 from lrsearch.attributes import LR_RANGE_ATTR, STUDY_ATTR
@@ -19,9 +18,6 @@ from lrsearch.errors import ConfigError, UsageError
 from lrsearch.schedules import FixedParams, Schedule, Space
 from lrsearch.schedules.family import Family, get_family, home
 from lrsearch.schedules.recipes import make_recipe
-from lrsearch.storage import Storage
-from lrsearch.storage.study_attributes import set_once
-from lrsearch.storage.urls import parse_storage_url, sqlite_file
 from lrsearch.tasks import TASKS, Task, load_task, tried
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.fingerprint import fingerprint
@@ -36,6 +32,11 @@ from lrsearch.training import device as devices
 from lrsearch.training.auto import Choice, choose
 from lrsearch.training.lr_range import lr_range_test
 from lrsearch.values import overrides
+
+if TYPE_CHECKING:  # without Optuna and a database, which lrsearch train does not need
+    import optuna
+
+    from lrsearch.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,8 @@ def _placed(config: StudyConfig, cwd: Path) -> StudyConfig:
     """The configuration, whose storage and folders for results are seen from ``cwd``."""
     if Path.cwd() == cwd:
         return config
+    from lrsearch.storage.urls import parse_storage_url, sqlite_file
+
     url = parse_storage_url(config.storage)
     storage, file = config.storage, sqlite_file(url)
     if file is not None:
@@ -289,6 +292,8 @@ def with_lr_range(plan: Plan, study: optuna.Study, storage: Storage) -> tuple[Pl
         return plan, ""
     stored = study.user_attrs.get(LR_RANGE_ATTR)
     if stored is None:
+        from lrsearch.storage.study_attributes import set_once
+
         found = lr_range_test(
             plan.task,
             optimizer=plan.optimizer,
