@@ -55,9 +55,10 @@ def add_report(sub: argparse.ArgumentParser) -> Call:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from lrsearch.attributes import CONFIRM_ATTR
-    from lrsearch.report.page import write_report
-    from lrsearch.search.study import folder_of, load_study
+    with uncollected():
+        from lrsearch.attributes import CONFIRM_ATTR
+        from lrsearch.report.page import write_report
+        from lrsearch.search.study import folder_of, load_study
 
     study, storage = named_study(args)
     if CONFIRM_ATTR in study.user_attrs:  # a confirmation is a part of its search's report
@@ -101,8 +102,9 @@ def _port(text: str) -> int:
 
 
 def _dashboard(args: argparse.Namespace) -> int:
-    from lrsearch.dashboard import open_dashboard
-    from lrsearch.storage import open_storage
+    with uncollected():
+        from lrsearch.dashboard import open_dashboard
+        from lrsearch.storage import open_storage
 
     if args.study is None:
         storage = open_storage(args.storage, create=False)

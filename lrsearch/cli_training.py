@@ -173,9 +173,10 @@ def add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 
 def _confirm(args: argparse.Namespace) -> int:
-    from lrsearch.confirm import OF_THE_MACHINE, confirm
-    from lrsearch.search.ending import print_confirmation
-    from lrsearch.search.interrupt import Interrupted
+    with uncollected():
+        from lrsearch.confirm import OF_THE_MACHINE, confirm
+        from lrsearch.search.ending import print_confirmation
+        from lrsearch.search.interrupt import Interrupted
 
     study, storage = named_study(args)
     try:
@@ -226,7 +227,8 @@ def add_train(sub: argparse.ArgumentParser) -> Call:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from lrsearch.train import lines, train
+    with uncollected():
+        from lrsearch.train import lines, train
 
     with aside(args):
         result = train(

@@ -18,6 +18,7 @@ from lrsearch.cli_arguments import (
     whole,
 )
 from lrsearch.errors import UsageError
+from lrsearch.imports import uncollected
 from lrsearch.settings import SETTINGS
 
 
@@ -80,12 +81,14 @@ def _curves(args: argparse.Namespace) -> int:
 
     if _is_file(args.what):
         files, title = _files(args), ""
-        lines = saved_lines(files)
+        with uncollected():  # the first curve imports torch
+            lines = saved_lines(files)
         name = _joined(files)
     else:
         values, lr, warmup = _values(args.more), _rates(args.lr or "0.1"), args.warmup or 0
         epochs = 30 if args.epochs is None else args.epochs
-        lines = curve_lines(args.what, values, lr, epochs, warmup, args.interval or "auto")
+        with uncollected():
+            lines = curve_lines(args.what, values, lr, epochs, warmup, args.interval or "auto")
         title, name = curves_title(args.what, values, lr, warmup), args.what
     path = Path(args.output or f"curves-{name}.html")
     write_curves(lines, path, title=title, log=args.log)

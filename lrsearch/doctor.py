@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrsearch.errors import LrsearchError, first_line
+from lrsearch.imports import uncollected
 
 DEV = Path("/dev")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -68,10 +69,11 @@ def _packages() -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     """A tiny training step on each device."""
-    import torch
+    with uncollected():
+        import torch
 
-    from lrsearch.report.words import count
-    from lrsearch.training.device import available
+        from lrsearch.report.words import count
+        from lrsearch.training.device import available
 
     names = available()
     for name in names:
