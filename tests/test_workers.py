@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -342,6 +344,30 @@ def test_who_watches_the_workers_keeps_no_memory_of_a_gpu_from_them(
     context = Context(Bench(tmp_path).storage, Interrupt(), print)
     assert make_crew(there, context) is not None
     assert emptied == [True]
+
+
+FREED = """
+import torch
+from lrsearch.training.device import give_back, prepare
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+cpu = torch.device("cpu")
+prepare(cpu)
+tensors = [torch.ones(1 << 14) for _ in range(4000)]  # 262 MB
+del tensors
+kept = resident()
+give_back(cpu)
+print(kept - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_process_that_rests_gives_back_the_memory_that_it_kept_for_the_next_step() -> None:
+    """That of a large model is half of what the process takes."""
+    freed = subprocess.check_output([sys.executable, "-c", FREED])
+    assert int(freed) > 200_000_000
 
 
 # one order after another

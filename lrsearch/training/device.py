@@ -229,13 +229,20 @@ def in_float32() -> Iterator[None]:
 
 
 @cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is the one whose memory we manage."""
+    here = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if here else None
+
+
+@cache
 def _keep_freed_memory() -> None:
     chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "MALLOC_TRIM_THRESHOLD_" in os.environ
     chosen = chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc" or chosen:
+    library = _glibc()
+    if library is None or chosen:
         return
     mmap_threshold, trim_threshold = -3, -1  # from malloc.h
-    library = ctypes.CDLL(None)
     if not library.mallopt(mmap_threshold, KEEP_BYTES):
         library.mallopt(mmap_threshold, OLD_LIMIT_BYTES)
     library.mallopt(trim_threshold, KEEP_BYTES)
@@ -268,6 +275,8 @@ def random_seed(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def give_back(device: torch.device) -> None:
-    """Let other processes have the memory that torch keeps for the next tensors of this one."""
+    """Let other processes have the memory that is kept for the next tensors of this one."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "cpu" and (library := _glibc()) is not None:
+        library.malloc_trim(0)
