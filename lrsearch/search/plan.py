@@ -21,6 +21,7 @@ from lrsearch.schedules.recipes import make_recipe
 from lrsearch.tasks import TASKS, Task, load_task, tried
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.fingerprint import fingerprint
+from lrsearch.tasks.kept import with_samples_kept
 from lrsearch.tasks.optimizers import (
     build_optimizer,
     check_gradients,
@@ -132,7 +133,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
     device = devices.resolve(config.device)
     devices.prepare(device)  # first: what a task puts on "cuda" goes there
     cwd = Path.cwd()
-    task = _task(config, task, device)
+    task = with_samples_kept(_task(config, task, device))
     config = _placed(config, cwd)
     given = dict(config.optimizer)
     name = given.pop("name", None)

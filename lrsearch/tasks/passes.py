@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,22 +25,44 @@ _INSIDE = (
 
 
 @contextmanager
-def host_seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch's CPU, numpy and Python from ``seed``.
+def host_kept() -> Iterator[None]:
+    """Random numbers of torch's CPU, numpy and Python come back after as they were.
 
-    The caller's come back after, so that a program's own draws go on as if nothing had been.
-    ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
+    So a program's own draws go on as if nothing had been.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def set_host_seed(seed: int) -> None:
+    """Random numbers of torch's CPU, numpy and Python from ``seed`` on.
+
+    ``torch.manual_seed`` would ask backends that are not there, which takes longer than a step.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def host_seeded(seed: int) -> Iterator[None]:
+    """Both: random numbers from ``seed`` on, and after it the caller's."""
+    with host_kept():
+        set_host_seed(seed)
+        yield
+
+
+def host_states() -> tuple[Any, ...]:
+    """What is another when random numbers of Python or numpy were drawn.
+
+    numpy keeps every other normal number, too.
+    """
+    return random.getstate(), pickle.dumps(np.random.get_state())
 
 
 @contextmanager
@@ -62,7 +85,7 @@ def begin(data: Any, seed: int, epoch: int) -> None:
     """
     if getattr(data, "persistent_workers", False):
         data._iterator = None
-    parts = _parts(data)
+    parts = inside(data)
     set_generators(generators(parts), seed)
     for part in parts:
         set_epoch = getattr(part, "set_epoch", None)
@@ -70,8 +93,8 @@ def begin(data: Any, seed: int, epoch: int) -> None:
             set_epoch(epoch)
 
 
-def _parts(data: Any) -> list[Any]:
-    """A loader, its samplers, data sets and transforms, each once."""
+def inside(data: Any) -> list[Any]:
+    """A loader or data set, its samplers, data sets and transforms, each once."""
     found: dict[int, Any] = {}
     waiting = [data]
     while waiting:

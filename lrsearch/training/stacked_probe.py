@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import random
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lrsearch.tasks.batch import as_float, parts_of
+from lrsearch.tasks.passes import host_states
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.copies import attributes, copied
@@ -141,7 +139,7 @@ class _Strays(TorchFunctionMode):
 def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers, tensors = _numbers(model.train()), _tensors(model)
-    drawn = _generators()
+    drawn = host_states()
     with _Reads() as reads:
         _plain_step(task, stack, model, x, y)
     for (name, key), value in _numbers(model).items():
@@ -151,18 +149,13 @@ def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) ->
         before = tensors.get((name, key))
         if before is None or not torch.equal(before.nan_to_num(), tensor.nan_to_num()):
             return f"it keeps a tensor from batch to batch ({name}.{key})".replace("(.", "(")
-    if drawn != _generators():
+    if drawn != host_states():
         return "it draws random numbers of Python or numpy"
     if reads.padding:  # torch stacks it wrongly, see paddings_fixed
         return "it has an embedding with padding_idx that torch stacks wrongly"
     if stack.random and reads.any:  # what it skips at one step has no gradient
         return "it decides by random numbers"
     return None
-
-
-def _generators() -> tuple[Any, bytes]:
-    """Where those of Python and numpy stand; numpy keeps every other normal number, too."""
-    return random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _numbers(model: nn.Module) -> dict[tuple[str, str], float]:

@@ -1,0 +1,193 @@
+"""Samples of a user's own Dataset, read once where nothing about them is random."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+from lrsearch.tasks.batch import like, parts_of
+from lrsearch.tasks.check_model import same
+from lrsearch.tasks.passes import generators, host_seeded, host_states, inside
+from lrsearch.tasks.task import Task
+
+KEPT_BYTES = 1 << 28
+"""Samples of a part of the data, at most."""
+READ_SECONDS = 10.0
+"""Time in which a part is read twice; what takes longer is read anew in each epoch."""
+READ_AT_ONCE = 64
+"""Samples."""
+_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+class Samples(Dataset[Any]):
+    """The samples of a Dataset as tensors (n, ...), from which a loader takes whole batches.
+
+    Args:
+        columns: A tensor, or tuples, lists and dicts of tensors, as ``default_collate`` gives them
+            of all samples.
+        count: n.
+    """
+
+    def __init__(self, columns: Any, count: int) -> None:
+        self.columns = columns
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, index: Sequence[int]) -> Any:
+        """The batch of the samples with these numbers: copies."""
+        rows = torch.as_tensor(index)
+        return _each(self.columns, lambda column: column.index_select(0, rows))
+
+
+def with_samples_kept(task: Task) -> Task:
+    """The task with loaders that give the same batches from memory, where that is sure.
+
+    Of a plain ``DataLoader`` each sample is read in every epoch of every trial, from its Dataset.
+    Where that gave the same numbers twice, drew no random numbers and counted nothing, the samples
+    are kept. What is random is read anew each time, and so is what is too large or takes too long.
+    """
+    return replace(task, train=kept(task.train), validation=kept(task.validation))
+
+
+def kept(data: Any) -> Any:
+    """A loader that gives the same batches from memory; the data themselves where it cannot."""
+    if not _plain(data):
+        return data
+    try:
+        columns = _columns(data.dataset)
+    except Exception:  # noqa: BLE001 - the user's code may raise anything, also later on
+        return data
+    if columns is None:
+        return data
+    return DataLoader(
+        Samples(columns, len(data.dataset)),
+        batch_size=data.batch_size,
+        sampler=data.sampler,
+        drop_last=data.drop_last,
+        generator=data.generator,
+        pin_memory=data.pin_memory,
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _plain(data: Any) -> bool:
+    """Whether it is a loader that only reads samples by their numbers and stacks them."""
+    return (
+        type(data) is DataLoader
+        and data.batch_size is not None
+        and data.collate_fn is default_collate
+        and type(data.batch_sampler) is BatchSampler
+        and type(data.sampler) in _SAMPLERS
+        and not isinstance(data.dataset, (IterableDataset, Samples))
+        and all(map(_reads_by_number, inside(data.dataset)))
+    )
+
+
+def _reads_by_number(part: Any) -> bool:
+    return not hasattr(part, "set_epoch") and (
+        type(part) is Subset or not hasattr(part, "__getitems__")
+    )
+
+
+def _columns(dataset: Any) -> Any:
+    """All samples as tensors; None where they may be others next time, or are too many."""
+    parts = inside(dataset)
+    if generators(parts):
+        return None
+    numbers, until = _numbers(parts), time.monotonic() + READ_SECONDS
+    chunks: list[Any] = []
+    for index, batch in _read(dataset, range(len(dataset)), 0):
+        if batch is None or time.monotonic() > until:
+            return None
+        chunks.append(batch)
+        if _bytes(batch) * len(dataset) > KEPT_BYTES * len(index):
+            return None
+    columns = _joined(chunks)
+    found = Samples(columns, len(dataset))
+    for index, batch in _read(dataset, range(len(dataset))[::-1], 1):
+        if batch is None or time.monotonic() > until:
+            return None
+        pairs = zip(_tensors(batch), _tensors(found.__getitems__(index)), strict=True)
+        if not all(same(*pair) for pair in pairs):
+            return None
+    return columns if _numbers(parts) == numbers else None
+
+
+def _read(dataset: Any, order: range, seed: int) -> Iterator[tuple[range, Any]]:
+    """Numbers of samples, and their batch; None for one that drew random numbers."""
+    for start in range(0, len(order), READ_AT_ONCE):
+        index = order[start : start + READ_AT_ONCE]
+        with host_seeded(seed):
+            before = _drawn()
+            batch = default_collate([dataset[i] for i in index])
+            drew = _drawn() != before
+        yield index, None if drew or not all(map(_plain_tensor, _tensors(batch))) else batch
+
+
+def _drawn() -> tuple[Any, ...]:
+    """What is another when random numbers were drawn on the CPU."""
+    return *host_states(), torch.get_rng_state().numpy().tobytes()
+
+
+def _numbers(parts: Sequence[Any]) -> list[dict[str, float]]:
+    """What they count: the numbers that they have as attributes."""
+    return [
+        {k: v for k, v in getattr(part, "__dict__", {}).items() if isinstance(v, (int, float))}
+        for part in parts
+    ]
+
+
+def _tensors(value: Any) -> list[Any]:
+    """What is in tuples, lists and dicts, one after the other."""
+    parts = parts_of(value)
+    return [leaf for part in parts for leaf in _tensors(part)] if parts else [value]
+
+
+def _plain_tensor(value: Any) -> bool:
+    """Whether rows of it can be taken and are the same as before."""
+    return (
+        type(value) is Tensor
+        and value.device.type == "cpu"
+        and value.layout is torch.strided
+        and not value.requires_grad
+    )
+
+
+def _bytes(batch: Any) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(batch))
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor, or those in tuples, lists and dicts, changed."""
+    parts = parts_of(value)
+    return like(value, [_each(part, change) for part in parts]) if parts else change(value)
+
+
+def _joined(chunks: Sequence[Any]) -> Any:
+    """The rows of all, one behind the other."""
+    columns = zip(*map(parts_of, chunks), strict=True)
+    parts = [_joined(column) for column in columns]
+    return like(chunks[0], parts) if parts else torch.cat(list(chunks))
