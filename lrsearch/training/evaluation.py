@@ -71,8 +71,9 @@ def measure(
     losses, metrics, sizes = [], [], []
     outputs, targets = [], []
     parts, own = iter(batches()), generators(model.modules())
-    for i in itertools.count():
-        with devices.random_seed(device, i):
+    with devices.random_seed(device, 0):
+        for i in itertools.count():
+            devices.set_seed(device, i)
             part = next(parts, None)
             if part is None:
                 break
@@ -80,15 +81,15 @@ def measure(
             set_generators(own, i)
             with devices.autocast(device, precision):
                 out = model(x)
-        out = as_float(out)
-        sizes.append(count(y, out))
-        if task.validation_loss is not None:
-            outputs.append(out)
-            targets.append(y)
-            continue
-        losses.append(loss(out, y))
-        if task.metric is not None:
-            metrics.append(scalar(scored(task.metric, out, y), device))
+            out = as_float(out)
+            sizes.append(count(y, out))
+            if task.validation_loss is not None:
+                outputs.append(out)
+                targets.append(y)
+                continue
+            losses.append(loss(out, y))
+            if task.metric is not None:
+                metrics.append(scalar(scored(task.metric, out, y), device))
     if task.validation_loss is not None:
         sizes, out, y = [1], joined(outputs, "outputs"), joined(targets, "targets")
         losses = [loss(out, y)]
