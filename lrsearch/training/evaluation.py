@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrsearch.tasks.batch import as_float, count, joined, scored
+from lrsearch.tasks.batch import as_float, count, joined, parts_of, scored
+from lrsearch.tasks.check_model import detached
 from lrsearch.tasks.passes import generators, set_generators
-from lrsearch.tasks.task import Data, Task, on_device
+from lrsearch.tasks.task import Data, LossFn, Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import evaluation_batches, seeded_model
 from lrsearch.training.copies import load_state
@@ -49,55 +50,124 @@ def evaluate(
     load_state(model, weights, unsaved or {})
     model = devices.place(task, model, device)
     batches = evaluation_batches(task, data, device)
-    numbers = measure(task, model, batches, device, precision)
+    numbers = measure(task, [model], batches, device, precision)
     loss, *metric = torch.stack(numbers).tolist()
     return loss, metric[0] if metric else None
 
 
 @torch.no_grad()
 def measure(
-    task: Task, model: nn.Module, batches: Batches, device: torch.device, precision: str
+    task: Task,
+    models: Sequence[nn.Module],
+    batches: Batches,
+    device: torch.device,
+    precision: str,
 ) -> list[Tensor]:
-    """Loss and, where there is one, metric as scalars on the device, without waiting for it.
+    """Loss and, where there is one, metric of each model, without waiting for the device.
 
-    What is drawn at random, by the model or by a loader, is the same each time.
+    What is drawn at random, by a model or by a loader, is the same each time and for each model.
 
     ``task.loss`` and ``task.metric`` are averaged over the samples; ``task.validation_loss``, and
     beside it the metric, see all outputs at once.
+
+    Args:
+        task: The task.
+        models: Where there are several, the batches are those of ``task.validation``. They see
+            each batch in turn: a loader need not be gone through for each.
+        batches: Of the data.
+        device: Where.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns:
+        Scalars on the device, the loss of a model before its metric.
     """
-    training = model.training
-    loss = task.validation_loss or task.loss
-    model.eval()
-    losses, metrics, sizes = [], [], []
-    outputs, targets = [], []
-    parts, own = iter(batches()), generators(model.modules())
-    with devices.random_seed(device, 0):
-        for i in itertools.count():
-            devices.set_seed(device, i)
-            part = next(parts, None)
-            if part is None:
-                break
-            x, y = part
-            set_generators(own, i)
-            with devices.autocast(device, precision):
-                out = model(x)
-            out = as_float(out)
-            sizes.append(count(y, out))
-            if task.validation_loss is not None:
-                outputs.append(out)
-                targets.append(y)
-                continue
-            losses.append(loss(out, y))
-            if task.metric is not None:
-                metrics.append(scalar(scored(task.metric, out, y), device))
-    if task.validation_loss is not None:
-        sizes, out, y = [1], joined(outputs, "outputs"), joined(targets, "targets")
-        losses = [loss(out, y)]
-        metrics = [scalar(scored(task.metric, out, y), device)] if task.metric is not None else []
-    model.train(training)
-    found = [losses] if task.metric is None else [losses, metrics]
-    numbers = [_mean(values, sizes) for values in found]
-    return [number.detach().float().reshape(()) for number in numbers]
+    if len(models) == 1 or task.validation_loss is None:  # which keeps all outputs of a model
+        found = _together(task, models, batches, device, precision)
+        if found is not None:
+            return found
+    each = (measure(task, [model], batches, device, precision) for model in models)
+    return [number for numbers in each for number in numbers]
+
+
+def _together(
+    task: Task, models: Sequence[nn.Module], batches: Batches, device: torch.device, precision: str
+) -> list[Tensor] | None:
+    """As :func:`measure`; None where several models cannot be given the same batch."""
+    training = [model.training for model in models]
+    own = [generators(model.modules()) for model in models]
+    found = [_Found(task, device) for _ in models]
+    parts = iter(batches())
+    try:
+        for model in models:
+            model.eval()
+        with devices.random_seed(device, 0):
+            for i in itertools.count():
+                devices.set_seed(device, i)
+                if (part := next(parts, None)) is None:
+                    break
+                given = [part, *_copies(task, part, len(models) - 1)]
+                if len(given) < len(models):
+                    return None
+                for model, (x, y), drawn_by, seen in zip(models, given, own, found, strict=True):
+                    devices.set_seed(device, i)
+                    set_generators(drawn_by, i)
+                    with devices.autocast(device, precision):
+                        out = model(x)
+                    seen.add(as_float(out), y)
+    finally:
+        for model, before in zip(models, training, strict=True):
+            model.train(before)
+    return [number for seen in found for number in seen.numbers()]
+
+
+def _copies(task: Task, part: tuple[Any, Any], count: int) -> list[Any]:
+    """The batch for more models; none where it cannot be copied, and a model may change it."""
+    if isinstance(task.validation, Split):  # the check has seen that nothing changes it
+        return [part] * count
+    return [detached(part) for _ in range(count)] if _of_tensors(part) else []
+
+
+def _of_tensors(value: Any) -> bool:
+    """Whether it is a tensor or a number, or tuples, lists and dicts of them."""
+    if value is None or isinstance(value, (Tensor, str, int, float)):
+        return True
+    return isinstance(value, (tuple, list, dict)) and all(map(_of_tensors, parts_of(value)))
+
+
+class _Found:
+    """What one model gave for the batches so far."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task, self.device = task, device
+        self.losses: list[Tensor] = []
+        self.metrics: list[Tensor] = []
+        self.sizes: list[int] = []
+        self.outputs: list[Any] = []
+        self.targets: list[Any] = []
+
+    def add(self, out: Any, y: Any) -> None:
+        """A batch."""
+        self.sizes.append(count(y, out))
+        if self.task.validation_loss is None:
+            self._score(self.task.loss, out, y)
+        else:
+            self.outputs.append(out)
+            self.targets.append(y)
+
+    def numbers(self) -> list[Tensor]:
+        """Loss and, where there is one, metric of all batches."""
+        if self.task.validation_loss is not None:
+            self.sizes = [1]
+            out, y = joined(self.outputs, "outputs"), joined(self.targets, "targets")
+            self._score(self.task.validation_loss, out, y)
+        found = [self.losses] if self.task.metric is None else [self.losses, self.metrics]
+        means = [_mean(values, self.sizes) for values in found]
+        return [mean.detach().float().reshape(()) for mean in means]
+
+    def _score(self, loss: LossFn, out: Any, y: Any) -> None:
+        self.losses.append(loss(out, y))
+        if self.task.metric is not None:
+            self.metrics.append(scalar(scored(self.task.metric, out, y), self.device))
 
 
 def scalar(value: Any, device: torch.device) -> Tensor:

@@ -220,13 +220,8 @@ class SingleRunner:
                 set_generators(generators(trial.model.modules()), seed)
                 samples += self._train(trial, total)
             trial.epoch += 1
-        measured = [
-            number
-            for model in (trial.model, trial.average.current())
-            for number in measure(
-                self._task, model, self._validation, self._device, self._precision
-            )
-        ]
+        models = trial.model, trial.average.current()
+        measured = measure(self._task, models, self._validation, self._device, self._precision)
         train_loss, *numbers = torch.stack([total / max(samples, 1), *measured]).tolist()
         raw, averaged = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
         if isinstance(trial.scheduler, ReduceLROnPlateau):
