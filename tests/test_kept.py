@@ -27,8 +27,10 @@ from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
 from lrsearch.search.plan import make_plan
 from lrsearch.tasks import Task
-from lrsearch.tasks.kept import Samples, kept, with_samples_kept
+from lrsearch.tasks.kept import KeptSplit, Samples, kept, with_samples_kept
+from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
+from lrsearch.training.stacked import why_not_fused
 
 X = torch.randn(90, 5, generator=torch.Generator().manual_seed(0))
 OWN = np.random.default_rng()
@@ -59,11 +61,33 @@ class Model(nn.Module):
         return self.body(x.float())
 
 
-def history(task: Task) -> list[EpochResult]:
+class Plain(nn.Linear):
+    """Without random numbers, so that trials can be fused."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 3)
+
+
+class Changing(Model):
+    """Changes what it is given, which is a copy where a loader gives it."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x.mul_(2))
+
+
+SETTINGS: dict[str, Any] = {
+    "optimizer": "SGD",
+    "optimizer_args": {},
+    "seed": 3,
+    "device": torch.device("cpu"),
+}
+
+
+def history(task: Task, fuse: int = 1) -> list[EpochResult]:
     torch.manual_seed(0)
-    runner = SingleRunner(
-        task, optimizer="SGD", optimizer_args={}, seed=3, device=torch.device("cpu")
-    )
+    runner: Any = SingleRunner(task, **SETTINGS)
+    if fuse > 1:
+        runner = EnsembleRunner(task, k=fuse, **SETTINGS)
     runner.add(0, Schedule("OneCycleLR", lr=0.1, epochs=3))
     return [dataclasses.replace(runner.epoch()[0], seconds=0) for _ in range(3)]
 
@@ -199,14 +223,57 @@ def test_a_model_may_change_a_batch_of_kept_samples() -> None:
     assert torch.equal(next(iter(mine))[0], before)
 
 
+PAIRS = ("shuffled", "whole batches", "in order", "own generator", "part", "workers")
+"""Loaders that give every sample once."""
+
+
+@pytest.mark.parametrize("loader", PAIRS)
+def test_kept_pairs_of_tensors_are_fused_and_train_alike(loader: str) -> None:
+    task = Task("t", Plain, LOADERS[loader](Rows()), DataLoader(Rows(), 32))
+    mine = with_samples_kept(task)
+    assert why_not_fused(mine, "SGD") is None
+    expected = history(task)
+    assert history(mine) == expected
+    for one, other in zip(history(mine, fuse=2), expected, strict=True):
+        for key, value in vars(other).items():
+            assert vars(one)[key] == pytest.approx(value, rel=1e-4), key
+
+
+def test_dropout_is_not_fused_where_a_loader_draws_from_the_same_numbers() -> None:
+    task = Task("t", Model, DataLoader(Rows(), 16, shuffle=True), DataLoader(Rows(), 16))
+    mine = with_samples_kept(task)
+    assert isinstance(mine.train, KeptSplit)
+    assert history(mine) == history(task)
+    why = "its model draws from the same random numbers as its loader"
+    assert why_not_fused(mine, "SGD") == why
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": Changing},
+        {"transform": lambda x: x - x.mean()},
+        {"train": LOADERS["weighted"](Rows())},
+        {"validation": DataLoader(Rows(), 16, drop_last=True)},
+        {"validation": DataLoader(Rows(), 16, shuffle=True)},
+    ],
+    ids=["a model that changes it", "transform", "weighted", "a part", "validation shuffled"],
+)
+def test_kept_samples_stay_in_a_loader_where_tensors_would_train_otherwise(given: Any) -> None:
+    loaders = {"train": DataLoader(Rows(), 16, shuffle=True), "validation": DataLoader(Rows(), 16)}
+    task = Task("t", **{"model": Model, **loaders, **given})
+    mine = with_samples_kept(task)
+    assert isinstance(mine.train, DataLoader)
+    assert isinstance(mine.train.dataset, Samples)
+    assert history(mine) == history(task)
+
+
 def test_a_plan_keeps_the_samples(tmp_path: Any) -> None:
     parts = {"train": DataLoader(Rows(), 16, shuffle=True), "validation": Rows()}
     config = StudyConfig(task="t", trials=8, epochs=4, storage=f"sqlite:///{tmp_path / 'a.db'}")
     task = make_plan(config, {"model": Model, **parts}).task
-    assert isinstance(task.train, DataLoader)
-    assert isinstance(task.validation, DataLoader)
-    assert isinstance(task.train.dataset, Samples)
-    assert isinstance(task.validation.dataset, Samples)
+    assert isinstance(task.train, KeptSplit)
+    assert isinstance(task.validation, KeptSplit)
     assert (task.steps_per_epoch, task.describe().split(", ")[1]) == (
         6,
         "90 train / 90 validation samples",

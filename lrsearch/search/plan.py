@@ -133,7 +133,7 @@ def make_plan(config: StudyConfig, task: Any = None) -> Plan:
     device = devices.resolve(config.device)
     devices.prepare(device)  # first: what a task puts on "cuda" goes there
     cwd = Path.cwd()
-    task = with_samples_kept(_task(config, task, device))
+    task = with_samples_kept(_task(config, task, device), device)
     config = _placed(config, cwd)
     given = dict(config.optimizer)
     name = given.pop("name", None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,10 +23,13 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import like, parts_of
+from lrsearch.tasks.check import check
 from lrsearch.tasks.check_model import same
-from lrsearch.tasks.passes import generators, host_seeded, host_states, inside
-from lrsearch.tasks.task import Task
+from lrsearch.tasks.mistakes import CPU
+from lrsearch.tasks.passes import begin, generators, host_seeded, host_states, inside
+from lrsearch.tasks.task import Split, Task
 
 KEPT_BYTES = 1 << 28
 """Samples of a part of the data, at most."""
@@ -34,6 +38,42 @@ READ_SECONDS = 10.0
 READ_AT_ONCE = 64
 """Samples."""
 _SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+@dataclass(frozen=True)
+class KeptSplit(Split):
+    """Samples as tensors that come in the order, and in the batches, of a loader.
+
+    Args:
+        x: Inputs.
+        y: Targets.
+        loader: Gives batches of the numbers of samples.
+    """
+
+    loader: DataLoader[Any]
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The samples of an epoch by their numbers, (n,), without a last batch that is left out.
+
+        Args:
+            seed: Of the generators of the loader; if it has none it draws from torch's.
+            epoch: Its number.
+        """
+        begin(self.loader, seed, epoch)
+        return torch.tensor([number for batch in self.loader for number in batch])
+
+
+class Numbers(Dataset[int]):
+    """Of each sample only its number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> int:
+        return i
 
 
 class Samples(Dataset[Any]):
@@ -58,14 +98,37 @@ class Samples(Dataset[Any]):
         return _each(self.columns, lambda column: column.index_select(0, rows))
 
 
-def with_samples_kept(task: Task) -> Task:
-    """The task with loaders that give the same batches from memory, where that is sure.
+def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
+    """The task with the same batches from memory, where that is sure.
 
     Of a plain ``DataLoader`` each sample is read in every epoch of every trial, from its Dataset.
     Where that gave the same numbers twice, drew no random numbers and counted nothing, the samples
     are kept. What is random is read anew each time, and so is what is too large or takes too long.
+
+    Args:
+        task: One that has been checked.
+        device: Where it will be trained.
     """
-    return replace(task, train=kept(task.train), validation=kept(task.validation))
+    task = replace(task, train=kept(task.train), validation=kept(task.validation))
+    train, validation = _split(task.train), _split(task.validation)
+    if task.transform is not None or task.augment is not None or not train or not validation:
+        return task
+    if type(validation.loader.sampler) is not SequentialSampler or validation.loader.drop_last:
+        return task
+    tensors = replace(
+        task,
+        train=train,
+        validation=validation,
+        batch_size=train.loader.batch_size or task.batch_size,
+        drop_last=train.loader.drop_last,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were shown when the loaders were checked
+        try:
+            check(tensors, device)
+        except LrsearchError:  # of a loader a model may change the batches
+            return task
+    return tensors
 
 
 def kept(data: Any) -> Any:
@@ -76,15 +139,34 @@ def kept(data: Any) -> Any:
         columns = _columns(data.dataset)
     except Exception:  # noqa: BLE001 - the user's code may raise anything, also later on
         return data
-    if columns is None:
-        return data
+    return data if columns is None else _like(data, Samples(columns, len(data.dataset)))
+
+
+def _split(data: Any) -> KeptSplit | None:
+    """Kept samples as tensors, where inputs and targets are one each and every one comes once."""
+    if not isinstance(data, DataLoader) or not isinstance(data.dataset, Samples):
+        return None
+    columns, count, sampler = parts_of(data.dataset.columns), len(data.dataset), data.sampler
+    if isinstance(sampler, RandomSampler):
+        if sampler.replacement or sampler.num_samples != count:
+            return None
+    elif not isinstance(sampler, SequentialSampler):
+        return None
+    if len(columns) != 2 or not all(isinstance(column, Tensor) for column in columns):
+        return None
+    x, y = columns
+    return KeptSplit(x, y, _like(data, Numbers(count)))
+
+
+def _like(loader: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
+    """A loader that draws the same numbers of samples, and has others."""
     return DataLoader(
-        Samples(columns, len(data.dataset)),
-        batch_size=data.batch_size,
-        sampler=data.sampler,
-        drop_last=data.drop_last,
-        generator=data.generator,
-        pin_memory=data.pin_memory,
+        dataset,
+        batch_size=loader.batch_size,
+        sampler=loader.sampler,
+        drop_last=loader.drop_last,
+        generator=loader.generator,
+        pin_memory=loader.pin_memory and isinstance(dataset, Samples),
         collate_fn=_as_it_is,
     )
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import elements, evaluation_size, to_device
 from lrsearch.tasks.images import Augment, rows
+from lrsearch.tasks.kept import KeptSplit
 from lrsearch.tasks.passes import begin
 from lrsearch.tasks.task import Data, Split, Task, TransformFn, batches_per_epoch
 from lrsearch.training.device import random_numbers_kept, random_seed
@@ -76,6 +77,13 @@ def epoch_plan(seed: int, epoch: int, n: int, augment: Augment | None = None) ->
     return EpochPlan(perm, dx, dy, flip)
 
 
+def plan_of(data: Split, seed: int, epoch: int, augment: Augment | None = None) -> EpochPlan:
+    """The plan of an epoch; a loader that gives the order may draw it from torch's numbers."""
+    if isinstance(data, KeptSplit):
+        return EpochPlan(data.order(epoch_seed(seed, epoch), epoch))
+    return epoch_plan(seed, epoch, len(data), augment)
+
+
 def crop_and_flip(
     x: Tensor, dx: Tensor | None, dy: Tensor | None, flip: Tensor | None, pad: int
 ) -> Tensor:
@@ -134,6 +142,7 @@ class SplitBatches:
         augment: Augment | None = None,
         drop_last: bool = True,
     ) -> None:
+        self.data = data
         self.batch_size = min(batch_size, len(data))
         self.steps = batches_per_epoch(len(data), batch_size, drop_last)
         self.seed = seed
@@ -148,7 +157,7 @@ class SplitBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches (x, y) of an epoch, counted from 0."""
-        plan = epoch_plan(self.seed, epoch, len(self.y), self.augment)
+        plan = plan_of(self.data, self.seed, epoch, self.augment)
         device = self.y.device
         used = min(self.steps * self.batch_size, len(self.y))
         perm = plan.perm[:used].to(device, non_blocking=True)
@@ -229,7 +238,7 @@ def training_batches(task: Task, seed: int, device: torch.device) -> SplitBatche
 def evaluation_batches(
     task: Task, data: Data, device: torch.device, trials: int = 1
 ) -> Callable[[], Iterator[tuple[Any, Any]]]:
-    """A function that goes through all of ``data`` in order, in large batches.
+    """A function that goes through all of ``data`` in order, in large batches or its loader's.
 
     Args:
         task: For its transform and batch size.
@@ -252,6 +261,8 @@ def evaluation_batches(
         x, transform = transform(x), None
     outputs = trials * _outputs(task, data, device)
     size = evaluation_size(task.batch_size, x[0].numel(), outputs, device)
+    if isinstance(data, KeptSplit):
+        size = data.loader.batch_size or size
     parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
 
     def from_parts() -> Iterator[tuple[Any, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import first_line
+from lrsearch.tasks.kept import KeptSplit
 from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
@@ -109,9 +110,11 @@ def why_not_fused(
         return reason
     model = fresh_model(task).to(device)
     try:
-        build_stack(task, model, task.train.y, precision)
+        stack = build_stack(task, model, task.train.y, precision)
     except ValueError as error:
         return str(error)
+    if isinstance(task.train, KeptSplit) and isinstance(stack, VmapStack) and stack.random:
+        return "its model draws from the same random numbers as its loader"
     return None
 
 

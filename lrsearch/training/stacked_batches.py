@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lrsearch.tasks.images import Augment, rows
+from lrsearch.tasks.passes import host_seeded
 from lrsearch.tasks.task import Split, TransformFn, batches_per_epoch
 from lrsearch.training.batches import (
     CHUNK_ELEMENTS,
@@ -17,7 +18,8 @@ from lrsearch.training.batches import (
     READY_ELEMENTS,
     EpochPlan,
     crop_and_flip,
-    epoch_plan,
+    epoch_seed,
+    plan_of,
 )
 
 KEPT_SAMPLES = 1 << 22
@@ -55,6 +57,7 @@ class StackedBatches:
         prepare: Callable[[Tensor], Tensor],
         device: torch.device,
     ) -> None:
+        self.data = train
         self.seed = seed
         self.batch_size = min(batch_size, len(train))
         self.steps = batches_per_epoch(len(train), batch_size, drop_last)
@@ -82,7 +85,8 @@ class StackedBatches:
         """
         found = self._kept.get(epoch)
         if found is None:
-            whole = epoch_plan(self.seed, epoch, len(self.y), self.augment)
+            with host_seeded(epoch_seed(self.seed, epoch)):
+                whole = plan_of(self.data, self.seed, epoch, self.augment)
             parts = [getattr(whole, part) for part in _PARTS]
             found, start = [], 0
             for size, steps in self.sizes.items():
