@@ -229,24 +229,42 @@ def test_a_worker_whose_starter_is_gone_gets_a_signal_that_it_can_handle(
         end, other = os.pipe()
         os.write(other, b'{"a": 1}\n')
         os.close(other)
-        orders = Orders(end)
+        orders = Orders(end, Interrupt())
         wait_for(lambda: bool(called), 10)
-        assert orders.next(Interrupt()) == {"a": 1}
-        assert orders.next(Interrupt()) is None
+        assert orders.next() == {"a": 1}
+        assert orders.next() is None
     os.close(end)
     assert called == [calls]
 
 
 def test_a_worker_takes_one_order_after_another_and_then_leaves() -> None:
     end, other = os.pipe()
-    orders = Orders(end)
+    orders = Orders(end, Interrupt())
     for number in (1, 2):
         os.write(other, b'{"a": %d}\n' % number)
-        assert orders.next(Interrupt()) == {"a": number}
+        assert orders.next() == {"a": number}
         orders.done()
     os.close(other)
-    assert orders.next(Interrupt()) is None, "and no signal has ended this process"
+    assert orders.next() is None, "and no signal has ended this process"
     os.close(end)
+
+
+def test_a_worker_that_had_a_signal_itself_is_not_ended_by_the_end_of_who_started_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under Slurm, which sends SIGTERM to all processes: a second would end it unsaved."""
+    called: list[int] = []
+    end, other = os.pipe()
+    interrupt = Interrupt()
+    with interrupt.listening(), monkeypatch.context() as patch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        patch.setattr(os, "kill", lambda pid, number: called.append(number))
+        orders = Orders(end, interrupt)
+        os.write(other, b'{"a": 1}\n')
+        os.close(other)
+        wait_for(lambda: not orders._thread.is_alive(), 10)
+    os.close(end)
+    assert called == []
 
 
 def test_a_worker_leaves_though_another_process_holds_its_pipe_open(
@@ -281,7 +299,7 @@ def test_a_worker_that_rests_leaves_when_it_is_told_to() -> None:
     with interrupt.listening():
         timer.start()
         with pytest.raises(Interrupted):
-            Orders(end).next(interrupt)
+            Orders(end, interrupt).next()
     os.close(other)
 
 

@@ -48,6 +48,11 @@ class Interrupt:
         self._code: int | None = None
         self._breakable = False
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._code is not None
+
     def check(self) -> None:
         """Raise :class:`Interrupted` if a signal has come."""
         if self._code is not None:

@@ -45,12 +45,15 @@ class Orders:
 
     Args:
         end: Number of the open file.
+        interrupt: Takes the signals. Where one has come, a second would end the process at once.
     """
 
-    def __init__(self, end: int) -> None:
+    def __init__(self, end: int, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._working = False
-        threading.Thread(target=self._hear, args=(end,), daemon=True).start()
+        self._thread = threading.Thread(target=self._hear, args=(end,), daemon=True)
+        self._thread.start()
 
     def _hear(self, end: int) -> None:
         for line in _lines(end):
@@ -59,17 +62,21 @@ class Orders:
             self._working = True
             self._lines.put(line)
         self._lines.put("")
-        if not self._working:
+        if not self._working or self._interrupt.asked:
             return
         if sys.platform == "win32":  # where os.kill ends the process without a handler
             signal.raise_signal(signal.SIGTERM)
         else:  # wakes the main thread where it waits
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def next(self, interrupt: Interrupt) -> Order | None:
-        """The next order; None when whoever started us is gone, or has no more."""
+    def next(self) -> Order | None:
+        """The next order; None when whoever started us is gone, or has no more.
+
+        Raises:
+            Interrupted: On SIGINT or SIGTERM.
+        """
         while True:
-            interrupt.check()
+            self._interrupt.check()
             with contextlib.suppress(queue.Empty):
                 line = self._lines.get(timeout=POLL_SECONDS)
                 return dict(json.loads(line)) if line else None
@@ -114,8 +121,8 @@ def main() -> int:
     ready = None
     try:
         with interrupt.listening():
-            orders = Orders(os.dup(0))
-            while (order := orders.next(interrupt)) is not None:
+            orders = Orders(os.dup(0), interrupt)
+            while (order := orders.next()) is not None:
                 ready = _work(order, interrupt, say, ready)
                 orders.done()
                 say(done=True)
