@@ -237,16 +237,21 @@ def test_a_worker_whose_starter_is_gone_gets_a_signal_that_it_can_handle(
     assert called == [calls]
 
 
-def test_a_worker_takes_one_order_after_another_and_then_leaves() -> None:
+@pytest.mark.parametrize("last", [b"", b"\n", b"\r\n"])
+def test_a_worker_takes_one_order_after_another_and_then_leaves(last: bytes) -> None:
+    """When the pipe ends, or after an empty line, also as Windows writes it."""
     end, other = os.pipe()
     orders = Orders(end, Interrupt())
     for number in (1, 2):
         os.write(other, b'{"a": %d}\n' % number)
         assert orders.next() == {"a": number}
         orders.done()
-    os.close(other)
+    os.write(other, last)
+    if not last:
+        os.close(other)
     assert orders.next() is None, "and no signal has ended this process"
-    os.close(end)
+    for number in (end, other) if last else (end,):
+        os.close(number)
 
 
 def test_a_worker_that_had_a_signal_itself_is_not_ended_by_the_end_of_who_started_it(

@@ -90,7 +90,7 @@ def _lines(end: int) -> Iterator[str]:
     left = b""
     while some := os.read(end, 1 << 16):
         *whole, left = (left + some).split(b"\n")
-        yield from map(bytes.decode, whole)
+        yield from (line.decode().strip() for line in whole)  # Windows ends them with CR LF
 
 
 @dataclass(frozen=True)
