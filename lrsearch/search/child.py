@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Order = dict[str, Any]
 """What a worker is told: ``config``, ``threads``; ``cwd``, where it starts;
 ``confirms``, the confirmation that it trains, if any; and ``families``, the file of each schedule
-family of the user's own."""
+family of the user's own. Later orders differ from the first in ``confirms`` and the time left."""
 Words = dict[str, Any]
 """What a worker says: ``owner``, ``note``, ``error``, or that an order is ``done``."""
 NEWS_SECONDS = 0.5

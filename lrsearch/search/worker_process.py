@@ -95,15 +95,13 @@ def _lines(end: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Ready:
-    """What was made for an order and serves the next one, if that has the same configuration.
+    """What was made for the first order and serves the next ones.
 
     Attributes:
-        told: The configuration, but for the time that is left.
         plan: What is trained, and how.
         storage: The database.
     """
 
-    told: dict[str, Any]
     plan: Plan
     storage: Storage
 
@@ -134,9 +132,9 @@ def main() -> int:
     return 0
 
 
-def _work(order: Order, interrupt: Interrupt, say: Say, before: Ready | None) -> Ready:
+def _work(order: Order, interrupt: Interrupt, say: Say, ready: Ready | None) -> Ready:
     """Carry out an order."""
-    with uncollected() if before is None else contextlib.nullcontext():
+    with uncollected() if ready is None else contextlib.nullcontext():
         from lrsearch.search.context import Context, deadline_in
         from lrsearch.search.make import make_worker
         from lrsearch.search.methods import PRUNERS
@@ -147,9 +145,8 @@ def _work(order: Order, interrupt: Interrupt, say: Say, before: Ready | None) ->
     def note(line: str) -> None:
         say(note=line)
 
-    ready, told = before, {**order["config"], "timeout": None}
-    if ready is None or ready.told != told:
-        ready = _made_ready(order, told, interrupt, note)
+    if ready is None:
+        ready = _made_ready(order, interrupt, note)
     plan, storage = ready.plan, ready.storage
     context = Context(storage, interrupt, note, deadline=deadline_in(order["config"]["timeout"]))
     if order["confirms"]:
@@ -169,14 +166,13 @@ def _work(order: Order, interrupt: Interrupt, say: Say, before: Ready | None) ->
     return ready
 
 
-def _made_ready(
-    order: Order, told: dict[str, Any], interrupt: Interrupt, note: Callable[[str], None]
-) -> Ready:
+def _made_ready(order: Order, interrupt: Interrupt, note: Callable[[str], None]) -> Ready:
     """Open the database, load the task and plan the training."""
     from lrsearch.search.plan import make_plan
     from lrsearch.storage import open_storage
     from lrsearch.storage.engine import PATIENCE_SECONDS
 
+    told = order["config"]
     out = str(Path(told["out"]).resolve())  # the task may go elsewhere
     # What is missing here must not be made anew: then this is not the machine where it lies.
     storage = open_storage(told["storage"], create=False, patience=PATIENCE_SECONDS, on_wait=note)
@@ -185,7 +181,7 @@ def _made_ready(
     _import_families(order["families"], told["task"])
     plan = make_plan(make({**told, "out": out}))
     choice = dataclasses.replace(plan.choice, threads=order["threads"])
-    return Ready(told, dataclasses.replace(plan, choice=choice), storage)
+    return Ready(dataclasses.replace(plan, choice=choice), storage)
 
 
 def _import_families(homes: Mapping[str, str], task: str) -> None:

@@ -61,10 +61,10 @@ class Seat:
     Attributes:
         index: From 0.
         device: What it trains on.
-        child: The worker; None when the seat is empty for good.
+        child: The worker; None when it is done, or given up.
         owner: Its name in the database, once it has said so.
         error: What it gave up for, in words for the user.
-        since: When it started, by ``time.monotonic()``.
+        since: When it got its order, by ``time.monotonic()``.
         before: The epochs of unfinished trials that were on record then.
         deaths: Deaths in a row.
     """
@@ -99,7 +99,7 @@ class Crew:
     last_note: str = ""
 
     def run(self) -> None:
-        """Start the workers and return when all have ended.
+        """Give the workers their orders and return when all are done.
 
         Raises:
             Interrupted: On Ctrl-C or SIGTERM, after the workers saved and handed back.
