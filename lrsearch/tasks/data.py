@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,7 +166,14 @@ class Columns(Dataset[Any]):
 
     def __getitem__(self, index: Any) -> tuple[Any, Any]:
         """The samples of a batch by their numbers, or one by its number."""
+        if isinstance(index, list):
+            index = row_numbers(index)
         return _each(self.x, lambda part: part[index]), _each(self.y, lambda part: part[index])
+
+
+def row_numbers(index: Sequence[int]) -> Tensor:
+    """A list as a tensor, (n,): numpy reads it five times faster than torch."""
+    return torch.from_numpy(np.array(index, dtype=np.int64))
 
 
 def _parts(columns: Any) -> list[Any]:
