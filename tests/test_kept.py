@@ -104,7 +104,6 @@ LOADERS: dict[str, Callable[[Rows], Any]] = {
     ),
     "part": lambda data: DataLoader(Subset(data, [5, 1, 70, 3]), 2, shuffle=True),
     "two": lambda data: DataLoader(ConcatDataset([data, data]), 16, shuffle=True),
-    "workers": lambda data: DataLoader(data, 16, shuffle=True, num_workers=1),
 }
 SAMPLES: dict[str, Callable[[int], Any]] = {
     "tensor and number": lambda i: (X[i], i % 3),
@@ -188,9 +187,10 @@ def test_what_may_be_another_next_time_is_read_anew(kind: str) -> None:
         DataLoader(Rows(), 16, collate_fn=lambda batch: default_collate(batch)),
         DataLoader(Rows(), 16, sampler=DistributedSampler(Rows(), num_replicas=1, rank=0)),
         DataLoader(Rows(), batch_size=None),
+        DataLoader(Rows(), 16, num_workers=1),
         [(X, X)],
     ],
-    ids=["collate_fn", "sampler", "no batches", "no loader"],
+    ids=["collate_fn", "sampler", "no batches", "workers", "no loader"],
 )
 def test_loaders_that_do_more_stay(loader: Any) -> None:
     assert kept(loader) is loader
@@ -223,7 +223,7 @@ def test_a_model_may_change_a_batch_of_kept_samples() -> None:
     assert torch.equal(next(iter(mine))[0], before)
 
 
-PAIRS = ("shuffled", "whole batches", "in order", "own generator", "part", "workers")
+PAIRS = ("shuffled", "whole batches", "in order", "own generator", "part")
 """Loaders that give every sample once."""
 
 

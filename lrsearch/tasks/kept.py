@@ -27,6 +27,7 @@ from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import like, parts_of
 from lrsearch.tasks.check import check
 from lrsearch.tasks.check_model import same
+from lrsearch.tasks.data import row_numbers
 from lrsearch.tasks.mistakes import CPU
 from lrsearch.tasks.passes import begin, generators, host_seeded, host_states, inside
 from lrsearch.tasks.task import Split, Task
@@ -60,7 +61,7 @@ class KeptSplit(Split):
             epoch: Its number.
         """
         begin(self.loader, seed, epoch)
-        return torch.tensor([number for batch in self.loader for number in batch])
+        return row_numbers([number for batch in self.loader for number in batch])
 
 
 class Numbers(Dataset[int]):
@@ -94,7 +95,7 @@ class Samples(Dataset[Any]):
 
     def __getitems__(self, index: Sequence[int]) -> Any:
         """The batch of the samples with these numbers: copies."""
-        rows = torch.as_tensor(index)
+        rows = row_numbers(index)
         return _each(self.columns, lambda column: column.index_select(0, rows))
 
 
@@ -179,6 +180,7 @@ def _plain(data: Any) -> bool:
     """Whether it is a loader that only reads samples by their numbers and stacks them."""
     return (
         type(data) is DataLoader
+        and data.num_workers == 0  # a file that is opened here is none for processes of a loader
         and data.batch_size is not None
         and data.collate_fn is default_collate
         and type(data.batch_sampler) is BatchSampler
@@ -196,26 +198,32 @@ def _reads_by_number(part: Any) -> bool:
 
 def _columns(dataset: Any) -> Any:
     """All samples as tensors; None where they may be others next time, or are too many."""
-    parts = inside(dataset)
+    parts, count, began = inside(dataset), len(dataset), time.monotonic()
     if generators(parts):
         return None
-    numbers, until = _numbers(parts), time.monotonic() + READ_SECONDS
+    numbers = _numbers(parts)
     chunks: list[Any] = []
-    for index, batch in _read(dataset, range(len(dataset)), 0):
-        if batch is None or time.monotonic() > until:
+    for index, batch in _read(dataset, range(count), 0):
+        if batch is None or _too_slow(began, index[-1] + 1, count):
             return None
         chunks.append(batch)
-        if _bytes(batch) * len(dataset) > KEPT_BYTES * len(index):
+        if _bytes(batch) * count > KEPT_BYTES * len(index):
             return None
     columns = _joined(chunks)
-    found = Samples(columns, len(dataset))
-    for index, batch in _read(dataset, range(len(dataset))[::-1], 1):
-        if batch is None or time.monotonic() > until:
+    found = Samples(columns, count)
+    for index, batch in _read(dataset, range(count)[::-1], 1):
+        if batch is None or _too_slow(began, 2 * count - index[-1], count):
             return None
         pairs = zip(_tensors(batch), _tensors(found.__getitems__(index)), strict=True)
         if not all(same(*pair) for pair in pairs):
             return None
     return columns if _numbers(parts) == numbers else None
+
+
+def _too_slow(began: float, read: int, count: int) -> bool:
+    """Whether two readings of so many samples take too long, by those of this second or more."""
+    elapsed = time.monotonic() - began
+    return elapsed > READ_SECONDS / 10 and elapsed * 2 * count > READ_SECONDS * read
 
 
 def _read(dataset: Any, order: range, seed: int) -> Iterator[tuple[range, Any]]:

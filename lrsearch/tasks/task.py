@@ -95,9 +95,9 @@ class Task:
             epoch, ``persistent_workers`` or not, and generators that it, a Dataset or a transform
             keeps as an attribute are set, so that what is drawn at random is the same in all
             trials. What counts its epochs needs ``set_epoch``, which is called with them. Samples
-            of a Dataset in a plain DataLoader are kept in memory, where two readings show that
-            nothing of them is random, and they take less than 256 MB and ten seconds. Pairs of
-            tensors are then trained like a Split, in the order of the loader.
+            of a Dataset in a plain DataLoader without workers are kept in memory, where two
+            readings show that nothing of them is random, and they take less than 256 MB and ten
+            seconds. Pairs of tensors are then trained like a Split, in the order of the loader.
         validation: Validation samples, likewise. The search judges by their loss.
         test: Loads the test samples; only ``confirm`` and ``train`` call it. None = no test part.
         model_name: Name for the screen.
