@@ -29,6 +29,7 @@ from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lrsearch.config import StudyConfig
+    from lrsearch.search.forked import Forked
     from lrsearch.search.outcome import Outcome
 
 STOPPED = "lrsearch: stopped; what is finished is kept. Go on with the same command"
@@ -94,17 +95,17 @@ def _run(args: argparse.Namespace) -> int:
     from lrsearch.config import load
 
     config = load(args.study_file, _settings(args))
-    if is_ours():
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker's; libraries read it once
+    _as_a_worker()
     with uncollected():
         from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
         from lrsearch.search.run import run
 
     try:
-        with spares(config) as ready, aside(args):
-            outcome = run(config, quiet=args.quiet or args.json, spares=ready)
-        outcome = _confirmed(outcome, config, args)
+        with spares(config) as ready:
+            with aside(args):
+                outcome = run(config, quiet=args.quiet or args.json, spares=ready)
+            outcome = _confirmed(outcome, config, args, ready)
     except (Interrupted, KeyboardInterrupt) as stop:
         note(STOPPED)
         return stop.exit_code if isinstance(stop, Interrupted) else 130
@@ -112,13 +113,21 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _confirmed(outcome: Outcome, config: StudyConfig, args: argparse.Namespace) -> Outcome:
+def _as_a_worker() -> None:
+    """One thread, which libraries read once: copies of this process may be workers."""
+    if is_ours():
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _confirmed(
+    outcome: Outcome, config: StudyConfig, args: argparse.Namespace, ready: list[Forked]
+) -> Outcome:
     """The run with what fresh seeds say of it; if that fails, its end is still told."""
     from lrsearch.confirm import after_run
 
     try:
         with aside(args):
-            return after_run(outcome, config, note=note_unless_quiet(args))
+            return after_run(outcome, config, note=note_unless_quiet(args), spares=ready)
     except LrsearchError:
         _tell(outcome, args)
         raise
@@ -173,25 +182,32 @@ def add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 
 def _confirm(args: argparse.Namespace) -> int:
+    from lrsearch.config import make
+
+    _as_a_worker()
     with uncollected():
         from lrsearch.confirm import OF_THE_MACHINE, confirm
         from lrsearch.search.ending import print_confirmation
+        from lrsearch.search.forked import spares
         from lrsearch.search.interrupt import Interrupted
 
-    study, storage = named_study(args)
-    try:
-        with aside(args):
-            found = confirm(
-                study,
-                storage,
-                top=args.top,
-                seeds=args.seeds,
-                overrides={key: getattr(args, key) for key in OF_THE_MACHINE},
-                note=note_unless_quiet(args),
-            )
-    except Interrupted as stop:
-        note(STOPPED)
-        return stop.exit_code
+    here = {key: getattr(args, key) for key in OF_THE_MACHINE}
+    with spares(make({key: value for key, value in here.items() if value is not None})) as ready:
+        study, storage = named_study(args)
+        try:
+            with aside(args):
+                found = confirm(
+                    study,
+                    storage,
+                    top=args.top,
+                    seeds=args.seeds,
+                    overrides=here,
+                    note=note_unless_quiet(args),
+                    spares=ready,
+                )
+        except Interrupted as stop:
+            note(STOPPED)
+            return stop.exit_code
     if args.json:
         out_json(found.to_dict())
     else:

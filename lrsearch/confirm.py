@@ -45,6 +45,7 @@ from lrsearch.settings import SETTINGS
 from lrsearch.values import MOST_SEEDS
 
 if TYPE_CHECKING:
+    from lrsearch.search.forked import Forked
     from lrsearch.search.outcome import Outcome
     from lrsearch.storage.engine import Storage
 
@@ -68,6 +69,7 @@ def confirm(
     task: Any = None,
     note: Note = lambda line: None,
     interrupt: Interrupt | None = None,
+    spares: list[Forked] | None = None,
 ) -> Confirmed:
     """Train the best distinct schedules and every baseline again on fresh seeds.
 
@@ -85,6 +87,7 @@ def confirm(
         task: The task, where the search was given a Python object.
         note: Called with one line for the user.
         interrupt: Takes the signals; None: one whose second signal ends the process.
+        spares: Processes that wait to be workers (:mod:`lrsearch.search.forked`).
 
     Returns:
         The comparison. Its ``lowest`` is in ``confirmed.yaml``, beside the search's ``best.yaml``.
@@ -127,7 +130,7 @@ def confirm(
         again = open_confirmation(study, storage, plan, raised, arms, fresh, top)
         for line in _announced(study.study_name, arms, seeds, before, raised=bool(raised)):
             note(line)
-        context = Context(storage, interrupt, note, task=task)
+        context = Context(storage, interrupt, note, task=task, spares=spares or [])
         with resting(context):
             train_confirmation(plan, again, context)
     confirmed = read_confirmed(study)
@@ -173,6 +176,7 @@ def after_run(
     task: Any = None,
     note: Note,
     interrupt: Interrupt | None = None,
+    spares: list[Forked] | None = None,
 ) -> Outcome:
     """A run with what fresh seeds say of it: as many as ``--confirm`` asks for; at 0 as known.
 
@@ -196,6 +200,7 @@ def after_run(
             task=task,
             note=note,
             interrupt=interrupt,
+            spares=spares,
         )
     if found is None:
         return outcome

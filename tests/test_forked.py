@@ -53,9 +53,12 @@ def _program(settings: str, *, first: str = "pass", inside: str = "pass") -> tup
     return done.returncode, [int(word) for word in done.stdout.split()]
 
 
-def test_copies_are_made_for_the_workers_asked_for_and_end_unused() -> None:
-    code, made = _program("workers=3")
-    assert len(made) == 3
+@pytest.mark.parametrize(("settings", "count"), [("workers=3", 3), ("workers=2, confirm=5", 4)])
+def test_copies_are_made_for_the_workers_asked_for_and_end_unused(
+    settings: str, count: int
+) -> None:
+    code, made = _program(settings)
+    assert len(made) == count
     assert code == 7, "a copy is left"
 
 
@@ -124,3 +127,29 @@ def test_a_loader_with_processes_of_its_own_works_in_a_worker(tmp_path: Path) ->
             process.terminate()
     assert process.returncode == 0, out
     assert "2 trials (2 completed)" in out
+
+
+ALL_FORKED = """
+import sys
+from lrsearch.cli import main
+from lrsearch.program import run_and_leave
+from lrsearch.search import child
+
+child._start = None  # starts a program, which imports all anew
+run_and_leave(lambda: main(sys.argv[1:]))
+"""
+
+
+def test_confirmations_are_trained_by_copies_too(tmp_path: Path) -> None:
+    small = ["--task", "square", "--trials", "2", "--epochs", "1", "--no-robust"]
+    for words in (["run", *small, "--confirm", "2"], ["confirm", "square", "--seeds", "3"]):
+        done = subprocess.run(
+            [sys.executable, "-c", ALL_FORKED, *words, "--workers", "2", "--device", "cpu"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Lower by" in done.stdout

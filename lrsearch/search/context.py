@@ -11,6 +11,7 @@ from lrsearch.search.interrupt import Interrupt
 
 if TYPE_CHECKING:
     from lrsearch.search.child import LocalChild
+    from lrsearch.search.forked import Forked
     from lrsearch.search.ray_launcher import Cluster, RayChild
     from lrsearch.storage.engine import Storage
 
@@ -26,6 +27,7 @@ class Context:
         cluster: Where the workers run; None: here.
         task: The task, where it is a Python object.
         deadline: ``time.monotonic()`` after which no new trial starts, if any.
+        spares: Processes that wait to be workers (:mod:`lrsearch.search.forked`).
         resting: Workers that have done an order and wait for another, each with its device.
     """
 
@@ -35,6 +37,7 @@ class Context:
     cluster: Cluster | None = None
     task: Any = None
     deadline: float | None = None
+    spares: list[Forked] = field(default_factory=list)
     resting: list[tuple[str, LocalChild | RayChild]] = field(default_factory=list)
 
     def time_is_up(self) -> bool:

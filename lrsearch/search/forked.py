@@ -140,10 +140,11 @@ def _written(number: int) -> IO[str]:
 def spares(config: StudyConfig) -> Iterator[list[Forked]]:
     """Copies of this process for the workers that a configuration may need; none where unsafe.
 
-    Who takes one out of the list answers for it; the others end with the block.
+    Twice as many where the run is confirmed: those of the search have ended by then. Who takes one
+    out of the list answers for it; the others end with the block.
     """
     ready: list[Forked] = []
-    for _ in range(_wanted(config)):
+    for _ in range(_wanted(config) * (2 if config.confirm else 1)):
         try:
             ready.append(Forked(ready))
         except OSError:  # no room for one more process: the others must do
@@ -156,6 +157,8 @@ def spares(config: StudyConfig) -> Iterator[list[Forked]]:
 
 def dismiss(ready: list[Forked]) -> None:
     """End copies that wait for an order."""
+    for each in ready:
+        each.kill()  # all, before the first is waited for
     while ready:
         ready.pop().dismiss()
 

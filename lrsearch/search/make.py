@@ -11,7 +11,6 @@ from lrsearch.errors import UsageError
 from lrsearch.schedules.family import is_builtin
 from lrsearch.search.checkpoints import Checkpoints
 from lrsearch.search.context import Context
-from lrsearch.search.forked import Forked
 from lrsearch.search.loop import Worker
 from lrsearch.search.plan import Plan, baselines_of
 from lrsearch.search.runners import make_runner
@@ -38,13 +37,7 @@ def make_worker(plan: Plan, study: optuna.Study, context: Context) -> Worker:
     )
 
 
-def make_crew(
-    plan: Plan,
-    context: Context,
-    *,
-    spares: list[Forked] | None = None,
-    confirms: str | None = None,
-) -> Crew | None:
+def make_crew(plan: Plan, context: Context, *, confirms: str | None = None) -> Crew | None:
     """The worker processes, here or on a cluster; None if one here is enough: this process.
 
     With ``confirms`` they train the confirmation of that name in place of searching.
@@ -63,7 +56,7 @@ def make_crew(
             "put it into a file of its own, or take one worker"
         )
     devices.give_back(plan.device)  # of the dry batch and what was timed: it is the workers' now
-    launcher = LocalLauncher(plan, spares or []) if cluster is None else cluster
+    launcher = LocalLauncher(plan, context.spares) if cluster is None else cluster
     return Crew(plan, context, launcher, confirms)
 
 

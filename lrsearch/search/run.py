@@ -87,17 +87,16 @@ def run(
             display.note(line)
         interrupt.check()
         deadline = deadline_in(config.timeout)
-        context = Context(storage, interrupt, display.note, cluster, task, deadline)
+        ready = [] if spares is None else spares
+        context = Context(storage, interrupt, display.note, cluster, task, deadline, ready)
         with resting(context):
-            progress = _train(plan, study, context, display, spares or [])
+            progress = _train(plan, study, context, display)
             if progress.best is None:
                 raise LrsearchError(_why_none(study, progress))
             return _conclude(plan, study, context, progress)
 
 
-def _train(
-    plan: Plan, study: optuna.Study, context: Context, display: Display, spares: list[Forked]
-) -> Progress:
+def _train(plan: Plan, study: optuna.Study, context: Context, display: Display) -> Progress:
     """Run the trials that are missing, shown meanwhile; returns the state at the end."""
     # With a cache of its own the display leaves the worker's view of the study alone.
     shown = load_study(context.storage, study.study_name)
@@ -106,11 +105,11 @@ def _train(
         return read_progress(shown, plan.config.trials, plan.epochs)
 
     with watching(read, display, context.interrupt.at_once):
-        crew = make_crew(plan, context, spares=spares)
+        crew = make_crew(plan, context)
         if crew is not None:
             crew.run()
         else:
-            dismiss(spares)
+            dismiss(context.spares)
             make_worker(plan, study, context).run()
     return read()
 
