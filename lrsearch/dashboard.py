@@ -21,6 +21,7 @@ import optuna
 from lrsearch.attributes import CONFIRM_SUFFIX
 from lrsearch.dashboard_study import Pictures, prepare
 from lrsearch.errors import LrsearchError
+from lrsearch.report import fanova  # noqa: F401 - it has Optuna leave most of scikit-learn out
 from lrsearch.report.status import studies
 from lrsearch.storage.engine import Storage
 
@@ -79,7 +80,7 @@ def open_dashboard(storage: Storage, name: str | None, port: int) -> Dashboard:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from optuna_dashboard import wsgi
+        from optuna_dashboard import wsgi  # after fanova
 
     named = [s for s in storage.get_all_studies() if s.study_name == name]
     pictures = Pictures(storage)

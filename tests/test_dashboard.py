@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -53,6 +55,17 @@ def test_a_dashboard_that_is_closed_looks_at_its_database_no_more(storage: Stora
     dashboard.server.shutdown()
     filler.join(10)
     assert not filler.is_alive()
+
+
+def test_the_dashboard_leaves_most_of_scikit_learn_alone(storage: Storage) -> None:
+    program = (
+        "import sys; from lrsearch.dashboard import open_dashboard\n"
+        "from lrsearch.storage import open_storage\n"
+        f"open_dashboard(open_storage({storage.url!r}), 'digits', 0)\n"
+        "print({'scipy.stats', 'sklearn.ensemble'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"set()\n"
 
 
 def ask(served: Dashboard, path: str, **headers: str) -> bytes:
