@@ -24,7 +24,7 @@ from lrsearch.cli_arguments import (
 )
 from lrsearch.errors import LrsearchError, UsageError
 from lrsearch.imports import uncollected
-from lrsearch.program import is_ours
+from lrsearch.program import has_told_all, is_ours
 from lrsearch.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def _run(args: argparse.Namespace) -> int:
                 outcome = run(config, quiet=args.quiet or args.json, spares=ready)
             outcome = _confirmed(outcome, config, args, ready)
     except (Interrupted, KeyboardInterrupt) as stop:
-        note(STOPPED)
-        return stop.exit_code if isinstance(stop, Interrupted) else 130
+        return _stopped(stop.exit_code if isinstance(stop, Interrupted) else 130)
     _tell(outcome, args)
     return 0
 
@@ -142,6 +141,13 @@ def _tell(outcome: Outcome, args: argparse.Namespace) -> None:
         out_json(outcome_dict(outcome))
     else:
         print_outcome(outcome, args.imports)
+
+
+def _stopped(code: int) -> int:
+    """Say that a run was stopped; returns its exit code."""
+    note(STOPPED)
+    has_told_all()
+    return code
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -206,8 +212,7 @@ def _confirm(args: argparse.Namespace) -> int:
                     spares=ready,
                 )
         except Interrupted as stop:
-            note(STOPPED)
-            return stop.exit_code
+            return _stopped(stop.exit_code)
     if args.json:
         out_json(found.to_dict())
     else:

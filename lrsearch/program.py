@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,6 +15,15 @@ _ours: list[Callable[[], int]] = []
 def is_ours() -> bool:
     """Whether this process is a program of ours, not a user's program that imports us."""
     return bool(_ours)
+
+
+def has_told_all() -> None:
+    """From now on Ctrl-C ends a program of ours at once: nothing is left that it could stop.
+
+    It would print a traceback out of whatever closes at that moment.
+    """
+    if is_ours():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_and_leave(main: Callable[[], int]) -> NoReturn:
@@ -28,6 +38,7 @@ def run_and_leave(main: Callable[[], int]) -> NoReturn:
     _ours.append(main)
     atexit.register(_leave, codes)  # the first: whatever is registered later is called before it
     codes.append(main())
+    has_told_all()
     sys.exit(codes[0])
 
 

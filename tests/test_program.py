@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_end_of_a_process_waits_and_calls_but_takes_nothing_apart() -> None:
     done = _run("return 7")
     assert (done.returncode, done.stderr) == (7, "")
     assert done.stdout.splitlines() == ["the program", "a thread", "registered"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_late_interrupt_ends_a_process_without_a_traceback() -> None:
+    late = "atexit.register(lambda: signal.raise_signal(signal.SIGINT))"
+    done = _run(f"import signal; {late}; return 130")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_database_file_is_whole_at_the_end_whoever_used_finalizers_before(tmp_path: Path) -> None:

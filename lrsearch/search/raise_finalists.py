@@ -65,6 +65,7 @@ def raise_finalists(plan: Plan, study: optuna.Study, table: StudyTable, context:
             if not raised:
                 return spared_line(from_search=context.task is not None)
             break
+        context.interrupt.check()
         if context.time_is_up():
             return TIME_UP
         runs = [(trial, RAISE, nth) for trial, nth in some]
