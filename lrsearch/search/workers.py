@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_DEATHS = 5  # in a row, with neither an epoch recorded nor a minute of life in between
 SETTLED_SECONDS = 60.0
 STOP_SECONDS = 15.0  # for saving and handing back; then the process is ended
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 class LocalLauncher:
