@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from torch.utils.data import (
     DistributedSampler,
     Subset,
     WeightedRandomSampler,
-    default_collate,
 )
 
 from lrsearch.config import StudyConfig
@@ -27,7 +27,7 @@ from lrsearch.measured import EpochResult
 from lrsearch.schedules import Schedule
 from lrsearch.search.plan import make_plan
 from lrsearch.tasks import Task
-from lrsearch.tasks.kept import KeptSplit, Samples, kept, with_samples_kept
+from lrsearch.tasks.kept import KeptSplit, SampleList, Samples, kept, with_samples_kept
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.loop import SingleRunner
 from lrsearch.training.stacked import why_not_fused
@@ -168,8 +168,8 @@ LEFT: dict[str, Any] = {
     "counts": Counting(),
     "is told the epoch": Stepping(),
     "reads many at once": Together(),
-    "text": Rows(lambda i: (X[i], "cat")),
-    "lengths": Rows(lambda i: (X[i, : 1 + i % 4], 0)),
+    "object": Rows(lambda i: (SimpleNamespace(x=X[i]), 0)),
+    "objects": Rows(lambda i: (np.array([{}]), 0)),
     "learns": Rows(lambda i: (X[i].clone().requires_grad_(), 0)),
     "raises": Rows(raises),
 }
@@ -184,13 +184,12 @@ def test_what_may_be_another_next_time_is_read_anew(kind: str) -> None:
 @pytest.mark.parametrize(
     "loader",
     [
-        DataLoader(Rows(), 16, collate_fn=lambda batch: default_collate(batch)),
         DataLoader(Rows(), 16, sampler=DistributedSampler(Rows(), num_replicas=1, rank=0)),
         DataLoader(Rows(), batch_size=None),
         DataLoader(Rows(), 16, num_workers=1),
         [(X, X)],
     ],
-    ids=["collate_fn", "sampler", "no batches", "workers", "no loader"],
+    ids=["sampler", "no batches", "workers", "no loader"],
 )
 def test_loaders_that_do_more_stay(loader: Any) -> None:
     assert kept(loader) is loader
@@ -200,10 +199,10 @@ def test_much_or_slow_data_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> Non
     data = Rows()
     loader = DataLoader(data, 16)
     with monkeypatch.context() as patch:
-        patch.setattr("lrsearch.tasks.kept.KEPT_BYTES", 90 * 5 * 4)  # without the labels
+        patch.setattr("lrsearch.tasks.reading.KEPT_BYTES", 90 * 5 * 4)  # with nothing beside them
         assert kept(loader) is loader
         assert data.reads["count"] == 64
-    monkeypatch.setattr("lrsearch.tasks.kept.READ_SECONDS", 0.0)
+    monkeypatch.setattr("lrsearch.tasks.reading.READ_SECONDS", 0.0)
     assert kept(loader) is loader
 
 
@@ -213,6 +212,50 @@ def test_what_is_drawn_around_the_reading_stays_as_it_was() -> None:
     drawn = torch.rand(2)
     torch.manual_seed(0)
     assert torch.equal(drawn, torch.rand(2))
+
+
+def padded(batch: list[Any]) -> tuple[Any, Any]:
+    """Changes the samples, and draws random numbers."""
+    for x, _ in batch:
+        x.add_(torch.rand(()))
+    xs = nn.utils.rnn.pad_sequence([x for x, _ in batch], batch_first=True)
+    return nn.functional.pad(xs, (0, 5 - xs.shape[1])), torch.tensor(
+        [y["label"] for _, y in batch]
+    )
+
+
+def popped(batch: list[Any]) -> tuple[Any, Any]:
+    """Takes what it has used out of the samples."""
+    y = torch.tensor([sample.pop("label") for sample in batch])
+    return torch.stack([torch.from_numpy(sample["x"]) for sample in batch]), y
+
+
+@pytest.mark.parametrize(
+    ("give", "collate"),
+    [
+        (lambda i: (X[i, : 1 + i % 4].clone(), {"label": i % 3, "name": "a"}), padded),
+        (lambda i: {"x": X[i].numpy(), "label": i % 3, "nan": float("nan")}, popped),
+        (lambda i: (X[i], i % 3 if i % 2 else float(i % 3)), None),
+    ],
+    ids=["own collate", "a collate that takes out", "mixed types"],
+)
+def test_samples_that_are_put_together_otherwise_are_kept_one_by_one(
+    give: Callable[[int], Any], collate: Any
+) -> None:
+    data = Rows(give)
+    loader = DataLoader(data, 16, shuffle=True, collate_fn=collate)
+    task = Task("t", Model, loader, loader, loss=squared)
+    mine = with_samples_kept(task)
+    assert isinstance(mine.train, DataLoader)
+    assert isinstance(mine.train.dataset, SampleList)
+    reads = data.reads["count"]
+    found = history(mine)
+    assert data.reads["count"] == reads
+    assert found == history(task)
+
+
+def squared(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return ((outputs.mean(1) - y) ** 2).mean()
 
 
 def test_a_model_may_change_a_batch_of_kept_samples() -> None:

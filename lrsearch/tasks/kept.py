@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,18 +25,12 @@ from torch.utils.data import (
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import like, parts_of
 from lrsearch.tasks.check import check
-from lrsearch.tasks.check_model import same
 from lrsearch.tasks.data import row_numbers
 from lrsearch.tasks.mistakes import CPU
-from lrsearch.tasks.passes import begin, generators, host_seeded, host_states, inside
+from lrsearch.tasks.passes import begin, inside
+from lrsearch.tasks.reading import copied, form, leaves, read_twice
 from lrsearch.tasks.task import Split, Task
 
-KEPT_BYTES = 1 << 28
-"""Samples of a part of the data, at most."""
-READ_SECONDS = 10.0
-"""Time in which a part is read twice; what takes longer is read anew in each epoch."""
-READ_AT_ONCE = 64
-"""Samples."""
 _SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
@@ -99,6 +92,19 @@ class Samples(Dataset[Any]):
         return _each(self.columns, lambda column: column.index_select(0, rows))
 
 
+class SampleList(Dataset[Any]):
+    """The samples of a Dataset, one by one: copies of them, which a ``collate_fn`` may change."""
+
+    def __init__(self, samples: Sequence[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> Any:
+        return copied(self.samples[i])
+
+
 def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
     """The task with the same batches from memory, where that is sure.
 
@@ -137,10 +143,16 @@ def kept(data: Any) -> Any:
     if not _plain(data):
         return data
     try:
-        columns = _columns(data.dataset)
+        samples = read_twice(data.dataset)
     except Exception:  # noqa: BLE001 - the user's code may raise anything, also later on
         return data
-    return data if columns is None else _like(data, Samples(columns, len(data.dataset)))
+    if not samples:
+        return data
+    if data.collate_fn is default_collate and len(set(map(form, samples))) == 1:
+        columns = default_collate(samples)
+        if all(isinstance(part, Tensor) for part in leaves(columns)):  # and no texts
+            return _like(data, Samples(columns, len(samples)), _as_it_is)
+    return _like(data, SampleList(samples), data.collate_fn)
 
 
 def _split(data: Any) -> KeptSplit | None:
@@ -156,10 +168,12 @@ def _split(data: Any) -> KeptSplit | None:
     if len(columns) != 2 or not all(isinstance(column, Tensor) for column in columns):
         return None
     x, y = columns
-    return KeptSplit(x, y, _like(data, Numbers(count)))
+    return KeptSplit(x, y, _like(data, Numbers(count), _as_it_is))
 
 
-def _like(loader: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
+def _like(
+    loader: DataLoader[Any], dataset: Dataset[Any], collate: Callable[[Any], Any]
+) -> DataLoader[Any]:
     """A loader that draws the same numbers of samples, and has others."""
     return DataLoader(
         dataset,
@@ -167,8 +181,8 @@ def _like(loader: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         generator=loader.generator,
-        pin_memory=loader.pin_memory and isinstance(dataset, Samples),
-        collate_fn=_as_it_is,
+        pin_memory=loader.pin_memory and not isinstance(dataset, Numbers),
+        collate_fn=collate,
     )
 
 
@@ -177,15 +191,14 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _plain(data: Any) -> bool:
-    """Whether it is a loader that only reads samples by their numbers and stacks them."""
+    """Whether it is a loader that only reads samples by their numbers, and puts them together."""
     return (
         type(data) is DataLoader
         and data.num_workers == 0  # a file that is opened here is none for processes of a loader
         and data.batch_size is not None
-        and data.collate_fn is default_collate
         and type(data.batch_sampler) is BatchSampler
         and type(data.sampler) in _SAMPLERS
-        and not isinstance(data.dataset, (IterableDataset, Samples))
+        and not isinstance(data.dataset, (IterableDataset, Samples, SampleList))
         and all(map(_reads_by_number, inside(data.dataset)))
     )
 
@@ -196,88 +209,7 @@ def _reads_by_number(part: Any) -> bool:
     )
 
 
-def _columns(dataset: Any) -> Any:
-    """All samples as tensors; None where they may be others next time, or are too many."""
-    parts, count, began = inside(dataset), len(dataset), time.monotonic()
-    if generators(parts):
-        return None
-    numbers = _numbers(parts)
-    chunks: list[Any] = []
-    for index, batch in _read(dataset, range(count), 0):
-        if batch is None or _too_slow(began, index[-1] + 1, count):
-            return None
-        chunks.append(batch)
-        if _bytes(batch) * count > KEPT_BYTES * len(index):
-            return None
-    columns = _joined(chunks)
-    found = Samples(columns, count)
-    for index, batch in _read(dataset, range(count)[::-1], 1):
-        if batch is None or _too_slow(began, 2 * count - index[-1], count):
-            return None
-        pairs = zip(_tensors(batch), _tensors(found.__getitems__(index)), strict=True)
-        if not all(same(*pair) for pair in pairs):
-            return None
-    return columns if _numbers(parts) == numbers else None
-
-
-def _too_slow(began: float, read: int, count: int) -> bool:
-    """Whether two readings of so many samples take too long, by those of this second or more."""
-    elapsed = time.monotonic() - began
-    return elapsed > READ_SECONDS / 10 and elapsed * 2 * count > READ_SECONDS * read
-
-
-def _read(dataset: Any, order: range, seed: int) -> Iterator[tuple[range, Any]]:
-    """Numbers of samples, and their batch; None for one that drew random numbers."""
-    for start in range(0, len(order), READ_AT_ONCE):
-        index = order[start : start + READ_AT_ONCE]
-        with host_seeded(seed):
-            before = _drawn()
-            batch = default_collate([dataset[i] for i in index])
-            drew = _drawn() != before
-        yield index, None if drew or not all(map(_plain_tensor, _tensors(batch))) else batch
-
-
-def _drawn() -> tuple[Any, ...]:
-    """What is another when random numbers were drawn on the CPU."""
-    return *host_states(), torch.get_rng_state().numpy().tobytes()
-
-
-def _numbers(parts: Sequence[Any]) -> list[dict[str, float]]:
-    """What they count: the numbers that they have as attributes."""
-    return [
-        {k: v for k, v in getattr(part, "__dict__", {}).items() if isinstance(v, (int, float))}
-        for part in parts
-    ]
-
-
-def _tensors(value: Any) -> list[Any]:
-    """What is in tuples, lists and dicts, one after the other."""
-    parts = parts_of(value)
-    return [leaf for part in parts for leaf in _tensors(part)] if parts else [value]
-
-
-def _plain_tensor(value: Any) -> bool:
-    """Whether rows of it can be taken and are the same as before."""
-    return (
-        type(value) is Tensor
-        and value.device.type == "cpu"
-        and value.layout is torch.strided
-        and not value.requires_grad
-    )
-
-
-def _bytes(batch: Any) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(batch))
-
-
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A tensor, or those in tuples, lists and dicts, changed."""
     parts = parts_of(value)
     return like(value, [_each(part, change) for part in parts]) if parts else change(value)
-
-
-def _joined(chunks: Sequence[Any]) -> Any:
-    """The rows of all, one behind the other."""
-    columns = zip(*map(parts_of, chunks), strict=True)
-    parts = [_joined(column) for column in columns]
-    return like(chunks[0], parts) if parts else torch.cat(list(chunks))
