@@ -24,15 +24,12 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from PIL import Image
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torchvision import transforms
 
 from tests.benchmarks.arms import read_study
 from tests.benchmarks.measure import Cost, spawn, spread
-from tests.benchmarks.plain_optuna import suggest_scheduler
 
 EPOCHS = 10
 ADAMW = {"optimizer": "AdamW", "optimizer_args": {"weight_decay": 0.01}}
@@ -267,6 +264,9 @@ def signals() -> dict[str, Any]:
 
 def pictures(augmented: bool) -> dict[str, Any]:
     """PIL images through torchvision's transforms."""
+    from PIL import Image  # here, since the other tasks do without these
+    from torchvision import transforms
+
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 256, (10, 7, 7)).repeat(4, 1).repeat(4, 2)
     y = rng.integers(0, 10, 1500)
@@ -323,6 +323,8 @@ def loaders(task: dict[str, Any]) -> list[DataLoader[Any]]:
 
 def objective(trial: optuna.Trial, task: dict[str, Any], data: list[DataLoader[Any]]) -> float:
     """Train one model with one schedule."""
+    from tests.benchmarks.plain_optuna import suggest_scheduler
+
     (train, valid), loss_of = data, task.get("loss", F.cross_entropy)
     model, name = task["model"](), task["optimizer"]
     lr = trial.suggest_float("lr", *RANGES[name], log=True)
