@@ -1,11 +1,11 @@
-"""lrsearch against a plain Optuna script, on tasks as users write them, on one CPU core.
+"""Tasks as users write them, and the plain Optuna script for them: part ``own`` of ``speed``.
 
-    python -m tests.benchmarks.own_tasks --rounds 3 --trials 30 --tasks rows texts
+    python -m tests.benchmarks.speed own --trials 30 --tasks rows texts
 
 Each task is a function that gives what ``--task file.py:name`` takes. The plain script trains the
 same model on the same data by ``DataLoader`` and ``torch.optim``, with the schedulers of
-:mod:`tests.benchmarks.plain_optuna`. Both run in turn, in processes of their own, with the same
-number of trials and epochs; CPU seconds are those of the whole process.
+:mod:`tests.benchmarks.plain_optuna`. Both have the same number of trials and epochs, and train on
+one core.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tests.benchmarks.arms import read_study
-from tests.benchmarks.measure import Cost, spawn, spread
+from tests.benchmarks.measure import Cost, spawn
 
 EPOCHS = 10
 ADAMW = {"optimizer": "AdamW", "optimizer_args": {"weight_decay": 0.01}}
@@ -372,14 +371,20 @@ def plain(name: str, trials: int, seed: int, storage: str) -> None:
 
 
 def measured(arm: str, name: str, trials: int, seed: int) -> Cost:
-    """The cost of one study."""
+    """The cost of one study.
+
+    Args:
+        arm: ``lrsearch`` or ``plain``.
+        name: Of the task.
+        trials: Finished trials.
+        seed: Of the study.
+    """
     with tempfile.TemporaryDirectory() as place:
         folder, storage = Path(place), f"sqlite:///{place}/a.db"
-        command = [sys.executable, "-m", __spec__.name, "--plain", name]
+        command = [sys.executable, "-m", __name__, name]
         if arm == "lrsearch":
-            task = f"{__spec__.name}:{name}"
-            command = [sys.executable, "-m", "lrsearch", "run", "--json", "--task", task]
-            command += ["--workers", "1", "--out", place]
+            command = [sys.executable, "-m", "lrsearch", "run", "--json"]
+            command += ["--task", f"{__name__}:{name}", "--workers", "1", "--out", place]
         more = ["--trials", str(trials), "--seed", str(seed), "--storage", storage]
         began = time.time()
         cost, _ = spawn([*command, *more], folder)
@@ -388,36 +393,14 @@ def measured(arm: str, name: str, trials: int, seed: int) -> Cost:
 
 
 def main() -> None:
-    """Run both arms in turn."""
-    parser = argparse.ArgumentParser(description="lrsearch against a plain script, on own tasks.")
-    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--rounds", type=int, default=3)
+    """One study of the plain script."""
+    parser = argparse.ArgumentParser(description="A plain Optuna script on a task of one's own.")
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the first round")
-    parser.add_argument("--plain", choices=TASKS, help="one study of the plain script")
-    parser.add_argument("--storage", default="sqlite:///plain.db", help="of that study")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--storage", default="sqlite:///plain.db")
     args = parser.parse_args()
-    if args.plain:
-        plain(args.plain, args.trials, args.seed, args.storage)
-        return
-    for name in args.tasks:
-        costs: dict[str, list[Cost]] = {"lrsearch": [], "plain": []}
-        for seed in range(args.seed, args.seed + args.rounds):
-            for arm, runs in costs.items():
-                runs.append(measured(arm, name, args.trials, seed))
-        ours, theirs = costs["lrsearch"], costs["plain"]
-        pairs = list(zip(theirs, ours, strict=True))
-        found: dict[str, list[float]] = {
-            "CPU ms of an epoch, ours": [1e3 * cost.cpu_per_epoch for cost in ours],
-            "plain": [1e3 * cost.cpu_per_epoch for cost in theirs],
-            "times": [them.cpu_per_epoch / us.cpu_per_epoch for them, us in pairs],
-            "CPU s of a study, ours": [cost.cpu for cost in ours],
-            "plain script": [cost.cpu for cost in theirs],
-            "times as much": [them.cpu / us.cpu for them, us in pairs],
-            "epochs, ours": [cost.epochs for cost in ours],
-            "epochs, plain": [cost.epochs for cost in theirs],
-        }
-        print(json.dumps({"task": name, **{k: spread(v) for k, v in found.items()}}), flush=True)
+    plain(args.task, args.trials, args.seed, args.storage)
 
 
 if __name__ == "__main__":

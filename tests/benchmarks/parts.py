@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import own_tasks
 from tests.benchmarks.arms import Arm, Job, compare, in_turn, ours, plain, ray
 from tests.benchmarks.measure import Cost, spawn, spread
 
@@ -33,6 +35,18 @@ def dumped(costs: Mapping[str, Sequence[Cost]], *, history: bool = True) -> dict
     for row in [row for rows in found.values() for row in rows if not history]:
         del row["history"]
     return found
+
+
+def part_own(job: Job, rounds: int, names: Sequence[str]) -> dict[str, Any]:
+    """Whole studies of tasks as users write them."""
+    print(f"\nown tasks, {job.trials} trials")
+    costs: dict[str, list[Cost]] = {}
+    for i, name in itertools.product(range(rounds), names):
+        for arm in ("lrsearch", "plain"):
+            cost = own_tasks.measured(arm, name, job.trials, job.seed + i)
+            costs.setdefault(f"{name}, {arm}", []).append(cost)
+            print(f"  {name:12} {arm:9} {cost.cpu:6.1f} CPU s, {cost.epochs} epochs", flush=True)
+    return {"job": asdict(job), "runs": dumped(costs, history=False)}
 
 
 def part_growth(job: Job, sizes: Sequence[int], most_plain: int, rounds: int) -> dict[str, Any]:

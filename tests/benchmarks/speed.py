@@ -3,6 +3,7 @@
     python -m tests.benchmarks.speed                       # digits, what takes some minutes
     python -m tests.benchmarks.speed study --task square --trials 20 --plain-trials 2
     python -m tests.benchmarks.speed ray --trials 50       # needs 'ray[tune]'
+    python -m tests.benchmarks.speed own --trials 30 --tasks tensors rows
     python -m tests.benchmarks.speed growth --sizes 10 30 100 300 1000 --most-plain 300
     python -m tests.benchmarks.speed training slots --counts 1 2 4 8 16 32
     python -m tests.benchmarks.speed workers --task cifar10 --data-dir DIR --train-samples 2000 \\
@@ -33,6 +34,7 @@ import lrsearch
 from tests.benchmarks import parts, speed_page
 from tests.benchmarks.arms import Job
 from tests.benchmarks.measure import machine
+from tests.benchmarks.own_tasks import TASKS
 
 TRIALS = 200
 SOME = ("study", "training", "average", "shares", "help")
@@ -80,6 +82,8 @@ def title(part: str, job: Job) -> str:
     """The name of a part in the record."""
     if part == "help":
         return part
+    if part == "own":
+        return f"own tasks, {job.trials} trials"
     several = part in ("workers", "shares") and job.trials != TRIALS
     return f"{part} {job.task}" + f", {job.trials} trials" * several
 
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("part", nargs="*", help=f"default: {' '.join(SOME)}")
     parser.add_argument("--task", default="digits")
     parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="of own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--data-dir")
@@ -119,6 +124,7 @@ def main() -> None:
     known: dict[str, Callable[[], dict[str, Any]]] = {
         "study": lambda: parts.part_study(job, args.rounds, "plain"),
         "ray": lambda: parts.part_study(job, args.rounds, "ray"),
+        "own": lambda: parts.part_own(job, args.rounds, args.tasks),
         "growth": lambda: parts.part_growth(job, args.sizes, args.most_plain, args.rounds),
         "training": lambda: parts.part_training(job, args.counts, args.rounds),
         "average": lambda: parts.part_average(job, args.rounds),

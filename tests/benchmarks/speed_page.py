@@ -20,6 +20,7 @@ def tables(record: dict[str, Any]) -> str:
         text = {
             "study": _study,
             "ray": _study,
+            "own": _own,
             "training": _training,
             "growth": _growth,
             "workers": _workers,
@@ -131,6 +132,29 @@ def _growth(part: dict[str, Any]) -> str:
         rows.append([*cells, spread(ratios) if ratios else "–"])
     each = ["epochs", "CPU s", "ms a trial", "best"]
     return _table(["trials", *each, *[f"plain: {name}" for name in each], "ratio of CPU s"], rows)
+
+
+def _own(part: dict[str, Any]) -> str:
+    runs, rows = part["runs"], []
+    names = [arm.removesuffix(", plain") for arm in runs if arm.endswith(", plain")]
+    for name in names:
+        ours, plain = runs[f"{name}, lrsearch"], runs[f"{name}, plain"]
+        pairs = list(zip(plain, ours, strict=True))
+        each = [a["cpu"] * b["epochs"] / a["epochs"] / b["cpu"] for a, b in pairs]
+        rows.append(
+            [
+                f"{name} ({len(pairs)})",
+                spread([c["epochs"] for c in ours]),
+                spread([c["epochs"] for c in plain]),
+                spread([c["cpu"] for c in ours]),
+                spread([c["cpu"] for c in plain]),
+                spread(each),
+                spread([a["cpu"] / b["cpu"] for a, b in pairs]),
+            ]
+        )
+    head = ["task (n)", "epochs: ours", "plain", "CPU s: ours", "plain"]
+    head += ["times cheaper: an epoch", "a study"]
+    return _table(head, rows)
 
 
 def _workers(part: dict[str, Any]) -> str:
