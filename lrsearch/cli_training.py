@@ -188,7 +188,7 @@ def add_confirm(sub: argparse.ArgumentParser) -> Call:
 
 
 def _confirm(args: argparse.Namespace) -> int:
-    from lrsearch.config import make
+    from lrsearch.config import load
 
     _as_a_worker()
     with uncollected():
@@ -198,7 +198,7 @@ def _confirm(args: argparse.Namespace) -> int:
         from lrsearch.search.interrupt import Interrupted
 
     here = {key: getattr(args, key) for key in OF_THE_MACHINE}
-    with spares(make({key: value for key, value in here.items() if value is not None})) as ready:
+    with spares(load(None, here)) as ready:
         study, storage = named_study(args)
         try:
             with aside(args):

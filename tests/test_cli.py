@@ -130,6 +130,13 @@ def test_json_stays_alone_on_stdout_whatever_a_task_prints(
         assert "torch.Size" in told.err
 
 
+def test_a_confirmation_names_the_flag_that_is_wrong(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["confirm", "digits", "--workers", "x"]) == 2
+    assert "--workers: needs auto or a number" in capsys.readouterr().err
+
+
 def test_a_run_whose_time_is_up_says_so_and_how_to_go_on(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
