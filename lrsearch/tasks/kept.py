@@ -1,4 +1,4 @@
-"""Samples of a user's own Dataset, read once where nothing about them is random."""
+"""Samples of a user's own Dataset, kept in memory where nothing about them is random."""
 
 from __future__ import annotations
 
