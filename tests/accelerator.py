@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,7 +105,8 @@ def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
     to_cpu = here and name == "aten::_to_copy" and asked is not None and not made_here
     if to_cpu and kwargs.get("non_blocking"):
         raise RuntimeError(f"{name}: to the CPU, without waiting for it")
-    if kwargs.get("generator") is not None and (here or made_here):
+    generator = kwargs.get("generator")
+    if generator is not None and (here or made_here) and generator._cdata not in Generator.here:
         raise RuntimeError(f"{name}: a generator of another device")
     held = [_held(value) for value in flat]
     plain_args, plain_kwargs = _pytree.tree_unflatten(held, tree)
@@ -147,6 +148,20 @@ class _Module(backend_registration._DummyBackendModule):
         assert not state.numel()
 
 
+class Generator(torch.Generator):
+    """One of the CPU, which may be asked for as one of the device."""
+
+    here: ClassVar[dict[int, torch.Generator]] = {}
+    """By where they are in memory: torch hands on other objects."""
+
+    def __new__(cls, device: Any = CPU) -> Generator:
+        there = torch.device(device).type == NAME
+        made = super().__new__(cls, CPU if there else device)
+        if there:
+            cls.here[made._cdata] = made
+        return made
+
+
 def register() -> torch.device:
     """Make the device known to torch, for the rest of this process."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
@@ -157,6 +172,7 @@ def register() -> torch.device:
     aten.impl("empty.memory_format", _maker(torch.ops.aten.empty.memory_format), "PrivateUse1")
     aten.impl("empty_strided", _maker(torch.ops.aten.empty_strided.default), "PrivateUse1")
     _libraries.extend((everything, aten))
+    torch.Generator = Generator  # type: ignore[misc]
     torch.tensor, torch.as_tensor = _through_cpu(torch.tensor), _through_cpu(torch.as_tensor)
     return torch.device(NAME, 0)
 

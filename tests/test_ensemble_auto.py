@@ -126,12 +126,12 @@ def test_a_real_measurement_tells_how_much_faster() -> None:
 
 
 @pytest.mark.parametrize(("dropout", "epochs"), [(0.0, 1), (0.3, 4)])
-def test_trials_that_train_by_epoch_are_timed_at_as_many_epochs_as_in_a_search(
+def test_trials_that_draw_random_numbers_are_timed_at_as_many_epochs_as_in_a_search(
     dropout: float, epochs: int
 ) -> None:
     task = images(lambda: Residual(dropout))
     runner = EnsembleRunner(task, k=8, optimizer="SGD", optimizer_args={}, seed=0, device=CPU)
-    assert runner.by_epoch == (dropout > 0)
+    assert runner.draws == (dropout > 0)
     assert auto._seconds(runner, 8, task) > 0
     assert len({runner.state(key)["epoch"] for key in range(8)}) == epochs
 

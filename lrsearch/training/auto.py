@@ -244,7 +244,7 @@ def _seconds(runner: Runner, count: int, task: Task) -> float:
 
     Trials that share an epoch's random numbers are spread over epochs as in a search.
     """
-    apart = round(GROUPS * math.sqrt(count)) if getattr(runner, "by_epoch", False) else 1
+    apart = round(GROUPS * math.sqrt(count)) if getattr(runner, "draws", False) else 1
     schedule = Schedule("ConstantLR", task.lr / 10, apart + 3)
     for key in range(count):
         if key and key * apart // count > (key - 1) * apart // count:

@@ -3,7 +3,7 @@
 Every trial sits in a row of the stacked tensors, with its own epoch, batch order, learning
 rate, momentum and optimizer state; one that leaves makes room for the next at once. What a trial
 does never depends on its neighbours: its history is that of the same trial alone, to rounding.
-On an accelerator dropout draws other numbers where a model is stacked, the same ones for all.
+On an accelerator dropout draws other numbers where a model is stacked, those of seed and epoch.
 Adam makes whole steps of a gradient that is rounding alone, as that of a bias before a batch norm
 is; there losses have been up to 1% apart.
 """
@@ -112,9 +112,9 @@ class EnsembleRunner:
         self._trainers: dict[int, dict[int, Trainer]] = {}
 
     @property
-    def by_epoch(self) -> bool:
-        """Whether only trials of the same epoch train together: they share its random numbers."""
-        return self._stack.random
+    def draws(self) -> bool:
+        """Whether a trial draws random numbers, which it shares with those of the same epoch."""
+        return self._stack.random or self._stack.dropout is not None
 
     # who is here
 
@@ -242,16 +242,28 @@ class EnsembleRunner:
 
     def _advance(self, rows: Sequence[int], count: int) -> None:
         """Train some of the trials for some epochs."""
-        if not self.by_epoch:
+        if not self.draws:
             return self._advance_group(rows, count)
-        # Dropout: trials of one epoch share the random numbers of that epoch, as they would alone.
         groups: dict[int, list[int]] = {}  # of now: those of one epoch then come to the next
         for i in rows:
             groups.setdefault(self._trials[i].epoch, []).append(i)
+        if self._stack.dropout is not None:
+            numbers = [self._random_numbers(epoch) for epoch in groups]
+            which = [list(groups).index(self._trials[i].epoch) for i in rows]
+            self._stack.dropout.start(numbers, torch.tensor(which, device=self._device))
+            return self._advance_group(rows, 1)
         for epoch, group in groups.items():
             with devices.random_seed(self._device, epoch_seed(self._seed, epoch)):
+                torch.set_rng_state(self._batches.drawn(epoch))
                 self._advance_group(group, 1)
         return None
+
+    def _random_numbers(self, epoch: int) -> torch.Generator:
+        """Those that a trial draws on the device in an epoch."""
+        generator = torch.Generator(self._device)
+        if self._device.type == "cpu":
+            return generator.set_state(self._batches.drawn(epoch))
+        return generator.manual_seed(epoch_seed(self._seed, epoch))
 
     def _advance_group(self, index: Sequence[int], count: int) -> None:
         trials = [self._trials[i] for i in index]

@@ -10,18 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import first_line
-from lrsearch.tasks.kept import KeptSplit
 from lrsearch.tasks.task import Split, Task, fresh_model, on_device
 from lrsearch.training import device as devices
 from lrsearch.training import stacked_optim
 from lrsearch.training.stacked_loss import gradient_of
 from lrsearch.training.stacked_mlp import MLPStack, MLPTrainer, layers_of
-from lrsearch.training.stacked_probe import probe, sample_inputs
+from lrsearch.training.stacked_probe import TOLERANCE, probe, sample_inputs
 from lrsearch.training.stacked_vmap import VmapStack, VmapTrainer
-
-TOLERANCE = 0.05
-"""How far a stacked step may lie from a plain one, in float32, by their norms."""
-
 
 Stack = MLPStack | VmapStack
 """n copies of a model whose parameters are the rows of a matrix (n, width)."""
@@ -110,11 +105,9 @@ def why_not_fused(
         return reason
     model = fresh_model(task).to(device)
     try:
-        stack = build_stack(task, model, task.train.y, precision)
+        build_stack(task, model, task.train.y, precision)
     except ValueError as error:
         return str(error)
-    if isinstance(task.train, KeptSplit) and isinstance(stack, VmapStack) and stack.random:
-        return "its model draws from the same random numbers as its loader"
     return None
 
 

@@ -73,7 +73,7 @@ class StackedBatches:
         if self.ready:
             self.x = self._ready(self.x)
         self._most = CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-        self._kept: dict[int, list[EpochPlan]] = {}
+        self._kept: dict[int, tuple[list[EpochPlan], Tensor]] = {}
 
     def _ready(self, x: Tensor) -> Tensor:
         return self.prepare(self.transform(x) if self.transform else x)
@@ -83,10 +83,20 @@ class StackedBatches:
 
         Each part is (steps of that size, size).
         """
-        found = self._kept.get(epoch)
-        if found is None:
+        return self._planned(epoch)[0]
+
+    def drawn(self, epoch: int) -> Tensor:
+        """The state of torch's random numbers on the CPU as a model finds them in an epoch.
+
+        A loader that gives the order may have drawn it from them.
+        """
+        return self._planned(epoch)[1]
+
+    def _planned(self, epoch: int) -> tuple[list[EpochPlan], Tensor]:
+        if epoch not in self._kept:
             with host_seeded(epoch_seed(self.seed, epoch)):
                 whole = plan_of(self.data, self.seed, epoch, self.augment)
+                drawn = torch.get_rng_state()
             parts = [getattr(whole, part) for part in _PARTS]
             found, start = [], 0
             for size, steps in self.sizes.items():
@@ -96,8 +106,8 @@ class StackedBatches:
                 start = cut.stop
             if len(self._kept) * start > KEPT_SAMPLES:
                 self._kept.clear()
-            self._kept[epoch] = found
-        return found
+            self._kept[epoch] = found, drawn
+        return self._kept[epoch]
 
     def __call__(self, epochs: Sequence[int], count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the next ``count`` epochs of n trials: x (n or 1, B, ...), y (n, B, ...).

@@ -110,6 +110,7 @@ class MLPStack:
         loss: From :func:`lrsearch.training.stacked_loss.gradient_of`.
     """
 
+    dropout = None
     random = False
     dependent = False
 

@@ -17,11 +17,14 @@ from lrsearch.tasks.passes import host_states
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.copies import attributes, copied
+from lrsearch.training.stacked_dropout import StackedDropout, orders_seen
 from lrsearch.training.stacked_vmap import VmapStack, quiet
 
 if TYPE_CHECKING:
     from lrsearch.training.stacked import Stack
 
+TOLERANCE = 0.05
+"""How far a stacked step may lie from a plain one, in float32, by their norms."""
 PROBE_SAMPLES = 4
 """Samples of the step that shows whether a module can be stacked."""
 ROUNDING = 1e-5
@@ -47,12 +50,14 @@ def probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str)
     except Exception as error:
         if "random" not in str(error) or not isinstance(stack, VmapStack):
             raise
-        stack.random = True
+        stack.dropout = _dropout(task, stack, plain, x, y)
+        stack.random = stack.dropout is None
         _stacked_step(stack, model, x, y, shared=False)
     if isinstance(stack, VmapStack):
         stack.dependent = _depend(copied(plain), x)  # some keep a count of their calls
     stepped = _stacked_step(stack, model, x, y)
-    apart = stack.random and devices.device_of(model).type != "cpu"
+    draws = stack.random or stack.dropout is not None
+    apart = draws and devices.device_of(model).type != "cpu"
     if apart or precision != "fp32":
         assert isinstance(stack, VmapStack)
         if not all(bool(torch.isfinite(part).all()) for part in stepped[:2]):
@@ -71,9 +76,34 @@ def probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str)
     again = _plain_step(task, stack, plain, x, y)
     if not torch.allclose(again[0], expected[0], equal_nan=True):
         raise ValueError("its loss is another one when it is called again")
-    if reason := _shared(task, stack, plain, x, y):
+    if reason := _shared(task, stack, plain, x, y, draws):
         raise ValueError(reason)
-    last = len(expected) - len(buffers)
+    return _distances(expected, stepped, len(buffers))
+
+
+def _dropout(
+    task: Task, stack: VmapStack, plain: nn.Module, x: Tensor, y: Tensor
+) -> StackedDropout | None:
+    """How trials of several epochs drop; None where a step draws other random numbers, too."""
+    device, cpu = devices.device_of(plain), torch.device("cpu")
+    stack, task, plain = copy(stack), on_device(task, cpu), copied(plain).cpu()
+    stack.model, stack.loss, stack.autocast = copied(plain), task.loss, nullcontext
+    try:
+        torch.Generator(device)  # some devices have none but their own
+        with orders_seen() as orders:
+            _plain_step(task, stack, copied(plain), x, y)
+        stack.dropout = StackedDropout(orders)
+        stepped = _stacked_step(stack, stack.model, x, y, shared=False)
+    except Exception:  # noqa: BLE001 - the user's model may raise anything
+        return None
+    expected = _plain_step(task, stack, plain, x, y)
+    distances = _distances(expected, stepped, len([*plain.buffers()]))
+    return stack.dropout if max(distances) <= TOLERANCE else None
+
+
+def _distances(expected: list[Tensor], stepped: list[Tensor], buffers: int) -> list[float]:
+    """Between a plain step and the second trial of a stacked one."""
+    last = len(expected) - buffers
     whole = float(torch.cat([gradient.flatten() for gradient in expected[1:last]]).norm())
     return [
         _apart(one, stacked[1], max(1e-7, ROUNDING * whole) if 0 < i < last else 1e-7)
@@ -136,7 +166,9 @@ class _Strays(TorchFunctionMode):
         return result
 
 
-def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) -> str | None:
+def _shared(
+    task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor, draws: bool
+) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers, tensors = _numbers(model.train()), _tensors(model)
     drawn = host_states()
@@ -153,7 +185,7 @@ def _shared(task: Task, stack: Stack, model: nn.Module, x: Tensor, y: Tensor) ->
         return "it draws random numbers of Python or numpy"
     if reads.padding:  # torch stacks it wrongly, see paddings_fixed
         return "it has an embedding with padding_idx that torch stacks wrongly"
-    if stack.random and reads.any:  # what it skips at one step has no gradient
+    if draws and reads.any:  # what it skips at one step has no gradient
         return "it decides by random numbers"
     return None
 
@@ -214,11 +246,17 @@ def _stacked_step(
     buffers = {k: torch.stack([b.clone(), b.clone()]) for k, b in model.named_buffers()}
     with devices.random_numbers_kept(device):
         torch.manual_seed(0)
+        drawn = torch.get_rng_state()
+        if stack.dropout is not None:
+            numbers = [torch.Generator(device).manual_seed(0) for _ in range(2)]
+            stack.dropout.start(numbers, torch.tensor([0, 1], device=device))
         trainer = stack.trainer(params, grads, buffers, len(x))
         with quiet(), _Strays(model) as strays:
             trainer.step(x.expand(1 if shared else 2, *x.shape), y.expand(2, *y.shape))
             if strays.any:
                 raise ValueError("it uses weights that it keeps in a list or a closure")
+            if stack.dropout is not None and not torch.equal(drawn, torch.get_rng_state()):
+                raise ValueError("it draws other random numbers than for dropout")
             if not shared:
                 stack.outputs(params, buffers, x)  # in evaluation mode a model may do other things
     return [trainer.take_losses(1), *stack.views(grads).values(), *buffers.values()]

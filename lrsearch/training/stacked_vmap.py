@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import prod
 from typing import Any
@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 
 from lrsearch.tasks.batch import as_float
 from lrsearch.tasks.task import LossFn
+from lrsearch.training.stacked_dropout import StackedDropout
 from lrsearch.training.stacked_loss import is_cross_entropy
 
 CHUNK_FLOATS = 1 << 25
@@ -40,7 +41,8 @@ class VmapStack:
         batch: Samples of a training batch.
 
     Attributes:
-        random: Whether the forward pass draws random numbers (dropout).
+        dropout: What its trials drop, where that is all that a training step draws at random.
+        random: Whether it draws other random numbers, which only trials of one epoch can share.
         dependent: Whether in evaluation mode a sample's outputs depend on what is beside it:
             statistics are taken of them, or random numbers are drawn one after the other.
     """
@@ -62,6 +64,7 @@ class VmapStack:
         self.most = CHUNK_BATCHES * batch
         self.shapes = {k: p.shape for k, p in model.named_parameters() if p.requires_grad}
         self.width = sum(prod(shape) for shape in self.shapes.values())
+        self.dropout: StackedDropout | None = None
         self.random = False
         self.dependent = False
         self.labels = is_cross_entropy(loss, y)
@@ -99,16 +102,23 @@ class VmapStack:
     def forward(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, B, ...) for x (n, B, ...), or (1, B, ...) which all trials share."""
         shared = len(x) == 1
-        randomness = "same" if self.random else "error"
+        dropout = self.dropout if self.model.training else None
+        randomness = "same" if self.random or dropout else "error"
 
-        def one(p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        def one(
+            p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor, *which: Tensor
+        ) -> Tensor:
+            if dropout:
+                dropout.begin(*which)
             here = {place: t for k, t in (p | b).items() for place in self._places[k]}
             outputs: Tensor = functional_call(self.model, here, (inputs,), tie_weights=False)
             return outputs
 
-        stacked = vmap(one, in_dims=(0, 0, None if shared else 0), randomness=randomness)
-        with self.autocast():
-            outputs = as_float(stacked(params, buffers, x[0] if shared else x))
+        which = [dropout.which] if dropout else []
+        dims = (0, 0, None if shared else 0, *(0 for _ in which))
+        stacked = vmap(one, in_dims=dims, randomness=randomness)
+        with self.autocast(), dropout.drawn() if dropout else nullcontext():
+            outputs = as_float(stacked(params, buffers, x[0] if shared else x, *which))
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             raise ValueError("its outputs are not one tensor with a row for each sample")
         return outputs
