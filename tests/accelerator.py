@@ -34,6 +34,7 @@ from lrsearch.tasks import tried
 from lrsearch.tasks.check import load_test
 from lrsearch.tasks.custom import as_task
 from lrsearch.tasks.images import Augment
+from lrsearch.tasks.kept import with_samples_kept
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training import checkpoint
 from lrsearch.training import device as devices
@@ -315,6 +316,25 @@ def loader() -> Task:
     return Task("task", dense, DataLoader(data, 16), DataLoader(data, 32))
 
 
+class Both(nn.Module):
+    """Takes two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 8), nn.Linear(10, 3)
+
+    def forward(self, given: list[Tensor]) -> Any:
+        return self.head(torch.cat([self.stem(given[0]).relu(), given[1]], 1))
+
+
+def two_inputs() -> Task:
+    split = vectors(dense).train
+    assert isinstance(split, Split)
+    data = (split.x[:, :4], split.x[:, 4:]), split.y
+    given = {"model": Both, "train": data, "validation": data, "batch_size": 16}
+    return with_samples_kept(as_task(given, "task"))
+
+
 def two_rates(model: nn.Module) -> list[dict[str, Any]]:
     first, *others = model.parameters()
     return [{"params": [first], "lr": 0.1}, {"params": others, "lr": 0.01}]
@@ -358,6 +378,7 @@ SINGLE: dict[str, Case] = {
     "recurrent": Case(lambda: vectors(Last), optimizer="Adam"),
     "bf16": Case(lambda: images(Net), precision="bf16"),
     "fp16": Case(lambda: images(Net), precision="fp16"),
+    "two inputs": Case(two_inputs),
     "loader": Case(loader, optimizer="RMSprop"),
     "groups": Case(lambda: vectors(dense, param_groups=two_rates), arguments=MOMENTUM),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ from torch.utils.data import (
 )
 
 from lrsearch.errors import LrsearchError
-from lrsearch.tasks.batch import like, parts_of
+from lrsearch.tasks.batch import parts_of
 from lrsearch.tasks.check import check
-from lrsearch.tasks.data import row_numbers
+from lrsearch.tasks.data import Columns, row_numbers
 from lrsearch.tasks.mistakes import CPU
+from lrsearch.tasks.numbered import numbered
 from lrsearch.tasks.passes import begin, inside
-from lrsearch.tasks.reading import copied, form, leaves, read_twice
+from lrsearch.tasks.reading import copied, form, leaves, mapped, read_twice
 from lrsearch.tasks.task import Split, Task
 
 _SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -89,7 +91,7 @@ class Samples(Dataset[Any]):
     def __getitems__(self, index: Sequence[int]) -> Any:
         """The batch of the samples with these numbers: copies."""
         rows = row_numbers(index)
-        return _each(self.columns, lambda column: column.index_select(0, rows))
+        return mapped(self.columns, lambda column: column.index_select(0, rows))
 
 
 class SampleList(Dataset[Any]):
@@ -117,18 +119,9 @@ def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
         device: Where it will be trained.
     """
     task = replace(task, train=kept(task.train), validation=kept(task.validation))
-    train, validation = _split(task.train), _split(task.validation)
-    if task.transform is not None or task.augment is not None or not train or not validation:
+    tensors = _as_tensors(task)
+    if tensors is None:
         return task
-    if type(validation.loader.sampler) is not SequentialSampler or validation.loader.drop_last:
-        return task
-    tensors = replace(
-        task,
-        train=train,
-        validation=validation,
-        batch_size=train.loader.batch_size or task.batch_size,
-        drop_last=train.loader.drop_last,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown when the loaders were checked
         try:
@@ -136,6 +129,31 @@ def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
         except LrsearchError:  # of a loader a model may change the batches
             return task
     return tensors
+
+
+def _as_tensors(task: Task) -> Task | None:
+    """The task with inputs and targets of one tensor each, in the order of its loaders."""
+    train, validation = _pairs(task.train), _pairs(task.validation)
+    if task.transform is not None or task.augment is not None or not train or not validation:
+        return None
+    (x, y, loader), (x_after, y_after, loader_after) = train, validation
+    if type(loader_after.sampler) is not SequentialSampler or loader_after.drop_last:
+        return None
+    model = task.model
+    if not isinstance(x, Tensor) or not isinstance(x_after, Tensor):
+        found = numbered(x, x_after)
+        if found is None:
+            return None
+        inputs, x, x_after = found
+        model = partial(inputs.read_by, task.model)
+    return replace(
+        task,
+        model=model,
+        train=KeptSplit(x, y, loader),
+        validation=KeptSplit(x_after, y_after, loader_after),
+        batch_size=loader.batch_size or task.batch_size,
+        drop_last=loader.drop_last,
+    )
 
 
 def kept(data: Any) -> Any:
@@ -155,20 +173,35 @@ def kept(data: Any) -> Any:
     return _like(data, SampleList(samples), data.collate_fn)
 
 
-def _split(data: Any) -> KeptSplit | None:
-    """Kept samples as tensors, where inputs and targets are one each and every one comes once."""
-    if not isinstance(data, DataLoader) or not isinstance(data.dataset, Samples):
+def _pairs(data: Any) -> tuple[Any, Tensor, DataLoader[Any]] | None:
+    """Inputs, targets, and a loader of their numbers, where every sample comes once an epoch."""
+    if not isinstance(data, DataLoader):
         return None
-    columns, count, sampler = parts_of(data.dataset.columns), len(data.dataset), data.sampler
+    dataset: Any = data.dataset
+    batches: DataLoader[Any] | BatchSampler = data
+    if isinstance(dataset, Samples):
+        parts = parts_of(dataset.columns)
+    elif type(dataset) is Columns and type(data.sampler) is BatchSampler:
+        parts, batches = [dataset.x, dataset.y], data.sampler
+    else:
+        return None
+    count, sampler = len(dataset), batches.sampler
     if isinstance(sampler, RandomSampler):
         if sampler.replacement or sampler.num_samples != count:
             return None
     elif not isinstance(sampler, SequentialSampler):
         return None
-    if len(columns) != 2 or not all(isinstance(column, Tensor) for column in columns):
+    if len(parts) != 2 or not isinstance(parts[1], Tensor):
         return None
-    x, y = columns
-    return KeptSplit(x, y, _like(data, Numbers(count), _as_it_is))
+    numbers = DataLoader(
+        Numbers(count),
+        batch_size=batches.batch_size,
+        sampler=sampler,
+        drop_last=batches.drop_last,
+        generator=data.generator,
+        collate_fn=_as_it_is,
+    )
+    return parts[0], parts[1], numbers
 
 
 def _like(
@@ -181,7 +214,7 @@ def _like(
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         generator=loader.generator,
-        pin_memory=loader.pin_memory and not isinstance(dataset, Numbers),
+        pin_memory=loader.pin_memory,
         collate_fn=collate,
     )
 
@@ -207,9 +240,3 @@ def _reads_by_number(part: Any) -> bool:
     return not hasattr(part, "set_epoch") and (
         type(part) is Subset or not hasattr(part, "__getitems__")
     )
-
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A tensor, or those in tuples, lists and dicts, changed."""
-    parts = parts_of(value)
-    return like(value, [_each(part, change) for part in parts]) if parts else change(value)

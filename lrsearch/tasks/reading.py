@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lrsearch.tasks.batch import like, parts_of
 from lrsearch.tasks.check_model import same
 from lrsearch.tasks.passes import generators, host_seeded, host_states, inside
 
@@ -113,6 +114,13 @@ def leaves(value: Any) -> list[Any]:
         return [value]
     parts = value.values() if isinstance(value, dict) else value
     return [leaf for part in parts for leaf in leaves(part)]
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tuples, lists and dicts with each of their leaves changed, in that order."""
+    if not isinstance(value, (tuple, list, dict)):
+        return change(value)
+    return like(value, [mapped(part, change) for part in parts_of(value)])
 
 
 def form(sample: Any) -> Any:
