@@ -178,6 +178,6 @@ def test_half_precision_drops_the_same() -> None:
 def test_torchs_functions_come_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), orders_seen():
         raise ValueError("broken")
-    with pytest.raises(IndexError), StackedDropout([]).drawn():
+    with pytest.raises(IndexError), StackedDropout([]).drawing(()):
         F.dropout(torch.ones(2, 2), 0.5)
     assert (F._VF, F.scaled_dot_product_attention) == NORMAL

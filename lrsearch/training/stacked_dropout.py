@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,29 @@ Noise = Callable[[Tensor, float, bool], Tensor]
 """(what is dropped from, share that is dropped, whole channels?) -> 0 or 1 / (1 - share) each."""
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """One dropout of a forward pass.
+
+    Args:
+        lies: Shape of what is drawn, as it lies in memory.
+        dims: Where each dimension is in it.
+        share: That is dropped.
+        dtype: Of the noise.
+    """
+
+    lies: tuple[int, ...]
+    dims: tuple[int, ...]
+    share: float
+    dtype: torch.dtype
+
+
 class StackedDropout:
     """What stacked trials drop.
+
+    The first forward pass for inputs of a shape draws one after the other; what it has drawn is
+    known then, and the next ones draw all before they begin, outside of vmap: in a tenth of the
+    time.
 
     Args:
         orders: For each dropout of a forward pass, in their order, the dimensions of its input as
@@ -30,11 +52,13 @@ class StackedDropout:
     """
 
     def __init__(self, orders: Sequence[Sequence[int]]) -> None:
-        self.orders = orders
-        self.which = torch.empty(0)
+        self._orders = orders
+        self._known: dict[tuple[int, ...], list[_Draw]] = {}
         self._generators: Sequence[torch.Generator] = ()
-        self._calls = 0
+        self._which = torch.empty(0)
         self._mine = torch.empty(0)
+        self._ready: tuple[Tensor, ...] = ()
+        self._seen: list[_Draw] = []
 
     def start(self, generators: Sequence[torch.Generator], which: Tensor) -> None:
         """Begin an epoch of each trial.
@@ -43,29 +67,44 @@ class StackedDropout:
             generators: One for each epoch, on the device.
             which: The generator of each trial, (n,) int64, on the device.
         """
-        self._generators, self.which = generators, which
+        self._generators, self._which = generators, which
 
-    def begin(self, mine: Tensor) -> None:
-        """Begin a forward pass, inside of vmap: there ``mine`` is a trial's place in ``which``."""
-        self._calls, self._mine = 0, mine
+    def noise(self, shape: tuple[int, ...]) -> list[Tensor]:
+        """What a forward pass for inputs of this shape needs to know, each (n, ...).
 
-    def drawn(self) -> AbstractContextManager[None]:
+        First the place of each trial's generator; then, where it is known, what it drops.
+        """
+        rows = [self._drawn(draw, self._which.device) for draw in self._known.get(shape, ())]
+        return [self._which, *(each.index_select(0, self._which) for each in rows)]
+
+    @contextmanager
+    def drawing(self, shape: tuple[int, ...]) -> Iterator[None]:
         """Within it dropout is drawn here."""
-        return _in_place_of_torch(self._noise)
+        with _in_place_of_torch(self._noise):
+            yield
+        self._known[shape] = self._seen
+
+    def begin(self, mine: Tensor, *ready: Tensor) -> None:
+        """Begin the forward pass, inside of vmap, with what :meth:`noise` gives of a trial."""
+        self._mine, self._ready, self._seen = mine, ready, []
 
     def _noise(self, x: Tensor, share: float, channels: bool) -> Tensor:
-        order = self.orders[self._calls]
-        self._calls += 1
+        order = self._orders[len(self._seen)]
         shape = _shape(x, channels)
-        lies = [shape[i] for i in order]
-        noise = torch.empty(len(self._generators), *lies, dtype=x.dtype, device=x.device)
+        lies = tuple(shape[i] for i in order)
+        dims = tuple(order.index(i) for i in range(len(order)))
+        self._seen.append(draw := _Draw(lies, dims, share, x.dtype))
+        if self._ready:
+            return self._ready[len(self._seen) - 1]
+        return self._drawn(draw, x.device)[self._mine.view(1)].squeeze(0)
+
+    def _drawn(self, draw: _Draw, device: torch.device) -> Tensor:
+        """A row for each generator."""
+        keep = 1 - draw.share
+        noise = torch.empty(len(self._generators), *draw.lies, dtype=draw.dtype, device=device)
         for each, generator in zip(noise.unbind(0), self._generators, strict=True):
-            each.bernoulli_(1 - share, generator=generator)
-        noise.div_(1 - share)
-        noise = noise.permute(0, *(1 + order.index(i) for i in range(len(order))))
-        if len(self._generators) == 1:
-            return noise[0]
-        return noise.index_select(0, self._mine.view(1)).squeeze(0)
+            each.bernoulli_(keep, generator=generator)
+        return noise.div_(keep).permute(0, *(1 + i for i in draw.dims))
 
 
 @contextmanager

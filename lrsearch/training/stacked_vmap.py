@@ -101,24 +101,24 @@ class VmapStack:
 
     def forward(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (n, B, ...) for x (n, B, ...), or (1, B, ...) which all trials share."""
-        shared = len(x) == 1
+        shared, shape = len(x) == 1, tuple(x.shape[1:])
         dropout = self.dropout if self.model.training else None
-        randomness = "same" if self.random or dropout else "error"
+        noise = dropout.noise(shape) if dropout else []
 
         def one(
-            p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor, *which: Tensor
+            p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor, *noise: Tensor
         ) -> Tensor:
             if dropout:
-                dropout.begin(*which)
+                dropout.begin(*noise)
             here = {place: t for k, t in (p | b).items() for place in self._places[k]}
             outputs: Tensor = functional_call(self.model, here, (inputs,), tie_weights=False)
             return outputs
 
-        which = [dropout.which] if dropout else []
-        dims = (0, 0, None if shared else 0, *(0 for _ in which))
+        dims = (0, 0, None if shared else 0, *(0 for _ in noise))
+        randomness = "same" if self.random or dropout else "error"
         stacked = vmap(one, in_dims=dims, randomness=randomness)
-        with self.autocast(), dropout.drawn() if dropout else nullcontext():
-            outputs = as_float(stacked(params, buffers, x[0] if shared else x, *which))
+        with self.autocast(), dropout.drawing(shape) if dropout else nullcontext():
+            outputs = as_float(stacked(params, buffers, x[0] if shared else x, *noise))
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             raise ValueError("its outputs are not one tensor with a row for each sample")
         return outputs
