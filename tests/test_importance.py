@@ -425,7 +425,7 @@ def test_a_parameter_that_hardly_any_trial_has_may_be_missing_from_the_sample(se
         made.append(
             Fake(params, {k: spaces[k] for k in params}, schedule, np.array([0.1]), losses)
         )
-    found = importance(load(make_study(made=made, epochs=1)), seed, brief=True)
+    found = importance(load(make_study(made=made, epochs=1)), seed=seed, brief=True)
     assert found.within["LambdaLR"].trials == 200
     assert found.within["LambdaLR"].share["lr"] > 0.9
 

@@ -18,10 +18,10 @@ import lrsearch
 from lrsearch.divergence import DIVERGED_LOSS
 from lrsearch.errors import ConfigError, UsageError
 from lrsearch.export import best_trial, configuration, export_text
+from lrsearch.prediction.curves import COMPLETE, DIVERGED, load_curves
 from lrsearch.report.page import write_report
 from lrsearch.report.tables import load
 from lrsearch.schedules import FixedParams, Schedule, Space
-from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
 from lrsearch.search.progress import read_progress
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.storage import open_storage

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 import lrsearch
 from lrsearch.errors import UsageError
+from lrsearch.prediction.curves import COMPLETE, CurveReader, load_curves
+from lrsearch.prediction.judge import STARTUP
 from lrsearch.schedules import Schedule
-from lrsearch.search.curves import COMPLETE, CurveReader, load_curves
-from lrsearch.search.judge import STARTUP
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import LEAST_KNOWN, TraceSampler
 

@@ -14,9 +14,7 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import norm, spearmanr, t
 
 from lrsearch.errors import UsageError
-from lrsearch.schedules import RandomParams, Schedule, Space
-from lrsearch.search import pruning
-from lrsearch.search.curves import (
+from lrsearch.prediction.curves import (
     COMPLETE,
     DIVERGED,
     RUNNING,
@@ -25,10 +23,12 @@ from lrsearch.search.curves import (
     by_end,
     load_curves,
 )
-from lrsearch.search.judge import Judge, Memory, agreement
-from lrsearch.search.predictors import Rung
+from lrsearch.prediction.judge import Judge, Memory, agreement
+from lrsearch.prediction.predictors import Rung
+from lrsearch.prediction.surrogate import Array, trace_features
+from lrsearch.schedules import RandomParams, Schedule, Space
+from lrsearch.search import pruning
 from lrsearch.search.pruning import SchedulePruner, is_due, rungs
-from lrsearch.surrogate import Array, trace_features
 
 EPOCHS = 20
 

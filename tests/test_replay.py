@@ -11,10 +11,10 @@ import numpy as np
 import optuna
 import pytest
 
+from lrsearch.prediction.surrogate import Array, trace_features
 from lrsearch.schedules import RandomParams, Schedule, Space
 from lrsearch.search.pruning import SHARE
 from lrsearch.storage import open_storage
-from lrsearch.surrogate import Array, trace_features
 from tests.benchmarks import across, frontier, live, pool, record, tasks
 from tests.benchmarks.recorded import Record, read
 from tests.benchmarks.replay import Score, score

@@ -18,6 +18,7 @@ ONLY = {
     "tasks": {"schedules", *LEAVES},
     "training": {"tasks", "schedules", *LEAVES},
     "storage": LEAVES,
+    "prediction": {"attributes", "optuna_helpers", "schedules", "storage", *LEAVES},
 }
 """Room -> all that it may import."""
 DOORS = {"api", "dashboard", *(path.stem for path in ROOT.glob("cli*.py"))}

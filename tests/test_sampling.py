@@ -13,12 +13,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import norm
 
-from lrsearch.schedules import FixedParams, Schedule, Space
-from lrsearch.search import candidates
-from lrsearch.search.ask import Draft
-from lrsearch.search.beliefs import EARLY, believed
-from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
-from lrsearch.search.curves import (
+from lrsearch.prediction.beliefs import EARLY, believed
+from lrsearch.prediction.curves import (
     COMPLETE,
     DIVERGED,
     RUNNING,
@@ -28,6 +24,11 @@ from lrsearch.search.curves import (
     load_curves,
     lr_per_epoch,
 )
+from lrsearch.prediction.surrogate import fit, trace_features
+from lrsearch.schedules import FixedParams, Schedule, Space
+from lrsearch.search import candidates
+from lrsearch.search.ask import Draft
+from lrsearch.search.candidates import Candidates, Drawn, candidate_lr
 from lrsearch.search.pruning import SchedulePruner
 from lrsearch.search.sampling import (
     LEAST_KNOWN,
@@ -37,7 +38,6 @@ from lrsearch.search.sampling import (
     TraceSampler,
     promise,
 )
-from lrsearch.surrogate import fit, trace_features
 
 EPOCHS = 12
 SPACE = Space(None, EPOCHS, (1e-3, 1.0))

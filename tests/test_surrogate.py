@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import check_grad
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from lrsearch import surrogate
-from lrsearch.surrogate import fit, trace_features
+from lrsearch.prediction import surrogate
+from lrsearch.prediction.surrogate import fit, trace_features
 
 
 def data(n: int = 25, d: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

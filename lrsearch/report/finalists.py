@@ -112,7 +112,7 @@ def gentler(table: StudyTable) -> TrialRow | None:
     ]
     if len(complete) < LEAST_COMPLETE or complete[0].baseline is not None:
         return None
-    from lrsearch.surrogate import cap, fit, trace_features  # scipy: half a CPU second
+    from lrsearch.prediction.surrogate import cap, fit, trace_features  # scipy: half a CPU second
 
     best = complete[0]
     losses = np.array([t.value for t in complete], dtype=np.float64)

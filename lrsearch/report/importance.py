@@ -5,8 +5,8 @@ pruned is then unknown to them, and a rate so high that each trial diverges too;
 PED-ANOVA, understates a categorical with few values. Here every finished trial counts:
 
 1. *Worth* (:func:`worth`): all finished trials in one order. Complete trials by their final loss;
-   a pruned trial keeps the place it had, when it was stopped, among the trials that went on; the
-   diverged share the last place.
+   a pruned trial by the one that the pruner predicts for it (:mod:`lrsearch.prediction`), or at
+   the place it had in mid-run where nothing is predicted; the diverged share the last place.
 2. A light study in memory, in which all these trials are COMPLETE with their place as value, goes
    to Optuna's :class:`~optuna.importance.FanovaImportanceEvaluator` (Hutter et al. 2014).
    Log-scaled parameters enter as logarithms and categories in the order of their mean worth,
@@ -27,6 +27,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from lrsearch.report.tables import StudyTable, TrialRow
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+EMPTY: Mapping[int, float] = MappingProxyType({})
 LEAST_TRIALS = 12
 MOST_TRIALS = 500
 _TREES = 12
@@ -134,19 +136,31 @@ class Importance:
     trials: int
 
 
-def worth(table: StudyTable) -> dict[int, float]:
+def worth(table: StudyTable, foretold: Mapping[int, float] = EMPTY) -> dict[int, float]:
     """Place of each finished trial, from 0 (best) to 1 (worst), ties sharing their mean place.
 
-    Going back from the last epoch: the trials stopped at epoch e are put among those that went on,
-    each behind as many of them as had a better loss at e. Diverged trials come last.
+    Diverged trials come last. Pruned ones of which nothing is foretold are put among the others,
+    going back from the last epoch: those stopped at epoch e behind as many of the trials that went
+    on as had a better loss at e.
+
+    Args:
+        table: The study.
+        foretold: Final losses of pruned trials, by number
+            (:func:`lrsearch.prediction.beliefs.foretold`).
 
     Returns:
         Trial number -> place.
     """
     losses = {t.number: _by_epoch(table, t) for t in table.trials}
-    order = [t.number for t in table.complete]  # best first
+    pruned = table.having("pruned")
+    finals = {t.number: t.value or 0.0 for t in table.complete}
+    finals |= {t.number: foretold[t.number] for t in pruned if t.number in foretold}
+    best_first = sorted(finals, key=lambda n: (finals[n], n))
+    order = best_first
     stopped: dict[int, list[tuple[float, int]]] = {}
-    for trial in table.having("pruned"):
+    for trial in pruned:
+        if trial.number in finals:
+            continue
         last = trial.last_loss if trial.last_loss is not None else math.inf
         stopped.setdefault(trial.epochs, []).append((last, trial.number))
     for epoch in sorted(stopped, reverse=True):
@@ -163,8 +177,8 @@ def worth(table: StudyTable) -> dict[int, float]:
     lost = [t.number for t in table.having("diverged")]
     n = len(order) + len(lost)
     places = {number: (i + 0.5) / n for i, number in enumerate(order)}
-    for _, equal in groupby(table.complete, key=lambda t: t.value):
-        numbers = [t.number for t in equal]
+    for _, equal in groupby(best_first, key=lambda n: finals[n]):
+        numbers = list(equal)
         places |= dict.fromkeys(numbers, sum(places[k] for k in numbers) / len(numbers))
     return places | dict.fromkeys(lost, (len(order) + n) / 2 / n if n else 0.0)
 
@@ -176,16 +190,23 @@ def _by_epoch(table: StudyTable, trial: TrialRow) -> dict[int, float]:
     return {epoch: loss for epoch, loss in losses if not math.isnan(loss)}
 
 
-def importance(table: StudyTable, seed: int = 0, *, brief: bool = False) -> Importance:
+def importance(
+    table: StudyTable,
+    foretold: Mapping[int, float] = EMPTY,
+    seed: int = 0,
+    *,
+    brief: bool = False,
+) -> Importance:
     """What mattered in a study; see the module's text.
 
     Args:
         table: The study.
+        foretold: As for :func:`worth`.
         seed: Of the forests, the shuffles and, above 500 trials (200 in a family), the sample
             that is used.
         brief: Without the better half of each family.
     """
-    places = worth(table)
+    places = worth(table, foretold)
     done = [
         t
         for t in table.trials

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import LrsearchError
+from lrsearch.prediction.beliefs import foretold
 from lrsearch.report import figures, importance_shown, optuna_figures, overview
 from lrsearch.report.answer import trial_shown, trial_to_use
 from lrsearch.report.confirmed import Confirmed
@@ -62,7 +63,7 @@ def make_report(study: optuna.Study) -> Report:
     table = load(study)
     found = answer(table, robust(table, study))
     confirmed = read_confirmed(study)
-    mattered = importance(table)
+    mattered = importance(table, foretold(study))
     stopped = pruning(table)
     best = best_curves(table, 16)
     drawn = _figures(table, found, confirmed, mattered, stopped, best)

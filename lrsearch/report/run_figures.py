@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lrsearch.files import write_text
+from lrsearch.prediction.beliefs import foretold
 from lrsearch.report import figures, importance_shown, learning_curves
 from lrsearch.report.html import document, escape, figure
 from lrsearch.report.importance import Importance, importance
@@ -32,7 +33,7 @@ MARKS = (
     "they had then. Marks on the rail diverged."
 )
 WORTH = (
-    "Pruned trials count at the place they had when they were stopped, diverged ones as the "
+    "Pruned trials count with the loss that is predicted for their end, diverged ones as the "
     "worst. Whiskers: how far the trees of the forest differ."
 )
 
@@ -51,7 +52,7 @@ def write_figures(
         The files, and what mattered.
     """
     written = []
-    mattered = importance(table, brief=True)
+    mattered = importance(table, foretold(study), brief=True)
     drawn = pages(table, mattered)
     if (test := lr_range_table(study)) is not None:
         drawn["lr_range"] = [

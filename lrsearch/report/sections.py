@@ -37,8 +37,8 @@ def what_mattered(found: Importance, overall: str, within: str) -> str:
     lines = importance_sentences(found)
     how = (
         "Measured with Optuna's fANOVA over all finished trials of the families searched: a "
-        "pruned one counts at the place it had when it was stopped, a diverged one as the worst; "
-        "what a shuffled copy of a parameter explains is taken off. Shares are of all "
+        "pruned one counts with the loss that is predicted for its end, a diverged one as the "
+        "worst; what a shuffled copy of a parameter explains is taken off. Shares are of all "
         "differences, chance included; of few trials, and where most were pruned, they are rather "
         "too low. "
         "Whiskers, and ±: how far the trees of the forest differ, which is more than studies with "

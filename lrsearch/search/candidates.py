@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lrsearch.prediction.curves import COMPLETE, Curves, lr_per_epoch
+from lrsearch.prediction.surrogate import Array, trace_features
 from lrsearch.schedules import FAMILIES, RandomParams, Schedule
 from lrsearch.schedules.trace import dummy
-from lrsearch.search.curves import COMPLETE, Curves, lr_per_epoch
-from lrsearch.surrogate import Array, trace_features
 
 LONGEST_TRACE: Final = 100
 """Epochs of a candidate's trace; a longer schedule is shrunk to it, by its fractions."""

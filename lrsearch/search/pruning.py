@@ -2,7 +2,7 @@
 
 A schedule that still holds a high rate looks bad in mid-run and may win at the end. So a trial is
 not compared with the losses of others at the same epoch, but by its predicted final loss
-(:mod:`lrsearch.search.judge`). From that follows the chance that it beats the best finished
+(:mod:`lrsearch.prediction.judge`). From that follows the chance that it beats the best finished
 trial. It is stopped where this chance is small against the one that the best trial itself would
 have been given at the same epoch. A trial whose averaged loss is among the lowest of all so far
 is stopped only where the chance is ten times smaller still.
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 from lrsearch.attributes import budget_of
 from lrsearch.errors import UsageError
 from lrsearch.optuna_helpers import check_direction
-from lrsearch.search.curves import (
+from lrsearch.prediction.curves import (
     DECIDING,
     CurveReader,
     Curves,
@@ -34,7 +34,7 @@ from lrsearch.search.curves import (
     same,
     stack,
 )
-from lrsearch.search.judge import STARTUP, Judge, Memory
+from lrsearch.prediction.judge import STARTUP, Judge, Memory
 
 SHARE: Final = 0.3
 """Share of the best's own chance below which a trial is stopped, by default."""

@@ -1,12 +1,12 @@
 """The sampler: it learns from the rates of schedules, whatever family they are of.
 
 So what a cosine has shown counts for a polynomial of the same curve, too. A Gaussian process
-(:mod:`lrsearch.surrogate`) predicts the final loss from features of the trace. The next trial is
-the candidate with the largest expected improvement; candidates are schedules drawn from the whole
-space, and neighbours of the best so far. A running trial counts with its predicted loss, a
-stopped one with what the pruner's predictors say, or where it stood if it had learnt nothing, a
-diverged one as the worst. Where many trials run at once, many are asked for before a few are
-complete: until then, early losses are used.
+(:mod:`lrsearch.prediction.surrogate`) predicts the final loss from features of the trace. The
+next trial is the candidate with the largest expected improvement; candidates are schedules drawn
+from the whole space, and neighbours of the best so far. A running trial counts with its predicted
+loss, a stopped one with what the pruner's predictors say, or where it stood if it had learnt
+nothing, a diverged one as the worst. Where many trials run at once, many are asked for before a
+few are complete: until then, early losses are used.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from scipy.special import ndtr
 
 from lrsearch.errors import UsageError
 from lrsearch.optuna_helpers import check_direction
+from lrsearch.prediction.beliefs import Settled, believed, settle
+from lrsearch.prediction.curves import DECIDING, CurveReader, same, stack
+from lrsearch.prediction.judge import Memory
+from lrsearch.prediction.surrogate import Array, GaussianProcess, cap, fit, spread
 from lrsearch.schedules import Space
 from lrsearch.schedules.asking import asking_now
-from lrsearch.search.beliefs import Settled, believed, settle
 from lrsearch.search.candidates import Candidates, Drawn
-from lrsearch.search.curves import DECIDING, CurveReader, same, stack
-from lrsearch.search.judge import Memory
 from lrsearch.search.pruning import SchedulePruner
-from lrsearch.surrogate import Array, GaussianProcess, cap, fit, spread
 
 LEAST_KNOWN: Final = 8
 """Trials something is known of before the process is asked; others are drawn at random."""

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from lrsearch.prediction.surrogate import Array
 from lrsearch.search.pruning import SHARE
-from lrsearch.surrogate import Array
 from tests.benchmarks import record
 
 CLEARLY = 2.0

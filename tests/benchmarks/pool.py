@@ -22,11 +22,11 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
+from lrsearch.prediction.curves import lr_per_epoch
+from lrsearch.prediction.surrogate import Array, trace_features
 from lrsearch.schedules import Space
-from lrsearch.search.curves import lr_per_epoch
 from lrsearch.search.methods import SAMPLERS, make_sampler
 from lrsearch.search.sampling import LEAST_KNOWN, promise
-from lrsearch.surrogate import Array, trace_features
 from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read
 
 Index = NDArray[np.int64]

@@ -9,9 +9,9 @@ import numpy as np
 import optuna
 
 from lrsearch.errors import LrsearchError
-from lrsearch.search.curves import COMPLETE, DIVERGED, load_curves
+from lrsearch.prediction.curves import COMPLETE, DIVERGED, load_curves
+from lrsearch.prediction.surrogate import Array, trace_features
 from lrsearch.storage import open_storage
-from lrsearch.surrogate import Array, trace_features
 
 DIVERGED_LOSS = 1e6
 

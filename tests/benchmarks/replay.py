@@ -32,9 +32,9 @@ from optuna.pruners import HyperbandPruner, MedianPruner, PercentilePruner, Succ
 from optuna.trial import TrialState
 
 from lrsearch.errors import LrsearchError
+from lrsearch.prediction.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
+from lrsearch.prediction.judge import Judge, Memory
 from lrsearch.search import pruning
-from lrsearch.search.curves import COMPLETE, DIVERGED, RUNNING, STOPPED, Curves
-from lrsearch.search.judge import Judge, Memory
 from lrsearch.tasks.modules import import_module
 from tests.benchmarks import frontier
 from tests.benchmarks.recorded import DIVERGED_LOSS, Record, read

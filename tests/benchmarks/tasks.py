@@ -27,9 +27,9 @@ import torch
 from sklearn import datasets
 from torch import nn
 
+from lrsearch.prediction.curves import lr_per_epoch
+from lrsearch.prediction.surrogate import Array
 from lrsearch.schedules import RandomParams, Space
-from lrsearch.search.curves import lr_per_epoch
-from lrsearch.surrogate import Array
 from lrsearch.tasks import builtin, models
 from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner

@@ -11,17 +11,18 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lrsearch.divergence import status_of
-from lrsearch.search.curves import (
+from lrsearch.prediction.curves import (
     COMPLETE,
     DIVERGED,
     RUNNING,
+    STOPPED,
     CurveReader,
     Curves,
     by_end,
     stack,
 )
-from lrsearch.search.judge import STARTUP, Judge, Memory
-from lrsearch.surrogate import Array
+from lrsearch.prediction.judge import STARTUP, Judge, Memory
+from lrsearch.prediction.surrogate import Array
 
 EARLY: Final = 0.1
 """Share of the budget after which losses are looked at until a few trials are complete."""
@@ -64,21 +65,37 @@ def settle(
 def believed(curves: Curves, memory: Memory | None = None) -> tuple[Array, Array]:
     """What each trial is taken to have come to, (n,), and the variance of that, (n,).
 
-    The (log) final loss of completed trials; the predicted one of stopped trials, no better than
-    the best completed; +inf for diverged ones; NaN for those that run. A stopped trial that looked
-    worse than any completed one ever did has, most likely, learnt nothing: it counts as one that
-    ended where it stood. While few are complete: the (log) averaged loss early in the budget, of
-    all that came so far; NaN for the others.
+    In logarithms, where all losses are positive: :meth:`Judge.worth`, and NaN for those that run.
+    While few are complete: the averaged loss early in the budget, of all that came so far; NaN for
+    the others.
     """
     if (curves.state == COMPLETE).sum() < STARTUP:
         return _early(curves), np.zeros(len(curves))
     settled = curves.state != RUNNING
-    judge = Judge(curves.take(settled), memory)
-    (mean, variance), stood = judge.beliefs(), judge.stood()
     target, variances = np.full(len(curves), np.nan), np.zeros(len(curves))
-    target[settled] = np.maximum(np.where(np.isnan(stood), mean, stood), judge.best)
-    variances[settled] = np.where(np.isnan(stood), variance, 0.0)
+    target[settled], variances[settled] = Judge(curves.take(settled), memory).worth()
     return target, variances
+
+
+def foretold(study: optuna.Study) -> dict[int, float]:
+    """Losses that the stopped trials of a study would have ended with, as the pruner predicts.
+
+    Returns:
+        Trial number -> loss, of the budget of the last trial to end; nothing of trials without a
+        schedule, and nothing at all while few are complete.
+    """
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    rows = CurveReader().rows(study, by_end(ended))
+    if not rows:
+        return {}
+    epochs = len([*rows.values()][-1].lr)
+    numbers = [number for number, row in rows.items() if len(row.lr) == epochs]
+    curves = stack([rows[number] for number in numbers], epochs)
+    judge = Judge(curves)
+    if judge.finished < STARTUP:
+        return {}
+    losses = judge.losses(judge.worth()[0])
+    return {numbers[i]: float(losses[i]) for i in np.flatnonzero(curves.state == STOPPED)}
 
 
 def _early(curves: Curves) -> Array:

@@ -1,8 +1,8 @@
 """Predicts the final loss of a trial: three predictors at one epoch, and their weights.
 
-Each is a Gaussian process on the trace features (:mod:`lrsearch.surrogate`). They predict the
-final loss from the trace alone, from the trace and the averaged loss so far, or as the averaged
-loss now and what will be added to it.
+Each is a Gaussian process on the trace features (:mod:`lrsearch.prediction.surrogate`). They
+predict the final loss from the trace alone, from the trace and the averaged loss so far, or as
+the averaged loss now and what will be added to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from scipy.special import stdtr
 
-from lrsearch.surrogate import Array, GaussianProcess
+from lrsearch.prediction.surrogate import Array, GaussianProcess
 
 LEADERS: Final = (0.15, 0.6)
 """Share of the trials, the best by averaged loss at the same epoch, that lead and are stopped

@@ -1,7 +1,7 @@
 """What a study says of the final losses of its trials: its own finished trials weigh predictors.
 
 A predictor's weight is how well it would have predicted every finished trial of the study from the
-others (:mod:`lrsearch.search.predictors`). Pruner and sampler share what is learnt.
+others (:mod:`lrsearch.prediction.predictors`). Pruner and sampler share what is learnt.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lrsearch.search.curves import COMPLETE, DIVERGED, STOPPED, Curves
-from lrsearch.search.predictors import LEADERS, PREDICTORS, Rung
-from lrsearch.surrogate import Array, cap, fit, spread
+from lrsearch.prediction.curves import COMPLETE, DIVERGED, STOPPED, Curves
+from lrsearch.prediction.predictors import LEADERS, PREDICTORS, Rung
+from lrsearch.prediction.surrogate import Array, cap, fit, spread
 
 STARTUP: Final = 4
 """Finished trials before the predictors are asked."""
@@ -77,6 +77,10 @@ class Judge:
         """Log of losses that are all positive; what is not finite after divergence is +inf."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.log(losses) if self._log else losses, dtype=np.float64)
+
+    def losses(self, scaled: Array) -> Array:
+        """Losses, from what :meth:`scaled` makes of them."""
+        return np.asarray(np.exp(scaled) if self._log else scaled)
 
     def chance(self, running: Curves, epoch: int) -> Array:
         """Chance that each running trial will beat the best finished one, (m,)."""
@@ -143,6 +147,19 @@ class Judge:
         They are NaN while too few have told of their epochs.
         """
         return self._foretold()[:2]
+
+    def worth(self) -> tuple[Array, Array]:
+        """What each settled trial is taken to have come to, and the variance of that, (n,).
+
+        The final loss of completed trials; the predicted one of stopped trials, no better than
+        the best completed; +inf for diverged ones. A stopped trial that looked worse than any
+        completed one ever did has, most likely, learnt nothing: it counts as one that ended where
+        it stood. NaN for stopped ones while few are complete.
+        """
+        (mean, variance), stood = self.beliefs(), self.stood()
+        worst = ~np.isnan(stood)
+        value = np.maximum(np.where(worst, stood, mean), self.best)
+        return value, np.where(worst, 0.0, variance)
 
     def stood(self) -> Array:
         """Losses of stopped trials that looked worse than any completed one, (n,); else NaN.

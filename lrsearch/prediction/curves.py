@@ -17,11 +17,11 @@ from lrsearch.attributes import averaged_losses
 from lrsearch.divergence import DIVERGED_LOSS, blown_up, status_of
 from lrsearch.errors import LrsearchError
 from lrsearch.optuna_helpers import storage_of
+from lrsearch.prediction.surrogate import Array, trace_features
 from lrsearch.schedules import FAMILIES, Schedule
 from lrsearch.schedules.formulas import rates
 from lrsearch.storage import history
 from lrsearch.storage.engine import Storage
-from lrsearch.surrogate import Array, trace_features
 
 RUNNING, COMPLETE, STOPPED, DIVERGED = 0, 1, 2, 3
 STATES = {"complete": COMPLETE, "pruned": STOPPED, "diverged": DIVERGED}
