@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from lrsearch.prediction.beliefs import foretold
 from lrsearch.report.fanova import Fanova, encode
 from lrsearch.report.importance import importance, shares, worth
 from lrsearch.report.importance_shown import importance_sentences
@@ -253,6 +254,47 @@ def test_a_pruned_trial_keeps_its_place_among_those_that_went_on() -> None:
         "stopped last",
     ]
     assert place["diverged"] == place["diverged too"] > place["stopped last"]
+
+
+def test_a_pruned_trial_has_the_place_of_its_predicted_loss_where_there_is_one() -> None:
+    study = optuna.create_study()
+    for losses in ([3, 1.0], [3, 2.0], [9], [2], [2.5]):
+        ended = TrialState.COMPLETE if len(losses) == 2 else TrialState.PRUNED
+        steps = dict(enumerate(map(float, losses), 1))
+        study.add_trial(
+            optuna.create_trial(state=ended, value=losses[-1], intermediate_values=steps)
+        )
+    table = load(study)
+    places = worth(table, {2: 1.5, 3: 1.2})
+    assert sorted(places, key=lambda n: places[n]) == [0, 4, 3, 2, 1]  # 4: one was better
+    assert worth(table, {}) == worth(table)
+
+
+def test_pruned_trials_with_a_schedule_are_foretold() -> None:
+    study = make_study(60)
+    table = load(study)
+    losses = foretold(study)
+    assert losses
+    assert losses.keys() < {t.number for t in table.having("pruned")}  # some have no torch form
+    assert table.best is not None
+    assert table.best.value is not None
+    assert min(losses.values()) >= table.best.value
+    assert worth(table, losses) != worth(table)
+
+
+def test_nothing_is_foretold_while_few_are_complete_or_without_schedules() -> None:
+    few = make_study(60)
+    kept = [t for t in few.trials if t.state.name == "COMPLETE"][:3]
+    pruned = [t for t in few.trials if t.state.name == "PRUNED"]
+    for trials in ([], kept + pruned):
+        study = optuna.create_study()
+        study.add_trials(trials)
+        assert foretold(study) == {}
+    without = optuna.create_study()
+    for trial in few.trials:
+        trial.user_attrs.pop("schedule", None)
+        without.add_trial(trial)
+    assert foretold(without) == {}
 
 
 def test_all_differences_are_those_over_the_ranges_not_those_between_the_trials() -> None:

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from lrsearch import config as configs
 from lrsearch.doctor import BROWSERS
 from lrsearch.errors import LrsearchError
+from lrsearch.prediction.beliefs import foretold
 from lrsearch.report import (
     csv_files,
     figures,
@@ -278,7 +279,7 @@ def test_the_three_pages_of_a_run_are_whole_and_ask_nothing_of_the_network(
     study: optuna.Study, tmp_path: Path
 ) -> None:
     written, mattered = run_figures.write_figures(study, load(study), tmp_path)
-    whole = run_figures.importance(load(study))
+    whole = run_figures.importance(load(study), foretold(study))
     assert mattered.overall is not None
     assert whole.overall is not None
     assert mattered.overall.share == whole.overall.share  # the report says the same numbers
