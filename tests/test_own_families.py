@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -156,6 +157,28 @@ def test_workers_have_the_family_of_a_recipe_that_is_not_searched(place: Path) -
     forget()
     words = ["confirm", "digits", "--seeds", "2", "--workers", "2", "--fuse", "off", "--quiet"]
     assert main([*words, "--import", "shrinking.py"]) == 0
+
+
+def test_workers_find_a_task_that_goes_to_another_folder(
+    place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (place / "goes.py").write_text(
+        f"import os\n\nimport torch\n\nos.chdir({str(elsewhere)!r})\n"
+        "x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))\n"
+        "y = (x[:, 0] > 0).long()\n"
+        "task = {'model': lambda: torch.nn.Linear(4, 2), 'train': (x, y), 'validation': (x, y)}\n",
+        encoding="utf-8",
+    )
+    words = ["run", "--task", "goes.py:task", "--import", "shrinking.py", "--workers", "2"]
+    words += ["--fuse", "off", "--epochs", "4", "--trials", "6", "--name", "goes", "--quiet"]
+    try:
+        assert main(words) == 0
+    finally:
+        os.chdir(place)
+    (place / "goes.py").unlink()
+    with pytest.raises(UsageError, match="does not exist"):
+        import_module("goes.py")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
 from lrsearch.tasks.mistakes import with_place
 
+_IMPORTED: dict[str, ModuleType] = {}
+"""Files by the words that named them: one may go to another folder, and be asked for again."""
+
 
 def import_place(target: str) -> ModuleType:
     """Import the file or module of a task; what it registers is then there.
@@ -45,6 +48,9 @@ def import_module(place: str, what: str = "task") -> ModuleType:
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
+        known = _IMPORTED.get(place)
+        if known is not None and Path(str(known.__file__)).is_file():
+            return known
         here = f", seen from {Path.cwd()}; run it where the file is"
         here = "" if Path(place).is_absolute() else here
         raise UsageError(f"{what} file {place} does not exist{here}")
@@ -57,6 +63,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         name = f"{MODULE_OF_A_FILE}{path.stem}"
         known = sys.modules.get(name)
         if known is not None and getattr(known, "__file__", None) == str(path):
+            _IMPORTED[place] = known
             return known
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
@@ -70,6 +77,7 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         except BaseException:
             del sys.modules[name]
             raise
+        _IMPORTED[place] = module
         return module
     except ModuleNotFoundError as error:
         if (
