@@ -74,8 +74,9 @@ class StackedDropout:
 
         First the place of each trial's generator; then, where it is known, what it drops.
         """
-        rows = [self._drawn(draw, self._which.device) for draw in self._known.get(shape, ())]
-        return [self._which, *(each.index_select(0, self._which) for each in rows)]
+        which = self._which
+        drawn = (self._drawn(draw, which.device) for draw in self._known.get(shape, ()))
+        return [which, *(each.index_select(0, which) for each in drawn)]
 
     @contextmanager
     def drawing(self, shape: tuple[int, ...]) -> Iterator[None]:
