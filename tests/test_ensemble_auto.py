@@ -110,11 +110,21 @@ def test_other_nets_are_fused_where_that_measures_faster(
 ) -> None:
     task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)))
     monkeypatch.setattr(
-        auto, "_seconds", lambda runner, count, task: count / (gain if count > 1 else 1)
+        auto, "_seconds", lambda runner, count, task: count / 100 / (gain if count > 1 else 1)
     )
     choice = on_two_cores(task)
     assert choice.fuse == fuse
     assert f"measured {gain} times the speed" in choice.why
+
+
+def test_what_keeps_a_core_busy_is_not_fused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = vectors(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)))
+    asked: list[int] = []
+    monkeypatch.setattr(auto, "_seconds", lambda runner, count, task: asked.append(count) or 1.0)
+    choice = on_two_cores(task)
+    assert choice.fuse == 1
+    assert "not fused: its steps keep a core busy" in choice.why
+    assert asked == [1]
 
 
 def test_a_real_measurement_tells_how_much_faster() -> None:
@@ -220,7 +230,7 @@ class Timed:
 @pytest.mark.parametrize(
     ("kind", "most", "seconds", "fuse", "why"),
     [
-        ("cpu", 64, {1: 1.0, 16: 4.0}, 16, "measured 4.0 times the speed"),
+        ("cpu", 64, {1: 0.01, 16: 0.04}, 16, "measured 4.0 times the speed"),
         ("cuda", 64, {1: 1.0, 4: 1.0, 16: 1.1, 64: 2.0}, 64, "measured 32.0 times the speed"),
         ("cuda", 10, {1: 1.0, 4: 1.0, 10: 5.0}, 4, "measured 4.0 times the speed"),
         ("cuda", 64, {1: 1.0, 4: 2.0, 16: torch.OutOfMemoryError()}, 4, "measured 2.0 times"),

@@ -51,6 +51,9 @@ TIMED_FUSED = 16
 """Trials fused in it on a CPU."""
 TIMED_FUSED_AWAY = (4, 16, 64)
 """The same on an accelerator, of which small nets fill only a part."""
+LONG_STEP = 5e-3
+"""Seconds of a step on a CPU from which on fusing is not tried: it saves some 1 ms of a step. An
+encoder of 13 ms gained 0.8 to 1.2 times, and to see that took 4 CPU seconds."""
 GROUPS = 1.5
 """A search has k fused trials at so many times sqrt(k) different epochs (3, 4, 6 of 4, 8, 16)."""
 WORKER_SECONDS = 20.0
@@ -221,6 +224,8 @@ def _fuse_measured(
         warnings.simplefilter("ignore")  # a metric may warn of so few samples, at every step
         try:
             alone = _seconds(SingleRunner(part, **settings), 1, part)
+            if here and alone > LONG_STEP * TIMED_STEPS:
+                return 1, "not fused: its steps keep a core busy"
             for count in sorted({min(most, many) for many in tried}):
                 together = _seconds(EnsembleRunner(part, k=count, **settings), count, part)
                 gains[count] = count * alone / together
