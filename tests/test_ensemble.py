@@ -18,6 +18,7 @@ from lrsearch.schedules import FAMILIES, RandomParams, Schedule, Space
 from lrsearch.tasks.images import Augment
 from lrsearch.tasks.task import Split, Task, accuracy
 from lrsearch.training.batches import epoch_plan, epoch_seed
+from lrsearch.training.device import place
 from lrsearch.training.ensemble import EnsembleRunner
 from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_mlp import layers_of
@@ -126,8 +127,7 @@ def alone(
     assert isinstance(task.train, Split)
     assert isinstance(task.validation, Split)
     torch.manual_seed(0)
-    model = task.model()
-    average = task.model()
+    model, average = (place(task, task.model(), CPU) for _ in range(2))  # where dropout draws
     average.load_state_dict(model.state_dict())
     rule = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **arguments)
     steps = task.steps_per_epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsearch.schedules import Schedule
-from lrsearch.tasks.task import Task
+from lrsearch.tasks.task import Split, Task
 from lrsearch.training.ensemble import EnsembleRunner
+from lrsearch.training.loop import SingleRunner
 from lrsearch.training.stacked import why_not_fused
 from lrsearch.training.stacked_dropout import StackedDropout, orders_seen
-from tests.test_ensemble import CPU, Residual, check, images, mixed, vectors
+from tests.test_ensemble import (
+    CPU,
+    Residual,
+    assert_same,
+    check,
+    fused,
+    images,
+    mixed,
+    vectors,
+)
 
 NORMAL = F._VF, F.scaled_dot_product_attention
 
@@ -178,6 +189,57 @@ def test_half_precision_drops_the_same() -> None:
 def test_torchs_functions_come_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), orders_seen():
         raise ValueError("broken")
-    with pytest.raises(IndexError), StackedDropout([]).drawing(()):
+    with pytest.raises(IndexError), StackedDropout({2: []}).drawing((2, 2)):
         F.dropout(torch.ones(2, 2), 0.5)
     assert (F._VF, F.scaled_dot_product_attention) == NORMAL
+
+
+def test_who_sees_nothing_attends_to_nothing() -> None:
+    """There torch's attention gives zeros, a softmax NaN; the first samples see all."""
+
+    class Padded(Attends):
+        def forward(self, x: Tensor) -> Any:
+            h = self.stem(x[:, :, None])
+            seen = (x[:, :1] < 1.0)[:, :, None].expand(-1, 6, 6)
+            share = 0.3 if self.training else 0.0
+            h = h + F.scaled_dot_product_attention(h, h, h, attn_mask=seen, dropout_p=share)
+            return self.head(h.mean(1))
+
+    task = vectors(Padded)
+    assert isinstance(task.train, Split)
+    order = task.train.x[:, 0].argsort()
+    task = replace(task, train=Split(task.train.x[order], task.train.y[order]))
+    check(task, mixed())
+
+
+class Often(nn.Module):
+    """Drops once more in a whole batch than in a few samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below, self.above = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        h = F.dropout(self.below(x), 0.2, self.training)
+        return self.above(F.dropout(h, 0.3, self.training) if len(h) > 8 else h)
+
+
+def conv() -> nn.Module:
+    parts = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(4, 4, 3)
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [vectors(Often), vectors(Often, drop_last=False), images(conv)],
+    ids=["more", "smaller last batch", "conv"],
+)
+def test_trials_drop_what_the_runner_of_one_trial_drops(task: Task) -> None:
+    """It may have a model in another memory format, in whose order torch draws."""
+    how: dict[str, Any] = {"optimizer": "SGD", "optimizer_args": {}, "seed": 0, "device": CPU}
+    histories = fused(task, mixed(), "SGD", {}, 3)
+    for key, schedule in mixed().items():
+        runner = SingleRunner(task, **how)
+        runner.add(0, schedule)
+        theirs = [runner.epoch()[0] for _ in range(len(histories[key]))]
+        assert_same(histories[key], theirs, 2e-4)

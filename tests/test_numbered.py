@@ -55,6 +55,19 @@ class Calling(Mixed):
         return super().forward(given) + self(given[1])
 
 
+class Wrapping(Mixed):
+    """Takes one tensor for a pair of which one is missing, before ``forward`` sees it."""
+
+    def __call__(self, given: Any) -> Any:
+        return super().__call__((given, None) if isinstance(given, Tensor) else given)
+
+    def forward(self, given: Any) -> Any:
+        numbers, kind = given
+        if kind is None:
+            numbers, kind = X[numbers], KINDS[numbers] * 0
+        return super().forward((numbers, kind))
+
+
 class Pair(NamedTuple):
     numbers: Tensor
     kind: Tensor
@@ -146,10 +159,16 @@ def other_kind() -> dict[str, Any]:
     "given",
     [
         {**columns((X, KINDS)), "model": hooked},
+        {**columns((X, KINDS)), "model": Wrapping},
         {**columns((X, KINDS)), "transform": lambda x: x},
         other_kind(),
     ],
-    ids=["hooks see the inputs", "a transform", "another type in validation"],
+    ids=[
+        "hooks see the inputs",
+        "takes a tensor, too",
+        "a transform",
+        "another type in validation",
+    ],
 )
 def test_a_loader_stays_where_a_model_would_see_something_else(given: dict[str, Any]) -> None:
     task = task_of(given)
@@ -175,3 +194,30 @@ def test_weights_have_their_names_and_copies_share_the_samples() -> None:
     assert torch.allclose(other(numbers), model(numbers) + 1)
     assert torch.equal(model(numbers), model((X[numbers], KINDS[numbers])))
     assert other.forward.func.__self__ is model.forward.func.__self__  # type: ignore[attr-defined]
+
+
+def test_a_lone_tensor_of_test_data_is_no_number_of_a_sample() -> None:
+    class Either(Mixed):
+        def forward(self, given: Any) -> Any:
+            return super().forward(
+                given if isinstance(given, tuple) else (given[:, 1:], given[:, 0])
+            )
+
+    mine = with_samples_kept(task_of(columns((X, KINDS)), model=Either))
+    assert isinstance(mine.train, KeptSplit)
+    model = mine.model()
+    lone = torch.cat([KINDS[:, None], torch.ones(90, 5, dtype=torch.int64)], 1)
+    given = (torch.ones(90, 5, dtype=torch.int64), KINDS)
+    model.top.double()
+    model.kinds.double()
+    assert torch.equal(model(lone), model(given))
+
+
+def test_images_are_looked_up_from_one_place() -> None:
+    images = torch.randn(6, 3, 4, 4).to(memory_format=torch.channels_last)
+    found = module.numbered((images, torch.arange(6)), (images, torch.arange(6)))
+    assert found is not None
+    inputs, first, second = found
+    for numbers in (first, second):
+        assert torch.equal(inputs(numbers)[0], images)
+    assert all(column.is_contiguous() for column in inputs._columns)

@@ -119,7 +119,7 @@ def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
         device: Where it will be trained.
     """
     task = replace(task, train=kept(task.train), validation=kept(task.validation))
-    tensors = _as_tensors(task)
+    tensors = _as_tensors(task, device)
     if tensors is None:
         return task
     with warnings.catch_warnings():
@@ -131,7 +131,7 @@ def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
     return tensors
 
 
-def _as_tensors(task: Task) -> Task | None:
+def _as_tensors(task: Task, device: torch.device) -> Task | None:
     """The task with inputs and targets of one tensor each, in the order of its loaders."""
     train, validation = _pairs(task.train), _pairs(task.validation)
     if task.transform is not None or task.augment is not None or not train or not validation:
@@ -145,6 +145,12 @@ def _as_tensors(task: Task) -> Task | None:
         if found is None:
             return None
         inputs, x, x_after = found
+        try:
+            serves = inputs.serve(task.model, device)
+        except Exception:  # noqa: BLE001 - the user's model may raise anything
+            return None
+        if not serves:
+            return None
         model = partial(inputs.read_by, task.model)
     return replace(
         task,

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lrsearch.errors import LrsearchError
 from lrsearch.tasks.batch import parts_of, to_device
+from lrsearch.tasks.check_model import alike
+from lrsearch.tasks.passes import seeded
 from lrsearch.tasks.reading import KEPT_BYTES, leaves, mapped
 
 
@@ -52,12 +54,26 @@ class Inputs:
         model.forward = partial(self._forward, model.forward)
         return model
 
+    @torch.no_grad()
+    def serve(self, make: Callable[[], nn.Module], device: torch.device) -> bool:
+        """Whether a model gives the same for numbers as for the inputs with these numbers."""
+        numbers = torch.arange(2, device=device)
+        for mode in (True, False):
+            outputs = []
+            for x in (numbers, self(numbers)):
+                with seeded(0):
+                    outputs.append(self.read_by(make).to(device).train(mode)(x))
+            if not alike(*outputs):
+                return False
+        return True
+
     def _forward(self, forward: Callable[[Any], Any], x: Any) -> Any:
-        if self._inside or not isinstance(x, Tensor):  # a model may call itself
+        if self._inside:  # a model may call itself
             return forward(x)
+        numbers = isinstance(x, Tensor) and x.dim() == 1 and x.dtype == torch.int64
         self._inside = True
         try:
-            return forward(self(x))
+            return forward(self(x) if numbers else x)
         finally:
             self._inside = False
 
@@ -81,7 +97,7 @@ def numbered(first: Any, second: Any) -> tuple[Inputs, Tensor, Tensor] | None:
     parts = leaves(first), leaves(second)
     if _kinds(first) != _kinds(second) or any(map(_too_large, parts)):
         return None
-    joined = iter([torch.cat(pair) for pair in zip(*parts, strict=True)])
+    joined = iter([torch.cat(pair).contiguous() for pair in zip(*parts, strict=True)])
     n, m = (len(columns[0]) for columns in parts)
     numbers = torch.arange(n + m)
     return Inputs(mapped(first, lambda _: next(joined))), numbers[:n], numbers[n:]

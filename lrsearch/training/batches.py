@@ -84,6 +84,19 @@ def plan_of(data: Split, seed: int, epoch: int, augment: Augment | None = None) 
     return epoch_plan(seed, epoch, len(data), augment)
 
 
+def batch_sizes(samples: int, batch_size: int, drop_last: bool) -> dict[int, int]:
+    """Samples of a batch -> how many of these in an epoch: full ones, and perhaps a smaller last.
+
+    Example:
+        >>> batch_sizes(450, 256, False), batch_sizes(90, 256, True)
+        ({256: 1, 194: 1}, {90: 1})
+    """
+    size = min(batch_size, samples)
+    full = samples // size
+    rest = batches_per_epoch(samples, batch_size, drop_last) > full
+    return {size: full} | ({samples - full * size: 1} if rest else {})
+
+
 def crop_and_flip(
     x: Tensor, dx: Tensor | None, dy: Tensor | None, flip: Tensor | None, pad: int
 ) -> Tensor:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from lrsearch.tasks.images import Augment, rows
 from lrsearch.tasks.passes import host_seeded
-from lrsearch.tasks.task import Split, TransformFn, batches_per_epoch
+from lrsearch.tasks.task import Split, TransformFn
 from lrsearch.training.batches import (
     CHUNK_ELEMENTS,
     DEVICE_CHUNK_ELEMENTS,
     READY_ELEMENTS,
     EpochPlan,
+    batch_sizes,
     crop_and_flip,
     epoch_seed,
     plan_of,
@@ -59,12 +60,8 @@ class StackedBatches:
     ) -> None:
         self.data = train
         self.seed = seed
-        self.batch_size = min(batch_size, len(train))
-        self.steps = batches_per_epoch(len(train), batch_size, drop_last)
-        full = len(train) // self.batch_size
-        self.sizes = {self.batch_size: full}
-        if self.steps > full:
-            self.sizes[len(train) - full * self.batch_size] = 1
+        self.sizes = batch_sizes(len(train), batch_size, drop_last)
+        self.steps = sum(self.sizes.values())
         self.transform = transform
         self.augment = augment
         self.prepare = prepare

@@ -8,7 +8,7 @@ so it is drawn here, in place of the functions that ``torch.nn``'s modules and f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -47,12 +47,14 @@ class StackedDropout:
     time.
 
     Args:
-        orders: For each dropout of a forward pass, in their order, the dimensions of its input as
-            they lie in memory where a trial trains alone: torch draws in that order.
+        orders: Samples of a batch -> for each dropout of a forward pass, in their order, the
+            dimensions of its input as they lie in memory where a trial trains alone: torch draws
+            in that order.
     """
 
-    def __init__(self, orders: Sequence[Sequence[int]]) -> None:
+    def __init__(self, orders: Mapping[int, Sequence[Sequence[int]]]) -> None:
         self._orders = orders
+        self._now: Sequence[Sequence[int]] = ()
         self._known: dict[tuple[int, ...], list[_Draw]] = {}
         self._generators: Sequence[torch.Generator] = ()
         self._which = torch.empty(0)
@@ -81,6 +83,7 @@ class StackedDropout:
     @contextmanager
     def drawing(self, shape: tuple[int, ...]) -> Iterator[None]:
         """Within it dropout is drawn here."""
+        self._now = self._orders[shape[0]]
         with _in_place_of_torch(self._noise):
             yield
         self._known[shape] = self._seen
@@ -90,7 +93,7 @@ class StackedDropout:
         self._mine, self._ready, self._seen = mine, ready, []
 
     def _noise(self, x: Tensor, share: float, channels: bool) -> Tensor:
-        order = self._orders[len(self._seen)]
+        order = self._now[len(self._seen)]
         shape = _shape(x, channels)
         lies = tuple(shape[i] for i in order)
         dims = tuple(order.index(i) for i in range(len(order)))
@@ -201,5 +204,6 @@ def _attention(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    weights = scores.softmax(-1)
+    nothing = scores.isneginf().all(-1, keepdim=True)  # who sees nothing gets zeros
+    weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
     return (weights * noise(weights, dropout_p, False)) @ value

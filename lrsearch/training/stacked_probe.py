@@ -16,6 +16,7 @@ from lrsearch.tasks.batch import as_float, parts_of
 from lrsearch.tasks.passes import host_states
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
+from lrsearch.training.batches import batch_sizes
 from lrsearch.training.copies import attributes, copied
 from lrsearch.training.stacked_dropout import StackedDropout, orders_seen
 from lrsearch.training.stacked_vmap import VmapStack, quiet
@@ -42,7 +43,8 @@ def probe(task: Task, model: nn.Module, stack: Stack, y: Tensor, precision: str)
     tenth. On an accelerator dropout draws other numbers where it is stacked, so a model with
     random numbers is compared on the CPU.
     """
-    plain = copied(model)  # before torch.func leaves its tensors in modules that keep some
+    # as a trial alone has it, and before torch.func leaves its tensors in modules that keep some
+    plain = devices.place(task, copied(model), devices.device_of(model))
     count = min(PROBE_SAMPLES, len(y))
     x, y = sample_inputs(task, model, count), y[:count]
     try:
@@ -90,15 +92,27 @@ def _dropout(
     stack.model, stack.loss, stack.autocast = copied(plain), task.loss, nullcontext
     try:
         torch.Generator(device)  # some devices have none but their own
-        with orders_seen() as orders:
-            _plain_step(task, stack, copied(plain), x, y)
-        stack.dropout = StackedDropout(orders)
+        stack.dropout = StackedDropout(_orders(task, plain, len(x)))
         stepped = _stacked_step(stack, stack.model, x, y, shared=False)
     except Exception:  # noqa: BLE001 - the user's model may raise anything
         return None
     expected = _plain_step(task, stack, plain, x, y)
     distances = _distances(expected, stepped, len([*plain.buffers()]))
     return stack.dropout if max(distances) <= TOLERANCE else None
+
+
+def _orders(task: Task, plain: nn.Module, probed: int) -> dict[int, list[list[int]]]:
+    """In what order dropouts draw, by the samples of a batch that a stack may see."""
+    assert isinstance(task.train, Split)
+    sizes = batch_sizes(len(task.train), task.batch_size, task.drop_last)
+    found = {}
+    for count in {probed, *sizes}:
+        model = copied(plain).train()
+        x = sample_inputs(task, model, count)
+        with orders_seen() as orders, torch.no_grad(), devices.random_numbers_kept(x.device):
+            model(x)
+        found[count] = orders
+    return found
 
 
 def _distances(expected: list[Tensor], stepped: list[Tensor], buffers: int) -> list[float]:
