@@ -335,6 +335,15 @@ class Deep(nn.Module):
         return out
 
 
+class DeepByItsOwn(Deep):
+    """The same by a generator that it has itself."""
+
+    def __init__(self, kind: Callable[[int], Any]) -> None:
+        super().__init__(lambda: 1.0)
+        self.rng = kind(0)
+        self.draw = self.rng.random
+
+
 class Trims(nn.Linear):
     """Cuts its inputs by their values, which are one tensor while trials share them."""
 
@@ -363,6 +372,14 @@ class Trims(nn.Linear):
         (  # a whole turn of numpy's generator, which ends where it began
             lambda: Deep(lambda: float(np.random.rand(312)[0])),
             "Deep: it draws random numbers of Python or numpy",
+        ),
+        (
+            lambda: DeepByItsOwn(random.Random),
+            "DeepByItsOwn: it draws random numbers of Python or numpy",
+        ),
+        (
+            lambda: DeepByItsOwn(np.random.default_rng),
+            "DeepByItsOwn: it draws random numbers of Python or numpy",
         ),
         (lambda: Trims(6, 3), "Trims: vmap: It looks like you're calling .item() on a Tensor"),
     ],

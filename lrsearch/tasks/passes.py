@@ -119,6 +119,14 @@ def generators(parts: Iterable[Any]) -> list[Any]:
     ]
 
 
+def generator_states(found: Iterable[Any]) -> list[Any]:
+    """What is another when something was drawn from these generators."""
+    return [
+        value.get_state().tolist() if isinstance(value, torch.Generator) else pickle.dumps(value)
+        for value in found
+    ]
+
+
 def set_generators(found: Iterable[Any], seed: int) -> None:
     """Set generators; a kind of the user's own is left as it is."""
     for generator in found:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lrsearch.tasks.batch import as_float, parts_of
-from lrsearch.tasks.passes import host_states
+from lrsearch.tasks.passes import generator_states, generators, host_states
 from lrsearch.tasks.task import Split, Task, on_device
 from lrsearch.training import device as devices
 from lrsearch.training.batches import batch_sizes
@@ -185,7 +185,8 @@ def _shared(
 ) -> str | None:
     """What a step does in Python, where all stacked trials are one; None if nothing."""
     numbers, tensors = _numbers(model.train()), _tensors(model)
-    drawn = host_states()
+    own = generators(model.modules())
+    drawn = host_states(), generator_states(own)
     with _Reads() as reads:
         _plain_step(task, stack, model, x, y)
     for (name, key), value in _numbers(model).items():
@@ -195,7 +196,7 @@ def _shared(
         before = tensors.get((name, key))
         if before is None or not torch.equal(before.nan_to_num(), tensor.nan_to_num()):
             return f"it keeps a tensor from batch to batch ({name}.{key})".replace("(.", "(")
-    if drawn != host_states():
+    if drawn != (host_states(), generator_states(own)):
         return "it draws random numbers of Python or numpy"
     if reads.padding:  # torch stacks it wrongly, see paddings_fixed
         return "it has an embedding with padding_idx that torch stacks wrongly"
