@@ -14,8 +14,9 @@ from lrsearch.imports import MODULE_OF_A_FILE
 from lrsearch.tasks import FROM_PYTHON
 from lrsearch.tasks.mistakes import with_place
 
-_IMPORTED: dict[str, ModuleType] = {}
-"""Files by the words that named them: one may go to another folder, and be asked for again."""
+_GONE: dict[str, ModuleType] = {}
+"""Files that went to another folder when they were imported, by the words that named them: from
+there they are asked for again."""
 
 
 def import_place(target: str) -> ModuleType:
@@ -48,22 +49,21 @@ def import_module(place: str, what: str = "task") -> ModuleType:
     if not is_file and not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(f"{what} {place} is neither a file.py nor a package.module")
     if is_file and not Path(place).is_file():
-        known = _IMPORTED.get(place)
+        known = _GONE.get(place)
         if known is not None and Path(str(known.__file__)).is_file():
             return known
-        here = f", seen from {Path.cwd()}; run it where the file is"
-        here = "" if Path(place).is_absolute() else here
-        raise UsageError(f"{what} file {place} does not exist{here}")
+        seen = f", seen from {Path.cwd()}; run it where the file is"
+        seen = "" if Path(place).is_absolute() else seen
+        raise UsageError(f"{what} file {place} does not exist{seen}")
     try:
         if not is_file:
             if "" not in sys.path and str(Path.cwd()) not in sys.path:
                 sys.path.insert(0, str(Path.cwd()))
             return importlib.import_module(place)
-        path = Path(place).resolve()
+        here, path = Path.cwd(), Path(place).resolve()
         name = f"{MODULE_OF_A_FILE}{path.stem}"
         known = sys.modules.get(name)
         if known is not None and getattr(known, "__file__", None) == str(path):
-            _IMPORTED[place] = known
             return known
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
@@ -77,7 +77,8 @@ def import_module(place: str, what: str = "task") -> ModuleType:
         except BaseException:
             del sys.modules[name]
             raise
-        _IMPORTED[place] = module
+        if Path.cwd() != here:
+            _GONE[place] = module
         return module
     except ModuleNotFoundError as error:
         if (
