@@ -1,4 +1,4 @@
-"""What the trials of a study are taken to have come to: what the sampler learns from."""
+"""What the trials of a study are taken to have come to: sampler and report go by it."""
 
 from __future__ import annotations
 

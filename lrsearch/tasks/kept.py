@@ -119,11 +119,11 @@ def with_samples_kept(task: Task, device: torch.device = CPU) -> Task:
         device: Where it will be trained.
     """
     task = replace(task, train=kept(task.train), validation=kept(task.validation))
-    tensors = _as_tensors(task, device)
-    if tensors is None:
-        return task
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown when the loaders were checked
+        tensors = _as_tensors(task, device)
+        if tensors is None:
+            return task
         try:
             check(tensors, device)
         except LrsearchError:  # of a loader a model may change the batches
